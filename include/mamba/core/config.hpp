@@ -1,0 +1,47 @@
+// The sizes of a model, fixed at compile time, under mamba_ssm's names.
+//
+// The letters used in every shape comment of the library:
+//   B batch              L sequence length       T rows of a tile: its tokens, sequence after sequence
+//   D d_model            E d_inner = expand * D  N d_state       K d_conv       R dt_rank = ceil(D / 16)
+//   V vocab_size         Vp padded vocabulary    M layers
+//   H heads, P headdim, G groups (Mamba-2)
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+namespace mamba {
+
+// A structural type: `inline constexpr mamba::Config c{...}; mamba::MambaForComposite<c> model(...)`.
+struct Config {
+  int vocab_size = 100;
+  int d_model = 32;
+  int d_state = 128;
+  int d_conv = 4;
+  int expand = 2;
+  int max_seq_len = 0;  // the longest sequence that a call may hold; 0: any
+  int pad_vocab_size_multiple = 8;
+
+  constexpr int d_inner() const { return expand * d_model; }
+  constexpr int dt_rank() const { return (d_model + 15) / 16; }
+  constexpr int padded_vocab_size() const {
+    return (vocab_size + pad_vocab_size_multiple - 1) / pad_vocab_size_multiple * pad_vocab_size_multiple;
+  }
+  constexpr bool operator==(const Config&) const = default;
+
+  constexpr bool positive() const {
+    return vocab_size > 0 && d_model > 0 && d_state > 0 && d_conv > 0 && expand > 0 && max_seq_len >= 0 &&
+           pad_vocab_size_multiple > 0;
+  }
+};
+
+// What a model is built from at run time.
+struct ModelOptions {
+  int n_layers = 2;
+  std::optional<double> gamma{};  // weights ~ Normal(0, d1^-2gamma); empty: mamba_ssm's own initialisation
+  std::uint64_t seed = 0;
+  int threads = 0;  // 0: all cores
+  int device = 0;   // the GPU's index; the CPU has none
+};
+
+}  // namespace mamba

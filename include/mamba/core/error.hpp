@@ -1,0 +1,40 @@
+// User errors: what was given, what was expected, thrown before anything is changed.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace mamba {
+
+// What went wrong, as far as a program's exit code cares.
+enum class ErrorKind {
+  invalid_argument,  // the caller's values
+  bad_file,          // an input file is missing, malformed or of another model
+  cannot_write,      // an output could not be written
+  diverged,          // a loss or a gradient is not finite
+};
+
+class Error : public std::runtime_error {
+ public:
+  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  ErrorKind kind() const noexcept { return kind_; }
+
+ private:
+  ErrorKind kind_;
+};
+
+// Throws an Error whose message is the parts, one after the other.
+template <class... Parts>
+[[noreturn]] void fail(ErrorKind kind, const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw Error(kind, message.str());
+}
+
+template <class... Parts>
+void require(bool condition, const Parts&... parts) {
+  if (!condition) fail(ErrorKind::invalid_argument, parts...);
+}
+
+}  // namespace mamba

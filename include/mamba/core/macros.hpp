@@ -1,0 +1,18 @@
+// The few words that differ between compilers.
+#pragma once
+
+#if defined(__CUDACC__)
+#define MAMBA_HOST_DEVICE __host__ __device__
+// Goes before `template` of a function that serves host backends and device backends alike: silences nvcc's check of
+// the calls, which depend on the backend.
+#define MAMBA_COMPOSITION _Pragma("nv_exec_check_disable")
+#else
+#define MAMBA_HOST_DEVICE
+#define MAMBA_COMPOSITION
+#endif
+
+#if defined(_MSC_VER)
+#define MAMBA_INLINE __forceinline
+#else
+#define MAMBA_INLINE inline __attribute__((always_inline))
+#endif

@@ -1,0 +1,79 @@
+// Aligned memory: one owner (Buffer) and one way to cut it up (Carver).
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include <mamba/core/macros.hpp>
+#include <mamba/core/tensor.hpp>
+
+namespace mamba {
+
+inline constexpr std::size_t cache_line = 64;
+
+// Zeroed bytes at a multiple of a cache line. Grows by reallocation (contents are lost), never shrinks.
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::size_t bytes) { reserve(bytes); }
+  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~Buffer() { release(); }
+
+  void reserve(std::size_t bytes) {
+    if (bytes <= bytes_) return;
+    release();
+    data_ = ::operator new(bytes, std::align_val_t{cache_line});
+    bytes_ = bytes;
+    std::memset(data_, 0, bytes);
+  }
+
+  std::size_t bytes() const { return bytes_; }
+  void* data() const { return data_; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void release() {
+    if (data_) ::operator delete(data_, std::align_val_t{cache_line});
+    data_ = nullptr;
+    bytes_ = 0;
+  }
+
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// Hands out aligned pieces of a block one behind the other. Over no block it only counts: the same code that lays
+// memory out says how much it needs.
+class Carver {
+ public:
+  Carver() = default;
+  explicit MAMBA_HOST_DEVICE Carver(void* block) : block_(static_cast<std::byte*>(block)) {}
+
+  template <class T>
+  MAMBA_HOST_DEVICE T* take(std::size_t count) {
+    T* const piece = block_ ? reinterpret_cast<T*>(block_ + used_) : nullptr;
+    used_ += (count * sizeof(T) + cache_line - 1) / cache_line * cache_line;
+    return piece;
+  }
+  template <class View>
+  MAMBA_HOST_DEVICE void take(View& view, int rows) {
+    view = {take<std::remove_pointer_t<decltype(view.data)>>(static_cast<std::size_t>(rows) * View::stride), rows};
+  }
+  MAMBA_HOST_DEVICE std::size_t used() const { return used_; }
+
+ private:
+  std::byte* block_ = nullptr;
+  std::size_t used_ = 0;
+};
+
+}  // namespace mamba

@@ -1,0 +1,209 @@
+// Parameters are declared once: a table of a model's tensors, from which follow their places in one arena, their
+// initial values, names, shapes and whether they are trained. Gradients, optimiser state and derived weights share the
+// arena's layout; a layer is an offset.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <mamba/core/config.hpp>
+#include <mamba/core/random.hpp>
+#include <mamba/core/tensor.hpp>
+
+namespace mamba {
+
+// A string usable as a template argument: weights.get<"mixer.A_log">().
+template <std::size_t Size>
+struct FixedString {
+  char text[Size]{};
+  consteval FixedString(const char (&literal)[Size]) { std::copy_n(literal, Size, text); }
+  constexpr std::string_view view() const { return {text, Size - 1}; }
+};
+
+// The laws of mamba_ssm's own initialisation (specification, section 4.1).
+enum class Law {
+  normal,                // Normal(0, scale^2)
+  uniform,               // Uniform(-scale, scale)
+  uniform_by_depth,      // the same divided by sqrt(n_layers)
+  constant,              // scale
+  log_of_state,          // ln(n + 1) in column n
+  log_uniform,           // ln a, a ~ Uniform(1, scale)
+  inverse_softplus_step, // softplus^-1 of a step drawn log-uniformly from 0.001 .. 0.1
+};
+
+// What a backend keeps beside a tensor, computed anew whenever the parameters change.
+enum class Derived {
+  none,
+  transpose,    // (rows, columns) -> (columns, rows)
+  negative_exp, // A = -exp(A_log); gradients arrive with respect to A
+};
+
+struct Parameter {
+  std::string_view name;
+  int rank = 1;
+  int shape[3] = {1, 1, 1};
+  Law law = Law::constant;
+  double scale = 1;
+  Derived derived = Derived::none;
+  bool trained = true;
+
+  // As a matrix: the first dimension by all others; a vector is one row.
+  constexpr int rows() const { return rank == 1 ? 1 : shape[0]; }
+  constexpr int columns() const { return rank == 1 ? shape[0] : shape[1] * shape[2]; }
+  constexpr std::size_t size() const { return static_cast<std::size_t>(rows()) * static_cast<std::size_t>(columns()); }
+  // Its place in the arena: rows padded, and room for the transpose, so that derived weights lie at the same offset.
+  constexpr std::size_t place() const {
+    const auto natural = static_cast<std::size_t>(rows()) * static_cast<std::size_t>(padded(columns()));
+    const auto transposed = static_cast<std::size_t>(columns()) * static_cast<std::size_t>(padded(rows()));
+    return derived == Derived::transpose ? std::max(natural, transposed) : natural;
+  }
+};
+
+constexpr Parameter vector_parameter(std::string_view name, int size, Law law, double scale) {
+  return {.name = name, .rank = 1, .shape = {size, 1, 1}, .law = law, .scale = scale};
+}
+// A parameter that keeps one value and is not trained.
+constexpr Parameter frozen(Parameter p, double value) {
+  p.law = Law::constant, p.scale = value, p.trained = false;
+  return p;
+}
+constexpr Parameter matrix_parameter(std::string_view name, int rows, int columns, Law law, double scale, Derived derived = Derived::transpose) {
+  return {.name = name, .rank = 2, .shape = {rows, columns, 1}, .law = law, .scale = scale, .derived = derived};
+}
+
+// constexpr square root for the tables' scales (Newton; sizes are far from the ends of the range).
+constexpr double table_sqrt(double x) {
+  double root = x > 1 ? x : 1;
+  for (int i = 0; i < 60; ++i) root = 0.5 * (root + x / root);
+  return root;
+}
+
+template <std::size_t Count>
+using ParameterTable = std::array<Parameter, Count>;
+
+template <std::size_t... Counts>
+constexpr auto join(const ParameterTable<Counts>&... tables) {
+  ParameterTable<(Counts + ...)> all{};
+  std::size_t at = 0;
+  ((std::copy(tables.begin(), tables.end(), all.begin() + static_cast<std::ptrdiff_t>(at)), at += Counts), ...);
+  return all;
+}
+
+template <std::size_t Count>
+constexpr std::size_t total_place(const ParameterTable<Count>& table) {
+  std::size_t sum = 0;
+  for (const Parameter& p : table) sum += p.place();
+  return sum;
+}
+
+// A weight matrix (Rows_, Columns) and, where its declaration asks for it, what is derived from it.
+template <class Scalar, int Rows_, int Columns, int OfRows = Rows_, int FirstRow = 0>
+struct Weight {
+  static constexpr int rows = Rows_, columns = Columns;
+  static constexpr int stride = padded(Columns), transposed_stride = padded(OfRows);
+
+  const Scalar* value = nullptr;    // (Rows_, Columns)
+  const Scalar* derived = nullptr;  // the transpose's columns FirstRow .., or the same shape as value
+
+  template <int First, int Count>
+  MAMBA_HOST_DEVICE constexpr Weight<Scalar, Count, Columns, OfRows, FirstRow + First> row_block() const {
+    static_assert(First >= 0 && First + Count <= Rows_);
+    return {value + static_cast<std::ptrdiff_t>(First) * stride, derived + First};
+  }
+};
+
+// Where its gradient adds up.
+template <class Scalar, int Rows_, int Columns>
+struct WeightGradient {
+  static constexpr int rows = Rows_, columns = Columns, stride = padded(Columns);
+  Scalar* value = nullptr;
+
+  template <int First, int Count>
+  MAMBA_HOST_DEVICE constexpr WeightGradient<Scalar, Count, Columns> row_block() const {
+    static_assert(First >= 0 && First + Count <= Rows_);
+    return {value + static_cast<std::ptrdiff_t>(First) * stride};
+  }
+};
+
+// Looks a name up in a table at compile time; a name that is not there does not compile.
+template <auto& table, FixedString name>
+struct Lookup {
+  static consteval std::size_t index() {
+    for (std::size_t i = 0; i < table.size(); ++i)
+      if (table[i].name == name.view()) return i;
+    throw "no parameter of this name";
+  }
+  static consteval std::size_t offset() {
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < index(); ++i) at += table[i].place();
+    return at;
+  }
+  static constexpr int rows = table[index()].rows(), columns = table[index()].columns();
+};
+
+// The tensors of one table inside an arena and beside it the derived ones.
+template <class Scalar, auto& table>
+struct Weights {
+  const Scalar* values = nullptr;
+  const Scalar* derived = nullptr;
+
+  template <FixedString name>
+  MAMBA_HOST_DEVICE constexpr auto get() const {
+    using L = Lookup<table, name>;
+    constexpr std::size_t offset = L::offset();
+    return Weight<Scalar, L::rows, L::columns>{values + offset, derived + offset};
+  }
+};
+
+template <class Scalar, auto& table>
+struct Gradients {
+  Scalar* values = nullptr;
+
+  template <FixedString name>
+  MAMBA_HOST_DEVICE constexpr auto get() const {
+    using L = Lookup<table, name>;
+    constexpr std::size_t offset = L::offset();
+    return WeightGradient<Scalar, L::rows, L::columns>{values + offset};
+  }
+};
+
+// A parameter of a whole model: its full name, its place in the arena.
+struct PlacedParameter {
+  std::string name;
+  Parameter parameter;
+  std::size_t offset = 0;
+};
+
+// The initial value of element `k` of a tensor: with gamma, the origin's rule (section 4.2), else mamba_ssm's (4.1).
+// tensor: the parameter's number in the walk over the model.
+inline double initial_value(const Parameter& p, std::string_view full_name, std::optional<double> gamma, int n_layers, std::uint64_t seed,
+                            std::uint32_t tensor, std::size_t k) {
+  const Random4 r = random_words(seed, RandomPurpose::initialisation, tensor, k);
+  const double u = random_uniform(r.word[0], r.word[1]);
+  if (gamma && p.trained) {
+    if (p.rank >= 2 && full_name.find("weight") != std::string_view::npos) return random_normal(r) * std::pow(p.shape[0], -*gamma);
+    if (full_name.find("weight") == std::string_view::npos && full_name.find("bias") != std::string_view::npos) return 0;
+  }
+  switch (p.law) {
+    case Law::normal: return p.scale * random_normal(r);
+    case Law::uniform: return p.scale * (2 * u - 1);
+    case Law::uniform_by_depth: return p.scale * (2 * u - 1) / std::sqrt(n_layers);
+    case Law::constant: return p.scale;
+    case Law::log_of_state: return std::log1p(static_cast<double>(k % static_cast<std::size_t>(p.columns())));
+    case Law::log_uniform: return std::log(1 + (p.scale - 1) * u);
+    case Law::inverse_softplus_step: {
+      const double step = std::max(1e-4, std::exp(u * (std::log(0.1) - std::log(0.001)) + std::log(0.001)));
+      return step + std::log(-std::expm1(-step));
+    }
+  }
+  return 0;
+}
+
+}  // namespace mamba

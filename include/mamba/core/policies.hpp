@@ -1,0 +1,170 @@
+// A policy answers one question about a model: MambaForComposite<config, Cpu, double, Mamba1> answers three and leaves
+// the others to their defaults. Policies come in any order; two answers to one question, or a type that answers none,
+// do not compile and say so.
+//
+// A policy is an empty struct that names its question as `answers`; the concept with the question's name says what
+// else it must hold. A new answer is a new struct here and its meaning in network/; a new question is one more tag,
+// concept and default.
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+
+#include <mamba/core/config.hpp>
+
+namespace mamba {
+
+namespace question {
+struct Backend {};      // where does it run?
+struct Scalar {};       // in which precision?
+struct Mixer {};        // which block mixes the tokens?
+struct ConvKernel {};   // is the convolution's kernel learned?
+struct Position {};     // what is added to the embedding for the position?
+struct ConvResidual {}; // what bypasses the convolution?
+}  // namespace question
+
+template <class Policy>
+struct QuestionOf {
+  using type = void;
+};
+template <class Policy>
+  requires requires { typename Policy::answers; }
+struct QuestionOf<Policy> {
+  using type = typename Policy::answers;
+};
+template <std::floating_point T>
+struct QuestionOf<T> {
+  using type = question::Scalar;
+};
+
+template <class Policy, class Question>
+concept Answers = std::same_as<typename QuestionOf<Policy>::type, Question>;
+
+template <class P>
+concept BackendPolicy = Answers<P, question::Backend> && requires {
+  { P::name } -> std::convertible_to<const char*>;
+};
+template <class P>
+concept ScalarPolicy = std::same_as<P, float> || std::same_as<P, double>;
+template <class P>
+concept MixerPolicy = Answers<P, question::Mixer> && requires {
+  { P::name } -> std::convertible_to<const char*>;
+};
+template <class P>
+concept ConvKernelPolicy = Answers<P, question::ConvKernel> && requires {
+  { P::name } -> std::convertible_to<const char*>;
+  { P::learned_weight } -> std::convertible_to<bool>;
+  { P::learned_bias } -> std::convertible_to<bool>;
+};
+template <class P>
+concept PositionPolicy = Answers<P, question::Position> && requires {
+  { P::name } -> std::convertible_to<const char*>;
+};
+template <class P>
+concept ConvResidualPolicy = Answers<P, question::ConvResidual> && requires {
+  { P::name } -> std::convertible_to<const char*>;
+};
+
+// --- the answers -----------------------------------------------------------------------------------------------
+
+struct Cpu {
+  using answers = question::Backend;
+  static constexpr const char* name = "cpu";
+};
+
+struct Mamba1 {
+  using answers = question::Mixer;
+  static constexpr const char* name = "mamba1";
+};
+
+struct LearnedConv {
+  using answers = question::ConvKernel;
+  static constexpr const char* name = "learned";
+  static constexpr bool learned_weight = true, learned_bias = true;
+};
+
+// All weights 1 and frozen: no gradient, no optimiser state, no decay; the bias is learned.
+struct OnesConv {
+  using answers = question::ConvKernel;
+  static constexpr const char* name = "ones";
+  static constexpr bool learned_weight = false, learned_bias = true;
+};
+
+// The same with the bias zero and frozen too.
+struct FrozenOnesConv {
+  using answers = question::ConvKernel;
+  static constexpr const char* name = "ones-frozen";
+  static constexpr bool learned_weight = false, learned_bias = false;
+};
+
+struct NoPosition {
+  using answers = question::Position;
+  static constexpr const char* name = "none";
+};
+
+struct NoConvResidual {
+  using answers = question::ConvResidual;
+  static constexpr const char* name = "none";
+};
+
+// --- from a list of policies to one canonical type ---------------------------------------------------------------
+
+namespace detail {
+
+template <class Question, class... Policies>
+inline constexpr int answer_count = (0 + ... + (Answers<Policies, Question> ? 1 : 0));
+
+template <class Question, class Default, class... Policies>
+struct Answer {
+  using type = Default;
+};
+template <class Question, class Default, class First, class... Rest>
+struct Answer<Question, Default, First, Rest...> {
+  using type = typename std::conditional_t<Answers<First, Question>, std::type_identity<First>, Answer<Question, Default, Rest...>>::type;
+};
+
+template <class P>
+inline constexpr bool answers_a_question = !std::is_void_v<typename QuestionOf<P>::type>;
+
+}  // namespace detail
+
+// Every question answered, in a fixed order: what the whole library below the models is a template over.
+template <Config config_, BackendPolicy Backend_, ScalarPolicy Scalar_, MixerPolicy Mixer_, ConvKernelPolicy ConvKernel_,
+          PositionPolicy Position_, ConvResidualPolicy ConvResidual_>
+struct Architecture {
+  static constexpr Config config = config_;
+  using Backend = Backend_;
+  using Scalar = Scalar_;
+  using Mixer = Mixer_;
+  using ConvKernel = ConvKernel_;
+  using Position = Position_;
+  using ConvResidual = ConvResidual_;
+};
+
+namespace detail {
+
+template <Config config, class... Policies>
+struct Resolve {
+  static_assert(config.positive(), "mamba: every size in Config must be positive (max_seq_len may be 0)");
+  static_assert((answers_a_question<Policies> && ...), "mamba: a template argument of the model is not a policy: it answers no question");
+  static_assert(answer_count<question::Backend, Policies...> <= 1, "mamba: two policies say where the model runs");
+  static_assert(answer_count<question::Scalar, Policies...> <= 1, "mamba: two policies name the scalar");
+  static_assert(answer_count<question::Mixer, Policies...> <= 1, "mamba: two policies name the mixer");
+  static_assert(answer_count<question::ConvKernel, Policies...> <= 1, "mamba: two policies name the convolution kernel");
+  static_assert(answer_count<question::Position, Policies...> <= 1, "mamba: two policies name the position");
+  static_assert(answer_count<question::ConvResidual, Policies...> <= 1, "mamba: two policies name what bypasses the convolution");
+  using type = Architecture<config, typename Answer<question::Backend, Cpu, Policies...>::type,
+                            typename Answer<question::Scalar, float, Policies...>::type,
+                            typename Answer<question::Mixer, Mamba1, Policies...>::type,
+                            typename Answer<question::ConvKernel, LearnedConv, Policies...>::type,
+                            typename Answer<question::Position, NoPosition, Policies...>::type,
+                            typename Answer<question::ConvResidual, NoConvResidual, Policies...>::type>;
+};
+
+}  // namespace detail
+
+// The architecture that a configuration and any subset of policies, in any order, stand for.
+template <Config config, class... Policies>
+using Resolve = typename detail::Resolve<config, Policies...>::type;
+
+}  // namespace mamba

@@ -1,0 +1,94 @@
+// Tensors: what users hold (HostTensor, Matrix, MatrixView) and what kernels are given (Rows, Weight).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include <mamba/core/macros.hpp>
+
+namespace mamba {
+
+// A named tensor of a state_dict: row-major values and their shape.
+template <class Scalar>
+struct HostTensor {
+  std::vector<std::int64_t> shape;
+  std::vector<Scalar> values;
+};
+
+// A dense row-major matrix on the host.
+template <class Scalar>
+class Matrix {
+ public:
+  Matrix() = default;
+  Matrix(std::ptrdiff_t rows, std::ptrdiff_t cols) : rows_(rows), cols_(cols), values_(static_cast<std::size_t>(rows * cols)) {}
+
+  std::ptrdiff_t rows() const { return rows_; }
+  std::ptrdiff_t cols() const { return cols_; }
+  Scalar* data() { return values_.data(); }
+  const Scalar* data() const { return values_.data(); }
+  Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) { return values_[static_cast<std::size_t>(i * cols_ + j)]; }
+  const Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) const { return values_[static_cast<std::size_t>(i * cols_ + j)]; }
+  std::span<const Scalar> row(std::ptrdiff_t i) const { return {values_.data() + i * cols_, static_cast<std::size_t>(cols_)}; }
+
+ private:
+  std::ptrdiff_t rows_ = 0, cols_ = 0;
+  std::vector<Scalar> values_;
+};
+
+// Rows of somebody else's memory, `stride` apart; Scalar may be const.
+template <class Scalar>
+class MatrixView {
+ public:
+  MAMBA_HOST_DEVICE MatrixView(Scalar* data, std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t stride)
+      : data_(data), rows_(rows), cols_(cols), stride_(stride) {}
+
+  MAMBA_HOST_DEVICE std::ptrdiff_t rows() const { return rows_; }
+  MAMBA_HOST_DEVICE std::ptrdiff_t cols() const { return cols_; }
+  MAMBA_HOST_DEVICE Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) const { return data_[i * stride_ + j]; }
+  std::span<Scalar> row(std::ptrdiff_t i) const { return {data_ + i * stride_, static_cast<std::size_t>(cols_)}; }
+
+ private:
+  Scalar* data_;
+  std::ptrdiff_t rows_, cols_, stride_;
+};
+
+// Rows of every matrix in the library start at multiples of 16 elements: whole vectors of any machine, no tails. What
+// lies between a matrix's columns and its stride is zero and stays zero.
+inline constexpr int row_alignment = 16;
+MAMBA_HOST_DEVICE constexpr int padded(int columns) { return (columns + row_alignment - 1) / row_alignment * row_alignment; }
+
+// A kernel's view of (rows, Columns): the columns are part of the type, so that wrong shapes do not compile.
+template <class Scalar, int Columns>
+struct Rows {
+  static constexpr int columns = Columns;
+  static constexpr int stride = padded(Columns);
+
+  Scalar* data = nullptr;
+  int rows = 0;
+
+  MAMBA_HOST_DEVICE Scalar* operator[](std::ptrdiff_t i) const { return data + i * stride; }
+};
+
+// Whether a primitive replaces what stands in its output or adds to it.
+enum class Write { set, add };
+
+// Read-only: template arguments are deduced before Rows<T> could turn into Rows<const T>.
+template <class Scalar, int Columns>
+MAMBA_HOST_DEVICE constexpr Rows<const Scalar, Columns> in(Rows<Scalar, Columns> x) {
+  return {x.data, x.rows};
+}
+
+// The sequences of a tile lie one behind the other, each as long as it is: sequence s holds rows first[s] .. first[s+1].
+struct Sequences {
+  const int* first = nullptr;  // (count + 1)
+  int count = 0;
+
+  MAMBA_HOST_DEVICE int begin(int s) const { return first[s]; }
+  MAMBA_HOST_DEVICE int end(int s) const { return first[s + 1]; }
+  MAMBA_HOST_DEVICE int rows() const { return first[count]; }
+};
+
+}  // namespace mamba

@@ -1,0 +1,76 @@
+// The depthwise causal convolution on one core (specification, section 2.2): tap K-1 multiplies the current step.
+#pragma once
+
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/eigen/simd.hpp>
+
+namespace mamba::eigen {
+
+// v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}, what lies before a sequence being zero. w (E, K), bias (E).
+template <class Core, class T, int E, int K>
+void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias) {
+  using V = Vector<T>;
+  for (int s = 0; s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), end = sequences.end(s);
+    for (int e = 0; e < E; e += V::width) {
+      V taps[K];
+      unroll<K>([&](auto k) { taps[k] = V::load(w.derived + k * w.transposed_stride + e); });
+      const V b = V::load(bias.value + e);
+      for (int t = begin; t < end; ++t) {
+        V sum = b;
+        unroll<K>([&](auto k) {
+          if (const int from = t - (K - 1) + k; from >= begin) sum = multiply_add(taps[k], V::load(x[from] + e), sum);
+        });
+        sum.store(v[t] + e);
+      }
+    }
+  }
+}
+
+// dx (T, E) <- the gradient with respect to the input.
+template <class Core, class T, int E, int K>
+void causal_conv_backward(Core&, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
+  using V = Vector<T>;
+  for (int s = 0; s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), end = sequences.end(s);
+    for (int e = 0; e < E; e += V::width) {
+      V taps[K];
+      unroll<K>([&](auto k) { taps[k] = V::load(w.derived + k * w.transposed_stride + e); });
+      for (int t = begin; t < end; ++t) {
+        V sum = V::zero();
+        unroll<K>([&](auto k) {
+          if (const int to = t + (K - 1) - k; to < end) sum = multiply_add(taps[k], V::load(dv[to] + e), sum);
+        });
+        sum.store(dx[t] + e);
+      }
+    }
+  }
+}
+
+// dw (E, K) += sum over t of dv_t x_{t-(K-1)+k}.
+template <class Core, class T, int E, int K>
+void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences) {
+  using V = Vector<T>;
+  for (int e = 0; e < E; e += V::width) {
+    V sums[K];
+    unroll<K>([&](auto k) { sums[k] = V::zero(); });
+    for (int s = 0; s < sequences.count; ++s) {
+      const int begin = sequences.begin(s), end = sequences.end(s);
+      for (int t = begin; t < end; ++t) {
+        const V g = V::load(dv[t] + e);
+        unroll<K>([&](auto k) {
+          if (const int from = t - (K - 1) + k; from >= begin) sums[k] = multiply_add(g, V::load(x[from] + e), sums[k]);
+        });
+      }
+    }
+    // The gradient has the parameter's layout: channels by taps.
+    alignas(cache_line) T lanes[V::width];
+    unroll<K>([&](auto k) {
+      sums[k].store(lanes);
+      for (int i = 0; i < V::width && e + i < E; ++i) dw.value[static_cast<std::ptrdiff_t>(e + i) * dw.stride + k] += lanes[i];
+    });
+  }
+}
+
+}  // namespace mamba::eigen

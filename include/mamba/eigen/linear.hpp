@@ -1,0 +1,95 @@
+// Products with weight matrices on one core.
+//
+// One register-blocked kernel serves all three products of a linear layer. Eigen's own product packs its operands,
+// which pays for large matrices; ours are a tile's activations and weights that are already in rows of whole vectors
+// (bench/primitives.cpp times both).
+#pragma once
+
+#include <algorithm>
+
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/eigen/simd.hpp>
+
+namespace mamba::eigen {
+
+namespace detail {
+
+// c (Block rows, Vectors vectors) <- or += sum over k of a(row, k) b(k, :), with a(row, k) = a[row * a_row + k * a_k].
+template <class V, Write write, int Block, int Vectors, class T>
+MAMBA_INLINE void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b,
+                                std::ptrdiff_t b_row, int depth) {
+  V sum[Block][Vectors];
+  unroll<Block>([&](auto m) {
+    unroll<Vectors>([&](auto v) {
+      if constexpr (write == Write::add) sum[m][v] = V::load(c + m * c_row + v * V::width);
+      else sum[m][v] = V::zero();
+    });
+  });
+  for (int k = 0; k < depth; ++k) {
+    V row[Vectors];
+    unroll<Vectors>([&](auto v) { row[v] = V::load_unaligned(b + v * V::width); });
+    unroll<Block>([&](auto m) {
+      const V factor = V::broadcast(a[m * a_row]);
+      unroll<Vectors>([&](auto v) { sum[m][v] = multiply_add(factor, row[v], sum[m][v]); });
+    });
+    a += a_k;
+    b += b_row;
+  }
+  unroll<Block>([&](auto m) { unroll<Vectors>([&](auto v) { sum[m][v].store(c + m * c_row + v * V::width); }); });
+}
+
+// c (rows, Columns) <- or += a b for any number of rows; b has `depth` rows.
+template <Write write, int Columns, class T>
+void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row,
+             int depth) {
+  using V = Vector<T, Columns>;
+  constexpr int block = 6;                                        // rows at a time
+  constexpr int panel = vector_registers >= 32 ? 4 : 2;           // vectors at a time: block * panel sums stay in registers
+  constexpr int vectors = vectors_for<V>(Columns), panels = vectors / panel, rest = vectors % panel;
+  const auto columns_at = [&](int first, auto width) {
+    const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(first) * V::width;
+    int row = 0;
+    const auto rows_at = [&](auto count) {
+      product_block<V, write, count, width>(c + row * c_row + column, c_row, a + row * a_row, a_row, a_k, b + column, b_row, depth);
+      row += count;
+    };
+    while (row + block <= rows) rows_at(std::integral_constant<int, block>{});
+    unroll<block - 1>([&](auto i) {
+      if (rows - row == block - 1 - i) rows_at(std::integral_constant<int, block - 1 - i>{});
+    });
+  };
+  for (int p = 0; p < panels; ++p) columns_at(p * panel, std::integral_constant<int, panel>{});
+  if constexpr (rest > 0) columns_at(panels * panel, std::integral_constant<int, rest>{});
+}
+
+}  // namespace detail
+
+// Zeroes what lies between the columns and the last whole vector.
+template <class T, int Columns>
+void clear_padding(Rows<T, Columns> y) {
+  if constexpr (Columns % row_alignment != 0)
+    for (int t = 0; t < y.rows; ++t) std::fill(y[t] + Columns, y[t] + y.stride, T(0));
+}
+
+// y (T, Out) <- x (T, In) W^T, W (Out, In).
+template <class Core, class T, int Out, int In, int OfRows, int First>
+void linear(Core&, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, OfRows, First> w) {
+  detail::product<Write::set, Out>(y.data, y.stride, x.rows, x.data, x.stride, 1, w.derived, w.transposed_stride, In);
+  clear_padding(y);
+}
+
+// dx (T, In) <- or += dy (T, Out) W.
+template <Write write, class Core, class T, int Out, int In, int OfRows, int First>
+void linear_backward(Core&, Rows<T, In> dx, Rows<const T, Out> dy, Weight<T, Out, In, OfRows, First> w) {
+  detail::product<write, In>(dx.data, dx.stride, dy.rows, dy.data, dy.stride, 1, w.value, w.stride, Out);
+  clear_padding(dx);
+}
+
+// dW (Out, In) += dy^T x.
+template <class Core, class T, int Out, int In>
+void linear_weight_backward(Core&, WeightGradient<T, Out, In> dw, Rows<const T, Out> dy, Rows<const T, In> x) {
+  detail::product<Write::add, In>(dw.value, dw.stride, Out, dy.data, 1, dy.stride, x.data, x.stride, x.rows);
+}
+
+}  // namespace mamba::eigen

@@ -1,0 +1,204 @@
+// What happens to every row of a tile by itself: norms, gates, activations, sums.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/eigen/linear.hpp>
+#include <mamba/eigen/simd.hpp>
+#include <mamba/math/activation.hpp>
+
+namespace mamba::eigen {
+
+namespace detail {
+
+// f(offset) for every whole vector of (rows, stride) at once: rows lie one behind the other.
+template <class V, class F>
+MAMBA_INLINE void each_vector(std::ptrdiff_t elements, F&& f) {
+  for (std::ptrdiff_t i = 0; i < elements; i += V::width) f(i);
+}
+
+template <class T, int Columns>
+std::ptrdiff_t elements(Rows<T, Columns> x) {
+  return static_cast<std::ptrdiff_t>(x.rows) * x.stride;
+}
+
+}  // namespace detail
+
+inline constexpr double norm_epsilon = 1e-5;  // inside the root (specification, section 1)
+
+// y (T, D) <- x rho w with rho (T) = 1 / sqrt(mean(x^2) + epsilon); w (D). RMSNorm (Zhang and Sennrich 2019).
+template <class Core, class T, int D>
+void rms_norm(Core&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+  using V = Vector<T>;
+  for (int t = 0; t < x.rows; ++t) {
+    V squares = V::zero();
+    for (int d = 0; d < D; d += V::width) {
+      const V v = V::load(x[t] + d);
+      squares = multiply_add(v, v, squares);
+    }
+    rho[t] = 1 / std::sqrt(squares.sum() / T(D) + T(norm_epsilon));
+    const V scale = V::broadcast(rho[t]);
+    for (int d = 0; d < D; d += V::width) (V::load(x[t] + d) * scale * V::load(w.value + d)).store(y[t] + d);
+    clear_padding(Rows<T, D>{y[t], 1});
+  }
+}
+
+// dx (T, D) += the gradient through the norm, dw (D) += sum over t of dy x rho.
+template <class Core, class T, int D>
+void rms_norm_backward(Core&, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+  using V = Vector<T>;
+  for (int t = 0; t < x.rows; ++t) {
+    const V scale = V::broadcast(rho[t]);
+    V products = V::zero();
+    for (int d = 0; d < D; d += V::width) {
+      const V dy_x = V::load(dy[t] + d) * V::load(x[t] + d);
+      products = multiply_add(dy_x, V::load(w.value + d), products);
+      multiply_add(dy_x, scale, V::load(dw.value + d)).store(dw.value + d);
+    }
+    const V pull = V::broadcast(-rho[t] * rho[t] * rho[t] * (products.sum() / T(D)));
+    for (int d = 0; d < D; d += V::width) {
+      const V g = V::load(w.value + d) * V::load(dy[t] + d);
+      multiply_add(scale, g, multiply_add(pull, V::load(x[t] + d), V::load(dx[t] + d))).store(dx[t] + d);
+    }
+  }
+}
+
+// y <- a + b
+template <class Core, class T, int C>
+void add(Core&, Rows<T, C> y, Rows<const T, C> a, Rows<const T, C> b) {
+  using V = Vector<T>;
+  detail::each_vector<V>(detail::elements(a), [&](std::ptrdiff_t i) { (V::load(a.data + i) + V::load(b.data + i)).store(y.data + i); });
+}
+
+// x (T, C) += bias (C) in every row.
+template <class Core, class T, int C>
+void add_bias(Core&, Rows<T, C> x, Weight<T, 1, C> bias) {
+  using V = Vector<T>;
+  for (int t = 0; t < x.rows; ++t)
+    for (int c = 0; c < C; c += V::width) (V::load(x[t] + c) + V::load(bias.value + c)).store(x[t] + c);
+}
+
+// dbias (C) += sum over t of dx.
+template <class Core, class T, int C>
+void add_bias_backward(Core&, WeightGradient<T, 1, C> dbias, Rows<const T, C> dx) {
+  using V = Vector<T>;
+  for (int c = 0; c < C; c += V::width) {
+    V sum = V::load(dbias.value + c);
+    for (int t = 0; t < dx.rows; ++t) sum = sum + V::load(dx[t] + c);
+    sum.store(dbias.value + c);
+  }
+}
+
+// o <- y silu(z)
+template <class Core, class T, int E>
+void gate(Core&, Rows<T, E> o, Rows<const T, E> y, Rows<const T, E> z) {
+  using V = Vector<T>;
+  detail::each_vector<V>(detail::elements(y), [&](std::ptrdiff_t i) { (V::load(y.data + i) * math::silu(V::load(z.data + i))).store(o.data + i); });
+}
+
+// dy, dz <- the gradients through the gate.
+template <class Core, class T, int E>
+void gate_backward(Core&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y, Rows<const T, E> z) {
+  using V = Vector<T>;
+  detail::each_vector<V>(detail::elements(y), [&](std::ptrdiff_t i) {
+    const auto s = math::silu_with_derivative(V::load(z.data + i));
+    const V g = V::load(d_o.data + i);
+    (g * s.value).store(dy.data + i);
+    (g * V::load(y.data + i) * s.derivative).store(dz.data + i);
+  });
+}
+
+// u <- silu(v)
+template <class Core, class T, int E>
+void silu(Core&, Rows<T, E> u, Rows<const T, E> v) {
+  using V = Vector<T>;
+  detail::each_vector<V>(detail::elements(v), [&](std::ptrdiff_t i) { math::silu(V::load(v.data + i)).store(u.data + i); });
+}
+
+// dv <- du silu'(v)
+template <class Core, class T, int E>
+void silu_backward(Core&, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
+  using V = Vector<T>;
+  detail::each_vector<V>(detail::elements(v), [&](std::ptrdiff_t i) {
+    (V::load(du.data + i) * math::silu_with_derivative(V::load(v.data + i)).derivative).store(dv.data + i);
+  });
+}
+
+// delta <- softplus(x); the padding, where x is zero, stays zero.
+template <class Core, class T, int E>
+void softplus(Core&, Rows<T, E> delta, Rows<const T, E> x) {
+  using V = Vector<T>;
+  detail::each_vector<V>(detail::elements(x), [&](std::ptrdiff_t i) { math::softplus(V::load(x.data + i)).store(delta.data + i); });
+  clear_padding(delta);
+}
+
+// dx <- ddelta softplus'(x)
+template <class Core, class T, int E>
+void softplus_backward(Core&, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<const T, E> x) {
+  using V = Vector<T>;
+  detail::each_vector<V>(detail::elements(x), [&](std::ptrdiff_t i) {
+    (V::load(ddelta.data + i) * math::softplus_derivative(V::load(x.data + i))).store(dx.data + i);
+  });
+}
+
+// x <- 0
+template <class Core, class T, int C>
+void zero(Core&, Rows<T, C> x) {
+  std::fill_n(x.data, detail::elements(x), T(0));
+}
+
+// y's row i <- x's row rows[i], and back: y's row rows[i] <- x's row i.
+template <class Core, class T, int C>
+void gather(Core&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
+  for (int i = 0; i < y.rows; ++i) std::copy_n(x[rows[i]], x.stride, y[i]);
+}
+template <class Core, class T, int C>
+void scatter(Core&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
+  for (int i = 0; i < x.rows; ++i) std::copy_n(x[i], x.stride, y[rows[i]]);
+}
+
+// x (T, D) <- the table's row of every token; table (Vp, D).
+template <class Core, class T, int D, int Vp>
+void embedding(Core&, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table) {
+  for (int t = 0; t < x.rows; ++t) std::copy_n(table.value + static_cast<std::ptrdiff_t>(tokens[t]) * table.stride, x.stride, x[t]);
+}
+
+// dtable's row of every token += dx; tokens may repeat.
+template <class Core, class T, int D, int Vp>
+void embedding_backward(Core&, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
+  using V = Vector<T>;
+  for (int t = 0; t < dx.rows; ++t) {
+    T* const row = dtable.value + static_cast<std::ptrdiff_t>(tokens[t]) * dtable.stride;
+    for (int d = 0; d < D; d += V::width) (V::load(row + d) + V::load(dx[t] + d)).store(row + d);
+  }
+}
+
+// Softmax cross-entropy of every row over its first `classes` columns, times `weight`: returns the sum of the losses and
+// writes their gradient; the columns from `classes` on get none.
+template <class Core, class T, int Vp>
+double cross_entropy(Core&, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes, double weight) {
+  using V = Vector<T>;
+  double loss = 0;
+  for (int i = 0; i < logits.rows; ++i) {
+    const T* const x = logits[i];
+    T* const dx = dlogits[i];
+    T largest = x[0];
+    for (int v = 1; v < classes; ++v) largest = std::max(largest, x[v]);
+    const V shift = V::broadcast(largest);
+    for (int v = 0; v < classes; v += V::width) exp(V::load(x + v) - shift).store(dx + v);
+    std::fill(dx + classes, dx + dlogits.stride, T(0));
+    V sums = V::zero();
+    for (int v = 0; v < classes; v += V::width) sums = sums + V::load(dx + v);
+    const T sum = sums.sum();
+    loss += weight * (std::log(static_cast<double>(sum)) + static_cast<double>(largest) - static_cast<double>(x[labels[i]]));
+    const V scale = V::broadcast(static_cast<T>(weight) / sum);
+    for (int v = 0; v < classes; v += V::width) (V::load(dx + v) * scale).store(dx + v);
+    dx[labels[i]] -= static_cast<T>(weight);
+  }
+  return loss;
+}
+
+}  // namespace mamba::eigen

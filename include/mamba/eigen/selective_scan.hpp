@@ -1,0 +1,207 @@
+// The selective scan of Mamba-1 on one core (specification, sections 2.7, 2.8 and 5; Gu and Dao 2023, section 3.3).
+//
+// Vectors run across the states of a channel; a block of channels x vectors of states stays in registers while time
+// passes. Backward recomputes the states of a chunk of time and keeps them, with their decays, in the first-level cache;
+// of the forward pass only the states at the chunks' boundaries are kept. The memory for L steps is L / chunk states.
+#pragma once
+
+#include <algorithm>
+
+#include <mamba/core/memory.hpp>
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/eigen/simd.hpp>
+#include <mamba/math/scan_step.hpp>
+
+namespace mamba::eigen {
+
+inline constexpr int scan_chunk = 16;  // steps between kept states
+
+// How many boundary states the sequences of a tile need.
+inline int scan_boundaries(Sequences sequences) {
+  int count = 0;
+  for (int s = 0; s < sequences.count; ++s) count += std::max(0, sequences.end(s) - sequences.begin(s) - 1) / scan_chunk;
+  return count;
+}
+
+namespace detail {
+
+// How the states of E channels x N are cut into blocks that fit the registers.
+template <class T, int N, int MostVectors>
+struct ScanBlocking {
+  using V = Vector<T, N>;
+  static constexpr int vectors = vectors_for<V>(N);  // of one channel
+  static constexpr int states = vector_registers >= 32 ? 8 : 4;
+  static constexpr int divisor(int most) {
+    while (vectors % most != 0) --most;
+    return most;
+  }
+  static constexpr int block_vectors = divisor(std::min({vectors, states, MostVectors}));
+  static constexpr int block_channels = states / block_vectors;
+};
+
+// f(first channel, channels, first vector) for all blocks; channels is a constant.
+template <class Blocking, int E, class F>
+MAMBA_INLINE void each_scan_block(F&& f) {
+  constexpr int channels = Blocking::block_channels;
+  int e = 0;
+  for (; e + channels <= E; e += channels)
+    for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, channels>{}, v);
+  for (; e < E; ++e)
+    for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, 1>{}, v);
+}
+
+}  // namespace detail
+
+// y (T, E) <- scan + skip.
+//   delta, u (T, E); b, c (T, N); a (E, N) = -exp(A_log); d (E)
+//   boundaries: (scan_boundaries(), E, N) states kept for the backward pass, or null
+template <class Core, class T, int E, int N>
+void selective_scan(Core&, Rows<T, E> y, T* boundaries, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c,
+                    Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+  using Blocking = detail::ScanBlocking<T, N, 8>;
+  using V = typename Blocking::V;
+  constexpr int vectors = Blocking::block_vectors;
+  constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * a.stride;
+
+  for (int s = 0; s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), end = sequences.end(s);
+    detail::each_scan_block<Blocking, E>([&](int e, auto channels, int first_vector) {
+      const int n = first_vector * V::width;
+      V h[channels][vectors], rate[channels][vectors];
+      unroll<channels>([&](auto i) {
+        unroll<vectors>([&](auto v) {
+          rate[i][v] = V::load(a.derived + (e + i) * a.stride + n + v * V::width);
+          h[i][v] = V::zero();
+        });
+      });
+      // The first step has no past: no decay to compute.
+      const auto step = [&](int t, auto has_past) {
+        unroll<channels>([&](auto i) {
+          const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);
+          V sum = V::zero();
+          unroll<vectors>([&](auto v) {
+            const V carried = has_past ? math::decay(step_size, rate[i][v]) * h[i][v] : V::zero();
+            h[i][v] = math::next_state(carried, input, V::load(b[t] + n + v * V::width));
+            sum = multiply_add(V::load(c[t] + n + v * V::width), h[i][v], sum);
+          });
+          const T before = first_vector == 0 ? d.value[e + i] * u[t][e + i] : y[t][e + i];
+          y[t][e + i] = before + sum.sum();
+        });
+      };
+      if (begin < end) step(begin, std::false_type{});
+      for (int t = begin + 1; t < end; ++t) {
+        if (boundaries && (t - begin) % scan_chunk == 0) {
+          T* const kept = boundaries + ((t - begin) / scan_chunk - 1) * state_size;
+          unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); }); });
+        }
+        step(t, std::true_type{});
+      }
+    });
+    if (boundaries) boundaries += std::max(0, end - begin - 1) / scan_chunk * state_size;
+  }
+  clear_padding(y);
+}
+
+// ddelta, du (T, E), db, dc (T, N) <- gradients; da (E, N) += the gradient with respect to a (not A_log), dd (E) += ...
+//   boundaries as selective_scan kept them; carry: (E, N) scratch, needed when there are any
+template <class Core, class T, int E, int N>
+void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da,
+                             WeightGradient<T, 1, E> dd, Rows<const T, E> dy, const T* boundaries, T* carry, Rows<const T, E> delta,
+                             Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+  using Blocking = detail::ScanBlocking<T, N, 4>;
+  using V = typename Blocking::V;
+  constexpr int vectors = Blocking::block_vectors;
+  constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * a.stride;
+
+  std::fill_n(db.data, static_cast<std::ptrdiff_t>(db.rows) * db.stride, T(0));
+  std::fill_n(dc.data, static_cast<std::ptrdiff_t>(dc.rows) * dc.stride, T(0));
+  clear_padding(ddelta);
+  clear_padding(du);
+  for (int s = 0; s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), end = sequences.end(s);
+    const int chunks = (end - begin + scan_chunk - 1) / scan_chunk;
+    for (int chunk = chunks - 1; chunk >= 0; --chunk) {
+      const int first = begin + chunk * scan_chunk, last = std::min(end, first + scan_chunk);
+      const T* const start = chunk > 0 ? boundaries + (chunk - 1) * state_size : nullptr;
+      const bool has_future = chunk + 1 < chunks;
+      detail::each_scan_block<Blocking, E>([&](int e, auto channels, int first_vector) {
+        const int n = first_vector * V::width;
+        const auto place = [&](int i, int v) { return (e + i) * a.stride + n + v * V::width; };
+        V kept_decay[scan_chunk][channels][vectors], kept_carried[scan_chunk][channels][vectors];
+        V rate[channels][vectors];
+        unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { rate[i][v] = V::load(a.derived + place(i, v)); }); });
+
+        {  // the states again
+          V h[channels][vectors];
+          unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { h[i][v] = start ? V::load(start + place(i, v)) : V::zero(); }); });
+          for (int t = first; t < last; ++t)
+            unroll<channels>([&](auto i) {
+              const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);
+              unroll<vectors>([&](auto v) {
+                // Before the first step there is nothing to decay, and nobody to hand the adjoint to.
+                const V factor = t > begin ? math::decay(step_size, rate[i][v]) : V::zero();
+                const V carried = factor * h[i][v];
+                kept_decay[t - first][i][v] = factor;
+                kept_carried[t - first][i][v] = carried;
+                h[i][v] = math::next_state(carried, input, V::load(b[t] + n + v * V::width));
+              });
+            });
+        }
+
+        V from_future[channels][vectors], drate[channels][vectors];
+        unroll<channels>([&](auto i) {
+          unroll<vectors>([&](auto v) {
+            from_future[i][v] = has_future ? V::load(carry + place(i, v)) : V::zero();
+            drate[i][v] = V::load(da.value + place(i, v));
+          });
+        });
+        for (int t = last - 1; t >= first; --t) {
+          V db_t[vectors], dc_t[vectors], b_t[vectors], c_t[vectors];
+          unroll<vectors>([&](auto v) {
+            const int at = n + v * V::width;
+            b_t[v] = V::load(b[t] + at);
+            c_t[v] = V::load(c[t] + at);
+            db_t[v] = V::load(db[t] + at);
+            dc_t[v] = V::load(dc[t] + at);
+          });
+          unroll<channels>([&](auto i) {
+            const T u_t = u[t][e + i], delta_t = delta[t][e + i], dy_t = dy[t][e + i];
+            const V input = V::broadcast(delta_t * u_t), dy_v = V::broadcast(dy_t), delta_v = V::broadcast(delta_t);
+            V lambda_b = V::zero(), lambda_rate = V::zero();
+            unroll<vectors>([&](auto v) {
+              const V carried = kept_carried[t - first][i][v];
+              const V lambda = math::adjoint(c_t[v], dy_v, from_future[i][v]);
+              dc_t[v] = multiply_add(dy_v, math::next_state(carried, input, b_t[v]), dc_t[v]);
+              db_t[v] = multiply_add(lambda, input, db_t[v]);
+              lambda_b = multiply_add(lambda, b_t[v], lambda_b);
+              const V lambda_carried = lambda * carried;
+              lambda_rate = multiply_add(lambda_carried, rate[i][v], lambda_rate);
+              drate[i][v] = multiply_add(lambda_carried, delta_v, drate[i][v]);
+              from_future[i][v] = kept_decay[t - first][i][v] * lambda;
+            });
+            const T sum_b = lambda_b.sum(), sum_rate = lambda_rate.sum();
+            const bool first_block = first_vector == 0;
+            du[t][e + i] = (first_block ? d.value[e + i] * dy_t : du[t][e + i]) + delta_t * sum_b;
+            ddelta[t][e + i] = (first_block ? T(0) : ddelta[t][e + i]) + sum_rate + u_t * sum_b;
+            if (first_block) dd.value[e + i] += dy_t * u_t;
+          });
+          unroll<vectors>([&](auto v) {
+            const int at = n + v * V::width;
+            db_t[v].store(db[t] + at);
+            dc_t[v].store(dc[t] + at);
+          });
+        }
+        unroll<channels>([&](auto i) {
+          unroll<vectors>([&](auto v) {
+            drate[i][v].store(da.value + place(i, v));
+            if (first > begin) from_future[i][v].store(carry + place(i, v));
+          });
+        });
+      });
+    }
+    boundaries += std::max(0, chunks - 1) * state_size;
+  }
+}
+
+}  // namespace mamba::eigen

@@ -1,0 +1,146 @@
+// A vector of numbers in one register: Eigen's packet for the machine, with operators.
+#pragma once
+
+#include <Eigen/Core>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include <mamba/core/macros.hpp>
+#include <mamba/core/tensor.hpp>
+
+// GCC notes that a template argument such as __m512 has an attribute; that is all a packet type is.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+namespace mamba::eigen {
+
+namespace packet = Eigen::internal;
+
+// Calls f with the constants 0 .. Count-1: the loop is gone before the optimiser starts, and arrays indexed by the
+// constants live in registers.
+template <int Count, class F>
+MAMBA_INLINE constexpr void unroll(F&& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) { (f(std::integral_constant<int, i>{}), ...); }
+  (std::make_integer_sequence<int, Count>{});
+}
+
+inline constexpr int vector_registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS;
+
+template <class Packet>
+struct Simd {
+  using Scalar = typename packet::unpacket_traits<Packet>::type;
+  static constexpr int width = packet::unpacket_traits<Packet>::size;
+
+  Packet value;
+
+  Simd() = default;
+  MAMBA_INLINE explicit Simd(const Packet& p)
+    requires(!std::is_arithmetic_v<Packet>)
+      : value(p) {}
+  MAMBA_INLINE explicit Simd(double x) : value(packet::pset1<Packet>(static_cast<Scalar>(x))) {}
+
+  // Aligned loads and stores: every row starts at a multiple of 16 elements.
+  MAMBA_INLINE static Simd load(const Scalar* p) { return of(packet::pload<Packet>(p)); }
+  MAMBA_INLINE static Simd load_unaligned(const Scalar* p) { return of(packet::ploadu<Packet>(p)); }
+  MAMBA_INLINE static Simd broadcast(Scalar x) { return of(packet::pset1<Packet>(x)); }
+  MAMBA_INLINE static Simd zero() { return of(packet::pzero(packet::pset1<Packet>(Scalar(0)))); }
+  MAMBA_INLINE void store(Scalar* p) const { packet::pstore<Scalar, Packet>(p, value); }
+  MAMBA_INLINE Scalar sum() const { return packet::predux(value); }
+  MAMBA_INLINE Scalar largest() const { return packet::predux_max(value); }
+
+  MAMBA_INLINE static Simd of(const Packet& p) {
+    Simd v;
+    v.value = p;
+    return v;
+  }
+
+  // f for every lane by itself: what Eigen has no packet function for.
+  template <class F>
+  static Simd each(Simd a, F&& f) {
+    Scalar lanes[width];
+    packet::pstoreu<Scalar, Packet>(lanes, a.value);
+    for (Scalar& x : lanes) x = f(x);
+    return load_unaligned(lanes);
+  }
+
+  friend MAMBA_INLINE Simd operator+(Simd a, Simd b) { return of(packet::padd(a.value, b.value)); }
+  friend MAMBA_INLINE Simd operator-(Simd a, Simd b) { return of(packet::psub(a.value, b.value)); }
+  friend MAMBA_INLINE Simd operator*(Simd a, Simd b) { return of(packet::pmul(a.value, b.value)); }
+  friend MAMBA_INLINE Simd operator/(Simd a, Simd b) { return of(packet::pdiv(a.value, b.value)); }
+  friend MAMBA_INLINE Simd operator-(Simd a) { return of(packet::pnegate(a.value)); }
+  // A mask for select.
+  friend MAMBA_INLINE Simd operator>(Simd a, Simd b) { return of(packet::pcmp_lt(b.value, a.value)); }
+
+  friend MAMBA_INLINE Simd multiply_add(Simd a, Simd b, Simd c) { return of(packet::pmadd(a.value, b.value, c.value)); }
+  friend MAMBA_INLINE Simd select(Simd mask, Simd a, Simd b) { return of(packet::pselect(mask.value, a.value, b.value)); }
+  friend MAMBA_INLINE Simd max(Simd a, Simd b) { return of(packet::pmax(a.value, b.value)); }
+  friend MAMBA_INLINE Simd exp(Simd a) {
+    if constexpr (packet::packet_traits<Scalar>::HasExp) return of(packet::pexp(a.value));
+    else return each(a, [](Scalar x) { return std::exp(x); });
+  }
+  friend MAMBA_INLINE Simd log1p(Simd a) {
+    if constexpr (packet::packet_traits<Scalar>::HasLog1p) return of(packet::plog1p(a.value));
+    else return each(a, [](Scalar x) { return std::log1p(x); });
+  }
+  friend MAMBA_INLINE Simd sqrt(Simd a) { return of(packet::psqrt(a.value)); }
+
+  // e^x for x <= 0, flat below e^-87. In float: x = n ln 2 + r with n an integer and ln 2 in two parts, e^r as a
+  // polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2] (minimax, relative error 1.9e-9), 2^n by adding to the exponent's
+  // bits: within 2 units in the last place over the whole range (measured in tests/eigen/simd.cpp). A NaN stays a NaN.
+  friend MAMBA_INLINE Simd exp_nonpositive(Simd x) {
+    if constexpr (std::is_same_v<Scalar, float> && !std::is_arithmetic_v<Packet>) {
+      using Integers = typename packet::unpacket_traits<Packet>::integer_packet;
+      const Simd to_integer(0x1.8p+23);
+      x = max(x, Simd(-87.0));
+      const Simd shifted = multiply_add(x, Simd(1.44269504088896341), to_integer);  // n in the low bits
+      const Simd n = shifted - to_integer;
+      const Simd r = multiply_add(n, Simd(0.000212194440054691), multiply_add(n, Simd(-0.693359375), x));
+      Simd p(0.00138368461369);
+      p = multiply_add(p, r, Simd(0.00837481577816));
+      p = multiply_add(p, r, Simd(0.0416682255661));
+      p = multiply_add(p, r, Simd(0.166664201703));
+      p = multiply_add(p, r, Simd(0.499999920798));
+      p = multiply_add(p, r, Simd(1.00000003632));
+      p = multiply_add(p, r, Simd(1.0));
+      const Integers exponent = packet::plogical_shift_left<23>(packet::preinterpret<Integers, Packet>(shifted.value));
+      return of(packet::preinterpret<Packet, Integers>(packet::padd(packet::preinterpret<Integers, Packet>(p.value), exponent)));
+    } else {
+      return exp(x);
+    }
+  }
+};
+
+namespace detail {
+
+// Halves the packet while the half still holds all columns.
+template <class Packet, int Columns>
+struct Narrow {
+  using Half = typename packet::unpacket_traits<Packet>::half;
+  static constexpr int width = packet::unpacket_traits<Packet>::size, half_width = packet::unpacket_traits<Half>::size;
+  static constexpr auto choose() {
+    if constexpr (half_width < width && half_width >= Columns) return typename Narrow<Half, Columns>::type{};
+    else return Simd<Packet>{};
+  }
+  using type = decltype(choose());
+};
+
+}  // namespace detail
+
+// The machine's widest vector, but no wider than it must be for rows of this many columns.
+template <class Scalar, int Columns = row_alignment>
+using Vector = typename detail::Narrow<typename packet::packet_traits<Scalar>::type, Columns>::type;
+
+template <class V>
+inline constexpr int vectors_for(int columns) {
+  return (columns + V::width - 1) / V::width;
+}
+
+}  // namespace mamba::eigen
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

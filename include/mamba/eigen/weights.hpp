@@ -1,0 +1,68 @@
+// Work on whole arenas of parameters: derived weights, sums of gradients, norms, the optimiser's update.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+
+#include <mamba/core/parameters.hpp>
+#include <mamba/eigen/simd.hpp>
+#include <mamba/math/adamw.hpp>
+
+namespace mamba::eigen {
+
+// derived <- what the parameter's declaration asks for (Derived).
+template <class T>
+void derive(T* derived, const T* value, const Parameter& p) {
+  const std::ptrdiff_t row = padded(p.columns()), column = padded(p.rows());
+  for (std::ptrdiff_t i = 0; i < p.rows(); ++i)
+    for (std::ptrdiff_t j = 0; j < p.columns(); ++j) {
+      if (p.derived == Derived::transpose) derived[j * column + i] = value[i * row + j];
+      if (p.derived == Derived::negative_exp) derived[i * row + j] = -std::exp(value[i * row + j]);
+    }
+}
+
+// The gradient with respect to the parameter from the one with respect to what was derived: dA_log = A dA.
+template <class T>
+void derive_backward(T* gradient, const T* derived, const Parameter& p) {
+  if (p.derived != Derived::negative_exp) return;
+  const std::ptrdiff_t count = static_cast<std::ptrdiff_t>(p.rows()) * padded(p.columns());
+  for (std::ptrdiff_t i = 0; i < count; ++i) gradient[i] *= derived[i];
+}
+
+// sum[first .. last) <- the sum of the buffers there, in their order; first and last are multiples of row_alignment.
+template <class T>
+void sum_buffers(T* sum, const T* const* buffers, int count, std::size_t first, std::size_t last) {
+  using V = Vector<T>;
+  for (std::size_t i = first; i < last; i += V::width) {
+    V total = V::load(buffers[0] + i);
+    for (int b = 1; b < count; ++b) total = total + V::load(buffers[b] + i);
+    total.store(sum + i);
+  }
+}
+
+// The sum of the squares in double.
+template <class T>
+double sum_of_squares(const T* x, std::size_t count) {
+  double lanes[8] = {};
+  for (std::size_t i = 0; i < count; i += 8)
+    for (std::size_t k = 0; k < 8; ++k) lanes[k] += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+template <class T>
+void scale(T* x, std::size_t count, T factor) {
+  using V = Vector<T>;
+  for (std::size_t i = 0; i < count; i += V::width) (V::load(x + i) * V::broadcast(factor)).store(x + i);
+}
+
+template <class T>
+void adamw(T* parameters, T* mean, T* square, const T* gradients, std::size_t count, const math::AdamWStep& step) {
+  using V = Vector<T>;
+  for (std::size_t i = 0; i < count; i += V::width) {
+    V p = V::load(parameters + i), m = V::load(mean + i), s = V::load(square + i);
+    math::adamw(p, m, s, V::load(gradients + i), step);
+    p.store(parameters + i), m.store(mean + i), s.store(square + i);
+  }
+}
+
+}  // namespace mamba::eigen

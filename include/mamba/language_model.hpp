@@ -1,0 +1,6 @@
+// MambaLMHeadModel alone, with saving and loading.
+#pragma once
+
+#include <mamba/model/language_model.hpp>
+#include <mamba/model/save.hpp>
+#include <mamba/version.hpp>

@@ -1,0 +1,57 @@
+// Scalar functions and their derivatives (specification, section 1), for one number or a vector of them.
+//
+// V is float, double or a vector type that finds exp, log1p, select and the operators by its own namespace.
+#pragma once
+
+#include <cmath>
+
+#include <mamba/core/macros.hpp>
+
+namespace mamba::math {
+
+// The operations that a number lacks beside a vector.
+template <class T>
+MAMBA_HOST_DEVICE MAMBA_INLINE T multiply_add(T a, T b, T c) {
+  return a * b + c;
+}
+template <class T>
+MAMBA_HOST_DEVICE MAMBA_INLINE T select(bool condition, T a, T b) {
+  return condition ? a : b;
+}
+
+template <class V>
+MAMBA_HOST_DEVICE MAMBA_INLINE V sigmoid(V x) {
+  using std::exp;
+  return V(1) / (V(1) + exp(-x));
+}
+
+// silu(x) = x sigma(x)
+template <class V>
+MAMBA_HOST_DEVICE MAMBA_INLINE V silu(V x) {
+  return x * sigmoid(x);
+}
+
+template <class V>
+struct ValueAndDerivative {
+  V value, derivative;
+};
+
+// silu'(x) = sigma(x) (1 + x (1 - sigma(x)))
+template <class V>
+MAMBA_HOST_DEVICE MAMBA_INLINE ValueAndDerivative<V> silu_with_derivative(V x) {
+  const V s = sigmoid(x);
+  return {x * s, s * (V(1) + x * (V(1) - s))};
+}
+
+// softplus(x) = x above 20, else log(1 + e^x)
+template <class V>
+MAMBA_HOST_DEVICE MAMBA_INLINE V softplus(V x) {
+  using std::exp, std::log1p;
+  return select(x > V(20), x, log1p(exp(x)));
+}
+template <class V>
+MAMBA_HOST_DEVICE MAMBA_INLINE V softplus_derivative(V x) {
+  return select(x > V(20), V(1), sigmoid(x));
+}
+
+}  // namespace mamba::math

@@ -1,0 +1,79 @@
+// What a user hands to a model, checked, and how it is cut into tiles.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include <mamba/core/config.hpp>
+#include <mamba/core/error.hpp>
+
+namespace mamba {
+
+// Token ids (batch, length), sequence after sequence; `lengths` (batch), where given, says how many tokens of each
+// sequence, from the left, exist.
+struct Batch {
+  std::span<const std::int32_t> ids;
+  int batch = 0, length = 0;
+  std::span<const std::int32_t> lengths;
+
+  int length_of(int sequence) const { return lengths.empty() ? length : lengths[static_cast<std::size_t>(sequence)]; }
+  const std::int32_t* tokens_of(int sequence) const { return ids.data() + static_cast<std::ptrdiff_t>(sequence) * length; }
+};
+
+// Refuses what no model of this configuration can read.
+inline Batch checked_batch(const Config& config, std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths) {
+  require(batch > 0, "the batch must hold at least one sequence; given ", batch);
+  require(!ids.empty(), "no token ids given");
+  require(ids.size() % static_cast<std::size_t>(batch) == 0, ids.size(), " token ids do not divide into ", batch, " sequences of one length");
+  const std::size_t length = ids.size() / static_cast<std::size_t>(batch);
+  require(length <= 0x3FFFFFFF && ids.size() <= 0x7FFFFFFF, "the batch of ", ids.size(), " tokens is too large for one call");
+  require(config.max_seq_len == 0 || length <= static_cast<std::size_t>(config.max_seq_len), "sequences of ", length,
+          " tokens are longer than the configuration's max_seq_len ", config.max_seq_len);
+  require(lengths.empty() || lengths.size() == static_cast<std::size_t>(batch), lengths.size(), " lengths given for ", batch, " sequences");
+  const Batch checked{ids, batch, static_cast<int>(length), lengths};
+  for (int s = 0; s < batch; ++s) {
+    const int own = checked.length_of(s);
+    require(own >= 1 && own <= checked.length, "length ", own, " of sequence ", s, " is not in 1..", checked.length);
+    for (int t = 0; t < own; ++t) {
+      const std::int32_t token = checked.tokens_of(s)[t];
+      require(token >= 0 && token < config.vocab_size, "token ", token, " at position ", t, " of sequence ", s, " is not in the vocabulary 0..",
+              config.vocab_size - 1);
+    }
+  }
+  return checked;
+}
+
+// Which rows a call reads the logits of.
+enum class Readout {
+  all,         // every position
+  last,        // every sequence's last token
+  predecessors // every position that has a next token
+};
+
+inline int readouts_of(int length, Readout readout) {
+  return readout == Readout::all ? length : readout == Readout::last ? 1 : length - 1;
+}
+
+// The fixed map from sequences to tiles and from tiles to gradient buffers: a function of the batch and the model's
+// size alone, never of the machine, so that every machine and any number of threads adds in the same order.
+struct Partition {
+  int sequences = 0, per_tile = 1, tiles = 0, buffers = 1;
+
+  static Partition of(const Batch& batch, std::size_t parameter_bytes) {
+    constexpr int tile_tokens = 64;        // a tile's activations stay in a second-level cache
+    constexpr int tiles_per_buffer = 2;    // a buffer costs a pass over the parameters
+    constexpr std::size_t most_buffers = 32, most_bytes = std::size_t{128} << 20;
+    Partition p;
+    p.sequences = batch.batch;
+    p.per_tile = std::max(1, tile_tokens / batch.length);
+    p.tiles = (p.sequences + p.per_tile - 1) / p.per_tile;
+    const auto affordable = static_cast<int>(std::clamp<std::size_t>(most_bytes / parameter_bytes, 1, most_buffers));
+    p.buffers = std::clamp(p.tiles / tiles_per_buffer, 1, affordable);
+    return p;
+  }
+  int first_sequence(int tile) const { return std::min(sequences, tile * per_tile); }
+  int first_tile(int buffer) const { return static_cast<int>(static_cast<long long>(tiles) * buffer / buffers); }
+};
+
+}  // namespace mamba

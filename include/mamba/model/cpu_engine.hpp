@@ -1,0 +1,229 @@
+// Runs the network on the CPU: tiles over the threads of a pool, each worker with its own activations, each gradient
+// buffer with its own tiles.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <mamba/core/memory.hpp>
+#include <mamba/core/policies.hpp>
+#include <mamba/core/threads.hpp>
+#include <mamba/eigen/core.hpp>
+#include <mamba/eigen/weights.hpp>
+#include <mamba/model/batch.hpp>
+#include <mamba/network/network.hpp>
+
+namespace mamba {
+
+// A backend's engine holds a model's parameters and gradients and runs the network over them.
+template <class A, class Backend = typename A::Backend>
+class Engine;
+
+template <class A>
+class Engine<A, Cpu> {
+ public:
+  using T = typename A::Scalar;
+  using Tables = network::Tables<A>;
+
+  explicit Engine(const ModelOptions& options)
+      : n_layers_(options.n_layers), size_(Tables::size(options.n_layers)), pool_(std::make_unique<ThreadPool>(options.threads)) {
+    // A few elements beyond the end: a product reads whole vectors of a weight's last row.
+    const std::size_t bytes = (size_ + row_alignment) * sizeof(T);
+    for (Buffer* arena : {&parameters_, &derived_, &gradients_}) arena->reserve(bytes);
+    network::for_each_parameter<A>(n_layers_, [&](PlacedParameter p) { placed_.push_back(std::move(p)); });
+    // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
+    constexpr std::size_t piece = 16384;
+    for (const PlacedParameter& p : placed_)
+      for (std::size_t at = 0; p.parameter.trained && at < p.parameter.place(); at += piece)
+        trained_.push_back({p.offset + at, std::min(piece, p.parameter.place() - at)});
+    squares_.resize(trained_.size());
+    workers_.resize(static_cast<std::size_t>(pool_->workers()));
+  }
+
+  const std::vector<PlacedParameter>& placed() const { return placed_; }
+  std::size_t size() const { return size_; }
+  int n_layers() const { return n_layers_; }
+  ThreadPool& pool() { return *pool_; }
+
+  // Arenas of size() elements, on the host. Whoever writes parameters says so afterwards.
+  const T* parameters() const { return parameters_.as<T>(); }
+  T* mutable_parameters() { return parameters_.as<T>(); }
+  T* gradients() { return gradients_.as<T>(); }
+  const T* gradients() const { return gradients_.as<T>(); }
+  void parameters_changed() { stale_ = true; }
+
+  // Memory of the parameters' layout, for an optimiser's state.
+  Buffer make_arena() const { return Buffer(size_ * sizeof(T)); }
+
+  // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
+  double gradient_norm() {
+    pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
+      const Piece& piece = trained_[static_cast<std::size_t>(i)];
+      squares_[static_cast<std::size_t>(i)] = eigen::sum_of_squares(gradients() + piece.offset, piece.count);
+    });
+    double sum = 0;
+    for (const double square : squares_) sum += square;
+    return std::sqrt(sum);
+  }
+
+  void scale_gradients(double factor) {
+    for (const Piece& piece : trained_) eigen::scale(gradients() + piece.offset, piece.count, static_cast<T>(factor));
+  }
+
+  // One AdamW update of the trained parameters; mean and square are arenas.
+  void adamw(Buffer& mean, Buffer& square, const math::AdamWStep& step) {
+    pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
+      const auto [offset, count] = trained_[static_cast<std::size_t>(i)];
+      eigen::adamw(mutable_parameters() + offset, mean.as<T>() + offset, square.as<T>() + offset, gradients() + offset, count, step);
+    });
+    stale_ = true;
+  }
+
+  // The bytes of everything this engine holds.
+  std::size_t memory_bytes() const {
+    std::size_t sum = parameters_.bytes() + derived_.bytes() + gradients_.bytes();
+    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.indices.capacity() * sizeof(int);
+    for (const Buffer& buffer : buffers_) sum += buffer.bytes();
+    return sum;
+  }
+
+  // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, in any order, from
+  // several threads at once.
+  template <class Use>
+  void logits(const Batch& batch, Readout readout, Use&& use) {
+    prepare();
+    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    number_readouts(batch, readout, partition);
+    pool_->run(partition.tiles, [&](int tile_index, int worker_index) {
+      Worker& worker = workers_[static_cast<std::size_t>(worker_index)];
+      const network::Tile tile = pack(worker, batch, readout, partition, tile_index);
+      auto activations = make_activations(worker, tile, false);
+      eigen::Core core;
+      network::forward(core, activations, tile, weights());
+      network::read_out(core, activations, tile, weights(), [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
+    });
+  }
+
+  // gradients <- those of the sum that loss(core, dlogits, logits, number of the first row) returns the shares of.
+  template <class Loss>
+  double loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss) {
+    prepare();
+    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    number_readouts(batch, readout, partition);
+    reserve_buffers(partition.buffers);
+    shares_.assign(static_cast<std::size_t>(partition.tiles), 0.0);
+    pool_->run(partition.buffers, [&](int buffer, int worker_index) {
+      Worker& worker = workers_[static_cast<std::size_t>(worker_index)];
+      T* const sums = buffers_[static_cast<std::size_t>(buffer)].template as<T>();
+      std::fill_n(sums, size_, T(0));
+      eigen::Core core;
+      for (int t = partition.first_tile(buffer); t < partition.first_tile(buffer + 1); ++t) {
+        const network::Tile tile = pack(worker, batch, readout, partition, t);
+        auto activations = make_activations(worker, tile, true);
+        shares_[static_cast<std::size_t>(t)] =
+            network::loss_and_gradients(core, network::ModelGradients<A>{sums, n_layers_}, activations, tile, weights(),
+                                        [&](auto dlogits, auto logits, int first) { return loss(core, dlogits, logits, first); });
+      }
+    });
+    sum_gradients(partition.buffers);
+    double sum = 0;
+    for (const double share : shares_) sum += share;
+    return sum;
+  }
+
+ private:
+  struct Piece {
+    std::size_t offset, count;
+  };
+  struct alignas(2 * cache_line) Worker {
+    Buffer activations;
+    std::vector<int> indices;
+  };
+
+  network::ModelWeights<A> weights() const { return {parameters_.as<T>(), derived_.as<T>(), n_layers_}; }
+
+  void prepare() {
+    if (!stale_) return;
+    pool_->run(static_cast<int>(placed_.size()), [&](int i, int) {
+      const PlacedParameter& p = placed_[static_cast<std::size_t>(i)];
+      eigen::derive(derived_.as<T>() + p.offset, parameters_.as<T>() + p.offset, p.parameter);
+    });
+    stale_ = false;
+  }
+
+  // first_readouts_[tile]: how many readout rows lie before a tile's.
+  void number_readouts(const Batch& batch, Readout readout, const Partition& partition) {
+    first_readouts_.resize(static_cast<std::size_t>(partition.tiles));
+    int count = 0;
+    for (int tile = 0; tile < partition.tiles; ++tile) {
+      first_readouts_[static_cast<std::size_t>(tile)] = count;
+      for (int s = partition.first_sequence(tile); s < partition.first_sequence(tile + 1); ++s) count += readouts_of(batch.length_of(s), readout);
+    }
+  }
+
+  network::Tile pack(Worker& worker, const Batch& batch, Readout readout, const Partition& partition, int index) {
+    const int begin = partition.first_sequence(index), end = partition.first_sequence(index + 1), count = end - begin;
+    int rows = 0, readouts = 0;
+    for (int s = begin; s < end; ++s) rows += batch.length_of(s), readouts += readouts_of(batch.length_of(s), readout);
+    // Room for a full tile at once, so that no later tile allocates.
+    worker.indices.resize(std::max(worker.indices.size(), static_cast<std::size_t>(partition.per_tile) * static_cast<std::size_t>(2 * batch.length + 1) + 1));
+    int* const first = worker.indices.data();
+    int* const tokens = first + count + 1;
+    int* const readout_rows = tokens + rows;
+    int row = 0, readout_count = 0;
+    for (int s = begin; s < end; ++s) {
+      const int length = batch.length_of(s);
+      first[s - begin] = row;
+      std::copy_n(batch.tokens_of(s), length, tokens + row);
+      const int from = readout == Readout::last ? length - 1 : 0, to = readout == Readout::predecessors ? length - 1 : length;
+      for (int t = from; t < to; ++t) readout_rows[readout_count++] = row + t;
+      row += length;
+    }
+    first[count] = row;
+    return {tokens, {first, count}, readout_rows, readouts, first_readouts_[static_cast<std::size_t>(index)]};
+  }
+
+  network::Activations<A> make_activations(Worker& worker, const network::Tile& tile, bool with_backward) {
+    const int boundaries = eigen::scan_boundaries(tile.sequences);
+    worker.activations.reserve(network::Activations<A>(nullptr, n_layers_, tile.rows(), boundaries, with_backward).bytes());
+    return {worker.activations.data(), n_layers_, tile.rows(), boundaries, with_backward};
+  }
+
+  void reserve_buffers(int count) {
+    while (buffers_.size() < static_cast<std::size_t>(count)) {
+      buffers_.emplace_back(size_ * sizeof(T));
+      buffer_pointers_.push_back(buffers_.back().template as<T>());
+    }
+  }
+
+  void sum_gradients(int buffers) {
+    constexpr std::size_t stretch = 4096;  // elements a task sums; a multiple of row_alignment
+    pool_->run(static_cast<int>((size_ + stretch - 1) / stretch), [&](int task, int) {
+      const std::size_t first = static_cast<std::size_t>(task) * stretch;
+      eigen::sum_buffers(gradients_.as<T>(), buffer_pointers_.data(), buffers, first, std::min(size_, first + stretch));
+    });
+    pool_->run(static_cast<int>(placed_.size()), [&](int i, int) {
+      const PlacedParameter& p = placed_[static_cast<std::size_t>(i)];
+      eigen::derive_backward(gradients_.as<T>() + p.offset, derived_.as<T>() + p.offset, p.parameter);
+    });
+  }
+
+  int n_layers_;
+  std::size_t size_;
+  std::unique_ptr<ThreadPool> pool_;
+  std::vector<PlacedParameter> placed_;
+  std::vector<Piece> trained_;
+  std::vector<double> squares_;
+  Buffer parameters_, derived_, gradients_;
+  std::vector<Buffer> buffers_;
+  std::vector<const T*> buffer_pointers_;
+  std::vector<Worker> workers_;
+  std::vector<int> first_readouts_;
+  std::vector<double> shares_;
+  bool stale_ = true;
+};
+
+}  // namespace mamba

@@ -1,0 +1,130 @@
+// The Mamba-1 mixer: n (T, D) -> m (T, D) (specification, sections 2 and 5; Gu and Dao 2023, algorithm 2).
+#pragma once
+
+#include <mamba/core/macros.hpp>
+#include <mamba/core/memory.hpp>
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/policies.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/network/conv.hpp>
+
+namespace mamba::network {
+
+// The mixer that a policy stands for; each mixer header adds its own.
+template <class A, class Mixer = typename A::Mixer>
+struct MixerOf;
+
+template <class A>
+struct MixerOf<A, Mamba1> {
+  using T = typename A::Scalar;
+  static constexpr Config config = A::config;
+  static constexpr int D = config.d_model, E = config.d_inner(), N = config.d_state, K = config.d_conv, R = config.dt_rank();
+
+  // In mamba_ssm's order, which is the order in which initial values are drawn.
+  static constexpr auto parameters() {
+    const double inner_bound = 1 / table_sqrt(E);
+    return ParameterTable<9>{
+        matrix_parameter("mixer.A_log", E, N, Law::log_of_state, 0, Derived::negative_exp),
+        vector_parameter("mixer.D", E, Law::constant, 1),
+        matrix_parameter("mixer.in_proj.weight", 2 * E, D, Law::uniform, 1 / table_sqrt(D)),
+        conv_weight<typename A::ConvKernel>(E, K),
+        conv_bias<typename A::ConvKernel>(E, K),
+        matrix_parameter("mixer.x_proj.weight", R + 2 * N, E, Law::uniform, inner_bound),
+        matrix_parameter("mixer.dt_proj.weight", E, R, Law::uniform, 1 / table_sqrt(R)),
+        vector_parameter("mixer.dt_proj.bias", E, Law::inverse_softplus_step, 0),
+        matrix_parameter("mixer.out_proj.weight", D, E, Law::uniform_by_depth, inner_bound),
+    };
+  }
+
+  // What forward leaves for backward.
+  struct Saved {
+    Rows<T, E> x, z;      // the two halves of in_proj's output
+    Rows<T, E> v, u;      // the convolution's output before and after SiLU
+    Rows<T, R> r;         // x_proj's output, in three
+    Rows<T, N> b, c;
+    Rows<T, E> pi, delta; // dt_proj's output before and after softplus
+    Rows<T, E> y, o;      // the scan's output, gated
+    T* boundaries = nullptr;
+
+    // boundary_states: how many states the scan keeps; 0 when no backward pass follows
+    MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
+      memory.take(x, rows), memory.take(z, rows), memory.take(v, rows), memory.take(u, rows), memory.take(r, rows);
+      memory.take(b, rows), memory.take(c, rows), memory.take(pi, rows), memory.take(delta, rows), memory.take(y, rows), memory.take(o, rows);
+      boundaries = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * E * padded(N)) : nullptr;
+    }
+  };
+
+  // What backward needs for itself; one serves all layers.
+  struct Gradient {
+    Rows<T, E> x, z, u, delta, y, o;
+    Rows<T, R> r;
+    Rows<T, N> b, c;
+    T* carry = nullptr;
+
+    MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
+      memory.take(x, rows), memory.take(z, rows), memory.take(u, rows), memory.take(delta, rows), memory.take(y, rows), memory.take(o, rows);
+      memory.take(r, rows), memory.take(b, rows), memory.take(c, rows);
+      carry = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(E) * padded(N)) : nullptr;
+    }
+  };
+
+  // m (T, D) <- mixer(n), n (T, D).
+  MAMBA_COMPOSITION
+  template <class Backend, class LayerWeights>
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w) {
+    const auto in_proj = w.template get<"mixer.in_proj.weight">();
+    const auto x_proj = w.template get<"mixer.x_proj.weight">();
+    linear(be, s.x, n, in_proj.template row_block<0, E>());
+    linear(be, s.z, n, in_proj.template row_block<E, E>());
+    causal_conv(be, s.v, in(s.x), sequences, w.template get<"mixer.conv1d.weight">(), w.template get<"mixer.conv1d.bias">());
+    silu(be, s.u, in(s.v));
+    linear(be, s.r, in(s.u), x_proj.template row_block<0, R>());
+    linear(be, s.b, in(s.u), x_proj.template row_block<R, N>());
+    linear(be, s.c, in(s.u), x_proj.template row_block<R + N, N>());
+    linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
+    add_bias(be, s.pi, w.template get<"mixer.dt_proj.bias">());
+    softplus(be, s.delta, in(s.pi));
+    selective_scan(be, s.y, s.boundaries, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+    gate(be, s.o, in(s.y), in(s.z));
+    linear(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+  }
+
+  // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
+  MAMBA_COMPOSITION
+  template <class Backend, class LayerWeights, class LayerGradients>
+  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s,
+                                         Rows<const T, D> n, Sequences sequences, LayerWeights w) {
+    const auto in_proj = w.template get<"mixer.in_proj.weight">();
+    const auto x_proj = w.template get<"mixer.x_proj.weight">();
+    const auto din_proj = dw.template get<"mixer.in_proj.weight">();
+    const auto dx_proj = dw.template get<"mixer.x_proj.weight">();
+
+    linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
+    linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
+    gate_backward(be, g.y, g.z, in(g.o), in(s.y), in(s.z));
+    selective_scan_backward(be, g.delta, g.u, g.b, g.c, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y),
+                            static_cast<const T*>(s.boundaries), g.carry, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
+                            w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+    softplus_backward(be, g.delta, in(g.delta), in(s.pi));  // in place: now the gradient of pi
+    add_bias_backward(be, dw.template get<"mixer.dt_proj.bias">(), in(g.delta));
+    linear_weight_backward(be, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r));
+    linear_backward<Write::set>(be, g.r, in(g.delta), w.template get<"mixer.dt_proj.weight">());
+
+    linear_backward<Write::add>(be, g.u, in(g.r), x_proj.template row_block<0, R>());
+    linear_backward<Write::add>(be, g.u, in(g.b), x_proj.template row_block<R, N>());
+    linear_backward<Write::add>(be, g.u, in(g.c), x_proj.template row_block<R + N, N>());
+    linear_weight_backward(be, dx_proj.template row_block<0, R>(), in(g.r), in(s.u));
+    linear_weight_backward(be, dx_proj.template row_block<R, N>(), in(g.b), in(s.u));
+    linear_weight_backward(be, dx_proj.template row_block<R + N, N>(), in(g.c), in(s.u));
+
+    silu_backward(be, g.u, in(g.u), in(s.v));  // in place: now the gradient of v
+    conv_backward<typename A::ConvKernel>(be, g.x, dw, in(g.u), in(s.x), sequences, w);
+
+    linear_backward<Write::set>(be, dn, in(g.x), in_proj.template row_block<0, E>());
+    linear_backward<Write::add>(be, dn, in(g.z), in_proj.template row_block<E, E>());
+    linear_weight_backward(be, din_proj.template row_block<0, E>(), in(g.x), n);
+    linear_weight_backward(be, din_proj.template row_block<E, E>(), in(g.z), n);
+  }
+};
+
+}  // namespace mamba::network

@@ -1,0 +1,243 @@
+// The whole network, written once: embedding, a stack of pre-norm blocks, the tied head; forward beside backward.
+//
+// Everything here is composition. What computes is a backend: the unqualified calls below (embedding, rms_norm, linear,
+// selective_scan, ...) find the functions that take that backend first. The rules for gradients hold for all of them:
+// weight gradients add, activation gradients are set, the residual stream's gradient adds.
+#pragma once
+
+#include <string>
+
+#include <mamba/core/macros.hpp>
+#include <mamba/core/memory.hpp>
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/policies.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/network/mamba1.hpp>
+
+namespace mamba::network {
+
+// The tables of a model's parameters, in the order of their arena: front, the layers one behind the other, back.
+template <class A>
+struct Tables {
+  static constexpr int D = A::config.d_model, Vp = A::config.padded_vocab_size();
+  static constexpr auto front = ParameterTable<1>{matrix_parameter("backbone.embedding.weight", Vp, D, Law::normal, 0.02)};
+  static constexpr auto layer = join(ParameterTable<1>{vector_parameter("norm.weight", D, Law::constant, 1)}, MixerOf<A>::parameters());
+  static constexpr auto back = ParameterTable<1>{vector_parameter("backbone.norm_f.weight", D, Law::constant, 1)};
+
+  static constexpr std::size_t front_size = total_place(front), layer_size = total_place(layer), back_size = total_place(back);
+  static constexpr std::size_t size(int n_layers) { return front_size + static_cast<std::size_t>(n_layers) * layer_size + back_size; }
+  static constexpr std::size_t layer_offset(int l) { return front_size + static_cast<std::size_t>(l) * layer_size; }
+  static constexpr std::size_t back_offset(int n_layers) { return layer_offset(n_layers); }
+};
+
+// Calls f(PlacedParameter) for every parameter of a model, in the order of the specification's section 4.2.
+template <class A, class F>
+void for_each_parameter(int n_layers, F&& f) {
+  std::size_t offset = 0;
+  const auto walk = [&](const auto& table, const std::string& prefix) {
+    for (const Parameter& p : table) {
+      f(PlacedParameter{prefix + std::string(p.name), p, offset});
+      offset += p.place();
+    }
+  };
+  walk(Tables<A>::front, "");
+  for (int l = 0; l < n_layers; ++l) walk(Tables<A>::layer, "backbone.layers." + std::to_string(l) + ".");
+  walk(Tables<A>::back, "");
+}
+
+// The arena of a model's weights with the derived weights beside it, and an arena of gradients.
+template <class A>
+struct ModelWeights {
+  using T = typename A::Scalar;
+  const T* values = nullptr;
+  const T* derived = nullptr;
+  int n_layers = 0;
+
+  MAMBA_HOST_DEVICE auto front() const { return Weights<T, Tables<A>::front>{values, derived}; }
+  MAMBA_HOST_DEVICE auto layer(int l) const { return Weights<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l), derived + Tables<A>::layer_offset(l)}; }
+  MAMBA_HOST_DEVICE auto back() const {
+    return Weights<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers), derived + Tables<A>::back_offset(n_layers)};
+  }
+};
+template <class A>
+struct ModelGradients {
+  using T = typename A::Scalar;
+  T* values = nullptr;
+  int n_layers = 0;
+
+  MAMBA_HOST_DEVICE auto front() const { return Gradients<T, Tables<A>::front>{values}; }
+  MAMBA_HOST_DEVICE auto layer(int l) const { return Gradients<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l)}; }
+  MAMBA_HOST_DEVICE auto back() const { return Gradients<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers)}; }
+};
+
+// What is said about a tile before it runs.
+struct Tile {
+  const int* tokens = nullptr;  // (T)
+  Sequences sequences;
+  const int* readout = nullptr; // (readouts) the rows whose logits are wanted, rising
+  int readouts = 0;
+  int first_readout = 0;        // the number of the first of them in the whole call
+
+  MAMBA_HOST_DEVICE int rows() const { return sequences.rows(); }
+};
+
+inline constexpr int head_rows = 64;  // rows of logits that exist at once
+
+// A layer's activations.
+template <class A>
+struct LayerActivations {
+  using T = typename A::Scalar;
+  static constexpr int D = A::config.d_model;
+  Rows<T, D> normed;
+  T* rho = nullptr;  // (T)
+  typename MixerOf<A>::Saved mixer;
+
+  MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
+    memory.take(normed, rows);
+    rho = memory.template take<T>(static_cast<std::size_t>(rows));
+    mixer.carve(memory, rows, boundary_states);
+  }
+};
+
+// The head's activations, for up to head_rows rows.
+template <class A>
+struct HeadActivations {
+  using T = typename A::Scalar;
+  static constexpr int D = A::config.d_model, Vp = A::config.padded_vocab_size();
+  Rows<T, D> input, normed, dnormed, dinput;
+  Rows<T, Vp> logits, dlogits;
+  T* rho = nullptr;
+
+  MAMBA_HOST_DEVICE void carve(Carver& memory, bool with_backward) {
+    memory.take(input, head_rows), memory.take(normed, head_rows), memory.take(logits, head_rows);
+    rho = memory.template take<T>(head_rows);
+    if (with_backward) memory.take(dnormed, head_rows), memory.take(dinput, head_rows), memory.take(dlogits, head_rows);
+  }
+  MAMBA_HOST_DEVICE void resize(int rows) {
+    input.rows = normed.rows = dnormed.rows = dinput.rows = logits.rows = dlogits.rows = rows;
+  }
+};
+
+// All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one place.
+template <class A>
+class Activations {
+ public:
+  using T = typename A::Scalar;
+  static constexpr int D = A::config.d_model;
+
+  // Over a null block it only counts: bytes() says how much is needed.
+  MAMBA_HOST_DEVICE Activations(void* block, int n_layers, int rows, int boundary_states, bool with_backward)
+      : n_layers_(n_layers), rows_(rows), boundary_states_(with_backward ? boundary_states : 0), with_backward_(with_backward) {
+    Carver memory(block);
+    memory.take(residual_, rows * (with_backward ? n_layers + 1 : 1));
+    memory.take(mixed, rows);
+    head.carve(memory, with_backward);
+    if (with_backward) {
+      memory.take(dresidual, rows), memory.take(dnormed, rows);
+      gradient.carve(memory, rows, boundary_states_);
+    }
+    layers_ = block ? static_cast<std::byte*>(block) + memory.used() : nullptr;
+    LayerActivations<A> one;
+    Carver counter;
+    one.carve(counter, rows, boundary_states_);
+    layer_bytes_ = counter.used();
+    bytes_ = memory.used() + layer_bytes_ * static_cast<std::size_t>(with_backward ? n_layers : 1);
+  }
+
+  MAMBA_HOST_DEVICE std::size_t bytes() const { return bytes_; }
+
+  // r_l (T, D), l = 0..M.
+  MAMBA_HOST_DEVICE Rows<T, D> residual(int l) const { return {residual_[with_backward_ ? static_cast<std::ptrdiff_t>(l) * rows_ : 0], rows_}; }
+  MAMBA_HOST_DEVICE LayerActivations<A> layer(int l) const {
+    LayerActivations<A> activations;
+    Carver memory(layers_ + (with_backward_ ? static_cast<std::size_t>(l) * layer_bytes_ : 0));
+    activations.carve(memory, rows_, boundary_states_);
+    return activations;
+  }
+  MAMBA_HOST_DEVICE int n_layers() const { return n_layers_; }
+
+  Rows<T, D> mixed;               // a mixer's output
+  HeadActivations<A> head;
+  Rows<T, D> dresidual, dnormed;
+  typename MixerOf<A>::Gradient gradient;
+
+ private:
+  int n_layers_, rows_, boundary_states_;
+  bool with_backward_;
+  Rows<T, D> residual_;
+  std::byte* layers_ = nullptr;
+  std::size_t layer_bytes_ = 0, bytes_ = 0;
+};
+
+// residual(M) <- the stack over a tile's tokens (specification, section 3).
+MAMBA_COMPOSITION
+template <class A, class Backend>
+MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w) {
+  embedding(be, activations.residual(0), tile.tokens, w.front().template get<"backbone.embedding.weight">());
+  for (int l = 0; l < w.n_layers; ++l) {
+    auto layer = activations.layer(l);
+    rms_norm(be, layer.normed, layer.rho, in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
+    MixerOf<A>::forward(be, activations.mixed, layer.mixer, in(layer.normed), tile.sequences, w.layer(l));
+    add(be, activations.residual(l + 1), in(activations.residual(l)), in(activations.mixed));
+  }
+}
+
+// gradients += those of all layers and of the embedding's look-up, given dresidual, the gradient of residual(M).
+MAMBA_COMPOSITION
+template <class A, class Backend>
+MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w) {
+  for (int l = w.n_layers - 1; l >= 0; --l) {
+    const auto layer = activations.layer(l);
+    MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual), layer.mixer, in(layer.normed),
+                         tile.sequences, w.layer(l));
+    rms_norm_backward(be, activations.dresidual, dw.layer(l).template get<"norm.weight">(), in(activations.dnormed),
+                      static_cast<const typename A::Scalar*>(layer.rho), in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
+  }
+  embedding_backward(be, dw.front().template get<"backbone.embedding.weight">(), in(activations.dresidual), tile.tokens);
+}
+
+// Hands the logits of the tile's readout rows to use(first readout of the tile, head), head_rows at a time.
+MAMBA_COMPOSITION
+template <class A, class Backend, class Use>
+MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Use&& use) {
+  auto& head = activations.head;
+  for (int first = 0; first < tile.readouts; first += head_rows) {
+    head.resize(tile.readouts - first < head_rows ? tile.readouts - first : head_rows);
+    gather(be, head.input, in(activations.residual(w.n_layers)), tile.readout + first);
+    rms_norm(be, head.normed, head.rho, in(head.input), w.back().template get<"backbone.norm_f.weight">());
+    linear(be, head.logits, in(head.normed), w.front().template get<"backbone.embedding.weight">());
+    use(first, head);
+  }
+}
+
+// The head's own backward pass for the rows at hand: dresidual's rows <- the gradient of residual(M), given dlogits.
+MAMBA_COMPOSITION
+template <class A, class Backend>
+MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const int* rows, ModelWeights<A> w) {
+  auto& head = activations.head;
+  linear_backward<Write::set>(be, head.dnormed, in(head.dlogits), w.front().template get<"backbone.embedding.weight">());
+  linear_weight_backward(be, dw.front().template get<"backbone.embedding.weight">(), in(head.dlogits), in(head.normed));
+  zero(be, head.dinput);
+  rms_norm_backward(be, head.dinput, dw.back().template get<"backbone.norm_f.weight">(), in(head.dnormed),
+                    static_cast<const typename A::Scalar*>(head.rho), in(head.input), w.back().template get<"backbone.norm_f.weight">());
+  scatter(be, activations.dresidual, in(head.dinput), rows);
+}
+
+// Forward, the loss, backward: gradients += the tile's; returns its share of the loss.
+//   loss(dlogits, logits, number of the first row in the call): writes the gradient, returns the rows' share
+MAMBA_COMPOSITION
+template <class A, class Backend, class Loss>
+MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w,
+                                            Loss&& loss) {
+  forward(be, activations, tile, w);
+  zero(be, activations.dresidual);
+  double sum = 0;
+  read_out(be, activations, tile, w, [&](int first, auto& head) {
+    sum += loss(head.dlogits, in(head.logits), tile.first_readout + first);
+    read_out_backward(be, dw, activations, tile.readout + first, w);
+  });
+  backward(be, dw, activations, tile, w);
+  return sum;
+}
+
+}  // namespace mamba::network

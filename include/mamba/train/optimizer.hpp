@@ -1,0 +1,83 @@
+// Gradient clipping and AdamW over a model's trained parameters (specification, section 9).
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+
+#include <mamba/core/error.hpp>
+#include <mamba/math/adamw.hpp>
+#include <mamba/model/model.hpp>
+
+namespace mamba {
+
+// Scales all gradients by min(1, max_norm / (norm + 1e-6)) and returns the norm before. A norm that is not finite is
+// returned with the gradients as they were. Throws Error unless max_norm > 0.
+template <class A>
+double clip_grad_norm(Model<A>& model, double max_norm) {
+  require(max_norm > 0, "max_norm must be positive; given ", max_norm);
+  const double norm = model.engine().gradient_norm(), factor = max_norm / (norm + 1e-6);
+  if (std::isfinite(norm) && factor < 1) model.engine().scale_gradients(factor);
+  return norm;
+}
+
+struct AdamWOptions {
+  double lr = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double weight_decay = 1e-2;
+};
+
+// Decoupled weight decay on every trained parameter, as torch.optim.AdamW with one group. Frozen parameters have no
+// state and do not decay. Holds a reference: the model must outlive it.
+template <class ModelType>
+class AdamW {
+ public:
+  using Scalar = typename ModelType::Scalar;
+
+  // Throws Error on a rate, decay or epsilon that is negative or not finite, or a beta outside [0, 1).
+  explicit AdamW(ModelType& model, AdamWOptions options = {})
+      : model_(&model), options_(checked(options)), mean_(model.engine().make_arena()), square_(model.engine().make_arena()) {}
+
+  // Updates the parameters by the model's gradients.
+  void step() {
+    ++steps_;
+    model_->engine().adamw(mean_, square_, math::AdamWStep::at(steps_, options_.lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay));
+  }
+
+  void set_lr(double lr) {
+    AdamWOptions next = options_;
+    next.lr = lr;
+    options_ = checked(next);
+  }
+  double lr() const { return options_.lr; }
+  long steps() const { return steps_; }
+
+  // The running means of the gradients and of their squares, by parameter name.
+  StateDict<Scalar> mean_dict() const { return model_->trained_dict(mean_.template as<Scalar>()); }
+  StateDict<Scalar> square_dict() const { return model_->trained_dict(square_.template as<Scalar>()); }
+
+  // Continues from a state as the dictionaries gave it. Throws Error, and changes nothing, when it is another model's.
+  void load_state(const StateDict<Scalar>& mean, const StateDict<Scalar>& square, long steps) {
+    require(steps >= 0, "the number of steps must not be negative; given ", steps);
+    model_->check_trained_dict(mean);
+    model_->check_trained_dict(square);
+    model_->fill_arena(mean_.template as<Scalar>(), mean);
+    model_->fill_arena(square_.template as<Scalar>(), square);
+    steps_ = steps;
+  }
+
+ private:
+  static const AdamWOptions& checked(const AdamWOptions& o) {
+    require(std::isfinite(o.lr) && o.lr >= 0, "the learning rate must be a number from 0 on; given ", o.lr);
+    require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "the betas must be in [0, 1); given ", o.beta1, " and ", o.beta2);
+    require(std::isfinite(o.eps) && o.eps >= 0, "eps must be a number from 0 on; given ", o.eps);
+    require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "the weight decay must be a number from 0 on; given ", o.weight_decay);
+    return o;
+  }
+
+  ModelType* model_;
+  AdamWOptions options_;
+  Buffer mean_, square_;
+  long steps_ = 0;
+};
+
+}  // namespace mamba

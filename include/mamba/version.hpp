@@ -1,0 +1,6 @@
+#pragma once
+
+#define MAMBA_VERSION_MAJOR 0
+#define MAMBA_VERSION_MINOR 1
+#define MAMBA_VERSION_PATCH 0
+#define MAMBA_VERSION "0.1.0"
