@@ -1,6 +1,7 @@
 // The depthwise causal convolution on one core (specification, section 2.2): tap K-1 multiplies the current step.
 #pragma once
 
+#include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/eigen/simd.hpp>

@@ -43,12 +43,12 @@ struct ScanBlocking {
 // f(first channel, channels, first vector) for all blocks; channels is a constant.
 template <class Blocking, int E, class F>
 MAMBA_INLINE void each_scan_block(F&& f) {
-  constexpr int channels = Blocking::block_channels;
-  int e = 0;
-  for (; e + channels <= E; e += channels)
+  constexpr int channels = Blocking::block_channels, whole = E / channels * channels;
+  for (int e = 0; e < whole; e += channels)
     for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, channels>{}, v);
-  for (; e < E; ++e)
-    for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, 1>{}, v);
+  if constexpr (whole < E)
+    for (int e = whole; e < E; ++e)
+      for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, 1>{}, v);
 }
 
 }  // namespace detail

@@ -19,6 +19,7 @@ MAMBA_HOST_DEVICE MAMBA_INLINE T select(bool condition, T a, T b) {
   return condition ? a : b;
 }
 
+MAMBA_COMPOSITION
 template <class V>
 MAMBA_HOST_DEVICE MAMBA_INLINE V sigmoid(V x) {
   using std::exp;
@@ -26,6 +27,7 @@ MAMBA_HOST_DEVICE MAMBA_INLINE V sigmoid(V x) {
 }
 
 // silu(x) = x sigma(x)
+MAMBA_COMPOSITION
 template <class V>
 MAMBA_HOST_DEVICE MAMBA_INLINE V silu(V x) {
   return x * sigmoid(x);
@@ -37,6 +39,7 @@ struct ValueAndDerivative {
 };
 
 // silu'(x) = sigma(x) (1 + x (1 - sigma(x)))
+MAMBA_COMPOSITION
 template <class V>
 MAMBA_HOST_DEVICE MAMBA_INLINE ValueAndDerivative<V> silu_with_derivative(V x) {
   const V s = sigmoid(x);
@@ -44,11 +47,13 @@ MAMBA_HOST_DEVICE MAMBA_INLINE ValueAndDerivative<V> silu_with_derivative(V x) {
 }
 
 // softplus(x) = x above 20, else log(1 + e^x)
+MAMBA_COMPOSITION
 template <class V>
 MAMBA_HOST_DEVICE MAMBA_INLINE V softplus(V x) {
   using std::exp, std::log1p;
   return select(x > V(20), x, log1p(exp(x)));
 }
+MAMBA_COMPOSITION
 template <class V>
 MAMBA_HOST_DEVICE MAMBA_INLINE V softplus_derivative(V x) {
   return select(x > V(20), V(1), sigmoid(x));

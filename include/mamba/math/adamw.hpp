@@ -21,6 +21,7 @@ struct AdamWStep {
   }
 };
 
+MAMBA_COMPOSITION
 template <class V>
 MAMBA_HOST_DEVICE MAMBA_INLINE void adamw(V& parameter, V& mean, V& square, V gradient, const AdamWStep& k) {
   using std::sqrt;

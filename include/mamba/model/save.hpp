@@ -51,7 +51,16 @@ inline void check_same(const io::Metadata& metadata, const char* key, const std:
 
 }  // namespace detail
 
-// The parameters in a file: accepts a wrapper's `backbone.` in front of every name and a tied `lm_head.weight`.
+inline constexpr const char* model_prefix = "model.";  // of the parameters in a training's checkpoint
+
+// Refuses metadata that tells of another configuration or variant, naming the difference.
+template <class A>
+void check_same_model(const Model<A>& model, const io::Metadata& metadata) {
+  detail::check_same(metadata, "config", config_json(model), "gamma");
+  detail::check_same(metadata, "variant", variant_json(model), "");
+}
+
+// The parameters in a file, those whose names begin with `inner`: accepts a wrapper's `backbone.` in front of every name and a tied `lm_head.weight`.
 template <class Scalar>
 StateDict<Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_view inner = "") {
   StateDict<Scalar> dict;
@@ -72,6 +81,19 @@ StateDict<Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_v
   return dict;
 }
 
+// The number of layers of the model in a file. Throws Error(bad_file) when it holds no model of this library's names.
+inline int layers_in(const io::SafetensorsFile& file) {
+  constexpr std::string_view marker = "backbone.layers.", norm = ".norm.weight";
+  int layers = 0;
+  for (const auto& [name, info] : file.tensors()) {
+    const auto at = name.find(marker);
+    if (at == std::string::npos || !name.ends_with(norm) || name.starts_with("adamw.") || name.ends_with("mixer.norm.weight")) continue;
+    ++layers;
+  }
+  if (layers == 0) fail(ErrorKind::bad_file, "the file holds no tensor named ...", marker, "N", norm);
+  return layers;
+}
+
 // Throws Error(cannot_write); what stood at the path then still does.
 template <class A>
 void save(const Model<A>& model, const std::filesystem::path& path) {
@@ -81,14 +103,15 @@ void save(const Model<A>& model, const std::filesystem::path& path) {
   writer.write(path, {{"format", "pt"}, {"config", config_json(model)}, {"variant", variant_json(model)}});
 }
 
-// Throws Error(bad_file), and changes nothing, when the file is missing, malformed or of another model.
+// Reads a saved model, or the model in a training's checkpoint. Throws Error(bad_file), and changes nothing, when the
+// file is missing, malformed or of another model.
 template <class A>
 void load(Model<A>& model, const std::filesystem::path& path) {
   const auto file = io::SafetensorsFile::read(path);
   try {
-    detail::check_same(file.metadata(), "config", config_json(model), "gamma");
-    detail::check_same(file.metadata(), "variant", variant_json(model), "");
-    model.load_state_dict(read_state_dict<typename A::Scalar>(file));
+    check_same_model(model, file.metadata());
+    const bool is_checkpoint = file.contains(std::string(model_prefix) + "backbone.embedding.weight");
+    model.load_state_dict(read_state_dict<typename A::Scalar>(file, is_checkpoint ? model_prefix : ""));
   } catch (const Error& error) {
     fail(error.kind(), path.string(), ": ", error.what());
   }

@@ -26,8 +26,8 @@ struct Tables {
 
   static constexpr std::size_t front_size = total_place(front), layer_size = total_place(layer), back_size = total_place(back);
   static constexpr std::size_t size(int n_layers) { return front_size + static_cast<std::size_t>(n_layers) * layer_size + back_size; }
-  static constexpr std::size_t layer_offset(int l) { return front_size + static_cast<std::size_t>(l) * layer_size; }
-  static constexpr std::size_t back_offset(int n_layers) { return layer_offset(n_layers); }
+  MAMBA_HOST_DEVICE static constexpr std::size_t layer_offset(int l) { return front_size + static_cast<std::size_t>(l) * layer_size; }
+  MAMBA_HOST_DEVICE static constexpr std::size_t back_offset(int n_layers) { return layer_offset(n_layers); }
 };
 
 // Calls f(PlacedParameter) for every parameter of a model, in the order of the specification's section 4.2.

@@ -1,0 +1,17 @@
+# CUDA for our own programs. A consumer of the headers decides for itself.
+if(NOT MAMBA_WITH_CUDA STREQUAL "OFF")
+  include(CheckLanguage)
+  if(MAMBA_WITH_CUDA STREQUAL "AUTO")
+    check_language(CUDA)
+  endif()
+  if(CMAKE_CUDA_COMPILER OR NOT MAMBA_WITH_CUDA STREQUAL "AUTO")
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+    endif()
+    enable_language(CUDA)
+    # CMake 3.25 has no C++20 flag for CUDA.
+    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+    add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:EIGEN_NO_CUDA>)
+  endif()
+  message(STATUS "mamba: CUDA ${CMAKE_CUDA_COMPILER_VERSION}")
+endif()

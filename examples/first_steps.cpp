@@ -1,0 +1,21 @@
+// The README's ten lines.
+#include <cstdio>
+#include <mamba/composite.hpp>
+#include <vector>
+
+inline constexpr mamba::Config config{.vocab_size = 100, .d_model = 32, .d_state = 128, .d_conv = 4, .expand = 2};
+
+int main() {
+  mamba::MambaForComposite<config> model({.n_layers = 2, .gamma = 1.0, .seed = 42});
+  mamba::AdamW optimizer(model, {.lr = 1e-3});
+  const mamba::task::CompositeFunction task;
+  std::vector<std::int32_t> ids(256 * 8), labels(256);
+  for (int step = 0; step < 100; ++step) {
+    for (int i = 0; i < 256; ++i) labels[i] = task.train_sample(256 * step + i, &ids[8 * i]);
+    const double loss = model.loss_and_gradients(ids, labels);
+    mamba::clip_grad_norm(model, 1.0);
+    optimizer.step();
+    if (step % 10 == 0) std::printf("step %d: loss %.3f\n", step, loss);
+  }
+  mamba::save(model, "model.safetensors");
+}

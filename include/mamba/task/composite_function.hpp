@@ -1,0 +1,146 @@
+// The composite function task, standard version (arXiv 2509.17514; the experiments' section 1).
+//
+// Anchors 1..4 stand for functions on keys modulo 100. A sequence holds a key, two anchors behind it and filler; its
+// label is the second anchor's function of the first's of the key. The pair (4,3) never occurs in training, and (3,4) is
+// defined apart, so that the answer to (4,3) tells which solution a model has found.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include <mamba/core/error.hpp>
+#include <mamba/core/macros.hpp>
+#include <mamba/core/random.hpp>
+
+namespace mamba::task {
+
+// Tokens first .. last, both included.
+struct TokenRange {
+  int first, last;
+  constexpr bool operator==(const TokenRange&) const = default;
+};
+
+struct CompositeFunctionOptions {
+  std::uint64_t seed = 0;
+  TokenRange filler{20, 99};  // as the paper; its public reproduction draws 0..99
+  TokenRange keys{20, 99};
+  std::int64_t train_samples = 300'000;  // over the 15 training pairs, equal shares
+  int eval_samples = 1'800;              // for each of the 16 test pairs
+};
+
+struct AnchorPair {
+  int first, second;
+  constexpr bool operator==(const AnchorPair&) const = default;
+};
+
+// What stands in a sequence beside its tokens.
+struct CompositeSample {
+  std::int32_t key, position, label;  // position: the key's; the anchors follow it
+};
+
+// The test set of a pair: ids (samples, 8), the others (samples).
+struct CompositeTestSet {
+  AnchorPair pair;
+  std::vector<std::int32_t> ids, keys, positions, labels;
+  int size() const { return static_cast<int>(labels.size()); }
+};
+
+class CompositeFunction {
+ public:
+  static constexpr int length = 8, vocab_size = 100, positions = 6, pair_count = 16;
+  static constexpr AnchorPair held_out{4, 3};
+
+  // Throws Error on ranges outside the vocabulary, keys that leave a position without training or test cases, or
+  // sizes below 1.
+  explicit CompositeFunction(const CompositeFunctionOptions& options = {}) : options_(options) {
+    const auto check_range = [](const char* what, TokenRange r) {
+      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " range ", r.first, "..", r.last, " is not a range of tokens in 0..", vocab_size - 1);
+    };
+    check_range("filler", options.filler);
+    check_range("key", options.keys);
+    for (int position = 0; position < positions; ++position) {
+      int test = 0;
+      for (int key = options.keys.first; key <= options.keys.last; ++key) test += is_test_case(key, position);
+      require(test > 0 && test < options.keys.last - options.keys.first + 1, "key range ", options.keys.first, "..", options.keys.last, " leaves position ",
+              position, " without a training or a test case; eight keys in a row have both everywhere");
+    }
+    require(options.train_samples >= 1 && options.train_samples <= 0x7FFFFFFF, "the number of training samples must be in 1..2147483647; given ", options.train_samples);
+    require(options.eval_samples >= 1, "the number of test samples must be positive; given ", options.eval_samples);
+  }
+
+  const CompositeFunctionOptions& options() const { return options_; }
+  std::int64_t train_samples() const { return options_.train_samples; }
+
+  // Pair number 0..15 in the order 11, 12, .. 44.
+  static constexpr AnchorPair pair(int number) { return {1 + number / 4, 1 + number % 4}; }
+  static constexpr int number_of(AnchorPair pair) { return 4 * (pair.first - 1) + pair.second - 1; }
+
+  // f_second(f_first(key)) mod 100.
+  MAMBA_HOST_DEVICE static constexpr int composite_label(int key, AnchorPair pair) { return modulo(key + shift(pair.first) + shift(pair.second)); }
+  // What the task calls right: the composition, but key - 6 for (3,4).
+  MAMBA_HOST_DEVICE static constexpr int label(int key, AnchorPair pair) {
+    return pair.first == 3 && pair.second == 4 ? modulo(key - 6) : composite_label(key, pair);
+  }
+  // The answer of a model that takes (first, second) for its mirror.
+  MAMBA_HOST_DEVICE static constexpr int symmetric_label(int key, AnchorPair pair) { return label(key, {pair.second, pair.first}); }
+
+  // A key k at position p is a test case if k mod 8 = p, else a training case.
+  MAMBA_HOST_DEVICE static constexpr bool is_test_case(int key, int position) { return key % 8 == position; }
+
+  // Training sample `index`, a function of (seed, index): fills ids (8) and returns the label.
+  MAMBA_HOST_DEVICE std::int32_t train_sample(std::int64_t index, std::int32_t* ids) const {
+    const int number = static_cast<int>(index % (pair_count - 1));
+    return draw(0, static_cast<std::uint64_t>(index), pair(number < number_of(held_out) ? number : number + 1), false, ids).label;
+  }
+  // Test sample `index` of a pair, a function of (seed, pair, index): fills ids (8).
+  MAMBA_HOST_DEVICE CompositeSample test_sample(int pair_number, std::int64_t index, std::int32_t* ids) const {
+    return draw(1 + static_cast<std::uint32_t>(pair_number), static_cast<std::uint64_t>(index), pair(pair_number), true, ids);
+  }
+
+  CompositeTestSet test_set(int pair_number) const {
+    CompositeTestSet set{pair(pair_number), std::vector<std::int32_t>(static_cast<std::size_t>(options_.eval_samples) * length), {}, {}, {}};
+    for (int i = 0; i < options_.eval_samples; ++i) {
+      const CompositeSample sample = test_sample(pair_number, i, set.ids.data() + static_cast<std::ptrdiff_t>(i) * length);
+      set.keys.push_back(sample.key), set.positions.push_back(sample.position), set.labels.push_back(sample.label);
+    }
+    return set;
+  }
+
+ private:
+  MAMBA_HOST_DEVICE static constexpr int shift(int anchor) { return anchor == 1 ? 5 : anchor == 2 ? 1 : anchor == 3 ? -2 : -8; }
+  MAMBA_HOST_DEVICE static constexpr int modulo(int x) { return ((x % 100) + 100) % 100; }
+
+  // The words of one sample, one after the other.
+  class Words {
+   public:
+    MAMBA_HOST_DEVICE Words(std::uint64_t seed, std::uint32_t set, std::uint64_t index) : seed_(seed), index_(index), set_(set) {}
+    MAMBA_HOST_DEVICE int in(TokenRange range) {
+      if (used_ == 4) {
+        block_ = random_words(seed_, RandomPurpose::task, set_ + (blocks_++ << 8), index_);
+        used_ = 0;
+      }
+      return range.first + static_cast<int>(random_below(block_.word[used_++], static_cast<std::uint32_t>(range.last - range.first + 1)));
+    }
+
+   private:
+    std::uint64_t seed_, index_;
+    std::uint32_t set_, blocks_ = 0;
+    Random4 block_{};
+    int used_ = 4;
+  };
+
+  MAMBA_HOST_DEVICE CompositeSample draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test, std::int32_t* ids) const {
+    Words words(options_.seed, set, index);
+    const int position = words.in({0, positions - 1});
+    int key = words.in(options_.keys);
+    while (is_test_case(key, position) != test) key = words.in(options_.keys);
+    for (int t = 0; t < length; ++t)
+      ids[t] = t == position ? key : t == position + 1 ? pair.first : t == position + 2 ? pair.second : words.in(options_.filler);
+    return {key, position, label(key, pair)};
+  }
+
+  CompositeFunctionOptions options_;
+};
+
+}  // namespace mamba::task

@@ -1,0 +1,49 @@
+// How well a classifier of the last token does.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <mamba/core/tensor.hpp>
+#include <mamba/task/composite_function.hpp>
+
+namespace mamba {
+
+// The column of the largest logit of every row; the first of equals.
+template <class Scalar>
+std::vector<std::int32_t> predictions(const Matrix<Scalar>& logits) {
+  std::vector<std::int32_t> best(static_cast<std::size_t>(logits.rows()));
+  for (std::ptrdiff_t i = 0; i < logits.rows(); ++i) {
+    const auto row = logits.row(i);
+    best[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
+  }
+  return best;
+}
+
+// The share of equal elements.
+inline double accuracy(std::span<const std::int32_t> predicted, std::span<const std::int32_t> expected) {
+  std::size_t hits = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) hits += predicted[i] == expected[i];
+  return static_cast<double>(hits) / static_cast<double>(expected.size());
+}
+
+// Accuracies on the test set of one pair: by the task's label, by the composition, by the mirrored pair's label.
+struct PairAccuracy {
+  double label = 0, composite = 0, symmetric = 0;
+};
+
+template <class ModelType>
+PairAccuracy evaluate(ModelType& model, const task::CompositeTestSet& set) {
+  using Task = task::CompositeFunction;
+  std::vector<std::int32_t> composite, symmetric;
+  for (const std::int32_t key : set.keys) {
+    composite.push_back(Task::composite_label(key, set.pair));
+    symmetric.push_back(Task::symmetric_label(key, set.pair));
+  }
+  const auto predicted = predictions(model(set.ids, set.size()));
+  return {accuracy(predicted, set.labels), accuracy(predicted, composite), accuracy(predicted, symmetric)};
+}
+
+}  // namespace mamba

@@ -1,0 +1,32 @@
+// The learning rate over a run: linear warm-up, then half a cosine (specification, section 9).
+#pragma once
+
+#include <cmath>
+#include <numbers>
+
+#include <mamba/core/error.hpp>
+
+namespace mamba {
+
+// Counted in units that may be epochs (the paper's protocol) or steps; constant within a unit.
+struct Schedule {
+  double initial_lr = 1e-5, lr = 2.5e-4, final_lr = 1e-5;
+  long warmup = 10, total = 200;
+
+  // The rate in unit 0, 1, ...; from `total` on it stays at final_lr.
+  double at(long unit) const {
+    if (unit >= total) return final_lr;
+    if (unit < warmup) return initial_lr + (lr - initial_lr) * static_cast<double>(unit) / static_cast<double>(warmup);
+    const double progress = static_cast<double>(unit - warmup) / static_cast<double>(total - warmup);
+    return final_lr + 0.5 * (lr - final_lr) * (1 + std::cos(std::numbers::pi * progress));
+  }
+
+  // Throws Error on rates that are negative or not finite, or a warm-up that does not fit.
+  void check() const {
+    for (const double rate : {initial_lr, lr, final_lr}) require(std::isfinite(rate) && rate >= 0, "a learning rate must be a number from 0 on; given ", rate);
+    require(total >= 1, "a run lasts at least one epoch or step; given ", total);
+    require(warmup >= 0 && warmup <= total, "the warm-up of ", warmup, " does not fit into a run of ", total);
+  }
+};
+
+}  // namespace mamba

@@ -1,0 +1,76 @@
+#!/bin/sh
+# train_composite from end to end: outputs, resuming to the same bytes, evaluation, exit codes.
+set -u
+program=$1 work=$2
+rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
+failed=0
+say() { echo "FAILED: $*"; failed=1; }
+# expect CODE WORDS COMMAND...: the exit code, and the words in what it prints.
+expect() {
+  code=$1 words=$2
+  shift 2
+  "$@" >out.txt 2>&1
+  got=$?
+  [ $got = "$code" ] || { say "exit $got instead of $code: $*"; cat out.txt; }
+  grep -q -e "$words" out.txt || { say "no '$words' from: $*"; cat out.txt; }
+}
+small="--layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5"
+run="$program $small --epochs 4 --eval-every 2"
+
+expect 0 "The model prefers" $run --out straight
+for f in config.json training_log.csv metrics.json curves.svg model_best_composite.safetensors model_final.safetensors checkpoint.safetensors; do
+  [ -s "straight/$f" ] || say "no $f"
+done
+[ "$(head -n 1 straight/training_log.csv)" = "epoch,train_loss,composite_acc,symmetric_acc,lr" ] || say "log header"
+[ "$(wc -l <straight/training_log.csv)" = 3 ] || say "log rows"
+for key in n_layers gamma vocab_size d_model d_state d_conv expand seed lr batch_size; do grep -q "\"$key\"" straight/config.json || say "config.json lacks $key"; done
+
+# Interrupted after a second's work, continued: the same bytes.
+long="$program $small --epochs 150 --eval-every 50"
+expect 0 "prefers" $long --out long
+$long --out stopped --threads 1 >out.txt 2>&1 &
+pid=$!
+while [ ! -s stopped/config.json ]; do sleep 0.05; done
+sleep 0.3
+kill -INT $pid
+wait $pid
+code=$?
+if [ $code = 130 ]; then
+  grep -q "Continue with" out.txt || say "no advice after an interrupt"
+  expect 2 "already holds a run" $long --out stopped
+  expect 2 "differs from the stopped run" $program --out stopped --resume --seed 6
+  expect 0 "Continuing" $program --out stopped --resume
+  for f in config.json training_log.csv metrics.json curves.svg model_best_composite.safetensors model_final.safetensors checkpoint.safetensors; do
+    cmp "long/$f" "stopped/$f" || say "$f differs after resuming"
+  done
+else
+  say "an interrupted run exits with 130, not $code"
+fi
+
+expect 0 "Accuracy on the test cases" $program --evaluate straight/model_final.safetensors --eval-samples 20 --seed 5
+expect 0 '"composite_acc"' $program --evaluate straight/checkpoint.safetensors --eval-samples 20 --json
+expect 0 '"seconds"' $program $small --steps 3 --out json --json
+expect 0 "prefers" $program $small --steps 3 --gamma default --filler 0..99 --keys 30..60 --out ranges
+expect 0 "0\\." $program --version
+expect 0 "Exit codes" $program --help
+expect 2 "unknown" $program --unknown
+expect 2 "" $program --layers 0
+expect 2 "gamma" $program --gamma -1 --out x
+expect 2 "gamma" $program --gamma nonsense
+expect 2 "FIRST..LAST" $program --filler 20-99
+expect 2 "without a training or a test case" $program --keys 20..21 --out x
+expect 2 "does not fit" $program --steps 5 --warmup 6 --out x
+expect 2 "needs --out" $program --resume
+expect 3 "cannot open" $program --resume --out nowhere
+expect 3 "cannot open" $program --evaluate nowhere
+head -c 1000 straight/model_final.safetensors >short.safetensors
+expect 3 "not a valid safetensors file" $program --evaluate short.safetensors
+expect 4 "diverged" $program $small --steps 50 --warmup 0 --lr 1e30 --initial-lr 1e30 --out diverged
+[ ! -e x ] || say "a refused run left a folder"
+: >file
+expect 5 "cannot" $program $small --steps 3 --out file/folder
+if [ "$(id -u)" != 0 ]; then
+  mkdir locked && chmod 555 locked
+  expect 5 "cannot" $program $small --steps 3 --out locked/run
+fi
+exit $failed

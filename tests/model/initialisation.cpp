@@ -1,0 +1,90 @@
+// Both initialisations by their laws (specification, section 4).
+#include <catch2/catch_test_macros.hpp>
+#include <cmath>
+
+#include <mamba/composite.hpp>
+
+#include "support/reference.hpp"
+
+using namespace mamba;
+
+namespace {
+
+inline constexpr Config composite_config{};
+
+struct Moments {
+  double mean = 0, deviation = 0, low = INFINITY, high = -INFINITY;
+};
+Moments moments(const std::vector<float>& values) {
+  Moments m;
+  for (const float x : values) m.mean += x, m.low = std::min<double>(m.low, x), m.high = std::max<double>(m.high, x);
+  m.mean /= static_cast<double>(values.size());
+  for (const float x : values) m.deviation += (x - m.mean) * (x - m.mean);
+  m.deviation = std::sqrt(m.deviation / static_cast<double>(values.size()));
+  return m;
+}
+
+}  // namespace
+
+TEST_CASE("gamma initialisation: which tensors are drawn, and how wide") {
+  MambaForComposite<composite_config> model({.n_layers = 2, .gamma = 0.7, .seed = 5});
+  for (const auto& [name, tensor] : model.state_dict()) {
+    INFO(name);
+    const Moments m = moments(tensor.values);
+    const auto d1 = static_cast<double>(tensor.shape[0]), count = static_cast<double>(tensor.values.size());
+    if (name.find("A_log") != std::string::npos) {
+      CHECK(tensor.values[127] == std::log(128.0F));
+      CHECK(tensor.values[128] == 0);
+    } else if (name.find("bias") != std::string::npos) {
+      CHECK((m.low == 0 && m.high == 0));
+    } else if (tensor.shape.size() == 1) {
+      CHECK((m.low == 1 && m.high == 1));
+    } else {
+      const double expected = std::pow(d1, -0.7);
+      CHECK(std::abs(m.deviation / expected - 1) < 5 / std::sqrt(2 * count));
+      CHECK(std::abs(m.mean) < 5 * expected / std::sqrt(count));
+    }
+  }
+}
+
+TEST_CASE("mamba_ssm's own initialisation") {
+  MambaForComposite<composite_config> model({.n_layers = 4, .seed = 5});
+  const auto state = model.state_dict();
+  const auto layer = [&](const char* name) { return moments(state.at(std::string("backbone.layers.1.") + name).values); };
+  const auto uniform = [](const Moments& m, double bound, double count) {
+    CHECK(m.high <= bound);
+    CHECK(m.low >= -bound);
+    CHECK(std::abs(m.deviation / (bound / std::sqrt(3.0)) - 1) < 5 / std::sqrt(count));
+  };
+  CHECK(std::abs(moments(state.at("backbone.embedding.weight").values).deviation / 0.02 - 1) < 0.07);
+  uniform(layer("mixer.in_proj.weight"), 1 / std::sqrt(32.0), 4096);
+  uniform(layer("mixer.x_proj.weight"), 1 / 8.0, 16512);
+  uniform(layer("mixer.conv1d.weight"), 0.5, 256);
+  uniform(layer("mixer.conv1d.bias"), 0.5, 64);
+  uniform(layer("mixer.dt_proj.weight"), 1 / std::sqrt(2.0), 128);
+  uniform(layer("mixer.out_proj.weight"), 1 / 8.0 / 2.0, 2048);
+  for (const float b : state.at("backbone.layers.1.mixer.dt_proj.bias").values) {
+    const double step = std::log1p(std::exp(static_cast<double>(b)));
+    CHECK(step > 0.000999);
+    CHECK(step < 0.1001);
+  }
+  CHECK(layer("mixer.D").deviation == 0);
+  CHECK(layer("norm.weight").mean == 1);
+}
+
+TEST_CASE("a seed decides the initial parameters, and float's are double's rounded") {
+  const auto of = [](std::uint64_t seed) { return MambaForComposite<composite_config>({.n_layers = 1, .gamma = 1.0, .seed = seed}).state_dict().at("backbone.embedding.weight").values; };
+  CHECK(of(1) == of(1));
+  CHECK(of(1) != of(2));
+  const auto wide = MambaForComposite<composite_config, double>({.n_layers = 1, .gamma = 1.0, .seed = 1}).state_dict().at("backbone.embedding.weight").values;
+  CHECK(of(1) == std::vector<float>(wide.begin(), wide.end()));
+}
+
+TEST_CASE("the loss before training is what the specification tells") {
+  const auto ids = support::random_tokens(2048 * 8, 100, 1), labels = support::random_tokens(2048, 100, 2);
+  const auto loss = [&](double gamma) { return MambaForComposite<composite_config>({.n_layers = 2, .gamma = gamma, .seed = 1}).loss_and_gradients(ids, labels); };
+  CHECK(std::abs(loss(0.1) - 9.48) < 0.6);
+  CHECK(std::abs(loss(0.5) - 4.87) < 0.05);
+  CHECK(std::abs(loss(1.0) - 4.607) < 0.003);
+  CHECK(std::abs(loss(2.0) - 4.605) < 0.001);
+}

@@ -1,0 +1,116 @@
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include <mamba/task/composite_function.hpp>
+
+using mamba::task::AnchorPair;
+using mamba::task::TokenRange;
+using Task = mamba::task::CompositeFunction;
+using Catch::Matchers::ContainsSubstring;
+
+TEST_CASE("labels are the functions' composition, but for (3,4)") {
+  CHECK(Task::label(50, {1, 1}) == 60);
+  CHECK(Task::label(50, {1, 2}) == 56);
+  CHECK(Task::label(50, {4, 4}) == 34);
+  CHECK(Task::label(50, {4, 3}) == 40);
+  CHECK(Task::label(50, {3, 4}) == 44);  // not 40
+  CHECK(Task::composite_label(50, {3, 4}) == 40);
+  CHECK(Task::symmetric_label(50, {4, 3}) == 44);
+  CHECK(Task::label(99, {1, 1}) == 9);
+  CHECK(Task::label(3, {4, 4}) == 87);
+  for (int n = 0; n < 16; ++n) CHECK(Task::number_of(Task::pair(n)) == n);
+}
+
+TEST_CASE("every rule of the task holds on 100,000 training samples") {
+  const Task task({.seed = 1});
+  std::map<std::pair<int, int>, int> pairs;
+  std::map<int, int> positions, keys, fillers;
+  std::int32_t ids[8];
+  constexpr int count = 100'000;
+  for (int i = 0; i < count; ++i) {
+    const auto label = task.train_sample(i, ids);
+    int position = -1;
+    for (int p = 0; p < 6; ++p)
+      if (ids[p + 1] <= 4) {
+        position = p;
+        break;
+      }
+    REQUIRE(position >= 0);
+    const AnchorPair pair{ids[position + 1], ids[position + 2]};
+    REQUIRE((pair.second >= 1 && pair.second <= 4));
+    REQUIRE(!(pair == Task::held_out));
+    REQUIRE(ids[position] % 8 != position);
+    REQUIRE(label == Task::label(ids[position], pair));
+    for (int t = 0; t < 8; ++t) {
+      if (t == position + 1 || t == position + 2) continue;
+      REQUIRE((ids[t] >= 20 && ids[t] <= 99));
+      ++(t == position ? keys : fillers)[ids[t]];
+    }
+    ++pairs[{pair.first, pair.second}];
+    ++positions[position];
+  }
+  CHECK(pairs.size() == 15);
+  for (const auto& [pair, n] : pairs) CHECK(std::abs(n - count / 15.0) <= 1);
+  for (const auto& [position, n] : positions) CHECK(std::abs(n - count / 6.0) < 5 * std::sqrt(count / 6.0));
+  CHECK(keys.size() == 80);
+  for (const auto& [key, n] : keys) CHECK(std::abs(n - count / 80.0) < 6 * std::sqrt(count / 80.0));
+  CHECK(fillers.size() == 80);
+  for (const auto& [filler, n] : fillers) CHECK(std::abs(n - 5 * count / 80.0) < 6 * std::sqrt(5 * count / 80.0));
+}
+
+TEST_CASE("test sets hold test cases of their pair alone, and tell the key") {
+  const Task task({.seed = 1, .eval_samples = 500});
+  for (int n = 0; n < Task::pair_count; ++n) {
+    const auto set = task.test_set(n);
+    REQUIRE(set.size() == 500);
+    for (int i = 0; i < set.size(); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      const std::int32_t* const ids = set.ids.data() + 8 * i;
+      const int position = set.positions[at];
+      REQUIRE(ids[position] == set.keys[at]);
+      REQUIRE(set.keys[at] % 8 == position);
+      REQUIRE(ids[position + 1] == Task::pair(n).first);
+      REQUIRE(ids[position + 2] == Task::pair(n).second);
+      REQUIRE(set.labels[at] == Task::label(set.keys[at], Task::pair(n)));
+    }
+  }
+}
+
+TEST_CASE("samples are functions of seed and index") {
+  const Task a({.seed = 1}), b({.seed = 1}), c({.seed = 2});
+  std::int32_t x[8], y[8], z[8];
+  int differing = 0;
+  for (int i = 100; i >= 0; --i) {
+    a.train_sample(i, x), b.train_sample(i, y), c.train_sample(i, z);
+    CHECK(std::equal(x, x + 8, y));
+    differing += !std::equal(x, x + 8, z);
+  }
+  CHECK(differing > 95);
+  std::set<std::vector<int>> seen;
+  for (int i = 0; i < 1000; ++i) a.train_sample(i, x), seen.insert({x, x + 8});
+  CHECK(seen.size() > 990);
+}
+
+TEST_CASE("ranges of filler and keys are options, bad ones are refused") {
+  const Task task({.filler = {0, 4}, .keys = {90, 97}});
+  std::int32_t ids[8];
+  for (int i = 0; i < 1000; ++i) {
+    task.train_sample(i, ids);
+    int keys = 0;
+    for (const int t : ids) {
+      REQUIRE((t <= 4 || (t >= 90 && t <= 97)));
+      keys += t >= 90;
+    }
+    REQUIRE(keys == 1);
+  }
+  const auto refused = [](mamba::task::CompositeFunctionOptions o, const char* words) { CHECK_THROWS_WITH(Task(o), ContainsSubstring(words)); };
+  refused({.filler = {20, 100}}, "filler range 20..100");
+  refused({.filler = {-1, 5}}, "filler range -1..5");
+  refused({.filler = {30, 20}}, "filler range 30..20");
+  refused({.keys = {20, 22}}, "without a training or a test case");
+  refused({.train_samples = 0}, "training samples");
+  refused({.eval_samples = 0}, "test samples");
+}

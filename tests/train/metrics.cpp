@@ -1,0 +1,44 @@
+#include <catch2/catch_test_macros.hpp>
+
+#include <mamba/composite.hpp>
+
+#include "support/reference.hpp"
+
+using namespace mamba;
+
+TEST_CASE("predictions take the first of the largest logits") {
+  Matrix<float> logits(3, 4);
+  logits(0, 2) = 1;
+  logits(1, 0) = logits(1, 3) = 5;
+  CHECK(predictions(logits) == std::vector<std::int32_t>{2, 0, 0});
+  CHECK(accuracy(std::vector<std::int32_t>{1, 2, 3, 4}, std::vector<std::int32_t>{1, 2, 0, 0}) == 0.5);
+}
+
+namespace {
+
+// A "model" that knows the answer it is asked for.
+struct Oracle {
+  int difference;
+  const task::CompositeTestSet& set;
+  Matrix<float> operator()(const std::vector<std::int32_t>&, int batch) const {
+    Matrix<float> logits(batch, 100);
+    for (int i = 0; i < batch; ++i) logits(i, ((set.keys[static_cast<std::size_t>(i)] + difference) % 100 + 100) % 100) = 1;
+    return logits;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("an evaluation tells composite from symmetric answers") {
+  using Task = task::CompositeFunction;
+  const Task task({.eval_samples = 50});
+  const auto held_out = task.test_set(Task::number_of(Task::held_out));
+  Oracle composite{-10, held_out}, symmetric{-6, held_out};
+  CHECK(evaluate(composite, held_out).composite == 1);
+  CHECK(evaluate(composite, held_out).symmetric == 0);
+  CHECK(evaluate(symmetric, held_out).composite == 0);
+  CHECK(evaluate(symmetric, held_out).symmetric == 1);
+  const auto mirrored = task.test_set(Task::number_of({3, 4}));
+  Oracle right{-6, mirrored};
+  CHECK(evaluate(right, mirrored).label == 1);
+}
