@@ -1,7 +1,7 @@
 // Each primitive of the CPU backend on one core, at the composite task's sizes: <primitive>/cpu/float/D32_E64_N128/T64.
 // Counters: tokens/s, the bytes of the tensors that a call must touch, and its multiply-adds where they are what counts.
-#include <Eigen/Core>
 #include <benchmark/benchmark.h>
+#include <Eigen/Core>
 #include <vector>
 
 #include <mamba/core/memory.hpp>
@@ -30,7 +30,10 @@ struct Tensor {
 template <int Rows_, int Columns>
 struct Parameter2 : Tensor<Columns> {
   Parameter2() : Tensor<Columns>(Rows_), derived(static_cast<std::size_t>(padded(Rows_) + 16) * static_cast<std::size_t>(padded(Columns)) * sizeof(float)) {}
-  void derive(Derived kind) { eigen::derive(derived.as<float>(), this->memory.template as<float>(), mamba::Parameter{.name = "p", .rank = 2, .shape = {Rows_, Columns, 1}, .derived = kind}); }
+  void derive(Derived kind) {
+    eigen::derive(derived.as<float>(), this->memory.template as<float>(),
+                  mamba::Parameter{.name = "p", .rank = 2, .shape = {Rows_, Columns, 1}, .derived = kind});
+  }
   Weight<float, Rows_, Columns> weight() const { return {this->memory.template as<float>(), derived.as<float>()}; }
   WeightGradient<float, Rows_, Columns> gradient() { return {this->memory.template as<float>()}; }
   Buffer derived;
@@ -191,12 +194,21 @@ void rowwise(benchmark::State& state, F f, int tensors) {
   }
   count(state, 4.0 * tensors * T * E);
 }
-BENCHMARK_CAPTURE(rowwise, gate, [](auto& a, auto& b, auto& c, auto&, auto&) { gate(core, a.out(), b.in(), c.in()); }, 3)->Name("gate/cpu/float/E64/T64");
-BENCHMARK_CAPTURE(rowwise, gate_backward, [](auto& a, auto& b, auto& c, auto& d, auto& e) { gate_backward(core, a.out(), b.out(), c.in(), d.in(), e.in()); }, 5)->Name("gate_backward/cpu/float/E64/T64");
-BENCHMARK_CAPTURE(rowwise, silu, [](auto& a, auto& b, auto&, auto&, auto&) { silu(core, a.out(), b.in()); }, 2)->Name("silu/cpu/float/E64/T64");
-BENCHMARK_CAPTURE(rowwise, silu_backward, [](auto& a, auto& b, auto& c, auto&, auto&) { silu_backward(core, a.out(), b.in(), c.in()); }, 3)->Name("silu_backward/cpu/float/E64/T64");
-BENCHMARK_CAPTURE(rowwise, softplus, [](auto& a, auto& b, auto&, auto&, auto&) { softplus(core, a.out(), b.in()); }, 2)->Name("softplus/cpu/float/E64/T64");
-BENCHMARK_CAPTURE(rowwise, softplus_backward, [](auto& a, auto& b, auto& c, auto&, auto&) { softplus_backward(core, a.out(), b.in(), c.in()); }, 3)->Name("softplus_backward/cpu/float/E64/T64");
+BENCHMARK_CAPTURE(
+    rowwise, gate, [](auto& a, auto& b, auto& c, auto&, auto&) { gate(core, a.out(), b.in(), c.in()); }, 3) -> Name("gate/cpu/float/E64/T64");
+BENCHMARK_CAPTURE(
+    rowwise, gate_backward, [](auto& a, auto& b, auto& c, auto& d, auto& e) { gate_backward(core, a.out(), b.out(), c.in(), d.in(), e.in()); }, 5)
+    -> Name("gate_backward/cpu/float/E64/T64");
+BENCHMARK_CAPTURE(
+    rowwise, silu, [](auto& a, auto& b, auto&, auto&, auto&) { silu(core, a.out(), b.in()); }, 2) -> Name("silu/cpu/float/E64/T64");
+BENCHMARK_CAPTURE(
+    rowwise, silu_backward, [](auto& a, auto& b, auto& c, auto&, auto&) { silu_backward(core, a.out(), b.in(), c.in()); }, 3)
+    -> Name("silu_backward/cpu/float/E64/T64");
+BENCHMARK_CAPTURE(
+    rowwise, softplus, [](auto& a, auto& b, auto&, auto&, auto&) { softplus(core, a.out(), b.in()); }, 2) -> Name("softplus/cpu/float/E64/T64");
+BENCHMARK_CAPTURE(
+    rowwise, softplus_backward, [](auto& a, auto& b, auto& c, auto&, auto&) { softplus_backward(core, a.out(), b.in(), c.in()); }, 3)
+    -> Name("softplus_backward/cpu/float/E64/T64");
 
 void embedding_rows(benchmark::State& state) {
   Tensor<D> x;

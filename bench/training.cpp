@@ -21,7 +21,8 @@ struct Setup {
   mamba::MambaForComposite<config, Scalar> model;
   Data data;
   explicit Setup(const benchmark::State& state)
-      : model({.n_layers = static_cast<int>(state.range(0)), .gamma = 1.0, .threads = static_cast<int>(state.range(2))}), data(static_cast<int>(state.range(1))) {}
+      : model({.n_layers = static_cast<int>(state.range(0)), .gamma = 1.0, .threads = static_cast<int>(state.range(2))}),
+        data(static_cast<int>(state.range(1))) {}
 
   void count(benchmark::State& state) const {
     const auto sequences = static_cast<double>(state.iterations() * state.range(1));
@@ -50,8 +51,25 @@ void forward(benchmark::State& state) {
   s.count(state);
 }
 
-BENCHMARK(training_step<float>)->Name("training_step/cpu/float")->ArgNames({"layers", "batch", "threads"})->ArgsProduct({{2}, {128, 256, 2048}, {1, 0}})->Args({5, 2048, 0})->Args({7, 2048, 0})->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(training_step<double>)->Name("training_step/cpu/double")->ArgNames({"layers", "batch", "threads"})->Args({2, 256, 0})->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(forward<float>)->Name("forward/cpu/float")->ArgNames({"layers", "batch", "threads"})->ArgsProduct({{2}, {256, 2048}, {1, 0}})->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(training_step<float>)
+    ->Name("training_step/cpu/float")
+    ->ArgNames({"layers", "batch", "threads"})
+    ->ArgsProduct({{2}, {128, 256, 2048}, {1, 0}})
+    ->Args({5, 2048, 0})
+    ->Args({7, 2048, 0})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(training_step<double>)
+    ->Name("training_step/cpu/double")
+    ->ArgNames({"layers", "batch", "threads"})
+    ->Args({2, 256, 0})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(forward<float>)
+    ->Name("forward/cpu/float")
+    ->ArgNames({"layers", "batch", "threads"})
+    ->ArgsProduct({{2}, {256, 2048}, {1, 0}})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace

@@ -200,10 +200,9 @@ int train_model(const Options& o) {
     if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", o.out.string(), ": ", error.message());
     mamba::io::write_file(o.out / "config.json", recorded(o).dump(2) + "\n");
   }
-  const auto write_checkpoint = [&] {
-    mamba::save_checkpoint(trainer, checkpoint, Json::Members{{"options", recorded(o)}, {"history", history.json()}});
-  };
-  std::fprintf(stderr, "%s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training", trainer.total_steps(), o.training.batch_size, o.out.c_str());
+  const auto write_checkpoint = [&] { mamba::save_checkpoint(trainer, checkpoint, Json::Members{{"options", recorded(o)}, {"history", history.json()}}); };
+  std::fprintf(stderr, "%s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training", trainer.total_steps(), o.training.batch_size,
+               o.out.c_str());
 
   support::catch_interrupts();
   const double start = support::seconds_now();
@@ -236,13 +235,14 @@ int train_model(const Options& o) {
       if (support::interrupted() && !trainer.finished()) {
         write_checkpoint();
         progress.finish();
-        std::fprintf(stderr, "Interrupted after step %ld of %ld. Continue with: train_composite --out %s --resume\n", trainer.steps(), trainer.total_steps(), o.out.c_str());
+        std::fprintf(stderr, "Interrupted after step %ld of %ld. Continue with: train_composite --out %s --resume\n", trainer.steps(), trainer.total_steps(),
+                     o.out.c_str());
         return support::interrupted_run;
       }
       if (now - last_checkpoint > checkpoint_seconds) write_checkpoint(), last_checkpoint = now;
       char text[160];
-      std::snprintf(text, sizeof text, "step %ld/%ld  epoch %.2f  loss %.4f%s  %.0f sequences/s", trainer.steps(), trainer.total_steps(), trainer.epochs(), recent_loss,
-                    accuracies.c_str(), (static_cast<double>(trainer.sequences()) - sequences_before) / (now - start));
+      std::snprintf(text, sizeof text, "step %ld/%ld  epoch %.2f  loss %.4f%s  %.0f sequences/s", trainer.steps(), trainer.total_steps(), trainer.epochs(),
+                    recent_loss, accuracies.c_str(), (static_cast<double>(trainer.sequences()) - sequences_before) / (now - start));
       progress.show(static_cast<double>(trainer.steps()), text);
     }
   }
@@ -267,8 +267,9 @@ int train_model(const Options& o) {
   std::printf("best composite accuracy on (4,3) along the way: %.3f at epoch %.4g; final: %.3f\n", history.best_composite, history.best_epoch,
               all[Task::number_of(Task::held_out)].composite);
   print_preference(all[Task::number_of(Task::held_out)]);
-  std::printf("\n%ld steps in %s. In %s: curves.svg, training_log.csv, metrics.json, config.json,\nmodel_final, model_best_composite and checkpoint (.safetensors).\n",
-              trainer.steps(), support::duration_text(seconds).c_str(), o.out.c_str());
+  std::printf(
+      "\n%ld steps in %s. In %s: curves.svg, training_log.csv, metrics.json, config.json,\nmodel_final, model_best_composite and checkpoint (.safetensors).\n",
+      trainer.steps(), support::duration_text(seconds).c_str(), o.out.c_str());
   return support::done;
 }
 

@@ -56,8 +56,9 @@ int run(int argc, char** argv) {
   Options o = preset(preset_text);
   mamba::Schedule& schedule = o.training.schedule;
 
-  CLI::App app{"Trains a Mamba model on the composite function task (arXiv 2509.17514) and says which solution it prefers.\n"
-               "Without options: the paper's protocol. --preset quick shows the effect in minutes."};
+  CLI::App app{
+      "Trains a Mamba model on the composite function task (arXiv 2509.17514) and says which solution it prefers.\n"
+      "Without options: the paper's protocol. --preset quick shows the effect in minutes."};
   app.footer(support::exit_code_help);
   app.set_version_flag("--version", MAMBA_VERSION);
   app.option_defaults()->always_capture_default();
@@ -69,13 +70,15 @@ int run(int argc, char** argv) {
   app.add_option("--gamma", gamma, "initialisation: weights ~ Normal(0, d1^-2gamma); 'default': mamba_ssm's own");
   app.add_option("--seed", o.seed, "of initial weights, data and order");
   auto* const epochs_option = app.add_option("--epochs", epochs, "length of the run; the rate changes once an epoch")->check(CLI::PositiveNumber);
-  auto* const steps_option = app.add_option("--steps", steps, "the same in steps; the rate changes every step")->check(CLI::PositiveNumber)->excludes(epochs_option);
+  auto* const steps_option =
+      app.add_option("--steps", steps, "the same in steps; the rate changes every step")->check(CLI::PositiveNumber)->excludes(epochs_option);
   (o.training.schedule_in_steps ? epochs_option : steps_option)->default_str("");
   app.add_option("--batch-size", o.training.batch_size, "sequences a step")->check(CLI::PositiveNumber);
   app.add_option("--lr", schedule.lr, "learning rate after the warm-up");
   app.add_option("--initial-lr", schedule.initial_lr, "learning rate at the start");
   app.add_option("--final-lr", schedule.final_lr, "learning rate at the end");
-  auto* const warmup_option = app.add_option("--warmup", schedule.warmup, "epochs or steps of warm-up, as the run is counted; unless given, at most a tenth of the run");
+  auto* const warmup_option =
+      app.add_option("--warmup", schedule.warmup, "epochs or steps of warm-up, as the run is counted; unless given, at most a tenth of the run");
   app.add_option("--weight-decay", o.training.weight_decay, "AdamW's, on every parameter");
   app.add_option("--clip", o.training.clip, "largest gradient norm");
   app.add_option("--train-samples", o.task.train_samples, "size of the training set");
@@ -124,11 +127,25 @@ int run(int argc, char** argv) {
         if (given(option) && asked.at(key).dump() != stopped.at(key).dump())
           mamba::fail(mamba::ErrorKind::invalid_argument, option, " ", asked.at(key).dump(), " differs from the stopped run's ", stopped.at(key).dump());
       };
-      for (const auto& [option, key] : {std::pair{"--layers", "n_layers"}, {"--gamma", "gamma"}, {"--seed", "seed"}, {"--epochs", "total"}, {"--steps", "total"},
-                                        {"--epochs", "schedule_unit"}, {"--steps", "schedule_unit"}, {"--batch-size", "batch_size"}, {"--lr", "lr"},
-                                        {"--initial-lr", "initial_lr"}, {"--final-lr", "final_lr"}, {"--warmup", "warmup"}, {"--weight-decay", "weight_decay"},
-                                        {"--clip", "clip"}, {"--train-samples", "train_samples"}, {"--eval-samples", "eval_samples"}, {"--eval-every", "eval_every"},
-                                        {"--filler", "filler"}, {"--keys", "keys"}})
+      for (const auto& [option, key] : {std::pair{"--layers", "n_layers"},
+                                        {"--gamma", "gamma"},
+                                        {"--seed", "seed"},
+                                        {"--epochs", "total"},
+                                        {"--steps", "total"},
+                                        {"--epochs", "schedule_unit"},
+                                        {"--steps", "schedule_unit"},
+                                        {"--batch-size", "batch_size"},
+                                        {"--lr", "lr"},
+                                        {"--initial-lr", "initial_lr"},
+                                        {"--final-lr", "final_lr"},
+                                        {"--warmup", "warmup"},
+                                        {"--weight-decay", "weight_decay"},
+                                        {"--clip", "clip"},
+                                        {"--train-samples", "train_samples"},
+                                        {"--eval-samples", "eval_samples"},
+                                        {"--eval-every", "eval_every"},
+                                        {"--filler", "filler"},
+                                        {"--keys", "keys"}})
         same(option, key);
       o = of_run;
     }

@@ -12,9 +12,7 @@
 
 namespace support {
 
-inline double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+inline double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 inline std::string duration_text(double seconds) {
   const long s = static_cast<long>(std::max(0.0, seconds) + 0.5);

@@ -25,7 +25,11 @@ TEST_CASE("a pool runs every task once, again and again") {
 
 TEST_CASE("a task's exception reaches the caller, and the pool goes on") {
   mamba::ThreadPool pool(3);
-  CHECK_THROWS_AS(pool.run(20, [](int task, int) { if (task == 5) throw std::runtime_error("five"); }), std::runtime_error);
+  CHECK_THROWS_AS(pool.run(20,
+                           [](int task, int) {
+                             if (task == 5) throw std::runtime_error("five");
+                           }),
+                  std::runtime_error);
   std::atomic<int> done{0};
   pool.run(20, [&](int, int) { ++done; });
   CHECK(done == 20);

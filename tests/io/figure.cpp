@@ -15,7 +15,10 @@ int count(const std::string& text, const std::string& part) {
 }  // namespace
 
 TEST_CASE("a chart holds its labels and one line for each series") {
-  const std::string svg = LineChart{"a < b & c", "epoch", {{"loss", {{"training", {{0, 4.6}, {1, 2}, {2, 1}}}}}, {"accuracy", {{"one", {{0, 0}, {2, 1}}}, {"two", {{0, 0.5}}}}, 0, 1}}}.svg();
+  const std::string svg =
+      LineChart{
+          "a < b & c", "epoch", {{"loss", {{"training", {{0, 4.6}, {1, 2}, {2, 1}}}}}, {"accuracy", {{"one", {{0, 0}, {2, 1}}}, {"two", {{0, 0.5}}}}, 0, 1}}}
+          .svg();
   CHECK(svg.starts_with("<svg"));
   CHECK(svg.ends_with("</svg>\n"));
   CHECK(count(svg, "<polyline") == 3);

@@ -27,9 +27,32 @@ TEST_CASE("what is written reads back, here and elsewhere") {
 }
 
 TEST_CASE("what is not JSON, another JSON library refuses too") {
-  for (const std::string text :
-       {"", "{", "[1,]", "{\"a\":1,}", "{'a':1}", "01", "+1", "1.", ".5", "1e", "nul", "\"\\x\"", "\"\\ud800\"", "\"\\ude00\"", "\"a\nb\"", "[1] 2", "\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"",
-        "NaN", "{\"a\" 1}", "{1:2}", "[", "\"", "\"\\u12\"", "-"}) {
+  for (const std::string text : {"",
+                                 "{",
+                                 "[1,]",
+                                 "{\"a\":1,}",
+                                 "{'a':1}",
+                                 "01",
+                                 "+1",
+                                 "1.",
+                                 ".5",
+                                 "1e",
+                                 "nul",
+                                 "\"\\x\"",
+                                 "\"\\ud800\"",
+                                 "\"\\ude00\"",
+                                 "\"a\nb\"",
+                                 "[1] 2",
+                                 "\"\xff\"",
+                                 "\"\xc0\x80\"",
+                                 "\"\xed\xa0\x80\"",
+                                 "NaN",
+                                 "{\"a\" 1}",
+                                 "{1:2}",
+                                 "[",
+                                 "\"",
+                                 "\"\\u12\"",
+                                 "-"}) {
     INFO(text);
     CHECK_THROWS_AS(Json::parse(text), mamba::Error);
     CHECK_FALSE(nlohmann::json::accept(text));

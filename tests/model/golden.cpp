@@ -27,7 +27,10 @@ void fill_by_formula(Model<A>& model) {
       const double f = std::sin(0.37 + 1.7 * t + 0.61 * static_cast<double>(k));
       const auto has = [&](const char* part) { return p.name.find(part) != std::string::npos; };
       const auto columns = static_cast<std::size_t>(shape.back());
-      values[k] = has("A_log") ? std::log(1 + static_cast<double>(k % columns)) + 0.1 * f : has("mixer.D") || has("norm") ? 1 + 0.2 * f : has("bias") ? 0.2 * f : 0.4 * f;
+      values[k] = has("A_log")                    ? std::log(1 + static_cast<double>(k % columns)) + 0.1 * f
+                  : has("mixer.D") || has("norm") ? 1 + 0.2 * f
+                  : has("bias")                   ? 0.2 * f
+                                                  : 0.4 * f;
     }
     ++t;
   }

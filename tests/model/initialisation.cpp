@@ -73,7 +73,9 @@ TEST_CASE("mamba_ssm's own initialisation") {
 }
 
 TEST_CASE("a seed decides the initial parameters, and float's are double's rounded") {
-  const auto of = [](std::uint64_t seed) { return MambaForComposite<composite_config>({.n_layers = 1, .gamma = 1.0, .seed = seed}).state_dict().at("backbone.embedding.weight").values; };
+  const auto of = [](std::uint64_t seed) {
+    return MambaForComposite<composite_config>({.n_layers = 1, .gamma = 1.0, .seed = seed}).state_dict().at("backbone.embedding.weight").values;
+  };
   CHECK(of(1) == of(1));
   CHECK(of(1) != of(2));
   const auto wide = MambaForComposite<composite_config, double>({.n_layers = 1, .gamma = 1.0, .seed = 1}).state_dict().at("backbone.embedding.weight").values;
@@ -82,7 +84,9 @@ TEST_CASE("a seed decides the initial parameters, and float's are double's round
 
 TEST_CASE("the loss before training is what the specification tells") {
   const auto ids = support::random_tokens(2048 * 8, 100, 1), labels = support::random_tokens(2048, 100, 2);
-  const auto loss = [&](double gamma) { return MambaForComposite<composite_config>({.n_layers = 2, .gamma = gamma, .seed = 1}).loss_and_gradients(ids, labels); };
+  const auto loss = [&](double gamma) {
+    return MambaForComposite<composite_config>({.n_layers = 2, .gamma = gamma, .seed = 1}).loss_and_gradients(ids, labels);
+  };
   CHECK(std::abs(loss(0.1) - 9.48) < 0.6);
   CHECK(std::abs(loss(0.5) - 4.87) < 0.05);
   CHECK(std::abs(loss(1.0) - 4.607) < 0.003);

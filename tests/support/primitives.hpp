@@ -65,11 +65,7 @@ class Parameter2 : public Tensor<T, Columns> {
   void derive() { mamba::eigen::derive(derived_.as<T>(), this->in().data, description()); }
 
  private:
-  mamba::Parameter description() const {
-    // A vector is one row, as in the arena.
-    if (Rows == 1) return {.name = "p", .rank = 1, .shape = {Columns, 1, 1}, .derived = mamba::Derived::none};
-    return {.name = "p", .rank = 2, .shape = {Rows, Columns, 1}, .derived = kind_};
-  }
+  mamba::Parameter description() const { return {.name = "p", .rank = 2, .shape = {Rows, Columns, 1}, .derived = kind_}; }
 
   mamba::Derived kind_;
   mamba::Buffer derived_{(static_cast<std::size_t>(Rows + 16) * static_cast<std::size_t>(Columns + 16) + 16) * sizeof(T)};

@@ -23,7 +23,7 @@ void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
-inline constexpr mamba::Config config{};
+inline constexpr mamba::Config config{.d_model = 16, .d_state = 16};
 
 int main() {
   mamba::MambaForComposite<config> model({.n_layers = 2, .gamma = 1.0, .seed = 1, .threads = 3});

@@ -93,8 +93,8 @@ TEST_CASE("a checkpoint of another model, run or kind is refused and changes not
 
 TEST_CASE("divergence names step and parameter, and leaves the parameters") {
   for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
-    for (const char* where : {"backbone.layers.0.mixer.dt_proj.bias", "backbone.layers.0.mixer.in_proj.weight", "backbone.layers.0.mixer.x_proj.weight", "backbone.norm_f.weight",
-                              "backbone.layers.0.mixer.D", "backbone.layers.0.mixer.conv1d.bias"}) {
+    for (const char* where : {"backbone.layers.0.mixer.dt_proj.bias", "backbone.layers.0.mixer.in_proj.weight", "backbone.layers.0.mixer.x_proj.weight",
+                              "backbone.norm_f.weight", "backbone.layers.0.mixer.D", "backbone.layers.0.mixer.conv1d.bias"}) {
       INFO(where << " = " << poison);
       Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3});
       Trainer trainer(model, small_task, options);

@@ -24,14 +24,11 @@ struct Config {
 
   constexpr int d_inner() const { return expand * d_model; }
   constexpr int dt_rank() const { return (d_model + 15) / 16; }
-  constexpr int padded_vocab_size() const {
-    return (vocab_size + pad_vocab_size_multiple - 1) / pad_vocab_size_multiple * pad_vocab_size_multiple;
-  }
+  constexpr int padded_vocab_size() const { return (vocab_size + pad_vocab_size_multiple - 1) / pad_vocab_size_multiple * pad_vocab_size_multiple; }
   constexpr bool operator==(const Config&) const = default;
 
   constexpr bool positive() const {
-    return vocab_size > 0 && d_model > 0 && d_state > 0 && d_conv > 0 && expand > 0 && max_seq_len >= 0 &&
-           pad_vocab_size_multiple > 0;
+    return vocab_size > 0 && d_model > 0 && d_state > 0 && d_conv > 0 && expand > 0 && max_seq_len >= 0 && pad_vocab_size_multiple > 0;
   }
 };
 

@@ -29,7 +29,7 @@ class Buffer {
   void reserve(std::size_t bytes) {
     if (bytes <= bytes_) return;
     release();
-    data_ = ::operator new(bytes, std::align_val_t{cache_line});
+    data_ = ::operator new (bytes, std::align_val_t{cache_line});
     bytes_ = bytes;
     std::memset(data_, 0, bytes);
   }
@@ -43,7 +43,7 @@ class Buffer {
 
  private:
   void release() {
-    if (data_) ::operator delete(data_, std::align_val_t{cache_line});
+    if (data_) ::operator delete (data_, std::align_val_t{cache_line});
     data_ = nullptr;
     bytes_ = 0;
   }

@@ -29,20 +29,20 @@ struct FixedString {
 
 // The laws of mamba_ssm's own initialisation (specification, section 4.1).
 enum class Law {
-  normal,                // Normal(0, scale^2)
-  uniform,               // Uniform(-scale, scale)
-  uniform_by_depth,      // the same divided by sqrt(n_layers)
-  constant,              // scale
-  log_of_state,          // ln(n + 1) in column n
-  log_uniform,           // ln a, a ~ Uniform(1, scale)
-  inverse_softplus_step, // softplus^-1 of a step drawn log-uniformly from 0.001 .. 0.1
+  normal,                 // Normal(0, scale^2)
+  uniform,                // Uniform(-scale, scale)
+  uniform_by_depth,       // the same divided by sqrt(n_layers)
+  constant,               // scale
+  log_of_state,           // ln(n + 1) in column n
+  log_uniform,            // ln a, a ~ Uniform(1, scale)
+  inverse_softplus_step,  // softplus^-1 of a step drawn log-uniformly from 0.001 .. 0.1
 };
 
 // What a backend keeps beside a tensor, computed anew whenever the parameters change.
 enum class Derived {
   none,
-  transpose,    // (rows, columns) -> (columns, rows)
-  negative_exp, // A = -exp(A_log); gradients arrive with respect to A
+  transpose,     // (rows, columns) -> (columns, rows)
+  negative_exp,  // A = -exp(A_log); gradients arrive with respect to A
 };
 
 struct Parameter {
@@ -183,8 +183,8 @@ struct PlacedParameter {
 
 // The initial value of element `k` of a tensor: with gamma, the origin's rule (section 4.2), else mamba_ssm's (4.1).
 // tensor: the parameter's number in the walk over the model.
-inline double initial_value(const Parameter& p, std::string_view full_name, std::optional<double> gamma, int n_layers, std::uint64_t seed,
-                            std::uint32_t tensor, std::size_t k) {
+inline double initial_value(const Parameter& p, std::string_view full_name, std::optional<double> gamma, int n_layers, std::uint64_t seed, std::uint32_t tensor,
+                            std::size_t k) {
   const Random4 r = random_words(seed, RandomPurpose::initialisation, tensor, k);
   const double u = random_uniform(r.word[0], r.word[1]);
   if (gamma && p.trained) {
@@ -192,12 +192,18 @@ inline double initial_value(const Parameter& p, std::string_view full_name, std:
     if (full_name.find("weight") == std::string_view::npos && full_name.find("bias") != std::string_view::npos) return 0;
   }
   switch (p.law) {
-    case Law::normal: return p.scale * random_normal(r);
-    case Law::uniform: return p.scale * (2 * u - 1);
-    case Law::uniform_by_depth: return p.scale * (2 * u - 1) / std::sqrt(n_layers);
-    case Law::constant: return p.scale;
-    case Law::log_of_state: return std::log1p(static_cast<double>(k % static_cast<std::size_t>(p.columns())));
-    case Law::log_uniform: return std::log(1 + (p.scale - 1) * u);
+    case Law::normal:
+      return p.scale * random_normal(r);
+    case Law::uniform:
+      return p.scale * (2 * u - 1);
+    case Law::uniform_by_depth:
+      return p.scale * (2 * u - 1) / std::sqrt(n_layers);
+    case Law::constant:
+      return p.scale;
+    case Law::log_of_state:
+      return std::log1p(static_cast<double>(k % static_cast<std::size_t>(p.columns())));
+    case Law::log_uniform:
+      return std::log(1 + (p.scale - 1) * u);
     case Law::inverse_softplus_step: {
       const double step = std::max(1e-4, std::exp(u * (std::log(0.1) - std::log(0.001)) + std::log(0.001)));
       return step + std::log(-std::expm1(-step));

@@ -15,12 +15,12 @@
 namespace mamba {
 
 namespace question {
-struct Backend {};      // where does it run?
-struct Scalar {};       // in which precision?
-struct Mixer {};        // which block mixes the tokens?
-struct ConvKernel {};   // is the convolution's kernel learned?
-struct Position {};     // what is added to the embedding for the position?
-struct ConvResidual {}; // what bypasses the convolution?
+struct Backend {};       // where does it run?
+struct Scalar {};        // in which precision?
+struct Mixer {};         // which block mixes the tokens?
+struct ConvKernel {};    // is the convolution's kernel learned?
+struct Position {};      // what is added to the embedding for the position?
+struct ConvResidual {};  // what bypasses the convolution?
 }  // namespace question
 
 template <class Policy>
@@ -28,7 +28,7 @@ struct QuestionOf {
   using type = void;
 };
 template <class Policy>
-  requires requires { typename Policy::answers; }
+requires requires { typename Policy::answers; }
 struct QuestionOf<Policy> {
   using type = typename Policy::answers;
 };
@@ -129,8 +129,8 @@ inline constexpr bool answers_a_question = !std::is_void_v<typename QuestionOf<P
 }  // namespace detail
 
 // Every question answered, in a fixed order: what the whole library below the models is a template over.
-template <Config config_, BackendPolicy Backend_, ScalarPolicy Scalar_, MixerPolicy Mixer_, ConvKernelPolicy ConvKernel_,
-          PositionPolicy Position_, ConvResidualPolicy ConvResidual_>
+template <Config config_, BackendPolicy Backend_, ScalarPolicy Scalar_, MixerPolicy Mixer_, ConvKernelPolicy ConvKernel_, PositionPolicy Position_,
+          ConvResidualPolicy ConvResidual_>
 struct Architecture {
   static constexpr Config config = config_;
   using Backend = Backend_;
@@ -153,10 +153,8 @@ struct Resolve {
   static_assert(answer_count<question::ConvKernel, Policies...> <= 1, "mamba: two policies name the convolution kernel");
   static_assert(answer_count<question::Position, Policies...> <= 1, "mamba: two policies name the position");
   static_assert(answer_count<question::ConvResidual, Policies...> <= 1, "mamba: two policies name what bypasses the convolution");
-  using type = Architecture<config, typename Answer<question::Backend, Cpu, Policies...>::type,
-                            typename Answer<question::Scalar, float, Policies...>::type,
-                            typename Answer<question::Mixer, Mamba1, Policies...>::type,
-                            typename Answer<question::ConvKernel, LearnedConv, Policies...>::type,
+  using type = Architecture<config, typename Answer<question::Backend, Cpu, Policies...>::type, typename Answer<question::Scalar, float, Policies...>::type,
+                            typename Answer<question::Mixer, Mamba1, Policies...>::type, typename Answer<question::ConvKernel, LearnedConv, Policies...>::type,
                             typename Answer<question::Position, NoPosition, Policies...>::type,
                             typename Answer<question::ConvResidual, NoConvResidual, Policies...>::type>;
 };

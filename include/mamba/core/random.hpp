@@ -42,9 +42,7 @@ MAMBA_HOST_DEVICE constexpr std::uint32_t random_below(std::uint32_t word, std::
 }
 
 // A double in [0, 1) of 53 bits.
-constexpr double random_uniform(std::uint32_t high, std::uint32_t low) {
-  return static_cast<double>(((std::uint64_t{high} << 32) | low) >> 11) * 0x1p-53;
-}
+constexpr double random_uniform(std::uint32_t high, std::uint32_t low) { return static_cast<double>(((std::uint64_t{high} << 32) | low) >> 11) * 0x1p-53; }
 
 // A standard normal deviate (Box and Muller's cosine branch).
 inline double random_normal(const Random4& r) {

@@ -15,10 +15,10 @@ namespace mamba::eigen {
 
 namespace detail {
 
+// A function of its own, shared by all layers of all sizes: inlined into each it would be most of the code.
 // c (Block rows, Vectors vectors) <- or += sum over k of a(row, k) b(k, :), with a(row, k) = a[row * a_row + k * a_k].
 template <class V, Write write, int Block, int Vectors, class T>
-MAMBA_INLINE void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b,
-                                std::ptrdiff_t b_row, int depth) {
+void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row, int depth) {
   V sum[Block][Vectors];
   unroll<Block>([&](auto m) {
     unroll<Vectors>([&](auto v) {
@@ -41,11 +41,10 @@ MAMBA_INLINE void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptr
 
 // c (rows, Columns) <- or += a b for any number of rows; b has `depth` rows.
 template <Write write, int Columns, class T>
-void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row,
-             int depth) {
+void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row, int depth) {
   using V = Vector<T, Columns>;
-  constexpr int block = 6;                                        // rows at a time
-  constexpr int panel = vector_registers >= 32 ? 4 : 2;           // vectors at a time: block * panel sums stay in registers
+  constexpr int block = 6;                               // rows at a time
+  constexpr int panel = vector_registers >= 32 ? 4 : 2;  // vectors at a time: block * panel sums stay in registers
   constexpr int vectors = vectors_for<V>(Columns), panels = vectors / panel, rest = vectors % panel;
   const auto columns_at = [&](int first, auto width) {
     const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(first) * V::width;

@@ -122,9 +122,8 @@ void silu(Core&, Rows<T, E> u, Rows<const T, E> v) {
 template <class Core, class T, int E>
 void silu_backward(Core&, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
   using V = Vector<T>;
-  detail::each_vector<V>(detail::elements(v), [&](std::ptrdiff_t i) {
-    (V::load(du.data + i) * math::silu_with_derivative(V::load(v.data + i)).derivative).store(dv.data + i);
-  });
+  detail::each_vector<V>(detail::elements(v),
+                         [&](std::ptrdiff_t i) { (V::load(du.data + i) * math::silu_with_derivative(V::load(v.data + i)).derivative).store(dv.data + i); });
 }
 
 // delta <- softplus(x); the padding, where x is zero, stays zero.
@@ -139,9 +138,8 @@ void softplus(Core&, Rows<T, E> delta, Rows<const T, E> x) {
 template <class Core, class T, int E>
 void softplus_backward(Core&, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<const T, E> x) {
   using V = Vector<T>;
-  detail::each_vector<V>(detail::elements(x), [&](std::ptrdiff_t i) {
-    (V::load(ddelta.data + i) * math::softplus_derivative(V::load(x.data + i))).store(dx.data + i);
-  });
+  detail::each_vector<V>(detail::elements(x),
+                         [&](std::ptrdiff_t i) { (V::load(ddelta.data + i) * math::softplus_derivative(V::load(x.data + i))).store(dx.data + i); });
 }
 
 // x <- 0

@@ -57,8 +57,8 @@ MAMBA_INLINE void each_scan_block(F&& f) {
 //   delta, u (T, E); b, c (T, N); a (E, N) = -exp(A_log); d (E)
 //   boundaries: (scan_boundaries(), E, N) states kept for the backward pass, or null
 template <class Core, class T, int E, int N>
-void selective_scan(Core&, Rows<T, E> y, T* boundaries, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c,
-                    Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+void selective_scan(Core&, Rows<T, E> y, T* boundaries, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c, Sequences sequences,
+                    Weight<T, E, N> a, Weight<T, 1, E> d) {
   using Blocking = detail::ScanBlocking<T, N, 8>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;
@@ -106,9 +106,9 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, Rows<const T, E> delta, 
 // ddelta, du (T, E), db, dc (T, N) <- gradients; da (E, N) += the gradient with respect to a (not A_log), dd (E) += ...
 //   boundaries as selective_scan kept them; carry: (E, N) scratch, needed when there are any
 template <class Core, class T, int E, int N>
-void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da,
-                             WeightGradient<T, 1, E> dd, Rows<const T, E> dy, const T* boundaries, T* carry, Rows<const T, E> delta,
-                             Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd,
+                             Rows<const T, E> dy, const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b,
+                             Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
   using Blocking = detail::ScanBlocking<T, N, 4>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;

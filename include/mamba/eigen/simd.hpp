@@ -38,9 +38,7 @@ struct Simd {
   Packet value;
 
   Simd() = default;
-  MAMBA_INLINE explicit Simd(const Packet& p)
-    requires(!std::is_arithmetic_v<Packet>)
-      : value(p) {}
+  MAMBA_INLINE explicit Simd(const Packet& p) requires(!std::is_arithmetic_v<Packet>) : value(p) {}
   MAMBA_INLINE explicit Simd(double x) : value(packet::pset1<Packet>(static_cast<Scalar>(x))) {}
 
   // Aligned loads and stores: every row starts at a multiple of 16 elements.

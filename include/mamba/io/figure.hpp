@@ -57,17 +57,19 @@ inline std::string LineChart::svg() const {
   // Colours that stay apart for colour-blind readers (Okabe and Ito), and dashes for those who print.
   constexpr const char* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
   constexpr const char* dashes[] = {"none", "7 3", "2 3", "9 3 2 3", "12 4", "4 4"};
-  constexpr double width = 760, left = 74, right = 24, top = 48, panel_height = 220, gap = 34, bottom = 56;
+  constexpr double width = 760, left = 74, right = 24, top = 66, panel_height = 220, gap = 46, bottom = 56;
   const double height = top + static_cast<double>(panels.size()) * (panel_height + gap) - gap + bottom, plot = width - left - right;
 
   double x_low = INFINITY, x_high = -INFINITY;
   for (const Panel& panel : panels)
     for (const Series& series : panel.series)
       for (const auto& [x, y] : series.points) x_low = std::min(x_low, x), x_high = std::max(x_high, x);
+  if (x_low > 0 && x_low < 0.25 * x_high) x_low = 0;
   if (!(x_low < x_high)) x_low = std::isfinite(x_low) ? x_low - 0.5 : 0, x_high = x_low + 1;
 
   std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + number(width) + " " + number(height) + "\" width=\"" + number(width) +
-                    "\" height=\"" + number(height) + "\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n";
+                    "\" height=\"" + number(height) +
+                    "\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n";
   const auto text = [&](double x, double y, const std::string& s, const char* attributes) {
     out += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" " + attributes + ">" + detail::escaped(s) + "</text>\n";
   };
@@ -106,8 +108,10 @@ inline std::string LineChart::svg() const {
     }
     line(left, origin, left, origin + panel_height, "#444444");
     line(left, origin + panel_height, left + plot, origin + panel_height, "#444444");
-    out += "<text transform=\"translate(20 " + number(origin + panel_height / 2) + ") rotate(-90)\" text-anchor=\"middle\">" + detail::escaped(panel.y_label) + "</text>\n";
+    out += "<text transform=\"translate(20 " + number(origin + panel_height / 2) + ") rotate(-90)\" text-anchor=\"middle\">" + detail::escaped(panel.y_label) +
+           "</text>\n";
 
+    double legend_x = left;  // names stand in a row above the panel, where no line runs
     for (std::size_t s = 0; s < panel.series.size(); ++s) {
       const Series& series = panel.series[s];
       const char* const colour = colours[s % std::size(colours)];
@@ -115,14 +119,16 @@ inline std::string LineChart::svg() const {
       std::string points;
       for (const auto& [x, y] : series.points)
         if (std::isfinite(y)) points += number(at_x(x), "%.2f") + "," + number(at_y(y), "%.2f") + " ";
-      out += std::string("<polyline fill=\"none\" stroke=\"") + colour + "\" stroke-width=\"2\" stroke-dasharray=\"" + dash + "\" points=\"" + points + "\"/>\n";
+      out +=
+          std::string("<polyline fill=\"none\" stroke=\"") + colour + "\" stroke-width=\"2\" stroke-dasharray=\"" + dash + "\" points=\"" + points + "\"/>\n";
       if (series.points.size() == 1 && std::isfinite(series.points[0].second))
-        out += "<circle cx=\"" + number(at_x(series.points[0].first)) + "\" cy=\"" + number(at_y(series.points[0].second)) + "\" r=\"3\" fill=\"" + colour + "\"/>\n";
-      const double legend_x = left + plot - 190, legend_y = origin + 16 + 18 * static_cast<double>(s);
-      out += "<rect x=\"" + number(legend_x - 8) + "\" y=\"" + number(legend_y - 14) + "\" width=\"198\" height=\"18\" fill=\"white\" fill-opacity=\"0.8\"/>\n";
-      out += "<line x1=\"" + number(legend_x) + "\" y1=\"" + number(legend_y - 4) + "\" x2=\"" + number(legend_x + 30) + "\" y2=\"" + number(legend_y - 4) + "\" stroke=\"" +
-             colour + "\" stroke-width=\"2\" stroke-dasharray=\"" + dash + "\"/>\n";
-      text(legend_x + 38, legend_y, series.name, "font-size=\"12\"");
+        out += "<circle cx=\"" + number(at_x(series.points[0].first)) + "\" cy=\"" + number(at_y(series.points[0].second)) + "\" r=\"3\" fill=\"" + colour +
+               "\"/>\n";
+      const double legend_y = origin - 10;
+      out += "<line x1=\"" + number(legend_x) + "\" y1=\"" + number(legend_y - 4) + "\" x2=\"" + number(legend_x + 30) + "\" y2=\"" + number(legend_y - 4) +
+             "\" stroke=\"" + colour + "\" stroke-width=\"2\" stroke-dasharray=\"" + dash + "\"/>\n";
+      text(legend_x + 36, legend_y, series.name, "font-size=\"12\"");
+      legend_x += 60 + 6.6 * static_cast<double>(series.name.size());
     }
   }
   text(left + plot / 2, height - 12, x_label, "text-anchor=\"middle\"");

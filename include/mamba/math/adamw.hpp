@@ -9,10 +9,10 @@ namespace mamba::math {
 
 // What all parameters of a step share, computed in double.
 struct AdamWStep {
-  double shrink;           // 1 - lr weight_decay
+  double shrink;  // 1 - lr weight_decay
   double beta1, beta2;
-  double step_size;        // lr / (1 - beta1^s)
-  double inverse_root;     // 1 / sqrt(1 - beta2^s)
+  double step_size;     // lr / (1 - beta1^s)
+  double inverse_root;  // 1 / sqrt(1 - beta2^s)
   double eps;
 
   static AdamWStep at(long step, double lr, double beta1, double beta2, double eps, double weight_decay) {

@@ -46,14 +46,12 @@ inline Batch checked_batch(const Config& config, std::span<const std::int32_t> i
 
 // Which rows a call reads the logits of.
 enum class Readout {
-  all,         // every position
-  last,        // every sequence's last token
-  predecessors // every position that has a next token
+  all,          // every position
+  last,         // every sequence's last token
+  predecessors  // every position that has a next token
 };
 
-inline int readouts_of(int length, Readout readout) {
-  return readout == Readout::all ? length : readout == Readout::last ? 1 : length - 1;
-}
+inline int readouts_of(int length, Readout readout) { return readout == Readout::all ? length : readout == Readout::last ? 1 : length - 1; }
 
 // The fixed map from sequences to tiles and from tiles to gradient buffers: a function of the batch and the model's
 // size alone, never of the machine, so that every machine and any number of threads adds in the same order.
@@ -61,8 +59,8 @@ struct Partition {
   int sequences = 0, per_tile = 1, tiles = 0, buffers = 1;
 
   static Partition of(const Batch& batch, std::size_t parameter_bytes) {
-    constexpr int tile_tokens = 64;        // a tile's activations stay in a second-level cache
-    constexpr int tiles_per_buffer = 2;    // a buffer costs a pass over the parameters
+    constexpr int tile_tokens = 64;      // a tile's activations stay in a second-level cache
+    constexpr int tiles_per_buffer = 2;  // a buffer costs a pass over the parameters
     constexpr std::size_t most_buffers = 32, most_bytes = std::size_t{128} << 20;
     Partition p;
     p.sequences = batch.batch;

@@ -14,7 +14,9 @@ namespace mamba {
 // logits (n, vocab_size) are those of sequences first_sequence .. first_sequence + n - 1; it writes the gradient, of the
 // same shape, and returns these sequences' share of the loss. It is called from several threads at once.
 template <class F, class Scalar>
-concept LastTokenLoss = std::invocable<F&, MatrixView<const Scalar>, int, MatrixView<Scalar>>;
+concept LastTokenLoss = std::invocable < F&,
+        MatrixView<const Scalar>,
+int, MatrixView < Scalar >> ;
 
 // The brief's wrapper around MambaLMHeadModel: last token only, vocab_size columns.
 //   MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 42});

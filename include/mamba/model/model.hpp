@@ -1,9 +1,9 @@
 // What all models share: parameters by name, initialisation, logits of every position.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <algorithm>
 #include <map>
 #include <optional>
 #include <span>

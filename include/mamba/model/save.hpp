@@ -28,10 +28,8 @@ std::string config_json(const Model<A>& model) {
 // The policies that decide what is computed (not where, nor how precisely), by their names.
 template <class A>
 std::string variant_json(const Model<A>&) {
-  return io::Json(io::Json::Members{{"mixer", A::Mixer::name},
-                                    {"conv", A::ConvKernel::name},
-                                    {"position", A::Position::name},
-                                    {"residual", A::ConvResidual::name}})
+  return io::Json(
+             io::Json::Members{{"mixer", A::Mixer::name}, {"conv", A::ConvKernel::name}, {"position", A::Position::name}, {"residual", A::ConvResidual::name}})
       .dump();
 }
 

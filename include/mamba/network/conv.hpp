@@ -11,7 +11,12 @@ namespace mamba::network {
 // mixer.conv1d.weight (channels, 1, taps) and .bias (channels).
 template <ConvKernelPolicy Kernel>
 constexpr Parameter conv_weight(int channels, int taps) {
-  const Parameter weight{.name = "mixer.conv1d.weight", .rank = 3, .shape = {channels, 1, taps}, .law = Law::uniform, .scale = 1 / table_sqrt(taps), .derived = Derived::transpose};
+  const Parameter weight{.name = "mixer.conv1d.weight",
+                         .rank = 3,
+                         .shape = {channels, 1, taps},
+                         .law = Law::uniform,
+                         .scale = 1 / table_sqrt(taps),
+                         .derived = Derived::transpose};
   return Kernel::learned_weight ? weight : frozen(weight, 1);
 }
 template <ConvKernelPolicy Kernel>

@@ -38,12 +38,12 @@ struct MixerOf<A, Mamba1> {
 
   // What forward leaves for backward.
   struct Saved {
-    Rows<T, E> x, z;      // the two halves of in_proj's output
-    Rows<T, E> v, u;      // the convolution's output before and after SiLU
-    Rows<T, R> r;         // x_proj's output, in three
+    Rows<T, E> x, z;  // the two halves of in_proj's output
+    Rows<T, E> v, u;  // the convolution's output before and after SiLU
+    Rows<T, R> r;     // x_proj's output, in three
     Rows<T, N> b, c;
-    Rows<T, E> pi, delta; // dt_proj's output before and after softplus
-    Rows<T, E> y, o;      // the scan's output, gated
+    Rows<T, E> pi, delta;  // dt_proj's output before and after softplus
+    Rows<T, E> y, o;       // the scan's output, gated
     T* boundaries = nullptr;
 
     // boundary_states: how many states the scan keeps; 0 when no backward pass follows
@@ -92,8 +92,8 @@ struct MixerOf<A, Mamba1> {
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class LayerGradients>
-  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s,
-                                         Rows<const T, D> n, Sequences sequences, LayerWeights w) {
+  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s, Rows<const T, D> n,
+                                         Sequences sequences, LayerWeights w) {
     const auto in_proj = w.template get<"mixer.in_proj.weight">();
     const auto x_proj = w.template get<"mixer.x_proj.weight">();
     const auto din_proj = dw.template get<"mixer.in_proj.weight">();
@@ -103,8 +103,8 @@ struct MixerOf<A, Mamba1> {
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
     gate_backward(be, g.y, g.z, in(g.o), in(s.y), in(s.z));
     selective_scan_backward(be, g.delta, g.u, g.b, g.c, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y),
-                            static_cast<const T*>(s.boundaries), g.carry, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
-                            w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+                            static_cast<const T*>(s.boundaries), g.carry, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
+                            w.template get<"mixer.D">());
     softplus_backward(be, g.delta, in(g.delta), in(s.pi));  // in place: now the gradient of pi
     add_bias_backward(be, dw.template get<"mixer.dt_proj.bias">(), in(g.delta));
     linear_weight_backward(be, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r));

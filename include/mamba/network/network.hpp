@@ -74,9 +74,9 @@ struct ModelGradients {
 struct Tile {
   const int* tokens = nullptr;  // (T)
   Sequences sequences;
-  const int* readout = nullptr; // (readouts) the rows whose logits are wanted, rising
+  const int* readout = nullptr;  // (readouts) the rows whose logits are wanted, rising
   int readouts = 0;
-  int first_readout = 0;        // the number of the first of them in the whole call
+  int first_readout = 0;  // the number of the first of them in the whole call
 
   MAMBA_HOST_DEVICE int rows() const { return sequences.rows(); }
 };
@@ -113,9 +113,7 @@ struct HeadActivations {
     rho = memory.template take<T>(head_rows);
     if (with_backward) memory.take(dnormed, head_rows), memory.take(dinput, head_rows), memory.take(dlogits, head_rows);
   }
-  MAMBA_HOST_DEVICE void resize(int rows) {
-    input.rows = normed.rows = dnormed.rows = dinput.rows = logits.rows = dlogits.rows = rows;
-  }
+  MAMBA_HOST_DEVICE void resize(int rows) { input.rows = normed.rows = dnormed.rows = dinput.rows = logits.rows = dlogits.rows = rows; }
 };
 
 // All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one place.
@@ -156,7 +154,7 @@ class Activations {
   }
   MAMBA_HOST_DEVICE int n_layers() const { return n_layers_; }
 
-  Rows<T, D> mixed;               // a mixer's output
+  Rows<T, D> mixed;  // a mixer's output
   HeadActivations<A> head;
   Rows<T, D> dresidual, dnormed;
   typename MixerOf<A>::Gradient gradient;
@@ -188,8 +186,8 @@ template <class A, class Backend>
 MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w) {
   for (int l = w.n_layers - 1; l >= 0; --l) {
     const auto layer = activations.layer(l);
-    MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual), layer.mixer, in(layer.normed),
-                         tile.sequences, w.layer(l));
+    MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual), layer.mixer, in(layer.normed), tile.sequences,
+                         w.layer(l));
     rms_norm_backward(be, activations.dresidual, dw.layer(l).template get<"norm.weight">(), in(activations.dnormed),
                       static_cast<const typename A::Scalar*>(layer.rho), in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
   }
@@ -218,8 +216,8 @@ MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Acti
   linear_backward<Write::set>(be, head.dnormed, in(head.dlogits), w.front().template get<"backbone.embedding.weight">());
   linear_weight_backward(be, dw.front().template get<"backbone.embedding.weight">(), in(head.dlogits), in(head.normed));
   zero(be, head.dinput);
-  rms_norm_backward(be, head.dinput, dw.back().template get<"backbone.norm_f.weight">(), in(head.dnormed),
-                    static_cast<const typename A::Scalar*>(head.rho), in(head.input), w.back().template get<"backbone.norm_f.weight">());
+  rms_norm_backward(be, head.dinput, dw.back().template get<"backbone.norm_f.weight">(), in(head.dnormed), static_cast<const typename A::Scalar*>(head.rho),
+                    in(head.input), w.back().template get<"backbone.norm_f.weight">());
   scatter(be, activations.dresidual, in(head.dinput), rows);
 }
 
@@ -227,8 +225,7 @@ MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Acti
 //   loss(dlogits, logits, number of the first row in the call): writes the gradient, returns the rows' share
 MAMBA_COMPOSITION
 template <class A, class Backend, class Loss>
-MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w,
-                                            Loss&& loss) {
+MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Loss&& loss) {
   forward(be, activations, tile, w);
   zero(be, activations.dresidual);
   double sum = 0;

@@ -55,7 +55,8 @@ class CompositeFunction {
   // sizes below 1.
   explicit CompositeFunction(const CompositeFunctionOptions& options = {}) : options_(options) {
     const auto check_range = [](const char* what, TokenRange r) {
-      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " range ", r.first, "..", r.last, " is not a range of tokens in 0..", vocab_size - 1);
+      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " range ", r.first, "..", r.last, " is not a range of tokens in 0..",
+              vocab_size - 1);
     };
     check_range("filler", options.filler);
     check_range("key", options.keys);
@@ -65,7 +66,8 @@ class CompositeFunction {
       require(test > 0 && test < options.keys.last - options.keys.first + 1, "key range ", options.keys.first, "..", options.keys.last, " leaves position ",
               position, " without a training or a test case; eight keys in a row have both everywhere");
     }
-    require(options.train_samples >= 1 && options.train_samples <= 0x7FFFFFFF, "the number of training samples must be in 1..2147483647; given ", options.train_samples);
+    require(options.train_samples >= 1 && options.train_samples <= 0x7FFFFFFF, "the number of training samples must be in 1..2147483647; given ",
+            options.train_samples);
     require(options.eval_samples >= 1, "the number of test samples must be positive; given ", options.eval_samples);
   }
 

@@ -28,7 +28,7 @@ void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::p
   add(square_prefix, trainer.optimizer().square_dict());
   const io::Json position = io::Json::Members{
       {"step", static_cast<std::int64_t>(trainer.steps())},
-      {"epoch", static_cast<std::int64_t>(trainer.steps() / trainer.steps_per_epoch())},       // the shuffle's stream
+      {"epoch", static_cast<std::int64_t>(trainer.steps() / trainer.steps_per_epoch())},          // the shuffle's stream
       {"step_in_epoch", static_cast<std::int64_t>(trainer.steps() % trainer.steps_per_epoch())},  // the place in it
       {"seed", trainer.options().seed},
       {"loss_sum", trainer.loss_sum()},

@@ -19,8 +19,8 @@ struct TrainingOptions {
   Schedule schedule{};
   bool schedule_in_steps = false;  // the schedule's unit: steps, or epochs
   double weight_decay = 1e-2;
-  double clip = 1;                 // the largest gradient norm
-  std::uint64_t seed = 0;          // of the shuffling
+  double clip = 1;         // the largest gradient norm
+  std::uint64_t seed = 0;  // of the shuffling
 };
 
 // Task: `length`, train_samples(), train_sample(index, ids) -> label. Every epoch shows all training samples once, in an
