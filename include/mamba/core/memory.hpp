@@ -18,6 +18,14 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::size_t bytes) { reserve(bytes); }
+  Buffer(const Buffer& other) : Buffer(other.bytes_) {
+    if (bytes_) std::memcpy(data_, other.data_, bytes_);
+  }
+  Buffer& operator=(const Buffer& other) {
+    if (bytes_ != other.bytes_) return *this = Buffer(other);
+    if (bytes_ && data_ != other.data_) std::memcpy(data_, other.data_, bytes_);
+    return *this;
+  }
   Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_);

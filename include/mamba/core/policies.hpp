@@ -77,6 +77,16 @@ struct Mamba1 {
   static constexpr const char* name = "mamba1";
 };
 
+// headdim 0: one head of d_inner channels. B and C are shared by the heads of a group.
+template <int headdim_ = 0, int ngroups_ = 1>
+struct Mamba2 {
+  static_assert(headdim_ >= 0, "mamba: Mamba2's headdim must be positive, or 0 for one head");
+  static_assert(ngroups_ > 0, "mamba: Mamba2's ngroups must be positive");
+  using answers = question::Mixer;
+  static constexpr const char* name = "mamba2";
+  static constexpr int headdim = headdim_, ngroups = ngroups_;
+};
+
 struct LearnedConv {
   using answers = question::ConvKernel;
   static constexpr const char* name = "learned";
@@ -102,9 +112,37 @@ struct NoPosition {
   static constexpr const char* name = "none";
 };
 
-struct NoConvResidual {
+// A learned vector for each position below max_seq_len is added to the embedding (position_embedding.weight).
+template <int max_seq_len>
+struct LearnedPosition {
+  static_assert(max_seq_len > 0, "mamba: LearnedPosition needs a positive max_seq_len");
+  using answers = question::Position;
+  static constexpr const char* name = "learned";
+  static constexpr int positions = max_seq_len;
+};
+
+// sin and cos of the position are added to the embedding; any length (specification, section 10).
+struct SinusoidalPosition {
+  using answers = question::Position;
+  static constexpr const char* name = "sinusoidal";
+};
+
+// With c the convolution's output after SiLU and x its input, what the rest of the block uses (specification, section 10):
+struct NoConvResidual {  // c
   using answers = question::ConvResidual;
   static constexpr const char* name = "none";
+};
+struct ConvResidual {  // c + x
+  using answers = question::ConvResidual;
+  static constexpr const char* name = "identity";
+};
+struct ConvGate {  // c * x, element by element
+  using answers = question::ConvResidual;
+  static constexpr const char* name = "gate";
+};
+struct LinearConvResidual {  // c + W x, W learned (mixer.residual_proj.weight)
+  using answers = question::ConvResidual;
+  static constexpr const char* name = "linear";
 };
 
 // --- from a list of policies to one canonical type ---------------------------------------------------------------

@@ -81,6 +81,26 @@ MAMBA_HOST_DEVICE constexpr Rows<const Scalar, Columns> in(Rows<Scalar, Columns>
   return {x.data, x.rows};
 }
 
+// Any rows, and a stretch of their columns, as a view that no longer knows its width.
+template <class Scalar, int Columns>
+MAMBA_HOST_DEVICE MatrixView<Scalar> view(Rows<Scalar, Columns> x) {
+  return {x.data, x.rows, Columns, x.stride};
+}
+template <int First, int Count, class Scalar, int Columns>
+MAMBA_HOST_DEVICE MatrixView<Scalar> columns(Rows<Scalar, Columns> x) {
+  static_assert(First >= 0 && First + Count <= Columns);
+  return {x.data + First, x.rows, Count, x.stride};
+}
+
+// Which rows of a tile are cut off from later ones inside the mixer's state (an intervention; none by default).
+struct NoRows {
+  MAMBA_HOST_DEVICE static constexpr bool blocked(int) { return false; }
+};
+struct BlockedRows {
+  const std::uint8_t* mask = nullptr;  // (T)
+  MAMBA_HOST_DEVICE bool blocked(int row) const { return mask[row] != 0; }
+};
+
 // The sequences of a tile lie one behind the other, each as long as it is: sequence s holds rows first[s] .. first[s+1].
 struct Sequences {
   const int* first = nullptr;  // (count + 1)

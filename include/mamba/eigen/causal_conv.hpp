@@ -1,6 +1,8 @@
 // The depthwise causal convolution on one core (specification, section 2.2): tap K-1 multiplies the current step.
 #pragma once
 
+#include <algorithm>
+
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
@@ -8,12 +10,14 @@
 
 namespace mamba::eigen {
 
-// v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}, what lies before a sequence being zero. w (E, K), bias (E).
+// v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
+// where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1 inputs.
 template <class Core, class T, int E, int K>
-void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias) {
+void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history = nullptr) {
   using V = Vector<T>;
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
+    T* const past = history ? history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride : nullptr;
     for (int e = 0; e < E; e += V::width) {
       V taps[K];
       unroll<K>([&](auto k) { taps[k] = V::load(w.derived + k * w.transposed_stride + e); });
@@ -21,16 +25,23 @@ void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, W
       for (int t = begin; t < end; ++t) {
         V sum = b;
         unroll<K>([&](auto k) {
-          if (const int from = t - (K - 1) + k; from >= begin) sum = multiply_add(taps[k], V::load(x[from] + e), sum);
+          const int from = t - (K - 1) + k;
+          if (from >= begin) sum = multiply_add(taps[k], V::load(x[from] + e), sum);
+          else if (past) sum = multiply_add(taps[k], V::load(past + (from - begin + K - 1) * x.stride + e), sum);
         });
         sum.store(v[t] + e);
       }
     }
+    if (past) {
+      const int kept = std::max(0, K - 1 - (end - begin));  // of the old rows, the newest
+      std::copy_n(past + (K - 1 - kept) * x.stride, kept * x.stride, past);
+      for (int row = kept; row < K - 1; ++row) std::copy_n(x[end - (K - 1) + row], x.stride, past + row * x.stride);
+    }
   }
 }
 
-// dx (T, E) <- the gradient with respect to the input.
-template <class Core, class T, int E, int K>
+// dx (T, E) <- or += the gradient with respect to the input.
+template <Write write = Write::set, class Core, class T, int E, int K>
 void causal_conv_backward(Core&, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
   using V = Vector<T>;
   for (int s = 0; s < sequences.count; ++s) {
@@ -39,7 +50,7 @@ void causal_conv_backward(Core&, Rows<T, E> dx, Rows<const T, E> dv, Sequences s
       V taps[K];
       unroll<K>([&](auto k) { taps[k] = V::load(w.derived + k * w.transposed_stride + e); });
       for (int t = begin; t < end; ++t) {
-        V sum = V::zero();
+        V sum = write == Write::add ? V::load(dx[t] + e) : V::zero();
         unroll<K>([&](auto k) {
           if (const int to = t + (K - 1) - k; to < end) sum = multiply_add(taps[k], V::load(dv[to] + e), sum);
         });

@@ -71,10 +71,10 @@ void clear_padding(Rows<T, Columns> y) {
     for (int t = 0; t < y.rows; ++t) std::fill(y[t] + Columns, y[t] + y.stride, T(0));
 }
 
-// y (T, Out) <- x (T, In) W^T, W (Out, In).
-template <class Core, class T, int Out, int In, int OfRows, int First>
+// y (T, Out) <- or += x (T, In) W^T, W (Out, In).
+template <Write write = Write::set, class Core, class T, int Out, int In, int OfRows, int First>
 void linear(Core&, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, OfRows, First> w) {
-  detail::product<Write::set, Out>(y.data, y.stride, x.rows, x.data, x.stride, 1, w.derived, w.transposed_stride, In);
+  detail::product<write, Out>(y.data, y.stride, x.rows, x.data, x.stride, 1, w.derived, w.transposed_stride, In);
   clear_padding(y);
 }
 

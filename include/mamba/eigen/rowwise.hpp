@@ -29,41 +29,61 @@ std::ptrdiff_t elements(Rows<T, Columns> x) {
 
 inline constexpr double norm_epsilon = 1e-5;  // inside the root (specification, section 1)
 
-// y (T, D) <- x rho w with rho (T) = 1 / sqrt(mean(x^2) + epsilon); w (D). RMSNorm (Zhang and Sennrich 2019).
-template <class Core, class T, int D>
+namespace detail {
+
+// f(offset) for the columns of one of `Groups` equal groups: whole vectors where they fit, else single numbers.
+template <int D, int Groups, class T, class F>
+MAMBA_INLINE void each_of_group(int group, F&& f) {
+  constexpr int width = D / Groups;
+  if constexpr (Groups == 1 || width % Vector<T>::width == 0)
+    for (int d = group * width; d < group * width + width; d += Vector<T>::width) f(Vectors<T>{}, d);
+  else
+    for (int d = group * width; d < group * width + width; ++d) f(Numbers<T>{}, d);
+}
+
+}  // namespace detail
+
+// y (T, D) <- x rho w with rho (T, Groups) = 1 / sqrt(mean of x^2 over the group's columns + epsilon); w (D). RMSNorm
+// (Zhang and Sennrich 2019), by groups of D / Groups consecutive columns as in Mamba-2.
+template <int Groups = 1, class Core, class T, int D>
 void rms_norm(Core&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
-  using V = Vector<T>;
   for (int t = 0; t < x.rows; ++t) {
-    V squares = V::zero();
-    for (int d = 0; d < D; d += V::width) {
-      const V v = V::load(x[t] + d);
-      squares = multiply_add(v, v, squares);
+    for (int group = 0; group < Groups; ++group) {
+      Vector<T> lanes = Vector<T>::zero();
+      T sum = 0;
+      detail::each_of_group<D, Groups, T>(group, [&](auto as, int d) {
+        const auto v = as.load(x[t] + d);
+        if constexpr (as.is_vector) lanes = multiply_add(v, v, lanes);
+        else sum += v * v;
+      });
+      const T scale = 1 / std::sqrt((sum + lanes.sum()) / T(D / Groups) + T(norm_epsilon));
+      rho[t * Groups + group] = scale;
+      detail::each_of_group<D, Groups, T>(group, [&](auto as, int d) { as.store(y[t] + d, as.load(x[t] + d) * as.broadcast(scale) * as.load(w.value + d)); });
     }
-    rho[t] = 1 / std::sqrt(squares.sum() / T(D) + T(norm_epsilon));
-    const V scale = V::broadcast(rho[t]);
-    for (int d = 0; d < D; d += V::width) (V::load(x[t] + d) * scale * V::load(w.value + d)).store(y[t] + d);
     clear_padding(Rows<T, D>{y[t], 1});
   }
 }
 
 // dx (T, D) += the gradient through the norm, dw (D) += sum over t of dy x rho.
-template <class Core, class T, int D>
+template <int Groups = 1, class Core, class T, int D>
 void rms_norm_backward(Core&, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
-  using V = Vector<T>;
-  for (int t = 0; t < x.rows; ++t) {
-    const V scale = V::broadcast(rho[t]);
-    V products = V::zero();
-    for (int d = 0; d < D; d += V::width) {
-      const V dy_x = V::load(dy[t] + d) * V::load(x[t] + d);
-      products = multiply_add(dy_x, V::load(w.value + d), products);
-      multiply_add(dy_x, scale, V::load(dw.value + d)).store(dw.value + d);
+  for (int t = 0; t < x.rows; ++t)
+    for (int group = 0; group < Groups; ++group) {
+      const T scale = rho[t * Groups + group];
+      Vector<T> lanes = Vector<T>::zero();
+      T sum = 0;
+      detail::each_of_group<D, Groups, T>(group, [&](auto as, int d) {
+        const auto dy_x = as.load(dy[t] + d) * as.load(x[t] + d);
+        as.store(dw.value + d, as.load(dw.value + d) + dy_x * as.broadcast(scale));
+        if constexpr (as.is_vector) lanes = multiply_add(dy_x, as.load(w.value + d), lanes);
+        else sum += dy_x * as.load(w.value + d);
+      });
+      const T pull = scale * scale * scale * ((sum + lanes.sum()) / T(D / Groups));
+      detail::each_of_group<D, Groups, T>(group, [&](auto as, int d) {
+        const auto g = as.load(w.value + d) * as.load(dy[t] + d);
+        as.store(dx[t] + d, as.load(dx[t] + d) + as.broadcast(scale) * g - as.broadcast(pull) * as.load(x[t] + d));
+      });
     }
-    const V pull = V::broadcast(-rho[t] * rho[t] * rho[t] * (products.sum() / T(D)));
-    for (int d = 0; d < D; d += V::width) {
-      const V g = V::load(w.value + d) * V::load(dy[t] + d);
-      multiply_add(scale, g, multiply_add(pull, V::load(x[t] + d), V::load(dx[t] + d))).store(dx[t] + d);
-    }
-  }
 }
 
 // y <- a + b
@@ -142,6 +162,12 @@ void softplus_backward(Core&, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<const
                          [&](std::ptrdiff_t i) { (V::load(ddelta.data + i) * math::softplus_derivative(V::load(x.data + i))).store(dx.data + i); });
 }
 
+// y <- x
+template <class Core, class T, int C>
+void copy(Core&, Rows<T, C> y, Rows<const T, C> x) {
+  std::copy_n(x.data, detail::elements(x), y.data);
+}
+
 // x <- 0
 template <class Core, class T, int C>
 void zero(Core&, Rows<T, C> x) {
@@ -156,22 +182,6 @@ void gather(Core&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
 template <class Core, class T, int C>
 void scatter(Core&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
   for (int i = 0; i < x.rows; ++i) std::copy_n(x[i], x.stride, y[rows[i]]);
-}
-
-// x (T, D) <- the table's row of every token; table (Vp, D).
-template <class Core, class T, int D, int Vp>
-void embedding(Core&, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table) {
-  for (int t = 0; t < x.rows; ++t) std::copy_n(table.value + static_cast<std::ptrdiff_t>(tokens[t]) * table.stride, x.stride, x[t]);
-}
-
-// dtable's row of every token += dx; tokens may repeat.
-template <class Core, class T, int D, int Vp>
-void embedding_backward(Core&, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
-  using V = Vector<T>;
-  for (int t = 0; t < dx.rows; ++t) {
-    T* const row = dtable.value + static_cast<std::ptrdiff_t>(tokens[t]) * dtable.stride;
-    for (int d = 0; d < D; d += V::width) (V::load(row + d) + V::load(dx[t] + d)).store(row + d);
-  }
 }
 
 // Softmax cross-entropy of every row over its first `classes` columns, times `weight`: returns the sum of the losses and

@@ -18,7 +18,8 @@ namespace mamba::eigen {
 inline constexpr int scan_chunk = 16;  // steps between kept states
 
 // How many boundary states the sequences of a tile need.
-inline int scan_boundaries(Sequences sequences) {
+template <class Core>
+int scan_boundaries(Core&, Sequences sequences) {
   int count = 0;
   for (int s = 0; s < sequences.count; ++s) count += std::max(0, sequences.end(s) - sequences.begin(s) - 1) / scan_chunk;
   return count;
@@ -56,9 +57,11 @@ MAMBA_INLINE void each_scan_block(F&& f) {
 // y (T, E) <- scan + skip.
 //   delta, u (T, E); b, c (T, N); a (E, N) = -exp(A_log); d (E)
 //   boundaries: (scan_boundaries(), E, N) states kept for the backward pass, or null
-template <class Core, class T, int E, int N>
-void selective_scan(Core&, Rows<T, E> y, T* boundaries, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c, Sequences sequences,
-                    Weight<T, E, N> a, Weight<T, 1, E> d) {
+//   states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
+//   rows: a blocked row is read out of the state and then forgotten
+template <class Core, class T, int E, int N, class Blocked = NoRows>
+void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c,
+                    Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d, Blocked rows = {}) {
   using Blocking = detail::ScanBlocking<T, N, 8>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;
@@ -72,10 +75,10 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, Rows<const T, E> delta, 
       unroll<channels>([&](auto i) {
         unroll<vectors>([&](auto v) {
           rate[i][v] = V::load(a.derived + (e + i) * a.stride + n + v * V::width);
-          h[i][v] = V::zero();
+          h[i][v] = states ? V::load(states + (e + i) * a.stride + n + v * V::width) : V::zero();
         });
       });
-      // The first step has no past: no decay to compute.
+      // A first step without a past has no decay to compute.
       const auto step = [&](int t, auto has_past) {
         unroll<channels>([&](auto i) {
           const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);
@@ -84,20 +87,23 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, Rows<const T, E> delta, 
             const V carried = has_past ? math::decay(step_size, rate[i][v]) * h[i][v] : V::zero();
             h[i][v] = math::next_state(carried, input, V::load(b[t] + n + v * V::width));
             sum = multiply_add(V::load(c[t] + n + v * V::width), h[i][v], sum);
+            if (rows.blocked(t)) h[i][v] = carried;
           });
           const T before = first_vector == 0 ? d.value[e + i] * u[t][e + i] : y[t][e + i];
           y[t][e + i] = before + sum.sum();
         });
       };
-      if (begin < end) step(begin, std::false_type{});
-      for (int t = begin + 1; t < end; ++t) {
-        if (boundaries && (t - begin) % scan_chunk == 0) {
+      if (!states) step(begin, std::false_type{});
+      for (int t = states ? begin : begin + 1; t < end; ++t) {
+        if (boundaries && t > begin && (t - begin) % scan_chunk == 0) {
           T* const kept = boundaries + ((t - begin) / scan_chunk - 1) * state_size;
           unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); }); });
         }
         step(t, std::true_type{});
       }
+      if (states) unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); }); });
     });
+    if (states) states += state_size;
     if (boundaries) boundaries += std::max(0, end - begin - 1) / scan_chunk * state_size;
   }
   clear_padding(y);

@@ -132,6 +132,22 @@ struct Narrow {
 template <class Scalar, int Columns = row_alignment>
 using Vector = typename detail::Narrow<typename packet::packet_traits<Scalar>::type, Columns>::type;
 
+// The same code over vectors or single numbers: how to load, store and spread them.
+template <class T>
+struct Vectors {
+  static constexpr bool is_vector = true;
+  MAMBA_INLINE static Vector<T> load(const T* p) { return Vector<T>::load(p); }
+  MAMBA_INLINE static Vector<T> broadcast(T x) { return Vector<T>::broadcast(x); }
+  MAMBA_INLINE static void store(T* p, Vector<T> v) { v.store(p); }
+};
+template <class T>
+struct Numbers {
+  static constexpr bool is_vector = false;
+  MAMBA_INLINE static T load(const T* p) { return *p; }
+  MAMBA_INLINE static T broadcast(T x) { return x; }
+  MAMBA_INLINE static void store(T* p, T v) { *p = v; }
+};
+
 template <class V>
 inline constexpr int vectors_for(int columns) {
   return (columns + V::width - 1) / V::width;

@@ -22,19 +22,22 @@ struct Batch {
 };
 
 // Refuses what no model of this configuration can read.
-inline Batch checked_batch(const Config& config, std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths) {
+// longest: the longest sequence, 0 for any; before: what each sequence has had already, where that counts.
+inline Batch checked_batch(const Config& config, int longest, std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths,
+                           std::span<const int> before = {}) {
   require(batch > 0, "the batch must hold at least one sequence; given ", batch);
   require(!ids.empty(), "no token ids given");
   require(ids.size() % static_cast<std::size_t>(batch) == 0, ids.size(), " token ids do not divide into ", batch, " sequences of one length");
   const std::size_t length = ids.size() / static_cast<std::size_t>(batch);
   require(length <= 0x3FFFFFFF && ids.size() <= 0x7FFFFFFF, "the batch of ", ids.size(), " tokens is too large for one call");
-  require(config.max_seq_len == 0 || length <= static_cast<std::size_t>(config.max_seq_len), "sequences of ", length,
-          " tokens are longer than the configuration's max_seq_len ", config.max_seq_len);
   require(lengths.empty() || lengths.size() == static_cast<std::size_t>(batch), lengths.size(), " lengths given for ", batch, " sequences");
   const Batch checked{ids, batch, static_cast<int>(length), lengths};
   for (int s = 0; s < batch; ++s) {
     const int own = checked.length_of(s);
     require(own >= 1 && own <= checked.length, "length ", own, " of sequence ", s, " is not in 1..", checked.length);
+    const int so_far = before.empty() ? 0 : before[static_cast<std::size_t>(s)];
+    require(longest == 0 || own <= longest - so_far, "sequence ", s, " of ", so_far + static_cast<long long>(own),
+            " tokens is longer than the model's max_seq_len ", longest);
     for (int t = 0; t < own; ++t) {
       const std::int32_t token = checked.tokens_of(s)[t];
       require(token >= 0 && token < config.vocab_size, "token ", token, " at position ", t, " of sequence ", s, " is not in the vocabulary 0..",

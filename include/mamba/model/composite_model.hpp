@@ -30,37 +30,59 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
 
   // The last token's logits, (batch, vocab_size); ids (batch, length). Throws Error as logits() does.
   Matrix<Scalar> operator()(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
-    const Batch input = checked_batch(config, ids, batch, lengths);
-    Matrix<Scalar> result(batch, config.vocab_size);
-    this->engine().logits(input, Readout::last, [&](int first, auto logits) {
-      for (int i = 0; i < logits.rows; ++i) std::copy_n(logits[i], config.vocab_size, &result(first + i, 0));
-    });
-    return result;
+    const Batch input = this->check(ids, batch, lengths);
+    return this->last_logits(input, [&](auto&& use) { this->engine().logits(input, Readout::last, use); });
   }
 
   // Mean cross-entropy of the last token over vocab_size; sets the gradients. ids (batch, length), labels (batch).
   // Throws Error on ids or labels outside the vocabulary, or when the ids do not divide into the labels' number.
   double loss_and_gradients(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels, std::span<const std::int32_t> lengths = {}) {
-    require(!labels.empty(), "no labels given");
-    const Batch input = checked_batch(config, ids, static_cast<int>(labels.size()), lengths);
-    for (std::size_t s = 0; s < labels.size(); ++s)
-      require(labels[s] >= 0 && labels[s] < config.vocab_size, "label ", labels[s], " of sequence ", s, " is not in the vocabulary 0..", config.vocab_size - 1);
-    const double weight = 1.0 / static_cast<double>(labels.size());
-    return this->engine().loss_and_gradients(input, Readout::last, [&](auto& core, auto dlogits, auto logits, int first) {
-      return cross_entropy(core, dlogits, logits, labels.data() + first, config.vocab_size, weight);
-    });
+    const Batch input = check_labels(ids, labels, lengths);
+    return this->engine().loss_and_gradients(input, Readout::last, cross_entropy_of(labels));
+  }
+
+  // The same with visitor(Point, layer, MatrixView<Scalar> gradient rows, std::span<const int> where) at every point of
+  // the backward pass (Model::visit does it for the forward pass); the visitor may change the rows.
+  template <class Visitor>
+  double visit_gradients(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels, Visitor&& visitor,
+                         std::span<const std::int32_t> lengths = {}) {
+    const Batch input = check_labels(ids, labels, lengths);
+    return this->engine().visited_loss_and_gradients(input, Readout::last, visitor, cross_entropy_of(labels));
   }
 
   // The same with a loss of the user's own; returns the sum of the shares.
   template <LastTokenLoss<Scalar> Loss>
   double loss_and_gradients(std::span<const std::int32_t> ids, int batch, Loss&& loss, std::span<const std::int32_t> lengths = {}) {
-    const Batch input = checked_batch(config, ids, batch, lengths);
+    const Batch input = this->check(ids, batch, lengths);
     return this->engine().loss_and_gradients(input, Readout::last, [&](auto& core, auto dlogits, auto logits, int first) {
       zero(core, dlogits);
       return static_cast<double>(loss(MatrixView<const Scalar>(logits.data, logits.rows, config.vocab_size, logits.stride), first,
                                       MatrixView<Scalar>(dlogits.data, dlogits.rows, config.vocab_size, dlogits.stride)));
     });
   }
+
+ private:
+  Batch check_labels(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels, std::span<const std::int32_t> lengths) const {
+    require(!labels.empty(), "no labels given");
+    const Batch input = this->check(ids, static_cast<int>(labels.size()), lengths);
+    for (std::size_t s = 0; s < labels.size(); ++s)
+      require(labels[s] >= 0 && labels[s] < config.vocab_size, "label ", labels[s], " of sequence ", s, " is not in the vocabulary 0..", config.vocab_size - 1);
+    return input;
+  }
+
+  static auto cross_entropy_of(std::span<const std::int32_t> labels) {
+    return [labels, weight = 1.0 / static_cast<double>(labels.size())](auto& core, auto dlogits, auto logits, int first) {
+      return cross_entropy(core, dlogits, logits, labels.data() + first, config.vocab_size, weight);
+    };
+  }
 };
+
+// The brief's names.
+template <Config config, class... Policies>
+using MambaOnesConv = MambaForComposite<config, OnesConv, Policies...>;
+template <Config config, int max_seq_len, class... Policies>
+using MambaPosEncoding = MambaForComposite<config, LearnedPosition<max_seq_len>, Policies...>;
+template <Config config, class... Policies>
+using MambaWithResidual = MambaForComposite<config, ConvResidual, Policies...>;
 
 }  // namespace mamba

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include <mamba/core/memory.hpp>
@@ -14,6 +15,8 @@
 #include <mamba/eigen/core.hpp>
 #include <mamba/eigen/weights.hpp>
 #include <mamba/model/batch.hpp>
+#include <mamba/model/probes.hpp>
+#include <mamba/model/state.hpp>
 #include <mamba/network/network.hpp>
 
 namespace mamba {
@@ -85,53 +88,85 @@ class Engine<A, Cpu> {
   // The bytes of everything this engine holds.
   std::size_t memory_bytes() const {
     std::size_t sum = parameters_.bytes() + derived_.bytes() + gradients_.bytes();
-    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.indices.capacity() * sizeof(int);
+    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.core.scratch.bytes() + worker.indices.capacity() * sizeof(int);
     for (const Buffer& buffer : buffers_) sum += buffer.bytes();
     return sum;
   }
 
   // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, in any order, from
-  // several threads at once.
+  // several threads at once. state, where given: where the sequences begin and, afterwards, end.
   template <class Use>
-  void logits(const Batch& batch, Readout readout, Use&& use) {
+  void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
+    each_tile(batch, readout, [&](Worker& worker, network::Tile tile, int first_sequence) {
+      network::TileStates<T> states;
+      if (state) states = state->from(first_sequence), tile.positions = state->positions().data() + first_sequence;
+      network::NoProbe probe;
+      run_forward(worker, tile, states, probe, use);
+    });
+    if (state)
+      for (int s = 0; s < batch.batch; ++s) state->advance(s, batch.length_of(s));
+  }
+
+  // The same with S cut at the rows whose mask (batch, length) is 1.
+  template <class Use>
+  void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    each_tile(batch, Readout::last, [&](Worker& worker, const network::Tile& tile, int first_sequence) {
+      BlockingProbe probe(mask.data() + static_cast<std::ptrdiff_t>(first_sequence) * batch.length, layers);
+      run_forward(worker, tile, {}, probe, use);
+    });
+  }
+
+  // The same with the reference's activations after the convolution at the rows whose mask is 1.
+  template <class Use>
+  void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    each_tile(batch, Readout::last, [&](Worker& worker, const network::Tile& tile, int first_sequence) {
+      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(first_sequence) * batch.length;
+      std::vector<int> reference_tokens(reference.ids.begin() + first, reference.ids.begin() + first + tile.rows());
+      network::Tile of_reference = tile;
+      of_reference.tokens = reference_tokens.data();
+      std::vector<T> record;
+      RecordingProbe<T> recording(record);
+      run_forward(worker, of_reference, {}, recording, [](int, auto) {});
+      SubstitutingProbe<T> substituting(record, mask.data() + first, layers);
+      run_forward(worker, tile, {}, substituting, use);
+    });
+  }
+
+  // The same with a visitor at every point (FunctionProbe), tile after tile on the calling thread.
+  template <class Visitor, class Use>
+  void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {
     prepare();
     const Partition partition = Partition::of(batch, size_ * sizeof(T));
-    number_readouts(batch, readout, partition);
-    pool_->run(partition.tiles, [&](int tile_index, int worker_index) {
-      Worker& worker = workers_[static_cast<std::size_t>(worker_index)];
-      const network::Tile tile = pack(worker, batch, readout, partition, tile_index);
-      auto activations = make_activations(worker, tile, false);
-      eigen::Core core;
-      network::forward(core, activations, tile, weights());
-      network::read_out(core, activations, tile, weights(), [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
-    });
+    number_readouts(batch, Readout::last, partition);
+    for (int t = 0; t < partition.tiles; ++t) {
+      const network::Tile tile = pack(workers_[0], batch, Readout::last, partition, t);
+      const std::vector<int> where = places(batch, partition, t);
+      FunctionProbe<Visitor> probe(visitor, where);
+      run_forward(workers_[0], tile, {}, probe, use);
+    }
   }
 
   // gradients <- those of the sum that loss(core, dlogits, logits, number of the first row) returns the shares of.
   template <class Loss>
   double loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss) {
-    prepare();
-    const Partition partition = Partition::of(batch, size_ * sizeof(T));
-    number_readouts(batch, readout, partition);
-    reserve_buffers(partition.buffers);
-    shares_.assign(static_cast<std::size_t>(partition.tiles), 0.0);
-    pool_->run(partition.buffers, [&](int buffer, int worker_index) {
-      Worker& worker = workers_[static_cast<std::size_t>(worker_index)];
-      T* const sums = buffers_[static_cast<std::size_t>(buffer)].template as<T>();
-      std::fill_n(sums, size_, T(0));
-      eigen::Core core;
-      for (int t = partition.first_tile(buffer); t < partition.first_tile(buffer + 1); ++t) {
-        const network::Tile tile = pack(worker, batch, readout, partition, t);
-        auto activations = make_activations(worker, tile, true);
-        shares_[static_cast<std::size_t>(t)] =
-            network::loss_and_gradients(core, network::ModelGradients<A>{sums, n_layers_}, activations, tile, weights(),
-                                        [&](auto dlogits, auto logits, int first) { return loss(core, dlogits, logits, first); });
-      }
+    const Partition partition = begin_gradients(batch, readout);
+    pool_->run(partition.buffers, [&](int buffer, int worker) {
+      fill_buffer(batch, readout, partition, buffer, workers_[static_cast<std::size_t>(worker)], loss, [](int) { return network::NoProbe{}; });
     });
-    sum_gradients(partition.buffers);
-    double sum = 0;
-    for (const double share : shares_) sum += share;
-    return sum;
+    return finish_gradients(partition);
+  }
+
+  // The same with a visitor of the gradients at every point, on the calling thread.
+  template <class Visitor, class Loss>
+  double visited_loss_and_gradients(const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
+    const Partition partition = begin_gradients(batch, readout);
+    std::vector<int> where;
+    for (int buffer = 0; buffer < partition.buffers; ++buffer)
+      fill_buffer(batch, readout, partition, buffer, workers_[0], loss, [&](int tile) {
+        where = places(batch, partition, tile);
+        return FunctionProbe<Visitor, true>(visitor, where);
+      });
+    return finish_gradients(partition);
   }
 
  private:
@@ -139,9 +174,68 @@ class Engine<A, Cpu> {
     std::size_t offset, count;
   };
   struct alignas(2 * cache_line) Worker {
+    eigen::Core core;
     Buffer activations;
     std::vector<int> indices;
   };
+
+  // body(worker, tile, number of its first sequence), shared out over the threads.
+  template <class Body>
+  void each_tile(const Batch& batch, Readout readout, Body&& body) {
+    prepare();
+    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    number_readouts(batch, readout, partition);
+    pool_->run(partition.tiles, [&](int tile, int worker_index) {
+      Worker& worker = workers_[static_cast<std::size_t>(worker_index)];
+      body(worker, pack(worker, batch, readout, partition, tile), partition.first_sequence(tile));
+    });
+  }
+
+  template <class Probe, class Use>
+  void run_forward(Worker& worker, const network::Tile& tile, network::TileStates<T> states, Probe& probe, Use&& use) {
+    auto activations = make_activations(worker, tile, false);
+    network::forward(worker.core, activations, tile, weights(), states, probe);
+    network::read_out(worker.core, activations, tile, weights(), [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
+  }
+
+  Partition begin_gradients(const Batch& batch, Readout readout) {
+    prepare();
+    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    number_readouts(batch, readout, partition);
+    reserve_buffers(partition.buffers);
+    shares_.assign(static_cast<std::size_t>(partition.tiles), 0.0);
+    return partition;
+  }
+
+  // One buffer's tiles in order; make_probe(tile) gives each its probe.
+  template <class Loss, class MakeProbe>
+  void fill_buffer(const Batch& batch, Readout readout, const Partition& partition, int buffer, Worker& worker, Loss& loss, MakeProbe&& make_probe) {
+    T* const sums = buffers_[static_cast<std::size_t>(buffer)].template as<T>();
+    std::fill_n(sums, size_, T(0));
+    for (int t = partition.first_tile(buffer); t < partition.first_tile(buffer + 1); ++t) {
+      const network::Tile tile = pack(worker, batch, readout, partition, t);
+      auto activations = make_activations(worker, tile, true);
+      auto probe = make_probe(t);
+      shares_[static_cast<std::size_t>(t)] = network::loss_and_gradients(
+          worker.core, network::ModelGradients<A>{sums, n_layers_}, activations, tile, weights(),
+          [&](auto dlogits, auto logits, int first) { return loss(worker.core, dlogits, logits, first); }, probe);
+    }
+  }
+
+  double finish_gradients(const Partition& partition) {
+    sum_gradients(partition.buffers);
+    double sum = 0;
+    for (const double share : shares_) sum += share;
+    return sum;
+  }
+
+  // The place in the batch, sequence * length + time, of each of a tile's rows.
+  static std::vector<int> places(const Batch& batch, const Partition& partition, int tile) {
+    std::vector<int> where;
+    for (int s = partition.first_sequence(tile); s < partition.first_sequence(tile + 1); ++s)
+      for (int t = 0; t < batch.length_of(s); ++t) where.push_back(s * batch.length + t);
+    return where;
+  }
 
   network::ModelWeights<A> weights() const { return {parameters_.as<T>(), derived_.as<T>(), n_layers_}; }
 
@@ -187,7 +281,7 @@ class Engine<A, Cpu> {
   }
 
   network::Activations<A> make_activations(Worker& worker, const network::Tile& tile, bool with_backward) {
-    const int boundaries = eigen::scan_boundaries(tile.sequences);
+    const int boundaries = with_backward ? network::MixerOf<A>::kept_states(worker.core, tile.sequences) : 0;
     worker.activations.reserve(network::Activations<A>(nullptr, n_layers_, tile.rows(), boundaries, with_backward).bytes());
     return {worker.activations.data(), n_layers_, tile.rows(), boundaries, with_backward};
   }

@@ -56,7 +56,7 @@ class Model {
   // The logits of all positions, (batch * length, padded vocabulary); ids (batch, length). Positions from a sequence's
   // length on are zero. Throws Error on ids that are not in the vocabulary or do not divide into the batch.
   Matrix<Scalar> logits(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
-    const Batch input = checked_batch(config, ids, batch, lengths);
+    const Batch input = check(ids, batch, lengths);
     Matrix<Scalar> result(static_cast<std::ptrdiff_t>(input.batch) * input.length, config.padded_vocab_size());
     const std::vector<std::ptrdiff_t> rows = lengths.empty() ? std::vector<std::ptrdiff_t>{} : rows_of(input);
     engine_.logits(input, Readout::all, [&](int first, auto logits) {
@@ -65,6 +65,74 @@ class Model {
     });
     return result;
   }
+
+  // --- one token, or a few, at a time (specification, section 6) -------------------------------------------------
+
+  // The state of `batch` sequences that have had no token. Throws Error for batch < 1.
+  State<A> initial_state(int batch) const {
+    require(batch > 0, "a state is of at least one sequence; given ", batch);
+    return State<A>(n_layers(), batch);
+  }
+
+  // One more token for each sequence, tokens (batch): advances the state and returns the logits, (batch, padded
+  // vocabulary), valid until the next step. Allocates nothing once a batch of this size has been stepped. Throws Error,
+  // and leaves the state, when it is of another batch or model, a token is not in the vocabulary or a sequence too long.
+  const Matrix<Scalar>& step(std::span<const std::int32_t> tokens, State<A>& state) {
+    advance(tokens, state.batch(), {}, state, step_logits_);
+    return step_logits_;
+  }
+
+  // The same with any number of tokens, ids (batch, length), from any state; returns the logits behind the last ones.
+  Matrix<Scalar> prefill(std::span<const std::int32_t> ids, int batch, State<A>& state, std::span<const std::int32_t> lengths = {}) {
+    Matrix<Scalar> result;
+    advance(ids, batch, lengths, state, result);
+    return result;
+  }
+
+  // --- looking and reaching inside (specification, section 11) ---------------------------------------------------
+
+  // Runs the sequences with visitor(Point, layer, MatrixView<Scalar> rows, std::span<const int> where) at every point of
+  // every block, and returns the last token's logits, (batch, vocab_size). where[i] is row i's sequence * length + time;
+  // the visitor may change the rows. It is called on this thread.
+  template <class Visitor>
+  Matrix<Scalar> visit(std::span<const std::int32_t> ids, int batch, Visitor&& visitor, std::span<const std::int32_t> lengths = {}) {
+    const Batch input = check(ids, batch, lengths);
+    return last_logits(input, [&](auto&& use) { engine_.visited_logits(input, visitor, use); });
+  }
+
+  // The activations at a point of every layer, each (batch * length, width); rows from a sequence's length on are zero.
+  std::vector<Matrix<Scalar>> activations(Point point, std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
+    std::vector<Matrix<Scalar>> all(static_cast<std::size_t>(n_layers()));
+    visit(
+        ids, batch,
+        [&](Point at, int layer, MatrixView<Scalar> rows, std::span<const int> where) {
+          if (at != point) return;
+          auto& matrix = all[static_cast<std::size_t>(layer)];
+          if (matrix.rows() == 0) matrix = Matrix<Scalar>(static_cast<std::ptrdiff_t>(ids.size()), rows.cols());
+          for (std::ptrdiff_t i = 0; i < rows.rows(); ++i) std::copy(rows.row(i).begin(), rows.row(i).end(), &matrix(where[static_cast<std::size_t>(i)], 0));
+        },
+        lengths);
+    return all;
+  }
+
+  // The last token's logits, (batch, vocab_size), with S[i,j] = 0 for every i > j where mask (batch, length) is 1, in
+  // every layer or in those listed. Throws Error on a mask of another size or a layer that does not exist.
+  Matrix<Scalar> blocked(std::span<const std::int32_t> ids, int batch, std::span<const std::uint8_t> mask, std::span<const int> layers = {}) {
+    const Batch input = check(ids, batch, {});
+    const ChosenLayers chosen = check_intervention(input, mask, layers);
+    return last_logits(input, [&](auto&& use) { engine_.blocked_logits(input, mask, chosen, use); });
+  }
+
+  // The same with the activations after the convolution of a run over reference_ids (batch, length) where mask is 1.
+  Matrix<Scalar> substituted(std::span<const std::int32_t> ids, std::span<const std::int32_t> reference_ids, int batch, std::span<const std::uint8_t> mask,
+                             std::span<const int> layers = {}) {
+    const Batch input = check(ids, batch, {}), reference = check(reference_ids, batch, {});
+    require(ids.size() == reference_ids.size(), "the reference's ", reference_ids.size(), " tokens are not as many as the target's ", ids.size());
+    const ChosenLayers chosen = check_intervention(input, mask, layers);
+    return last_logits(input, [&](auto&& use) { engine_.substituted_logits(input, reference, mask, chosen, use); });
+  }
+
+  // --- parameters --------------------------------------------------------------------------------------------------
 
   // Parameters by mamba_ssm's names, the tied embedding once.
   StateDict<Scalar> state_dict() const {
@@ -95,7 +163,42 @@ class Model {
   Engine<A>& engine() { return engine_; }
   const Engine<A>& engine() const { return engine_; }
 
+ protected:
+  // What every call checks first.
+  static Batch check(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths) {
+    return checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths);
+  }
+
+  // (batch, vocab_size) from what run(use) hands out.
+  template <class Run>
+  static Matrix<Scalar> last_logits(const Batch& input, Run&& run) {
+    Matrix<Scalar> result(input.batch, config.vocab_size);
+    run([&](int first, auto logits) {
+      for (int i = 0; i < logits.rows; ++i) std::copy_n(logits[i], config.vocab_size, &result(first + i, 0));
+    });
+    return result;
+  }
+
  private:
+  void advance(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths, State<A>& state, Matrix<Scalar>& result) {
+    require(state.n_layers() == n_layers(), "the state is of a model with ", state.n_layers(), " layers; this one has ", n_layers());
+    require(state.batch() == batch, "the state is of ", state.batch(), " sequences; given ", batch);
+    const Batch input = checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths, state.positions());
+    if (result.rows() != batch) result = Matrix<Scalar>(batch, config.padded_vocab_size());
+    engine_.logits(
+        input, Readout::last,
+        [&](int first, auto logits) {
+          for (int i = 0; i < logits.rows; ++i) std::copy_n(logits[i], result.cols(), &result(first + i, 0));
+        },
+        &state);
+  }
+
+  ChosenLayers check_intervention(const Batch& input, std::span<const std::uint8_t> mask, std::span<const int> layers) const {
+    require(mask.size() == input.ids.size(), "the mask has ", mask.size(), " elements for ", input.ids.size(), " tokens");
+    for (const int l : layers) require(l >= 0 && l < n_layers(), "layer ", l, " is not in 0..", n_layers() - 1);
+    return ChosenLayers(layers);
+  }
+
   static const ModelOptions& checked(const ModelOptions& options) {
     require(options.n_layers >= 1, "a model has at least one layer; n_layers is ", options.n_layers);
     require(!options.gamma || (std::isfinite(*options.gamma) && *options.gamma >= 0), "gamma must be a number from 0 on; given ", options.gamma.value_or(0));
@@ -166,6 +269,7 @@ class Model {
 
   Engine<A> engine_;
   ModelOptions options_;
+  Matrix<Scalar> step_logits_;
 };
 
 }  // namespace mamba

@@ -1,5 +1,9 @@
-// The mixers' convolution: its parameters under each kernel policy and its backward pass.
+// The mixers' convolution with its SiLU, under every policy: is the kernel learned, and what bypasses the convolution?
+//
+// v = conv(x), c = silu(v), and the rest of the block uses u = c, c + x, c * x or c + W x (specification, section 10).
 #pragma once
+
+#include <type_traits>
 
 #include <mamba/core/macros.hpp>
 #include <mamba/core/parameters.hpp>
@@ -8,31 +12,55 @@
 
 namespace mamba::network {
 
-// mixer.conv1d.weight (channels, 1, taps) and .bias (channels).
-template <ConvKernelPolicy Kernel>
-constexpr Parameter conv_weight(int channels, int taps) {
-  const Parameter weight{.name = "mixer.conv1d.weight",
-                         .rank = 3,
-                         .shape = {channels, 1, taps},
-                         .law = Law::uniform,
-                         .scale = 1 / table_sqrt(taps),
-                         .derived = Derived::transpose};
-  return Kernel::learned_weight ? weight : frozen(weight, 1);
-}
-template <ConvKernelPolicy Kernel>
-constexpr Parameter conv_bias(int channels, int taps) {
-  const Parameter bias = vector_parameter("mixer.conv1d.bias", channels, Law::uniform, 1 / table_sqrt(taps));
-  return Kernel::learned_bias ? bias : frozen(bias, 0);
+// mixer.conv1d.weight (channels, 1, taps) and .bias (channels), then mixer.residual_proj.weight (channels, channels)
+// where the policy has it.
+template <class A>
+constexpr auto conv_parameters(int channels, int taps) {
+  using Kernel = typename A::ConvKernel;
+  const double bound = 1 / table_sqrt(taps);
+  const Parameter weight{
+      .name = "mixer.conv1d.weight", .rank = 3, .shape = {channels, 1, taps}, .law = Law::uniform, .scale = bound, .derived = Derived::transpose};
+  const Parameter bias = vector_parameter("mixer.conv1d.bias", channels, Law::uniform, bound);
+  const ParameterTable<2> conv{Kernel::learned_weight ? weight : frozen(weight, 1), Kernel::learned_bias ? bias : frozen(bias, 0)};
+  if constexpr (std::is_same_v<typename A::ConvResidual, LinearConvResidual>)
+    return join(conv, ParameterTable<1>{matrix_parameter("mixer.residual_proj.weight", channels, channels, Law::uniform, 1 / table_sqrt(channels))});
+  else return conv;
 }
 
-// dx (T, E) <- the gradient through the convolution, dw += those of its learned parameters; dv (T, E), x (T, E).
+// v (T, C), u (T, C) <- the convolution of x (T, C) and what the rest of the block uses.
 MAMBA_COMPOSITION
-template <ConvKernelPolicy Kernel, class Backend, class T, int E, class LayerGradients, class LayerWeights>
-MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, E> dx, LayerGradients dw, Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences,
+template <class A, class Backend, class T, int C, class LayerWeights>
+MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<T, C> v, Rows<T, C> u, Rows<const T, C> x, Sequences sequences, LayerWeights w, T* history = nullptr) {
+  using Residual = typename A::ConvResidual;
+  causal_conv(be, v, x, sequences, w.template get<"mixer.conv1d.weight">(), w.template get<"mixer.conv1d.bias">(), history);
+  if constexpr (std::is_same_v<Residual, ConvGate>) gate(be, u, x, in(v));
+  else silu(be, u, in(v));
+  if constexpr (std::is_same_v<Residual, ConvResidual>) add(be, u, in(u), x);
+  if constexpr (std::is_same_v<Residual, LinearConvResidual>) linear<Write::add>(be, u, x, w.template get<"mixer.residual_proj.weight">());
+}
+
+// dx (T, C) <- the gradient with respect to x, dw += those of the learned parameters; du (T, C) is used up.
+MAMBA_COMPOSITION
+template <class A, class Backend, class T, int C, class LayerGradients, class LayerWeights>
+MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du, Rows<const T, C> v, Rows<const T, C> x, Sequences sequences,
                                      LayerWeights w) {
-  if constexpr (Kernel::learned_weight) causal_conv_weight_backward(be, dw.template get<"mixer.conv1d.weight">(), dv, x, sequences);
-  if constexpr (Kernel::learned_bias) add_bias_backward(be, dw.template get<"mixer.conv1d.bias">(), dv);
-  causal_conv_backward(be, dx, dv, sequences, w.template get<"mixer.conv1d.weight">());
+  using Kernel = typename A::ConvKernel;
+  using Residual = typename A::ConvResidual;
+  // dx <- the part that bypasses the convolution; du turns into the gradient of v.
+  constexpr Write rest = std::is_same_v<Residual, NoConvResidual> ? Write::set : Write::add;
+  if constexpr (std::is_same_v<Residual, ConvGate>) {
+    gate_backward(be, dx, du, in(du), x, v);
+  } else {
+    if constexpr (std::is_same_v<Residual, ConvResidual>) copy(be, dx, in(du));
+    if constexpr (std::is_same_v<Residual, LinearConvResidual>) {
+      linear_backward<Write::set>(be, dx, in(du), w.template get<"mixer.residual_proj.weight">());
+      linear_weight_backward(be, dw.template get<"mixer.residual_proj.weight">(), in(du), x);
+    }
+    silu_backward(be, du, in(du), v);
+  }
+  if constexpr (Kernel::learned_weight) causal_conv_weight_backward(be, dw.template get<"mixer.conv1d.weight">(), in(du), x, sequences);
+  if constexpr (Kernel::learned_bias) add_bias_backward(be, dw.template get<"mixer.conv1d.bias">(), in(du));
+  causal_conv_backward<rest>(be, dx, in(du), sequences, w.template get<"mixer.conv1d.weight">());
 }
 
 }  // namespace mamba::network

@@ -7,12 +7,9 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/network/conv.hpp>
+#include <mamba/network/mixer.hpp>
 
 namespace mamba::network {
-
-// The mixer that a policy stands for; each mixer header adds its own.
-template <class A, class Mixer = typename A::Mixer>
-struct MixerOf;
 
 template <class A>
 struct MixerOf<A, Mamba1> {
@@ -23,17 +20,14 @@ struct MixerOf<A, Mamba1> {
   // In mamba_ssm's order, which is the order in which initial values are drawn.
   static constexpr auto parameters() {
     const double inner_bound = 1 / table_sqrt(E);
-    return ParameterTable<9>{
-        matrix_parameter("mixer.A_log", E, N, Law::log_of_state, 0, Derived::negative_exp),
-        vector_parameter("mixer.D", E, Law::constant, 1),
-        matrix_parameter("mixer.in_proj.weight", 2 * E, D, Law::uniform, 1 / table_sqrt(D)),
-        conv_weight<typename A::ConvKernel>(E, K),
-        conv_bias<typename A::ConvKernel>(E, K),
-        matrix_parameter("mixer.x_proj.weight", R + 2 * N, E, Law::uniform, inner_bound),
-        matrix_parameter("mixer.dt_proj.weight", E, R, Law::uniform, 1 / table_sqrt(R)),
-        vector_parameter("mixer.dt_proj.bias", E, Law::inverse_softplus_step, 0),
-        matrix_parameter("mixer.out_proj.weight", D, E, Law::uniform_by_depth, inner_bound),
-    };
+    return join(
+        ParameterTable<3>{matrix_parameter("mixer.A_log", E, N, Law::log_of_state, 0, Derived::negative_exp), vector_parameter("mixer.D", E, Law::constant, 1),
+                          matrix_parameter("mixer.in_proj.weight", 2 * E, D, Law::uniform, 1 / table_sqrt(D))},
+        conv_parameters<A>(E, K),
+        ParameterTable<4>{matrix_parameter("mixer.x_proj.weight", R + 2 * N, E, Law::uniform, inner_bound),
+                          matrix_parameter("mixer.dt_proj.weight", E, R, Law::uniform, 1 / table_sqrt(R)),
+                          vector_parameter("mixer.dt_proj.bias", E, Law::inverse_softplus_step, 0),
+                          matrix_parameter("mixer.out_proj.weight", D, E, Law::uniform_by_depth, inner_bound)});
   }
 
   // What forward leaves for backward.
@@ -68,32 +62,49 @@ struct MixerOf<A, Mamba1> {
     }
   };
 
+  // A sequence's state between calls: the last K-1 rows of x, and (E, N).
+  static constexpr std::size_t history_size = static_cast<std::size_t>(K - 1) * padded(E);
+  static constexpr std::size_t state_size = static_cast<std::size_t>(E) * padded(N);
+
+  template <class Backend>
+  static int kept_states(Backend& be, Sequences sequences) {
+    return scan_boundaries(be, sequences);
+  }
+
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
-  template <class Backend, class LayerWeights>
-  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w) {
+  template <class Backend, class LayerWeights, class Probe>
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w, MixerState<T> state,
+                                        Probe& probe) {
     const auto in_proj = w.template get<"mixer.in_proj.weight">();
     const auto x_proj = w.template get<"mixer.x_proj.weight">();
     linear(be, s.x, n, in_proj.template row_block<0, E>());
     linear(be, s.z, n, in_proj.template row_block<E, E>());
-    causal_conv(be, s.v, in(s.x), sequences, w.template get<"mixer.conv1d.weight">(), w.template get<"mixer.conv1d.bias">());
-    silu(be, s.u, in(s.v));
+    probe.template visit<Point::conv_input>(view(s.x));
+    conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
+    probe.template visit<Point::conv_output>(view(s.u));
     linear(be, s.r, in(s.u), x_proj.template row_block<0, R>());
     linear(be, s.b, in(s.u), x_proj.template row_block<R, N>());
     linear(be, s.c, in(s.u), x_proj.template row_block<R + N, N>());
+    probe.template visit<Point::b>(view(s.b));
+    probe.template visit<Point::c>(view(s.c));
     linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
     add_bias(be, s.pi, w.template get<"mixer.dt_proj.bias">());
     softplus(be, s.delta, in(s.pi));
-    selective_scan(be, s.y, s.boundaries, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+    probe.template visit<Point::delta>(view(s.delta));
+    selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
+                   w.template get<"mixer.D">(), probe.blocked_rows());
+    probe.template visit<Point::scan_output>(view(s.y));
     gate(be, s.o, in(s.y), in(s.z));
+    probe.template visit<Point::gated_output>(view(s.o));
     linear(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
 
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
   MAMBA_COMPOSITION
-  template <class Backend, class LayerWeights, class LayerGradients>
+  template <class Backend, class LayerWeights, class LayerGradients, class Probe>
   MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s, Rows<const T, D> n,
-                                         Sequences sequences, LayerWeights w) {
+                                         Sequences sequences, LayerWeights w, Probe& probe) {
     const auto in_proj = w.template get<"mixer.in_proj.weight">();
     const auto x_proj = w.template get<"mixer.x_proj.weight">();
     const auto din_proj = dw.template get<"mixer.in_proj.weight">();
@@ -101,10 +112,15 @@ struct MixerOf<A, Mamba1> {
 
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
+    probe.template visit_gradient<Point::gated_output>(view(g.o));
     gate_backward(be, g.y, g.z, in(g.o), in(s.y), in(s.z));
+    probe.template visit_gradient<Point::scan_output>(view(g.y));
     selective_scan_backward(be, g.delta, g.u, g.b, g.c, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y),
                             static_cast<const T*>(s.boundaries), g.carry, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
                             w.template get<"mixer.D">());
+    probe.template visit_gradient<Point::delta>(view(g.delta));
+    probe.template visit_gradient<Point::c>(view(g.c));
+    probe.template visit_gradient<Point::b>(view(g.b));
     softplus_backward(be, g.delta, in(g.delta), in(s.pi));  // in place: now the gradient of pi
     add_bias_backward(be, dw.template get<"mixer.dt_proj.bias">(), in(g.delta));
     linear_weight_backward(be, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r));
@@ -116,9 +132,9 @@ struct MixerOf<A, Mamba1> {
     linear_weight_backward(be, dx_proj.template row_block<0, R>(), in(g.r), in(s.u));
     linear_weight_backward(be, dx_proj.template row_block<R, N>(), in(g.b), in(s.u));
     linear_weight_backward(be, dx_proj.template row_block<R + N, N>(), in(g.c), in(s.u));
-
-    silu_backward(be, g.u, in(g.u), in(s.v));  // in place: now the gradient of v
-    conv_backward<typename A::ConvKernel>(be, g.x, dw, in(g.u), in(s.x), sequences, w);
+    probe.template visit_gradient<Point::conv_output>(view(g.u));
+    conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
+    probe.template visit_gradient<Point::conv_input>(view(g.x));
 
     linear_backward<Write::set>(be, dn, in(g.x), in_proj.template row_block<0, E>());
     linear_backward<Write::add>(be, dn, in(g.z), in_proj.template row_block<E, E>());

@@ -12,15 +12,18 @@
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/policies.hpp>
 #include <mamba/core/tensor.hpp>
+#include <mamba/network/embedding.hpp>
 #include <mamba/network/mamba1.hpp>
+#include <mamba/network/mamba2.hpp>
+#include <mamba/network/probe.hpp>
 
 namespace mamba::network {
 
 // The tables of a model's parameters, in the order of their arena: front, the layers one behind the other, back.
 template <class A>
 struct Tables {
-  static constexpr int D = A::config.d_model, Vp = A::config.padded_vocab_size();
-  static constexpr auto front = ParameterTable<1>{matrix_parameter("backbone.embedding.weight", Vp, D, Law::normal, 0.02)};
+  static constexpr int D = A::config.d_model;
+  static constexpr auto front = embedding_parameters<A>();
   static constexpr auto layer = join(ParameterTable<1>{vector_parameter("norm.weight", D, Law::constant, 1)}, MixerOf<A>::parameters());
   static constexpr auto back = ParameterTable<1>{vector_parameter("backbone.norm_f.weight", D, Law::constant, 1)};
 
@@ -76,9 +79,23 @@ struct Tile {
   Sequences sequences;
   const int* readout = nullptr;  // (readouts) the rows whose logits are wanted, rising
   int readouts = 0;
-  int first_readout = 0;  // the number of the first of them in the whole call
+  int first_readout = 0;           // the number of the first of them in the whole call
+  const int* positions = nullptr;  // (sequences) how many tokens each has had before, or null for none
 
   MAMBA_HOST_DEVICE int rows() const { return sequences.rows(); }
+};
+
+// The states of a tile's sequences in all layers, a layer's `..._layer` elements behind the last's; null: from zero.
+template <class T>
+struct TileStates {
+  T* history = nullptr;
+  T* states = nullptr;
+  std::size_t history_layer = 0, states_layer = 0;
+
+  MAMBA_HOST_DEVICE MixerState<T> layer(int l) const {
+    if (!states) return {};
+    return {history + static_cast<std::size_t>(l) * history_layer, states + static_cast<std::size_t>(l) * states_layer};
+  }
 };
 
 inline constexpr int head_rows = 64;  // rows of logits that exist at once
@@ -169,29 +186,36 @@ class Activations {
 
 // residual(M) <- the stack over a tile's tokens (specification, section 3).
 MAMBA_COMPOSITION
-template <class A, class Backend>
-MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w) {
-  embedding(be, activations.residual(0), tile.tokens, w.front().template get<"backbone.embedding.weight">());
+template <class A, class Backend, class Probe>
+MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, TileStates<typename A::Scalar> states,
+                               Probe& probe) {
+  embed<A>(be, activations.residual(0), tile.tokens, tile.sequences, tile.positions, w.front());
   for (int l = 0; l < w.n_layers; ++l) {
+    probe.layer(l);
     auto layer = activations.layer(l);
+    probe.template visit<Point::residual>(view(activations.residual(l)));
     rms_norm(be, layer.normed, layer.rho, in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
-    MixerOf<A>::forward(be, activations.mixed, layer.mixer, in(layer.normed), tile.sequences, w.layer(l));
+    probe.template visit<Point::normed_input>(view(layer.normed));
+    MixerOf<A>::forward(be, activations.mixed, layer.mixer, in(layer.normed), tile.sequences, w.layer(l), states.layer(l), probe);
     add(be, activations.residual(l + 1), in(activations.residual(l)), in(activations.mixed));
   }
 }
 
 // gradients += those of all layers and of the embedding's look-up, given dresidual, the gradient of residual(M).
 MAMBA_COMPOSITION
-template <class A, class Backend>
-MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w) {
+template <class A, class Backend, class Probe>
+MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Probe& probe) {
   for (int l = w.n_layers - 1; l >= 0; --l) {
+    probe.layer(l);
     const auto layer = activations.layer(l);
     MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual), layer.mixer, in(layer.normed), tile.sequences,
-                         w.layer(l));
+                         w.layer(l), probe);
+    probe.template visit_gradient<Point::normed_input>(view(activations.dnormed));
     rms_norm_backward(be, activations.dresidual, dw.layer(l).template get<"norm.weight">(), in(activations.dnormed),
                       static_cast<const typename A::Scalar*>(layer.rho), in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
+    probe.template visit_gradient<Point::residual>(view(activations.dresidual));
   }
-  embedding_backward(be, dw.front().template get<"backbone.embedding.weight">(), in(activations.dresidual), tile.tokens);
+  embed_backward<A>(be, dw.front(), in(activations.dresidual), tile.tokens, tile.sequences);
 }
 
 // Hands the logits of the tile's readout rows to use(first readout of the tile, head), head_rows at a time.
@@ -224,16 +248,17 @@ MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Acti
 // Forward, the loss, backward: gradients += the tile's; returns its share of the loss.
 //   loss(dlogits, logits, number of the first row in the call): writes the gradient, returns the rows' share
 MAMBA_COMPOSITION
-template <class A, class Backend, class Loss>
-MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Loss&& loss) {
-  forward(be, activations, tile, w);
+template <class A, class Backend, class Loss, class Probe>
+MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Loss&& loss,
+                                            Probe& probe) {
+  forward(be, activations, tile, w, TileStates<typename A::Scalar>{}, probe);
   zero(be, activations.dresidual);
   double sum = 0;
   read_out(be, activations, tile, w, [&](int first, auto& head) {
     sum += loss(head.dlogits, in(head.logits), tile.first_readout + first);
     read_out_backward(be, dw, activations, tile.readout + first, w);
   });
-  backward(be, dw, activations, tile, w);
+  backward(be, dw, activations, tile, w, probe);
   return sum;
 }
 

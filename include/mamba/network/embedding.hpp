@@ -1,0 +1,48 @@
+// The stack's input: the tokens' embedding and, where the policy says so, their position.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include <mamba/core/macros.hpp>
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/policies.hpp>
+#include <mamba/core/tensor.hpp>
+
+namespace mamba::network {
+
+// The longest sequence that an architecture can read; 0: any.
+template <class A>
+constexpr int longest_sequence() {
+  int longest = A::config.max_seq_len;
+  if constexpr (requires { A::Position::positions; }) longest = longest == 0 ? A::Position::positions : std::min(longest, A::Position::positions);
+  return longest;
+}
+
+template <class A>
+constexpr auto embedding_parameters() {
+  constexpr int D = A::config.d_model;
+  const ParameterTable<1> tokens{matrix_parameter("backbone.embedding.weight", A::config.padded_vocab_size(), D, Law::normal, 0.02)};
+  if constexpr (requires { A::Position::positions; })
+    return join(tokens, ParameterTable<1>{matrix_parameter("position_embedding.weight", A::Position::positions, D, Law::normal, 0.02, Derived::none)});
+  else return tokens;
+}
+
+// x (T, D) <- embedding + position; positions (sequences): how many tokens each sequence has had before, or null.
+MAMBA_COMPOSITION
+template <class A, class Backend, class T, int D, class FrontWeights>
+MAMBA_HOST_DEVICE void embed(Backend& be, Rows<T, D> x, const int* tokens, Sequences sequences, const int* positions, FrontWeights w) {
+  embedding(be, x, tokens, w.template get<"backbone.embedding.weight">());
+  if constexpr (std::is_same_v<typename A::Position, SinusoidalPosition>) add_sinusoids(be, x, sequences, positions);
+  if constexpr (requires { A::Position::positions; }) add_positions(be, x, sequences, positions, w.template get<"position_embedding.weight">());
+}
+
+// dw += the gradients of the look-ups, given dx (T, D).
+MAMBA_COMPOSITION
+template <class A, class Backend, class T, int D, class FrontGradients>
+MAMBA_HOST_DEVICE void embed_backward(Backend& be, FrontGradients dw, Rows<const T, D> dx, const int* tokens, Sequences sequences) {
+  embedding_backward(be, dw.template get<"backbone.embedding.weight">(), dx, tokens);
+  if constexpr (requires { A::Position::positions; }) add_positions_backward(be, dw.template get<"position_embedding.weight">(), dx, sequences);
+}
+
+}  // namespace mamba::network

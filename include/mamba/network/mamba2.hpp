@@ -1,0 +1,135 @@
+// The Mamba-2 mixer: n (T, D) -> m (T, D) (specification, section 7; Dao and Gu 2024).
+#pragma once
+
+#include <mamba/core/macros.hpp>
+#include <mamba/core/memory.hpp>
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/policies.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/network/conv.hpp>
+#include <mamba/network/mixer.hpp>
+
+namespace mamba::network {
+
+template <class A, int headdim, int ngroups>
+struct MixerOf<A, Mamba2<headdim, ngroups>> {
+  using T = typename A::Scalar;
+  static constexpr Config config = A::config;
+  static constexpr int D = config.d_model, E = config.d_inner(), N = config.d_state, K = config.d_conv;
+  static constexpr int P = headdim == 0 ? E : headdim, G = ngroups;
+  static_assert(E % P == 0, "mamba: Mamba2's headdim must divide d_inner");
+  static constexpr int H = E / P;
+  static_assert(H % G == 0, "mamba: Mamba2's ngroups must divide the number of heads");
+  static constexpr int C = E + 2 * G * N;  // channels of the convolution: x, b, c
+
+  static constexpr auto parameters() {
+    Parameter a_log = vector_parameter("mixer.A_log", H, Law::log_uniform, 16);
+    a_log.derived = Derived::negative_exp;
+    return join(ParameterTable<4>{vector_parameter("mixer.dt_bias", H, Law::inverse_softplus_step, 0), a_log, vector_parameter("mixer.D", H, Law::constant, 1),
+                                  matrix_parameter("mixer.in_proj.weight", E + C + H, D, Law::uniform, 1 / table_sqrt(D))},
+                conv_parameters<A>(C, K),
+                ParameterTable<2>{vector_parameter("mixer.norm.weight", E, Law::constant, 1),
+                                  matrix_parameter("mixer.out_proj.weight", D, E, Law::uniform_by_depth, 1 / table_sqrt(E))});
+  }
+
+  // What forward leaves for backward.
+  struct Saved {
+    Rows<T, E> z;
+    Rows<T, C> x, v, u;    // the convolution's input and its output before and after SiLU: x, b and c side by side
+    Rows<T, H> pi, delta;  // the step before and after softplus
+    Rows<T, E> y, g, o;    // the state-space model's output, gated, normed
+    T* rho = nullptr;      // (T, G)
+    T* boundaries = nullptr;
+
+    // boundary_states: how many states are kept; 0 when no backward pass follows
+    MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
+      memory.take(z, rows), memory.take(x, rows), memory.take(v, rows), memory.take(u, rows), memory.take(pi, rows);
+      memory.take(delta, rows), memory.take(y, rows), memory.take(g, rows), memory.take(o, rows);
+      rho = memory.template take<T>(static_cast<std::size_t>(rows) * G);
+      boundaries = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * state_size) : nullptr;
+    }
+  };
+
+  // What backward needs for itself; one serves all layers.
+  struct Gradient {
+    Rows<T, E> z, y, g, o;
+    Rows<T, C> x, u;
+    Rows<T, H> delta;
+
+    MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int) {
+      memory.take(z, rows), memory.take(y, rows), memory.take(g, rows), memory.take(o, rows);
+      memory.take(x, rows), memory.take(u, rows), memory.take(delta, rows);
+    }
+  };
+
+  // A sequence's state between calls: the last K-1 rows of x, and (H, N, P).
+  static constexpr std::size_t history_size = static_cast<std::size_t>(K - 1) * padded(C);
+  static constexpr std::size_t state_size = static_cast<std::size_t>(H) * N * padded(P);
+
+  template <class Backend>
+  static int kept_states(Backend& be, Sequences sequences) {
+    return ssd_boundaries(be, sequences);
+  }
+
+  // m (T, D) <- mixer(n), n (T, D).
+  MAMBA_COMPOSITION
+  template <class Backend, class LayerWeights, class Probe>
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w, MixerState<T> state,
+                                        Probe& probe) {
+    const auto in_proj = w.template get<"mixer.in_proj.weight">();
+    linear(be, s.z, n, in_proj.template row_block<0, E>());
+    linear(be, s.x, n, in_proj.template row_block<E, C>());
+    linear(be, s.pi, n, in_proj.template row_block<E + C, H>());
+    probe.template visit<Point::conv_input>(view(s.x));
+    conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
+    probe.template visit<Point::conv_output>(view(s.u));
+    probe.template visit<Point::b>(columns<E, G * N>(s.u));
+    probe.template visit<Point::c>(columns<E + G * N, G * N>(s.u));
+    add_bias(be, s.pi, w.template get<"mixer.dt_bias">());
+    softplus(be, s.delta, in(s.pi));
+    probe.template visit<Point::delta>(view(s.delta));
+    ssd<G, N>(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">(),
+              probe.blocked_rows());
+    probe.template visit<Point::scan_output>(view(s.y));
+    gate(be, s.g, in(s.y), in(s.z));
+    rms_norm<G>(be, s.o, s.rho, in(s.g), w.template get<"mixer.norm.weight">());
+    probe.template visit<Point::gated_output>(view(s.o));
+    linear(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+  }
+
+  // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
+  MAMBA_COMPOSITION
+  template <class Backend, class LayerWeights, class LayerGradients, class Probe>
+  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s, Rows<const T, D> n,
+                                         Sequences sequences, LayerWeights w, Probe& probe) {
+    const auto in_proj = w.template get<"mixer.in_proj.weight">();
+    const auto din_proj = dw.template get<"mixer.in_proj.weight">();
+    linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
+    linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
+    probe.template visit_gradient<Point::gated_output>(view(g.o));
+    zero(be, g.g);
+    rms_norm_backward<G>(be, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), static_cast<const T*>(s.rho), in(s.g),
+                         w.template get<"mixer.norm.weight">());
+    gate_backward(be, g.y, g.z, in(g.g), in(s.y), in(s.z));
+    probe.template visit_gradient<Point::scan_output>(view(g.y));
+    ssd_backward<G, N>(be, g.delta, g.u, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y), static_cast<const T*>(s.boundaries),
+                       in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+    probe.template visit_gradient<Point::delta>(view(g.delta));
+    probe.template visit_gradient<Point::c>(columns<E + G * N, G * N>(g.u));
+    probe.template visit_gradient<Point::b>(columns<E, G * N>(g.u));
+    probe.template visit_gradient<Point::conv_output>(view(g.u));
+    softplus_backward(be, g.delta, in(g.delta), in(s.pi));  // in place: now the gradient of pi
+    add_bias_backward(be, dw.template get<"mixer.dt_bias">(), in(g.delta));
+    conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
+    probe.template visit_gradient<Point::conv_input>(view(g.x));
+
+    linear_backward<Write::set>(be, dn, in(g.z), in_proj.template row_block<0, E>());
+    linear_backward<Write::add>(be, dn, in(g.x), in_proj.template row_block<E, C>());
+    linear_backward<Write::add>(be, dn, in(g.delta), in_proj.template row_block<E + C, H>());
+    linear_weight_backward(be, din_proj.template row_block<0, E>(), in(g.z), n);
+    linear_weight_backward(be, din_proj.template row_block<E, C>(), in(g.x), n);
+    linear_weight_backward(be, din_proj.template row_block<E + C, H>(), in(g.delta), n);
+  }
+};
+
+}  // namespace mamba::network

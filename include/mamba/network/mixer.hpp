@@ -1,0 +1,24 @@
+// What the network asks of a mixer. Each mixer header specialises MixerOf for its policy with
+//   parameters()              its table
+//   Saved, Gradient           what forward leaves for backward, what backward needs for itself
+//   history_size, state_size  the elements of a sequence's state between calls
+//   kept_states(be, tile)     how many states forward keeps for backward
+//   forward, backward         n (T, D) -> m (T, D)
+#pragma once
+
+#include <mamba/core/policies.hpp>
+#include <mamba/network/probe.hpp>
+
+namespace mamba::network {
+
+template <class A, class Mixer = typename A::Mixer>
+struct MixerOf;
+
+// The states of a tile's sequences in one layer, read at the beginning and left at the end; null: they begin at zero.
+template <class T>
+struct MixerState {
+  T* history = nullptr;  // (sequences, K-1, convolution channels)
+  T* states = nullptr;   // (sequences, state_size)
+};
+
+}  // namespace mamba::network

@@ -1,0 +1,39 @@
+// A way to look and reach inside: a visitor called at named points of every block.
+//
+// The probe is a template argument of the network. NoProbe, the default, is empty functions: no code is generated.
+#pragma once
+
+#include <mamba/core/macros.hpp>
+#include <mamba/core/tensor.hpp>
+
+namespace mamba {
+
+// Where a probe is called, in the order of the forward pass; the widths are those of Mamba-1 / Mamba-2.
+enum class Point {
+  residual,      // the residual stream that enters the block (D)
+  normed_input,  // the same after the block's norm (D)
+  conv_input,    // x (E / E + 2GN)
+  conv_output,   // u, what the block uses of the convolution after SiLU and bypass (E / E + 2GN)
+  b,             // B (N / GN)
+  c,             // C (N / GN)
+  delta,         // the step size after softplus (E / H)
+  scan_output,   // y, the state-space model's output with its skip (E)
+  gated_output,  // what enters out_proj (E)
+};
+
+namespace network {
+
+struct NoProbe {
+  MAMBA_HOST_DEVICE void layer(int) {}
+  // The rows at hand may be read and written.
+  template <Point, class T>
+  MAMBA_HOST_DEVICE void visit(MatrixView<T>) {}
+  // Their gradients, in the backward pass.
+  template <Point, class T>
+  MAMBA_HOST_DEVICE void visit_gradient(MatrixView<T>) {}
+  // Which rows the state-space model forgets after reading them (BlockedRows), or none.
+  MAMBA_HOST_DEVICE NoRows blocked_rows() const { return {}; }
+};
+
+}  // namespace network
+}  // namespace mamba
