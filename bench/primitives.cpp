@@ -110,7 +110,8 @@ void scan(benchmark::State& state) {
   a.derive(Derived::negative_exp);
   Parameter2<1, E> d;
   for (auto _ : state) {
-    selective_scan(core, y.out(), static_cast<float*>(nullptr), delta.in(), u.in(), b.in(), c.in(), tile.view(), a.weight(), d.weight());
+    selective_scan(core, y.out(), static_cast<float*>(nullptr), static_cast<float*>(nullptr), delta.in(), u.in(), b.in(), c.in(), tile.view(), a.weight(),
+                   d.weight());
     benchmark::ClobberMemory();
   }
   count(state, 4.0 * (T * (3 * E + 2 * N) + E * N));
@@ -133,6 +134,38 @@ void scan_backward(benchmark::State& state) {
   state.counters["state_steps/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * T * E * N, benchmark::Counter::kIsRate);
 }
 BENCHMARK(scan_backward)->Name("selective_scan_backward/cpu/float/E64_N128/T64");
+
+// Mamba-2 at the same sizes: one head of 64 channels.
+constexpr int C = E + 2 * N;
+
+void ssd_forward(benchmark::State& state) {
+  Tensor<E> y;
+  Tensor<1> delta;
+  Tensor<C> xbc;
+  Parameter2<1, 1> a, d;
+  a.derive(Derived::negative_exp);
+  for (auto _ : state) {
+    ssd<1, N>(core, y.out(), static_cast<float*>(nullptr), static_cast<float*>(nullptr), delta.in(), xbc.in(), tile.view(), a.weight(), d.weight());
+    benchmark::ClobberMemory();
+  }
+  count(state, 4.0 * T * (E + C + 1));
+}
+BENCHMARK(ssd_forward)->Name("ssd/cpu/float/H1_P64_N128/T64");
+
+void ssd_backward_all(benchmark::State& state) {
+  Tensor<E> dy;
+  Tensor<1> delta, ddelta;
+  Tensor<C> xbc, dxbc;
+  Parameter2<1, 1> a, d, da, dd;
+  a.derive(Derived::negative_exp);
+  for (auto _ : state) {
+    ssd_backward<1, N>(core, ddelta.out(), dxbc.out(), da.gradient(), dd.gradient(), dy.in(), static_cast<const float*>(nullptr), delta.in(), xbc.in(),
+                       tile.view(), a.weight(), d.weight());
+    benchmark::ClobberMemory();
+  }
+  count(state, 4.0 * T * (E + 2 * C + 2));
+}
+BENCHMARK(ssd_backward_all)->Name("ssd_backward/cpu/float/H1_P64_N128/T64");
 
 void conv(benchmark::State& state) {
   Tensor<E> v, x;

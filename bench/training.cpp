@@ -16,9 +16,9 @@ struct Data {
   }
 };
 
-template <class Scalar>
+template <class... Policies>
 struct Setup {
-  mamba::MambaForComposite<config, Scalar> model;
+  mamba::MambaForComposite<config, Policies...> model;
   Data data;
   explicit Setup(const benchmark::State& state)
       : model({.n_layers = static_cast<int>(state.range(0)), .gamma = 1.0, .threads = static_cast<int>(state.range(2))}),
@@ -32,9 +32,9 @@ struct Setup {
   }
 };
 
-template <class Scalar>
+template <class... Policies>
 void training_step(benchmark::State& state) {
-  Setup<Scalar> s(state);
+  Setup<Policies...> s(state);
   mamba::AdamW optimizer(s.model);
   for (auto _ : state) {
     benchmark::DoNotOptimize(s.model.loss_and_gradients(s.data.ids, s.data.labels));
@@ -44,32 +44,45 @@ void training_step(benchmark::State& state) {
   s.count(state);
 }
 
-template <class Scalar>
+template <class... Policies>
 void forward(benchmark::State& state) {
-  Setup<Scalar> s(state);
+  Setup<Policies...> s(state);
   for (auto _ : state) benchmark::DoNotOptimize(s.model(s.data.ids, static_cast<int>(state.range(1))).data());
   s.count(state);
 }
 
+// One token after the other, one sequence, one core.
+template <class... Policies>
+void decode(benchmark::State& state) {
+  mamba::MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .threads = 1});
+  auto decoding = model.initial_state(1);
+  const std::int32_t token[] = {42};
+  for (auto _ : state) benchmark::DoNotOptimize(model.step(token, decoding).data());
+  state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+  state.counters["state_bytes"] = static_cast<double>(decoding.bytes());
+}
+
+using namespace mamba;
+
+void sizes(benchmark::internal::Benchmark* b) { b->ArgNames({"layers", "batch", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond); }
+
 BENCHMARK(training_step<float>)
-    ->Name("training_step/cpu/float")
-    ->ArgNames({"layers", "batch", "threads"})
+    ->Name("training_step/cpu/float/mamba1")
+    ->Apply(sizes)
     ->ArgsProduct({{2}, {128, 256, 2048}, {1, 0}})
     ->Args({5, 2048, 0})
-    ->Args({7, 2048, 0})
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK(training_step<double>)
-    ->Name("training_step/cpu/double")
-    ->ArgNames({"layers", "batch", "threads"})
-    ->Args({2, 256, 0})
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK(forward<float>)
-    ->Name("forward/cpu/float")
-    ->ArgNames({"layers", "batch", "threads"})
-    ->ArgsProduct({{2}, {256, 2048}, {1, 0}})
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+    ->Args({7, 2048, 0});
+BENCHMARK(training_step<double>)->Name("training_step/cpu/double/mamba1")->Apply(sizes)->Args({2, 256, 0});
+BENCHMARK(training_step<OnesConv>)->Name("training_step/cpu/float/mamba1_ones")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(training_step<LearnedPosition<8>>)->Name("training_step/cpu/float/mamba1_learned_position")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(training_step<SinusoidalPosition>)->Name("training_step/cpu/float/mamba1_sinusoidal_position")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(training_step<ConvResidual>)->Name("training_step/cpu/float/mamba1_conv_residual")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(training_step<ConvGate>)->Name("training_step/cpu/float/mamba1_conv_gate")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(training_step<LinearConvResidual>)->Name("training_step/cpu/float/mamba1_linear_conv_residual")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(training_step<Mamba2<>>)->Name("training_step/cpu/float/mamba2")->Apply(sizes)->ArgsProduct({{2}, {256, 2048}, {1, 0}})->Args({5, 2048, 0});
+BENCHMARK(forward<float>)->Name("forward/cpu/float/mamba1")->Apply(sizes)->ArgsProduct({{2}, {256, 2048}, {1, 0}});
+BENCHMARK(forward<Mamba2<>>)->Name("forward/cpu/float/mamba2")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(decode<float>)->Name("decode/cpu/float/mamba1");
+BENCHMARK(decode<Mamba2<>>)->Name("decode/cpu/float/mamba2");
 
 }  // namespace

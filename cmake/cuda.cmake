@@ -11,6 +11,8 @@ if(NOT MAMBA_WITH_CUDA STREQUAL "OFF")
     enable_language(CUDA)
     # CMake 3.25 has no C++20 flag for CUDA.
     add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+    # A call from device code to a host function is only a warning, and garbage at run time.
+    add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
     add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:EIGEN_NO_CUDA>)
   endif()
   message(STATUS "mamba: CUDA ${CMAKE_CUDA_COMPILER_VERSION}")

@@ -24,7 +24,20 @@ namespace composite_run {
 using mamba::io::Json;
 using Task = mamba::task::CompositeFunction;
 
+// Which of the model's variants, by the policies' names.
+struct Variant {
+  std::string mixer = "mamba1", conv = "learned", position = "none", residual = "none";
+  bool operator==(const Variant&) const = default;
+};
+
+template <class Model>
+Variant built_variant() {
+  using A = typename Model::Architecture;
+  return {A::Mixer::name, A::ConvKernel::name, A::Position::name, A::ConvResidual::name};
+}
+
 struct Options {
+  Variant variant;
   int layers = 2;
   std::optional<double> gamma = 1.0;
   std::uint64_t seed = 0;
@@ -40,12 +53,25 @@ struct Options {
   const char* unit() const { return training.schedule_in_steps ? "steps" : "epochs"; }
 };
 
+// "mamba1" and what differs from the standard block.
+inline std::string title_of(const Variant& v) {
+  std::string title = v.mixer;
+  if (v.conv != "learned") title += ", " + v.conv + " convolution";
+  if (v.position != "none") title += ", " + v.position + " position";
+  if (v.residual != "none") title += ", " + v.residual + " residual";
+  return title;
+}
+
 // What decides a run's result, as config.json and checkpoints record it.
 inline Json recorded(const Options& o) {
   const auto range = [](mamba::task::TokenRange r) { return Json(Json::Elements{r.first, r.last}); };
   Json::Members members = mamba::config_members(mamba::Config{}, o.layers, o.gamma).members();
   const mamba::Schedule& s = o.training.schedule;
-  const Json::Members training{{"seed", o.seed},
+  const Json::Members training{{"mixer", o.variant.mixer},
+                               {"conv", o.variant.conv},
+                               {"position", o.variant.position},
+                               {"residual", o.variant.residual},
+                               {"seed", o.seed},
                                {"schedule_unit", o.unit()},
                                {"total", static_cast<std::int64_t>(s.total)},
                                {"warmup", static_cast<std::int64_t>(s.warmup)},
@@ -68,6 +94,7 @@ inline Json recorded(const Options& o) {
 inline void restore(Options& o, const Json& json) {
   const auto range = [](const Json& r) { return mamba::task::TokenRange{r.elements().at(0).integer<int>(), r.elements().at(1).integer<int>()}; };
   mamba::Schedule& s = o.training.schedule;
+  o.variant = {json.at("mixer").string(), json.at("conv").string(), json.at("position").string(), json.at("residual").string()};
   o.layers = json.at("n_layers").integer<int>();
   o.gamma = json.at("gamma").is_null() ? std::nullopt : std::optional(json.at("gamma").number());
   o.seed = json.at("seed").integer<std::uint64_t>();
@@ -119,9 +146,10 @@ struct History {
       symmetric.points.emplace_back(r.epoch, r.symmetric);
     }
     const std::string gamma = o.gamma ? "gamma " + Json(*o.gamma).dump() : "default initialisation";
-    return mamba::io::LineChart{"Composite function task: " + std::to_string(o.layers) + " layers, " + gamma + ", seed " + std::to_string(o.seed),
-                                "epoch",
-                                {{"cross-entropy", {loss}}, {"accuracy on (4,3)", {composite, symmetric}, 0, 1}}}
+    return mamba::io::LineChart{
+        "Composite function task: " + title_of(o.variant) + ", " + std::to_string(o.layers) + " layers, " + gamma + ", seed " + std::to_string(o.seed),
+        "epoch",
+        {{"cross-entropy", {loss}}, {"accuracy on (4,3)", {composite, symmetric}, 0, 1}}}
         .svg();
   }
 };
@@ -271,6 +299,36 @@ int train_model(const Options& o) {
       "\n%ld steps in %s. In %s: curves.svg, training_log.csv, metrics.json, config.json,\nmodel_final, model_best_composite and checkpoint (.safetensors).\n",
       trainer.steps(), support::duration_text(seconds).c_str(), o.out.c_str());
   return support::done;
+}
+
+// A variant that this program was built with.
+struct Built {
+  Variant variant;
+  int (*train)(const Options&);
+  int (*evaluate)(const Options&);
+};
+template <class Model>
+Built built() {
+  return {built_variant<Model>(), train_model<Model>, evaluate_file<Model>};
+}
+
+// The variant among those built, or an error that lists them.
+template <class List>
+const auto& find_variant(const List& list, const Variant& wanted) {
+  std::string names;
+  for (const auto& entry : list) {
+    if (entry.variant == wanted) return entry;
+    names += "\n  " + title_of(entry.variant);
+  }
+  mamba::fail(mamba::ErrorKind::invalid_argument, "this program was not built with \"", title_of(wanted), "\"; it has", names);
+}
+
+// The variant that a file's metadata names, if they do.
+inline std::optional<Variant> variant_of(const mamba::io::SafetensorsFile& file) {
+  const auto found = file.metadata().find("variant");
+  if (found == file.metadata().end()) return std::nullopt;
+  const Json names = Json::parse(found->second);
+  return Variant{names.at("mixer").string(), names.at("conv").string(), names.at("position").string(), names.at("residual").string()};
 }
 
 }  // namespace composite_run

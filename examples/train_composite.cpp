@@ -2,14 +2,12 @@
 #include <CLI/CLI.hpp>
 
 #include "composite_run.hpp"
+#include "composite_variants.hpp"
 
 namespace {
 
 using composite_run::Options;
 using mamba::io::Json;
-
-inline constexpr mamba::Config config{};
-using Model = mamba::MambaForComposite<config>;
 
 // The presets are starting points: options given beside them win.
 Options preset(const std::string& name) {
@@ -66,6 +64,11 @@ int run(int argc, char** argv) {
   long epochs = schedule.total, steps = schedule.total;
 
   app.add_option("--preset", preset_text, "where the other options' defaults come from")->check(CLI::IsMember({"paper", "quick"}));
+  app.add_option("--mixer", o.variant.mixer, "which block mixes the tokens")->check(CLI::IsMember({"mamba1", "mamba2"}));
+  app.add_option("--conv", o.variant.conv, "the convolution's kernel: learned, all ones, all ones with its bias zero")
+      ->check(CLI::IsMember({"learned", "ones", "ones-frozen"}));
+  app.add_option("--position", o.variant.position, "what is added to the embedding")->check(CLI::IsMember({"none", "learned", "sinusoidal"}));
+  app.add_option("--residual", o.variant.residual, "what bypasses the convolution")->check(CLI::IsMember({"none", "identity", "gate", "linear"}));
   app.add_option("--layers", o.layers, "number of layers")->check(CLI::Range(1, 1000));
   app.add_option("--gamma", gamma, "initialisation: weights ~ Normal(0, d1^-2gamma); 'default': mamba_ssm's own");
   app.add_option("--seed", o.seed, "of initial weights, data and order");
@@ -114,7 +117,9 @@ int run(int argc, char** argv) {
       o.task.seed = o.seed;
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
       o.layers = mamba::layers_in(file);
-      return composite_run::evaluate_file<Model>(o);
+      const bool chosen = app.count("--mixer") + app.count("--conv") + app.count("--position") + app.count("--residual") > 0;
+      if (const auto variant = composite_run::variant_of(file); variant && !chosen) o.variant = *variant;
+      return find_variant(composite_run::all_built(), o.variant).evaluate(o);
     }
     if (o.resume) {
       const auto path = o.out / "checkpoint.safetensors";
@@ -128,6 +133,10 @@ int run(int argc, char** argv) {
           mamba::fail(mamba::ErrorKind::invalid_argument, option, " ", asked.at(key).dump(), " differs from the stopped run's ", stopped.at(key).dump());
       };
       for (const auto& [option, key] : {std::pair{"--layers", "n_layers"},
+                                        {"--mixer", "mixer"},
+                                        {"--conv", "conv"},
+                                        {"--position", "position"},
+                                        {"--residual", "residual"},
                                         {"--gamma", "gamma"},
                                         {"--seed", "seed"},
                                         {"--epochs", "total"},
@@ -150,12 +159,16 @@ int run(int argc, char** argv) {
       o = of_run;
     }
     o.task.seed = o.training.seed = o.seed;
+    const auto& built = find_variant(composite_run::all_built(), o.variant);
     if (o.out.empty()) {
-      o.out = fresh_folder(preset_text + "-layers" + std::to_string(o.layers) + "-gamma" + gamma + "-seed" + std::to_string(o.seed));
+      std::string name = composite_run::title_of(o.variant);
+      for (auto at = name.find(", "); at != std::string::npos; at = name.find(", ")) name.replace(at, 2, "-");
+      std::replace(name.begin(), name.end(), ' ', '-');
+      o.out = fresh_folder(name + "-" + preset_text + "-layers" + std::to_string(o.layers) + "-gamma" + gamma + "-seed" + std::to_string(o.seed));
     } else if (!o.resume && std::filesystem::exists(o.out / "checkpoint.safetensors")) {
       mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(), " already holds a run: continue it with --resume, or name another folder");
     }
-    return composite_run::train_model<Model>(o);
+    return built.train(o);
   } catch (const mamba::Error& error) {
     std::fprintf(stderr, "train_composite: %s\n", error.what());
     return support::exit_code(error);

@@ -3,6 +3,7 @@
 
 #include <mamba/language_model.hpp>
 #include <mamba/model/composite_model.hpp>
+#include <mamba/model/inspect.hpp>
 #include <mamba/task/composite_function.hpp>
 #include <mamba/train/checkpoint.hpp>
 #include <mamba/train/metrics.hpp>

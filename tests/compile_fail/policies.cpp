@@ -14,6 +14,14 @@ using Chosen = MambaForComposite<config, Mamba1, Cpu, Mamba1>;
 using Chosen = MambaLMHeadModel<config, OnesConv, LearnedConv>;
 #elif defined(CASE_two_backends)
 using Chosen = MambaForComposite<config, Cpu, Cpu>;
+#elif defined(CASE_two_positions)
+using Chosen = MambaForComposite<config, LearnedPosition<8>, SinusoidalPosition>;
+#elif defined(CASE_two_residuals)
+using Chosen = MambaWithResidual<config, ConvGate>;
+#elif defined(CASE_headdim)
+using Chosen = MambaForComposite<config, Mamba2<48>>;
+#elif defined(CASE_ngroups)
+using Chosen = MambaForComposite<config, Mamba2<16, 3>>;
 #elif defined(CASE_no_policy)
 using Chosen = MambaForComposite<config, NotAPolicy>;
 #elif defined(CASE_long_double)

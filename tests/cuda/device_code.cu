@@ -34,7 +34,7 @@ int main() {
   Drawn* drawn = nullptr;
   if (cudaMallocManaged(&drawn, count * sizeof(Drawn)) != cudaSuccess) return 1;
   draw_all<<<(count + 255) / 256, 256>>>(drawn, task, order, count);
-  if (cudaDeviceSynchronize() != cudaSuccess) return 1;
+  if (cudaGetLastError() != cudaSuccess || cudaDeviceSynchronize() != cudaSuccess) return std::puts("the kernel failed"), 1;
   for (int i = 0; i < count; ++i) {
     const Drawn expected = draw(task, order, i);
     for (int t = 0; t < 8; ++t)

@@ -30,11 +30,11 @@ void check_reference(const char* name, int batch, int length) {
 
   Tensor<T, E> delta(rows, 1), y(rows, 2), o(rows, 3), dy(rows, 4), dz(rows, 5), ddelta(rows, 6), du(rows, 7);
   Tensor<T, N> db(rows, 8), dc(rows, 9);
-  std::vector<T> kept(static_cast<std::size_t>(eigen::scan_boundaries(sequences) + 1) * E * padded(N) + 16);
+  std::vector<T> kept(static_cast<std::size_t>(eigen::scan_boundaries(core, sequences) + 1) * E * padded(N) + 16);
   Buffer boundaries(kept.size() * sizeof(T)), carry(static_cast<std::size_t>(E) * padded(N) * sizeof(T));
   add_bias(core, pi.rows(), bias.weight());
   softplus(core, delta.rows(), pi.in());
-  selective_scan(core, y.rows(), boundaries.as<T>(), delta.in(), u.in(), b.in(), c.in(), sequences, a_log.weight(), d.weight());
+  selective_scan(core, y.rows(), boundaries.as<T>(), static_cast<T*>(nullptr), delta.in(), u.in(), b.in(), c.in(), sequences, a_log.weight(), d.weight());
   gate(core, o.rows(), y.in(), z.in());
   gate_backward(core, dy.rows(), dz.rows(), dout.in(), y.in(), z.in());
   selective_scan_backward(core, ddelta.rows(), du.rows(), db.rows(), dc.rows(), da.gradient(), dd.gradient(), dy.in(),
@@ -77,7 +77,8 @@ void check_recurrence(int length) {
   support::Parameter2<double, 1, E> d(7);
   for (int t = 0; t < length; ++t)
     for (int e = 0; e < E; ++e) delta.at(t, e) = std::abs(delta.at(t, e));
-  selective_scan(core, y.rows(), static_cast<double*>(nullptr), delta.in(), u.in(), b.in(), c.in(), Sequences{first, 1}, a_log.weight(), d.weight());
+  selective_scan(core, y.rows(), static_cast<double*>(nullptr), static_cast<double*>(nullptr), delta.in(), u.in(), b.in(), c.in(), Sequences{first, 1},
+                 a_log.weight(), d.weight());
   std::vector<double> expected;
   std::vector<double> h(E * N);
   for (int t = 0; t < length; ++t)

@@ -51,6 +51,13 @@ expect 0 "Accuracy on the test cases" $program --evaluate straight/model_final.s
 expect 0 '"composite_acc"' $program --evaluate straight/checkpoint.safetensors --eval-samples 20 --json
 expect 0 '"seconds"' $program $small --steps 3 --out json --json
 expect 0 "prefers" $program $small --steps 3 --gamma default --filler 0..99 --keys 30..60 --out ranges
+expect 0 "prefers" $program $small --steps 3 --mixer mamba2 --position learned --residual identity --out variant
+grep -q '"mixer": "mamba2"' variant/config.json || say "config.json lacks the variant"
+expect 0 "prefers" $program --evaluate variant/model_final.safetensors --eval-samples 20
+expect 3 'mixer = "mamba2", this one "mamba1"' $program --evaluate variant/model_final.safetensors --mixer mamba1
+expect 2 "differs from the stopped run" $program --out variant --resume --mixer mamba1
+expect 2 "was not built with" $program $small --steps 3 --conv ones --residual gate --out x
+expect 2 "mixer" $program --mixer mamba3
 expect 0 "0\\." $program --version
 expect 0 "Exit codes" $program --help
 expect 2 "unknown" $program --unknown

@@ -3,6 +3,7 @@
 #include <string>
 
 #include <mamba/io/figure.hpp>
+#include <mamba/io/heatmap.hpp>
 
 using mamba::io::LineChart;
 
@@ -33,4 +34,15 @@ TEST_CASE("degenerate data still make a chart") {
     CHECK(count(svg, "inf") == 0);
     CHECK(count(svg, "<polyline") == 1);
   }
+}
+
+TEST_CASE("heatmaps and bars hold every number") {
+  const mamba::io::Heatmap map{"layer 0", "to", "from", {"a", "b"}, {"c", "d"}, {{0.25, -1}, {0, 12.5}}};
+  const std::string maps = mamba::io::heatmaps_svg("title", {map, map, map}, 2);
+  CHECK(count(maps, "<rect") == 1 + 3 * 4);
+  for (const char* number : {">0.25<", ">-1.00<", ">0.00<", ">12.5<"}) CHECK(count(maps, number) == 3);
+  const std::string bars = mamba::io::BarChart{"title", "rate", {"11", "12"}, {"one", "two"}, {{0.5, NAN}, {1, 0.25}}}.svg();
+  CHECK(count(bars, "<title>") == 3);  // the missing one leaves its place empty
+  for (const char* number : {"11, one: 0.5000", "12, one: 1.0000", "12, two: 0.2500"}) CHECK(count(bars, number) == 1);
+  CHECK(count(mamba::io::heatmaps_svg("none", {}), "nan") == 0);
 }

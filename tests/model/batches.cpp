@@ -138,7 +138,7 @@ TEST_CASE("bad input is refused in words and changes nothing") {
   refused([&] { model.loss_and_gradients(ids, bad_labels); }, "label 10 of sequence 2");
   refused([&] { model.loss_and_gradients(ids, {}); }, "no labels");
   refused([&] { model.loss_and_gradients(ids, std::vector<std::int32_t>{1, 2, 3}); }, "do not divide");
-  refused([&] { MambaForComposite<short_config>({.n_layers = 1})(ids, 2); }, "longer than the configuration's max_seq_len 8");
+  refused([&] { MambaForComposite<short_config>({.n_layers = 1})(ids, 2); }, "longer than the model's max_seq_len 8");
   MambaLMHeadModel<tiny_config> language_model({.n_layers = 1});
   refused([&] { language_model.loss_and_gradients(std::vector<std::int32_t>{1, 2}, 2); }, "no next token");
   CHECK(same_bytes(before, model.state_dict()));

@@ -43,6 +43,18 @@ struct GradientFacts {
   double norm, first, last;
 };
 
+void check_gradient_facts(const StateDict<double>& gradients, const std::map<std::string, GradientFacts>& expected) {
+  for (const auto& [name, facts] : expected) {
+    INFO(name);
+    const auto& g = gradients.at(name).values;
+    double squares = 0;
+    for (const double x : g) squares += x * x;
+    CHECK(std::sqrt(squares) == Approx(facts.norm).epsilon(1e-9));
+    CHECK(g.front() == Approx(facts.first).epsilon(1e-9));
+    CHECK(g.back() == Approx(facts.last).epsilon(1e-9).margin(0));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("golden numbers: logits, loss and gradients of a small Mamba-1") {
@@ -74,16 +86,7 @@ TEST_CASE("golden numbers: logits, loss and gradients of a small Mamba-1") {
       {"backbone.layers.0.mixer.out_proj.weight", {2.485089724, 0.02389308501, 0.07025616618}},
       {"backbone.norm_f.weight", {0.9544653435, 0.04773502239, 0.5112720118}},
   };
-  const auto gradients = model.gradient_dict();
-  for (const auto& [name, facts] : expected) {
-    INFO(name);
-    const auto& g = gradients.at(name).values;
-    double squares = 0;
-    for (const double x : g) squares += x * x;
-    CHECK(std::sqrt(squares) == Approx(facts.norm).epsilon(1e-9));
-    CHECK(g.front() == Approx(facts.first).epsilon(1e-9));
-    CHECK(g.back() == Approx(facts.last).epsilon(1e-9).margin(0));
-  }
+  check_gradient_facts(model.gradient_dict(), expected);
   CHECK(clip_grad_norm(model, 1e9) == Approx(6.933433301470).epsilon(1e-12));
 }
 
@@ -104,18 +107,93 @@ TEST_CASE("golden numbers: two steps of AdamW") {
   CHECK(state.at("backbone.layers.0.mixer.A_log").values[0] == Approx(-0.058285558178).epsilon(1e-10));
 }
 
-TEST_CASE("golden numbers: all-one convolution with its bias zero") {
-  MambaForComposite<tiny_config, double, FrozenOnesConv> model({.n_layers = 2});
-  MambaForComposite<tiny_config, double> standard({.n_layers = 2});
+namespace {
+
+// The first three logits of sequence 0's last position, of a variant filled as the standard model is.
+template <class Mixer, class... Policies>
+void check_variant(const char* what, double first, double second, double third) {
+  INFO(what);
+  MambaForComposite<tiny_config, double, Mixer> standard({.n_layers = 2});
   fill_by_formula(standard);
+  MambaForComposite<tiny_config, double, Mixer, Policies...> model({.n_layers = 2});
   auto dict = standard.state_dict();
   for (auto& [name, tensor] : dict) {
-    if (name.find("conv1d.weight") != std::string::npos) std::fill(tensor.values.begin(), tensor.values.end(), 1.0);
-    if (name.find("conv1d.bias") != std::string::npos) std::fill(tensor.values.begin(), tensor.values.end(), 0.0);
+    if (!std::is_same_v<typename decltype(model)::Architecture::ConvKernel, FrozenOnesConv>) break;
+    if (name.ends_with("conv1d.weight")) std::fill(tensor.values.begin(), tensor.values.end(), 1.0);
+    if (name.ends_with("conv1d.bias")) std::fill(tensor.values.begin(), tensor.values.end(), 0.0);
   }
   model.load_state_dict(dict);
   const auto logits = model.logits(ids, 2);
-  CHECK(logits(5, 0) == Approx(-0.1533903).margin(1e-7));
-  CHECK(logits(5, 1) == Approx(-0.34997443).margin(1e-7));
-  CHECK(logits(5, 2) == Approx(0.03661971).margin(1e-7));
+  CHECK(logits(5, 0) == Approx(first).margin(1e-7));
+  CHECK(logits(5, 1) == Approx(second).margin(1e-7));
+  CHECK(logits(5, 2) == Approx(third).margin(1e-7));
+}
+
+template <class Mixer>
+void check_blocking(double first, double second, double third) {
+  MambaForComposite<tiny_config, double, Mixer> model({.n_layers = 2});
+  fill_by_formula(model);
+  const std::vector<std::uint8_t> mask{0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0};
+  const auto logits = model.blocked(ids, 2, mask);
+  CHECK(logits(0, 0) == Approx(first).margin(1e-7));
+  CHECK(logits(0, 1) == Approx(second).margin(1e-7));
+  CHECK(logits(0, 2) == Approx(third).margin(1e-7));
+}
+
+}  // namespace
+
+TEST_CASE("golden numbers: the variants") {
+  check_variant<Mamba1, ConvResidual>("residual", 0.43354765, -0.16688871, -0.48923084);
+  check_variant<Mamba1, ConvGate>("gate", 1.79400341, 0.12971258, -1.75072421);
+  check_variant<Mamba1, FrozenOnesConv>("ones", -0.1533903, -0.34997443, 0.03661971);
+  check_variant<Mamba1, SinusoidalPosition>("sinusoids", 0.67490535, 1.19770653, -0.27528499);
+  using Two = Mamba2<8>;
+  check_variant<Two, ConvResidual>("residual", 0.89450771, 0.23243458, -0.81695483);
+  check_variant<Two, ConvGate>("gate", 0.49104479, -0.38532685, -0.61961089);
+  check_variant<Two, FrozenOnesConv>("ones", 0.73882677, 0.17965167, -0.67888516);
+  check_variant<Two, SinusoidalPosition>("sinusoids", 0.6868502, 1.03235607, -0.3423998);
+}
+
+TEST_CASE("golden numbers: strict blocking") {
+  check_blocking<Mamba1>(1.56696525, 0.10943056, -1.53045323);
+  check_blocking<Mamba2<8>>(1.71043312, -0.07024039, -1.73386915);
+}
+
+TEST_CASE("golden numbers: logits, loss, gradients and steps of a small Mamba-2") {
+  MambaForComposite<tiny_config, double, Mamba2<8>> model({.n_layers = 2});
+  std::size_t count = 0;
+  for (const auto& [name, tensor] : model.state_dict()) count += tensor.values.size();
+  CHECK(count == 1364);
+  fill_by_formula(model);
+  const auto logits = model.logits(ids, 2);
+  const double first[] = {1.7187382164, -0.1273391794, -1.7612255260, -0.4603019100}, last[] = {1.2493091539, 0.5361627736, -1.0704159504, -0.8933120346};
+  for (int v = 0; v < 4; ++v) {
+    CHECK(logits(5, v) == Approx(first[v]).margin(1e-9));
+    CHECK(logits(11, 8 + v) == Approx(last[v]).margin(1e-9));
+  }
+  CHECK(model.loss_and_gradients(ids, labels) == Approx(3.330537869982).epsilon(1e-12));
+  check_gradient_facts(model.gradient_dict(), {
+                                                  {"backbone.embedding.weight", {7.302330445, -0.4553336168, 0}},
+                                                  {"backbone.layers.0.norm.weight", {0.9750229471, -0.5026549545, 0.1457720159}},
+                                                  {"backbone.layers.0.mixer.A_log", {0.05976111022, -0.03093282997, 0.05113267375}},
+                                                  {"backbone.layers.0.mixer.D", {1.450874895, -0.8951645486, 1.141804883}},
+                                                  {"backbone.layers.0.mixer.in_proj.weight", {7.201521351, 0.3009931752, 0.3095490453}},
+                                                  {"backbone.layers.0.mixer.conv1d.weight", {21.01917650, -0.1601822692, 0.7781491751}},
+                                                  {"backbone.layers.0.mixer.conv1d.bias", {7.485757440, 0.1778958230, -0.2231222347}},
+                                                  {"backbone.layers.0.mixer.dt_bias", {0.2579521877, 0.09024218953, -0.2416519778}},
+                                                  {"backbone.layers.0.mixer.norm.weight", {2.034339612, -0.06424270607, 0.7350298531}},
+                                                  {"backbone.layers.0.mixer.out_proj.weight", {10.78855371, 0.06373193215, -2.015185506}},
+                                                  {"backbone.norm_f.weight", {0.8321118952, 0.07419737823, -0.02224551906}},
+                                              });
+  AdamW optimizer(model, {.lr = 2.5e-4});
+  for (int step = 0; step < 2; ++step) {
+    model.loss_and_gradients(ids, labels);
+    const double norm = clip_grad_norm(model, 1.0);
+    if (step == 0) CHECK(norm == Approx(29.640576335439).epsilon(1e-12));
+    optimizer.step();
+  }
+  CHECK(model.loss_and_gradients(ids, labels) == Approx(3.085254892518).epsilon(1e-11));
+  const auto state = model.state_dict();
+  CHECK(state.at("backbone.embedding.weight").values[3 * 8] == Approx(0.256562049874).epsilon(1e-11));
+  CHECK(state.at("backbone.layers.0.mixer.A_log").values[0] == Approx(-0.072166012279).epsilon(1e-10));
 }

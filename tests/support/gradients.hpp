@@ -24,7 +24,7 @@ void check_gradients(Model& model, Loss&& loss, double bound = 2e-8) {
 
   std::uint64_t draw = 0;
   const auto slope = [&](const std::string& name, const std::vector<double>& direction) {
-    constexpr double step = 3e-5;
+    constexpr double step = 1e-5;
     auto moved = parameters;
     auto& values = moved.at(name).values;
     const auto at = [&](double distance) {

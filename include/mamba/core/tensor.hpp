@@ -97,8 +97,8 @@ struct NoRows {
   MAMBA_HOST_DEVICE static constexpr bool blocked(int) { return false; }
 };
 struct BlockedRows {
-  const std::uint8_t* mask = nullptr;  // (T)
-  MAMBA_HOST_DEVICE bool blocked(int row) const { return mask[row] != 0; }
+  const std::uint8_t* mask = nullptr;  // (T), or null for none
+  MAMBA_HOST_DEVICE bool blocked(int row) const { return mask && mask[row] != 0; }
 };
 
 // The sequences of a tile lie one behind the other, each as long as it is: sequence s holds rows first[s] .. first[s+1].

@@ -45,7 +45,7 @@ struct Ssd {
     T *y, *scaled_n, *scaled_p;  // (Q, P), (Q, N), (Q, P)
     T* state;                    // (H, N, P) carried between chunks
     // backward only
-    T *dy, *dx, *t, *m, *dgamma;   // (Q, P), (Q, P), (Q, Q), (Q, Q), (Q)
+    T *dy, *dx, *t, *m;            // (Q, P), (Q, P), (Q, Q), (Q, Q)
     T *db, *dc;                    // (Q, N) of a group
     T *transposed, *read, *carry;  // (P, N), (Q, N), (H, N, P)
   };
@@ -60,7 +60,6 @@ struct Ssd {
     if (!backward) return k;
     for (T** p : {&k.dy, &k.dx}) *p = take(Q * Pp);
     for (T** p : {&k.t, &k.m}) *p = take(Q * Qp);
-    k.dgamma = take(Qp);
     for (T** p : {&k.db, &k.dc, &k.read}) *p = take(Q * Np);
     k.transposed = take(static_cast<std::ptrdiff_t>(P) * Np);
     k.carry = take(state_size);
@@ -224,16 +223,16 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
 
           // Inside the chunk: t = dy x^T, dS = t delta, m = dS lam, the gradient of c b^T.
           S::dots(k.t, k.dy, k.x, S::Pp, q);
-          std::fill_n(k.dgamma, S::Qp, T(0));
-          T ddelta_head[S::Q] = {};
+          // Differences of sums that nearly cancel: in double.
+          double dgamma[S::Q] = {}, ddelta_head[S::Q] = {};
           for (int i = 0; i < q; ++i)
             for (int j = 0; j <= i; ++j) {
               const int at = i * S::Qp + j;
               k.m[at] = k.t[at] * delta_at(j) * k.lam[at];
-              const T w = k.m[at] * k.g[at];
-              k.dgamma[i] += w;
-              k.dgamma[j] -= w;
-              ddelta_head[j] += k.t[at] * k.s[at];
+              const double w = static_cast<double>(k.m[at]) * static_cast<double>(k.g[at]);
+              dgamma[i] += w;
+              dgamma[j] -= w;
+              ddelta_head[j] += static_cast<double>(k.t[at] * k.s[at]);
             }
           for (int i = 0; i < q; ++i) std::fill(k.m + i * S::Qp + i + 1, k.m + i * S::Qp + S::Qp, T(0));
           detail::product<Write::set, S::P>(k.dx, S::Pp, q, k.s, 1, S::Qp, k.dy, S::Pp, q);
@@ -266,10 +265,11 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
                 multiply_add(w, read, V::load(db)).store(db);
                 sum = multiply_add(read, V::load(k.b + j * S::Np + n), sum);
               }
-              const T flow = sum.sum(), e = k.weight[j] * flow;
-              ddelta_head[j] += math::exp_nonpositive(k.gamma[q - 1] - k.gamma[j]) * flow;
-              k.dgamma[j] -= e;
-              k.dgamma[q - 1] += e;
+              const T flow = sum.sum();
+              const auto e = static_cast<double>(k.weight[j] * flow);
+              ddelta_head[j] += static_cast<double>(math::exp_nonpositive(k.gamma[q - 1] - k.gamma[j]) * flow);
+              dgamma[j] -= e;
+              dgamma[q - 1] += e;
             }
             S::scale_rows(k.scaled_n, k.b, k.weight, S::Np, q);
             detail::product<Write::add, S::P>(k.dx, S::Pp, q, k.scaled_n, S::Np, 1, carry, S::Pp, N);
@@ -288,7 +288,7 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
                 (V::load(dc) + read).store(dc);
                 sum = multiply_add(read, V::load(k.c + i * S::Np + n), sum);
               }
-              k.dgamma[i] += sum.sum();
+              dgamma[i] += static_cast<double>(sum.sum());
             }
             const V fall = V::broadcast(k.rise[q - 1]);
             V sum = V::zero();
@@ -297,18 +297,18 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
               sum = multiply_add(g, V::load(before + i), sum);
               g.store(carry + i);
             }
-            k.dgamma[q - 1] += sum.sum();
+            dgamma[q - 1] += static_cast<double>(sum.sum());
             S::scale_rows(k.scaled_n, k.c, k.rise, S::Np, q);
             detail::product<Write::add, S::P>(carry, S::Pp, N, k.scaled_n, 1, S::Np, k.dy, S::Pp, q);
           }
 
-          T eta = 0, drate = 0;
+          double eta = 0, drate = 0;
           for (int i = q - 1; i >= 0; --i) {
-            eta += k.dgamma[i];
-            ddelta[first + i][head] = ddelta_head[i] + rate * eta;
-            drate += eta * delta_at(i);
+            eta += dgamma[i];
+            ddelta[first + i][head] = static_cast<T>(ddelta_head[i] + static_cast<double>(rate) * eta);
+            drate += eta * static_cast<double>(delta_at(i));
           }
-          da.value[head] += drate;
+          da.value[head] += static_cast<T>(drate);
           for (int i = 0; i < q; ++i) std::copy_n(k.dx + i * S::Pp, S::P, dxbc[first + i] + head * S::P);
         }
         for (int i = 0; i < q; ++i) {

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include <mamba/core/denormals.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/policies.hpp>
 #include <mamba/core/threads.hpp>
@@ -108,10 +109,10 @@ class Engine<A, Cpu> {
   }
 
   // The same with S cut at the rows whose mask (batch, length) is 1.
-  template <class Use>
+  template <Reading reading, class Use>
   void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
     each_tile(batch, Readout::last, [&](Worker& worker, const network::Tile& tile, int first_sequence) {
-      BlockingProbe probe(mask.data() + static_cast<std::ptrdiff_t>(first_sequence) * batch.length, layers);
+      BlockingProbe<reading> probe(mask.data() + static_cast<std::ptrdiff_t>(first_sequence) * batch.length, batch.length, layers);
       run_forward(worker, tile, {}, probe, use);
     });
   }
@@ -193,6 +194,7 @@ class Engine<A, Cpu> {
 
   template <class Probe, class Use>
   void run_forward(Worker& worker, const network::Tile& tile, network::TileStates<T> states, Probe& probe, Use&& use) {
+    const FlushDenormals flush;
     auto activations = make_activations(worker, tile, false);
     network::forward(worker.core, activations, tile, weights(), states, probe);
     network::read_out(worker.core, activations, tile, weights(), [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
@@ -210,6 +212,7 @@ class Engine<A, Cpu> {
   // One buffer's tiles in order; make_probe(tile) gives each its probe.
   template <class Loss, class MakeProbe>
   void fill_buffer(const Batch& batch, Readout readout, const Partition& partition, int buffer, Worker& worker, Loss& loss, MakeProbe&& make_probe) {
+    const FlushDenormals flush;
     T* const sums = buffers_[static_cast<std::size_t>(buffer)].template as<T>();
     std::fill_n(sums, size_, T(0));
     for (int t = partition.first_tile(buffer); t < partition.first_tile(buffer + 1); ++t) {

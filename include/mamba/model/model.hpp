@@ -115,12 +115,17 @@ class Model {
     return all;
   }
 
-  // The last token's logits, (batch, vocab_size), with S[i,j] = 0 for every i > j where mask (batch, length) is 1, in
-  // every layer or in those listed. Throws Error on a mask of another size or a layer that does not exist.
-  Matrix<Scalar> blocked(std::span<const std::int32_t> ids, int batch, std::span<const std::uint8_t> mask, std::span<const int> layers = {}) {
+  // The last token's logits, (batch, vocab_size), with S[i,j] = 0 where mask (batch, length) is 1 at j, for every i > j or
+  // (Reading::downstream) only those behind the sequence's last masked row, in every layer or in those listed. Throws
+  // Error on a mask of another size or a layer that does not exist.
+  Matrix<Scalar> blocked(std::span<const std::int32_t> ids, int batch, std::span<const std::uint8_t> mask, std::span<const int> layers = {},
+                         Reading reading = Reading::strict) {
     const Batch input = check(ids, batch, {});
     const ChosenLayers chosen = check_intervention(input, mask, layers);
-    return last_logits(input, [&](auto&& use) { engine_.blocked_logits(input, mask, chosen, use); });
+    return last_logits(input, [&](auto&& use) {
+      if (reading == Reading::strict) engine_.template blocked_logits<Reading::strict>(input, mask, chosen, use);
+      else engine_.template blocked_logits<Reading::downstream>(input, mask, chosen, use);
+    });
   }
 
   // The same with the activations after the convolution of a run over reference_ids (batch, length) where mask is 1.

@@ -45,17 +45,37 @@ class ChosenLayers {
   std::span<const int> layers_;
 };
 
-// Cuts the masked rows off from all later ones: S[i,j] = 0 for every i > j (specification, section 11.1).
+// Which entries of S blocking takes away in a masked row j's column (specification, section 11.1).
+enum class Reading {
+  strict,      // all i > j
+  downstream,  // only i behind the sequence's last masked row: what masked rows tell each other stays
+};
+
+// Cuts the masked rows off from later ones.
+template <Reading reading>
 class BlockingProbe : public network::NoProbe {
  public:
-  // mask: (T) of the tile
-  BlockingProbe(const std::uint8_t* mask, ChosenLayers layers) : mask_(mask), layers_(layers) {}
+  static constexpr bool restores_rows = reading == Reading::downstream;
+
+  // mask: (T) of a tile of sequences of one length
+  BlockingProbe(const std::uint8_t* mask, int length, ChosenLayers layers) : mask_(mask), length_(length), layers_(layers) {}
 
   void layer(int l) { rows_ = {layers_.contains(l) ? mask_ : nullptr}; }
   BlockedRows blocked_rows() const { return rows_; }
 
+  // Up to a sequence's last masked row the output stays what it is without blocking.
+  template <class T>
+  void restore(MatrixView<T> y, MatrixView<T> unblocked) const {
+    for (std::ptrdiff_t first = 0; first < y.rows(); first += length_) {
+      std::ptrdiff_t end = first + length_;
+      while (end > first && !mask_[end - 1]) --end;
+      for (std::ptrdiff_t i = first; i < end; ++i) std::copy_n(unblocked.row(i).begin(), y.cols(), y.row(i).begin());
+    }
+  }
+
  private:
   const std::uint8_t* mask_;
+  int length_;
   ChosenLayers layers_;
   BlockedRows rows_;
 };

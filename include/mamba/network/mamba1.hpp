@@ -94,6 +94,11 @@ struct MixerOf<A, Mamba1> {
     probe.template visit<Point::delta>(view(s.delta));
     selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
                    w.template get<"mixer.D">(), probe.blocked_rows());
+    if constexpr (Probe::restores_rows) {
+      selective_scan(be, s.o, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
+                     w.template get<"mixer.D">());
+      probe.restore(view(s.y), view(s.o));
+    }
     probe.template visit<Point::scan_output>(view(s.y));
     gate(be, s.o, in(s.y), in(s.z));
     probe.template visit<Point::gated_output>(view(s.o));

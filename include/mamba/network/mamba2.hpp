@@ -90,6 +90,10 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit<Point::delta>(view(s.delta));
     ssd<G, N>(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">(),
               probe.blocked_rows());
+    if constexpr (Probe::restores_rows) {
+      ssd<G, N>(be, s.o, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+      probe.restore(view(s.y), view(s.o));
+    }
     probe.template visit<Point::scan_output>(view(s.y));
     gate(be, s.g, in(s.y), in(s.z));
     rms_norm<G>(be, s.o, s.rho, in(s.g), w.template get<"mixer.norm.weight">());

@@ -33,6 +33,8 @@ struct NoProbe {
   MAMBA_HOST_DEVICE void visit_gradient(MatrixView<T>) {}
   // Which rows the state-space model forgets after reading them (BlockedRows), or none.
   MAMBA_HOST_DEVICE NoRows blocked_rows() const { return {}; }
+  // Whether some rows shall have the output that they have without blocking; restore(y, unblocked) then picks them.
+  static constexpr bool restores_rows = false;
 };
 
 }  // namespace network

@@ -75,8 +75,8 @@ class CompositeFunction {
   std::int64_t train_samples() const { return options_.train_samples; }
 
   // Pair number 0..15 in the order 11, 12, .. 44.
-  static constexpr AnchorPair pair(int number) { return {1 + number / 4, 1 + number % 4}; }
-  static constexpr int number_of(AnchorPair pair) { return 4 * (pair.first - 1) + pair.second - 1; }
+  MAMBA_HOST_DEVICE static constexpr AnchorPair pair(int number) { return {1 + number / 4, 1 + number % 4}; }
+  MAMBA_HOST_DEVICE static constexpr int number_of(AnchorPair pair) { return 4 * (pair.first - 1) + pair.second - 1; }
 
   // f_second(f_first(key)) mod 100.
   MAMBA_HOST_DEVICE static constexpr int composite_label(int key, AnchorPair pair) { return modulo(key + shift(pair.first) + shift(pair.second)); }
@@ -92,8 +92,9 @@ class CompositeFunction {
 
   // Training sample `index`, a function of (seed, index): fills ids (8) and returns the label.
   MAMBA_HOST_DEVICE std::int32_t train_sample(std::int64_t index, std::int32_t* ids) const {
+    constexpr int held_out_number = number_of(held_out);
     const int number = static_cast<int>(index % (pair_count - 1));
-    return draw(0, static_cast<std::uint64_t>(index), pair(number < number_of(held_out) ? number : number + 1), false, ids).label;
+    return draw(0, static_cast<std::uint64_t>(index), pair(number < held_out_number ? number : number + 1), false, ids).label;
   }
   // Test sample `index` of a pair, a function of (seed, pair, index): fills ids (8).
   MAMBA_HOST_DEVICE CompositeSample test_sample(int pair_number, std::int64_t index, std::int32_t* ids) const {

@@ -1,0 +1,246 @@
+// Looks and reaches inside a trained model of the composite function task: blocking, substitution, information flow,
+// convolution taps (the paper's section on mechanisms; the specification's sections 10 and 11).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include <mamba/composite.hpp>
+#include <mamba/io/heatmap.hpp>
+
+#include "composite_variants.hpp"
+
+namespace composite_run {
+
+struct InterventionOptions {
+  std::filesystem::path model;
+  std::filesystem::path out = "interventions";
+  int layers = 2;
+  int sequences = 480;  // for each of the 16 pairs
+  std::uint64_t seed = 42;
+  std::vector<int> in_layers;      // of blocking and substitution; empty: all
+  std::uint64_t initial_seed = 0;  // of the initial weights, for the taps' cosines
+  std::optional<double> gamma = 1.0;
+  int threads = 0;
+  bool json = false;
+};
+
+namespace detail {
+
+// Sequences of one pair as the paper's interventions draw them: any key position, keys 20..99, filler 5..99, so that no
+// anchor stands among the filler.
+struct PairSequences {
+  std::vector<std::int32_t> ids, key_positions;
+};
+inline PairSequences draw_pair(const InterventionOptions& o, int pair_number) {
+  const mamba::task::AnchorPair pair = Task::pair(pair_number);
+  PairSequences drawn;
+  for (int i = 0; i < o.sequences; ++i) {
+    std::uint32_t words[8];
+    for (std::uint32_t block = 0; block < 2; ++block) {
+      const auto r =
+          mamba::random_words(o.seed, mamba::RandomPurpose::task, 0x1000U + 2 * static_cast<std::uint32_t>(pair_number) + block, static_cast<std::uint64_t>(i));
+      std::copy_n(r.word, 4, words + 4 * block);
+    }
+    const int key_position = static_cast<int>(mamba::random_below(words[0], Task::positions));
+    int used = 1;
+    for (int t = 0; t < Task::length; ++t) {
+      if (t == key_position + 1) drawn.ids.push_back(pair.first);
+      else if (t == key_position + 2) drawn.ids.push_back(pair.second);
+      else if (t == key_position) drawn.ids.push_back(20 + static_cast<int>(mamba::random_below(words[used++], 80)));
+      else drawn.ids.push_back(5 + static_cast<int>(mamba::random_below(words[used++], 95)));
+    }
+    drawn.key_positions.push_back(key_position);
+  }
+  return drawn;
+}
+
+// The share of hits among the sequences whose key stands at one position, or elsewhere.
+struct Share {
+  int hits = 0, count = 0;
+  void add(bool hit) { hits += hit, ++count; }
+  double value() const { return count ? static_cast<double>(hits) / count : NAN; }
+};
+
+}  // namespace detail
+
+// One pair's rates. "Strict" is the origin's reading, "downstream" that of the paper's figures (specification, 11.1 and
+// 11.2): blocking only rows from key + 3 on; substituting only from key + 3 on. With the key at 5 there is no such row,
+// so those sequences count apart.
+struct PairRates {
+  detail::Share blocked_strict, blocked_downstream;  // same answer as unblocked
+  detail::Share blocked_strict_at_5;
+  detail::Share substituted_strict, substituted_downstream;  // same answer as with (4,3)
+  detail::Share substituted_strict_at_5;
+};
+
+template <class Model>
+PairRates intervene_pair(Model& model, const InterventionOptions& o, int pair_number) {
+  using mamba::predictions;
+  const auto drawn = detail::draw_pair(o, pair_number);
+  const auto size = drawn.ids.size();
+  std::vector<std::uint8_t> anchors(size), from_anchor(size), from_behind(size);
+  auto reference = drawn.ids;
+  for (std::size_t i = 0; i < size; ++i) {
+    const int from_key = static_cast<int>(i) % Task::length - drawn.key_positions[i / Task::length];
+    anchors[i] = from_key >= 0 && from_key <= 2;
+    from_anchor[i] = from_key >= 1;
+    from_behind[i] = from_key >= 3;
+    if (from_key == 1) reference[i] = Task::held_out.first;
+    if (from_key == 2) reference[i] = Task::held_out.second;
+  }
+  const auto plain = predictions(model(drawn.ids, o.sequences)), collapsed = predictions(model(reference, o.sequences));
+  const auto blocked = predictions(model.blocked(drawn.ids, o.sequences, anchors, o.in_layers));
+  const auto cut = predictions(model.blocked(drawn.ids, o.sequences, anchors, o.in_layers, mamba::Reading::downstream));
+  const auto strict = predictions(model.substituted(drawn.ids, reference, o.sequences, from_anchor, o.in_layers));
+  const auto behind = predictions(model.substituted(drawn.ids, reference, o.sequences, from_behind, o.in_layers));
+  PairRates rates;
+  for (std::size_t s = 0; s < plain.size(); ++s) {
+    const bool at_5 = drawn.key_positions[s] == 5;
+    (at_5 ? rates.blocked_strict_at_5 : rates.blocked_strict).add(blocked[s] == plain[s]);
+    (at_5 ? rates.substituted_strict_at_5 : rates.substituted_strict).add(strict[s] == collapsed[s]);
+    if (at_5) continue;
+    rates.blocked_downstream.add(cut[s] == plain[s]);
+    rates.substituted_downstream.add(behind[s] == collapsed[s]);
+  }
+  return rates;
+}
+
+// |S| of one sequence of the pair (4,3), a map for each layer: the mean over Mamba-1's channels or Mamba-2's heads, the
+// state-space model's input weighed in (Mamba-2's S is multiplied by delta).
+template <class Model>
+std::vector<mamba::io::Heatmap> information_flow(Model& model, const InterventionOptions& o) {
+  const auto drawn = detail::draw_pair(o, Task::number_of(Task::held_out));
+  std::size_t first = 0;  // a sequence with the key at position 2, in the middle of the figure
+  while (first + 1 < drawn.key_positions.size() && drawn.key_positions[first] != 2) ++first;
+  const std::vector<std::int32_t> ids(drawn.ids.begin() + static_cast<std::ptrdiff_t>(first) * Task::length,
+                                      drawn.ids.begin() + static_cast<std::ptrdiff_t>(first + 1) * Task::length);
+  std::vector<std::string> names;
+  for (const std::int32_t id : ids) names.push_back(std::to_string(id));
+  std::vector<mamba::io::Heatmap> maps;
+  for (int layer = 0; layer < model.n_layers(); ++layer) {
+    const auto matrices = mamba::ssm_matrices(model, ids, layer);
+    const auto delta = model.activations(mamba::Point::delta, ids, 1)[static_cast<std::size_t>(layer)];
+    mamba::io::Heatmap map{"layer " + std::to_string(layer), "to the row of token", "from token", names, names, {}};
+    map.values.assign(Task::length, std::vector<double>(Task::length));
+    for (std::size_t m = 0; m < matrices.size(); ++m)
+      for (int i = 0; i < Task::length; ++i)
+        for (int j = 0; j <= i; ++j) {
+          const double step =
+              Model::Architecture::Mixer::name == std::string_view("mamba1") ? 1 : static_cast<double>(delta(j, static_cast<std::ptrdiff_t>(m)));
+          map.values[static_cast<std::size_t>(i)][static_cast<std::size_t>(j)] += std::abs(matrices[m](i, j)) * step / static_cast<double>(matrices.size());
+        }
+    maps.push_back(std::move(map));
+  }
+  return maps;
+}
+
+template <class Model>
+std::vector<mamba::io::Heatmap> tap_cosines(const Model& model, const char* when) {
+  std::vector<mamba::io::Heatmap> maps;
+  for (int layer = 0; layer < model.n_layers(); ++layer) {
+    const auto cosines = mamba::conv_tap_cosines(model, layer);
+    mamba::io::Heatmap map{"layer " + std::to_string(layer) + ", " + when, "tap", "tap", {}, {}, {}};
+    for (std::ptrdiff_t k = 0; k < cosines.rows(); ++k) {
+      map.row_names.push_back(std::to_string(k)), map.column_names.push_back(std::to_string(k));
+      map.values.emplace_back(cosines.row(k).begin(), cosines.row(k).end());
+    }
+    maps.push_back(std::move(map));
+  }
+  return maps;
+}
+
+template <class Model>
+int intervene(const InterventionOptions& o) {
+  Model model({.n_layers = o.layers, .gamma = o.gamma, .seed = o.initial_seed, .threads = o.threads});
+  const auto initial_taps = tap_cosines(model, "initial");
+  mamba::load(model, o.model);
+  for (const int l : o.in_layers) mamba::require(l >= 0 && l < model.n_layers(), "layer ", l, " is not in 0..", model.n_layers() - 1);
+  std::error_code error;
+  std::filesystem::create_directories(o.out, error);
+  if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", o.out.string(), ": ", error.message());
+
+  mamba::io::BarChart blocking{"Blocking key and anchors: share of unchanged answers", "match rate", {}, {"strict", "downstream", "strict, key at 5"}, {}};
+  mamba::io::BarChart substitution{"Substituting the activations of (4,3): share of its answers",
+                                   "collapse rate",
+                                   {},
+                                   {"from the first anchor", "from key + 3", "from the first anchor, key at 5"},
+                                   {}};
+  Json::Elements table;
+  std::string csv =
+      "pair,blocked_strict,blocked_downstream,blocked_strict_key_at_5,substituted_strict,substituted_downstream,substituted_strict_key_at_5,sequences,key_at_"
+      "5\n";
+  double sums[6] = {};
+  int counts[6] = {};
+  {
+    support::Progress progress(Task::pair_count, 0);
+    for (int p = 0; p < Task::pair_count; ++p) {
+      const PairRates r = intervene_pair(model, o, p);
+      const std::string name = std::to_string(Task::pair(p).first) + std::to_string(Task::pair(p).second);
+      const double values[6] = {r.blocked_strict.value(),     r.blocked_downstream.value(),     r.blocked_strict_at_5.value(),
+                                r.substituted_strict.value(), r.substituted_downstream.value(), r.substituted_strict_at_5.value()};
+      csv += name;
+      Json::Members row{{"pair", name}};
+      constexpr const char* keys[] = {"blocked_strict",     "blocked_downstream",     "blocked_strict_key_at_5",
+                                      "substituted_strict", "substituted_downstream", "substituted_strict_key_at_5"};
+      for (int k = 0; k < 6; ++k) {
+        csv += "," + Json(values[k]).dump();
+        row.emplace_back(keys[k], values[k]);
+        if (std::isfinite(values[k])) sums[k] += values[k], ++counts[k];
+      }
+      csv += "," + std::to_string(o.sequences) + "," + std::to_string(r.blocked_strict_at_5.count) + "\n";
+      table.push_back(std::move(row));
+      blocking.group_names.push_back(name), substitution.group_names.push_back(name);
+      blocking.values.push_back({values[0], values[1], values[2]}), substitution.values.push_back({values[3], values[4], values[5]});
+      progress.show(p + 1, "pair " + name);
+    }
+  }
+  const auto mean = [&](int k) { return counts[k] ? sums[k] / counts[k] : NAN; };
+  mamba::io::write_file(o.out / "interventions.csv", csv);
+  mamba::io::write_file(o.out / "blocking.svg", blocking.svg());
+  mamba::io::write_file(o.out / "substitution.svg", substitution.svg());
+  mamba::io::write_file(o.out / "information_flow.svg", mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", information_flow(model, o)));
+  auto taps = initial_taps;
+  for (auto& map : tap_cosines(model, "now")) taps.push_back(std::move(map));
+  mamba::io::write_file(o.out / "conv_taps.svg",
+                        mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, model.n_layers() <= 4 ? model.n_layers() : 4));
+
+  if (o.json) {
+    std::cout << Json(Json::Members{{"pairs", std::move(table)}}).dump(2) << "\n";
+    return support::done;
+  }
+  std::printf(
+      "       blocking: same answer                substitution: answer of (4,3)\n"
+      "pair   strict  downstream  key at 5        from a1  from key+3  key at 5\n");
+  const auto row = [](const std::string& name, const auto& value) {
+    std::printf("%-4s   %6.3f  %10.3f  %8.3f        %7.3f  %10.3f  %8.3f\n", name.c_str(), value(0), value(1), value(2), value(3), value(4), value(5));
+  };
+  for (std::size_t p = 0; p < blocking.values.size(); ++p)
+    row(blocking.group_names[p],
+        [&](int k) { return k < 3 ? blocking.values[p][static_cast<std::size_t>(k)] : substitution.values[p][static_cast<std::size_t>(k - 3)]; });
+  row("mean", mean);
+  std::printf("\n%d sequences a pair. With the key at position 5 nothing follows the anchors: those sequences count apart, and have no downstream reading.\n",
+              o.sequences);
+  if (Model::Architecture::Mixer::name == std::string_view("mamba1"))
+    std::printf("For Mamba-1, substitution from the first anchor on gives (4,3)'s answers for any weights when the key is before 5: read the other column.\n");
+  std::printf("In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, interventions.csv.\n", o.out.c_str());
+  return support::done;
+}
+
+// A variant that this program was built with.
+struct BuiltIntervention {
+  Variant variant;
+  int (*run)(const InterventionOptions&);
+};
+template <class Model>
+BuiltIntervention built_intervention() {
+  return {built_variant<Model>(), intervene<Model>};
+}
+const std::vector<BuiltIntervention>& all_interventions();
+
+}  // namespace composite_run

@@ -1,0 +1,73 @@
+// What a trained model's parts look like from outside: the state-space model as a matrix, the convolution's taps.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <mamba/model/model.hpp>
+
+namespace mamba {
+
+// The lower triangular matrix S (length, length) by which a layer's state-space model maps its input to its output
+// (without the skip), for one sequence ids (length):
+//   Mamba-1, one for each channel e: S[i,j] = delta_j sum over n of C_i B_j exp(A[e,n] sum over s in j+1..i of delta_s)
+//   Mamba-2, one for each head h:    S[i,j] = C_i . B_j exp(A[h] sum over s in j+1..i of delta_s)
+// (specification, sections 2 and 7: Mamba-1's S holds delta_j, Mamba-2's does not). Throws Error on bad ids or layers.
+template <class A>
+std::vector<Matrix<double>> ssm_matrices(Model<A>& model, std::span<const std::int32_t> ids, int layer) {
+  using Mixer = network::MixerOf<A>;
+  constexpr bool is_mamba1 = std::is_same_v<typename A::Mixer, Mamba1>;
+  require(layer >= 0 && layer < model.n_layers(), "layer ", layer, " is not in 0..", model.n_layers() - 1);
+  const auto at = [&](Point point) { return model.activations(point, ids, 1)[static_cast<std::size_t>(layer)]; };
+  const auto b = at(Point::b), c = at(Point::c), delta = at(Point::delta);
+  const auto a_log = model.state_dict().at("backbone.layers." + std::to_string(layer) + ".mixer.A_log").values;
+  const auto length = static_cast<std::ptrdiff_t>(ids.size());
+  constexpr int N = A::config.d_state;
+  const auto rate = [&](std::size_t k) { return -std::exp(static_cast<double>(a_log[k])); };
+
+  std::vector<Matrix<double>> matrices(static_cast<std::size_t>(delta.cols()), Matrix<double>(length, length));
+  for (std::ptrdiff_t m = 0; m < delta.cols(); ++m)  // channels or heads
+    for (std::ptrdiff_t i = 0; i < length; ++i) {
+      double elapsed = 0;
+      for (std::ptrdiff_t j = i; j >= 0; --j) {
+        double sum = 0;
+        if constexpr (is_mamba1) {
+          for (int n = 0; n < N; ++n)
+            sum += static_cast<double>(c(i, n)) * static_cast<double>(b(j, n)) * std::exp(rate(static_cast<std::size_t>(m * N + n)) * elapsed);
+          sum *= static_cast<double>(delta(j, m));
+        } else {
+          const std::ptrdiff_t first = m * Mixer::G / Mixer::H * N;
+          for (int n = 0; n < N; ++n) sum += static_cast<double>(c(i, first + n)) * static_cast<double>(b(j, first + n));
+          sum *= std::exp(rate(static_cast<std::size_t>(m)) * elapsed);
+        }
+        matrices[static_cast<std::size_t>(m)](i, j) = sum;
+        elapsed += static_cast<double>(delta(j, m));
+      }
+    }
+  return matrices;
+}
+
+// The cosines between the convolution's tap vectors w[:, 0, k] of a layer, (d_conv, d_conv) (the paper's appendix). Zero
+// where a tap vector is zero.
+template <class A>
+Matrix<double> conv_tap_cosines(const Model<A>& model, int layer) {
+  require(layer >= 0 && layer < model.n_layers(), "layer ", layer, " is not in 0..", model.n_layers() - 1);
+  const auto weight = model.state_dict().at("backbone.layers." + std::to_string(layer) + ".mixer.conv1d.weight");
+  constexpr int K = A::config.d_conv;
+  Matrix<double> products(K, K), cosines(K, K);
+  for (std::size_t e = 0; e < weight.values.size(); e += K)
+    for (int k = 0; k < K; ++k)
+      for (int l = 0; l < K; ++l)
+        products(k, l) +=
+            static_cast<double>(weight.values[e + static_cast<std::size_t>(k)]) * static_cast<double>(weight.values[e + static_cast<std::size_t>(l)]);
+  for (int k = 0; k < K; ++k)
+    for (int l = 0; l < K; ++l)
+      if (const double norm = std::sqrt(products(k, k) * products(l, l)); norm > 0) cosines(k, l) = products(k, l) / norm;
+  return cosines;
+}
+
+}  // namespace mamba

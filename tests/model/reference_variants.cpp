@@ -1,0 +1,46 @@
+// The variants and Mamba-2 against the reference numbers (float64 PyTorch).
+#include "support/parity.hpp"
+
+using namespace mamba;
+
+namespace {
+
+inline constexpr Config composite_config{};
+inline constexpr Config variant_config{.vocab_size = 40, .d_model = 16, .d_state = 8};
+inline constexpr Config heads_config{.vocab_size = 40, .d_model = 32, .d_state = 16};
+inline constexpr Config text_config{.vocab_size = 64, .d_model = 32, .d_state = 16};
+
+template <class... Policies>
+void check(const std::string& name) {
+  support::check_parity<MambaForComposite<variant_config, Policies...>>(name);
+  support::check_parity<MambaForComposite<variant_config, double, Policies...>>(name);
+}
+
+}  // namespace
+
+TEST_CASE("Mamba-1's variants reproduce the reference") {
+  check<OnesConv>("mamba1_ones");
+  check<LearnedPosition<8>>("mamba1_learned_pos");
+  check<SinusoidalPosition>("mamba1_sinusoidal_pos");
+  check<ConvResidual>("mamba1_residual");
+  check<ConvGate>("mamba1_gate");
+}
+
+TEST_CASE("Mamba-2's variants reproduce the reference") {
+  check<Mamba2<>, OnesConv>("mamba2_ones");
+  check<Mamba2<>, LearnedPosition<8>>("mamba2_learned_pos");
+  check<Mamba2<>, SinusoidalPosition>("mamba2_sinusoidal_pos");
+  check<Mamba2<>, ConvResidual>("mamba2_residual");
+  check<Mamba2<>, ConvGate>("mamba2_gate");
+}
+
+TEST_CASE("Mamba-2 reproduces the reference: composite sizes, heads and groups, a longer text, training") {
+  support::check_parity<MambaForComposite<composite_config, Mamba2<>>>("mamba2_composite");
+  support::check_parity<MambaForComposite<composite_config, double, Mamba2<>>>("mamba2_composite");
+  support::check_parity<MambaForComposite<heads_config, Mamba2<16, 2>>>("mamba2_heads");
+  support::check_parity<MambaForComposite<heads_config, double, Mamba2<16, 2>>>("mamba2_heads");
+  support::check_parity<MambaLMHeadModel<text_config, Mamba2<32>>>("mamba2_lm_130");
+  support::check_parity<MambaLMHeadModel<text_config, double, Mamba2<32>>>("mamba2_lm_130");
+  support::check_training<MambaForComposite<composite_config, Mamba2<>>>("train_mamba2", 5e-6);
+  support::check_training<MambaForComposite<composite_config, double, Mamba2<>>>("train_mamba2", 1e-9);
+}
