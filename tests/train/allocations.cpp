@@ -25,14 +25,24 @@ void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::fre
 
 inline constexpr mamba::Config config{.d_model = 16, .d_state = 16};
 
-int main() {
-  mamba::MambaForComposite<config> model({.n_layers = 2, .gamma = 1.0, .seed = 1, .threads = 3});
+template <class... Policies>
+long allocations_in_steps() {
+  mamba::MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 1, .threads = 3});
   const mamba::task::CompositeFunction task({.train_samples = 640});
   mamba::Trainer trainer(model, task, {.batch_size = 256, .schedule = {.warmup = 0, .total = 9}, .schedule_in_steps = true});
   trainer.step();
   const long before = allocations;
   while (!trainer.finished()) trainer.step();  // whole batches and the smaller last ones
-  const long during = allocations - before;
-  std::printf("%ld allocations in %ld steps after the first\n", during, trainer.steps() - 1);
-  return during == 0 ? 0 : 1;
+  const long training = allocations - before;
+
+  auto state = model.initial_state(3);
+  const std::int32_t tokens[] = {1, 2, 3};
+  model.step(tokens, state);
+  const long before_decoding = allocations;
+  for (int t = 0; t < 20; ++t) model.step(tokens, state);
+  const long decoding = allocations - before_decoding;
+  std::printf("%ld allocations in training steps, %ld in decoding steps after the first\n", training, decoding);
+  return training + decoding;
 }
+
+int main() { return allocations_in_steps<>() + allocations_in_steps<mamba::Mamba2<8>>() == 0 ? 0 : 1; }

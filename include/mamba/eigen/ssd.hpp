@@ -146,6 +146,12 @@ struct Ssd {
 
 }  // namespace detail
 
+// Has the core hold what ssd, or ssd_backward too, works in.
+template <class T, int H, int P, int G, int N, class Core>
+void ssd_reserve(Core& core, bool with_backward) {
+  detail::Ssd<T, H, P, G, N>::scratch(core, with_backward);
+}
+
 // y (T, H P) <- the state-space model + skip.
 //   delta (T, H); xbc (T, H P + 2 G N); a (H) = -exp(A_log); d (H)
 //   boundaries: (ssd_boundaries(), H, N, P) states kept for the backward pass, or null

@@ -139,6 +139,7 @@ class Engine<A, Cpu> {
     prepare();
     const Partition partition = Partition::of(batch, size_ * sizeof(T));
     number_readouts(batch, Readout::last, partition);
+    reserve_workers(batch, partition, false);
     for (int t = 0; t < partition.tiles; ++t) {
       const network::Tile tile = pack(workers_[0], batch, Readout::last, partition, t);
       const std::vector<int> where = places(batch, partition, t);
@@ -186,6 +187,7 @@ class Engine<A, Cpu> {
     prepare();
     const Partition partition = Partition::of(batch, size_ * sizeof(T));
     number_readouts(batch, readout, partition);
+    reserve_workers(batch, partition, false);
     pool_->run(partition.tiles, [&](int tile, int worker_index) {
       Worker& worker = workers_[static_cast<std::size_t>(worker_index)];
       body(worker, pack(worker, batch, readout, partition, tile), partition.first_sequence(tile));
@@ -204,6 +206,7 @@ class Engine<A, Cpu> {
     prepare();
     const Partition partition = Partition::of(batch, size_ * sizeof(T));
     number_readouts(batch, readout, partition);
+    reserve_workers(batch, partition, true);
     reserve_buffers(partition.buffers);
     shares_.assign(static_cast<std::size_t>(partition.tiles), 0.0);
     return partition;
@@ -230,6 +233,19 @@ class Engine<A, Cpu> {
     double sum = 0;
     for (const double share : shares_) sum += share;
     return sum;
+  }
+
+  // Every worker's memory for the largest tile of a call: who first meets a tile later must not allocate in a step.
+  void reserve_workers(const Batch& batch, const Partition& partition, bool with_backward) {
+    const auto tokens = static_cast<std::size_t>(partition.per_tile) * static_cast<std::size_t>(batch.length);
+    for (int w = 0; w < std::min(pool_->workers(), partition.tiles); ++w) {
+      Worker& worker = workers_[static_cast<std::size_t>(w)];
+      const std::size_t indices = 2 * tokens + static_cast<std::size_t>(partition.per_tile) + 1;
+      if (worker.indices.size() < indices) worker.indices.resize(indices);
+      for (int s = 0; s <= partition.per_tile; ++s) worker.indices[static_cast<std::size_t>(s)] = s * batch.length;
+      make_activations(worker, {nullptr, {worker.indices.data(), partition.per_tile}}, with_backward);
+      network::MixerOf<A>::reserve(worker.core, with_backward);
+    }
   }
 
   // The place in the batch, sequence * length + time, of each of a tile's rows.
@@ -265,8 +281,6 @@ class Engine<A, Cpu> {
     const int begin = partition.first_sequence(index), end = partition.first_sequence(index + 1), count = end - begin;
     int rows = 0, readouts = 0;
     for (int s = begin; s < end; ++s) rows += batch.length_of(s), readouts += readouts_of(batch.length_of(s), readout);
-    // Room for a full tile at once, so that no later tile allocates.
-    worker.indices.resize(std::max(worker.indices.size(), static_cast<std::size_t>(partition.per_tile) * static_cast<std::size_t>(2 * batch.length + 1) + 1));
     int* const first = worker.indices.data();
     int* const tokens = first + count + 1;
     int* const readout_rows = tokens + rows;

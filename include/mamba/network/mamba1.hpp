@@ -71,6 +71,10 @@ struct MixerOf<A, Mamba1> {
     return scan_boundaries(be, sequences);
   }
 
+  // What the primitives need beside the activations; for the scan nothing.
+  template <class Backend>
+  static void reserve(Backend&, bool /*with_backward*/) {}
+
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class Probe>

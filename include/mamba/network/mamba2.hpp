@@ -71,6 +71,11 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     return ssd_boundaries(be, sequences);
   }
 
+  template <class Backend>
+  static void reserve(Backend& be, bool with_backward) {
+    ssd_reserve<T, H, P, G, N>(be, with_backward);
+  }
+
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class Probe>

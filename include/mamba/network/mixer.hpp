@@ -3,6 +3,7 @@
 //   Saved, Gradient           what forward leaves for backward, what backward needs for itself
 //   history_size, state_size  the elements of a sequence's state between calls
 //   kept_states(be, tile)     how many states forward keeps for backward
+//   reserve(be, backward)     has the backend hold what its primitives need, so that no step allocates
 //   forward, backward         n (T, D) -> m (T, D)
 #pragma once
 
