@@ -2,17 +2,8 @@
 # interventions from end to end on a model of train_composite: table, figures, exit codes.
 set -u
 train=$1 program=$2 work=$3
+. "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-failed=0
-say() { echo "FAILED: $*"; failed=1; }
-expect() {
-  code=$1 words=$2
-  shift 2
-  "$@" >out.txt 2>&1
-  got=$?
-  [ $got = "$code" ] || { say "exit $got instead of $code: $*"; cat out.txt; }
-  grep -q -e "$words" out.txt || { say "no '$words' from: $*"; cat out.txt; }
-}
 for mixer in mamba1 mamba2; do
   expect 0 prefers $train --layers 2 --steps 3 --batch-size 16 --train-samples 64 --eval-samples 10 --mixer $mixer --out $mixer
   expect 0 "^mean" $program $mixer/model_final.safetensors --sequences 30 --out $mixer-all

@@ -2,18 +2,8 @@
 # train_composite from end to end: outputs, resuming to the same bytes, evaluation, exit codes.
 set -u
 program=$1 work=$2
+. "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-failed=0
-say() { echo "FAILED: $*"; failed=1; }
-# expect CODE WORDS COMMAND...: the exit code, and the words in what it prints.
-expect() {
-  code=$1 words=$2
-  shift 2
-  "$@" >out.txt 2>&1
-  got=$?
-  [ $got = "$code" ] || { say "exit $got instead of $code: $*"; cat out.txt; }
-  grep -q -e "$words" out.txt || { say "no '$words' from: $*"; cat out.txt; }
-}
 small="--layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5"
 run="$program $small --epochs 4 --eval-every 2"
 

@@ -111,4 +111,14 @@ struct Sequences {
   MAMBA_HOST_DEVICE int rows() const { return first[count]; }
 };
 
+// How many states are kept when every sequence of a tile keeps one after each whole `chunk` of rows but its last.
+inline int states_between_chunks(Sequences sequences, int chunk) {
+  int count = 0;
+  for (int s = 0; s < sequences.count; ++s) {
+    const int rows = sequences.end(s) - sequences.begin(s);
+    if (rows > 0) count += (rows - 1) / chunk;
+  }
+  return count;
+}
+
 }  // namespace mamba

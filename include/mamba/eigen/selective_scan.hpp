@@ -20,9 +20,7 @@ inline constexpr int scan_chunk = 16;  // steps between kept states
 // How many boundary states the sequences of a tile need.
 template <class Core>
 int scan_boundaries(Core&, Sequences sequences) {
-  int count = 0;
-  for (int s = 0; s < sequences.count; ++s) count += std::max(0, sequences.end(s) - sequences.begin(s) - 1) / scan_chunk;
-  return count;
+  return states_between_chunks(sequences, scan_chunk);
 }
 
 namespace detail {

@@ -22,9 +22,7 @@ inline constexpr int ssd_chunk = 64;
 // How many boundary states the sequences of a tile need.
 template <class Core>
 int ssd_boundaries(Core&, Sequences sequences) {
-  int count = 0;
-  for (int s = 0; s < sequences.count; ++s) count += std::max(0, sequences.end(s) - sequences.begin(s) - 1) / ssd_chunk;
-  return count;
+  return states_between_chunks(sequences, ssd_chunk);
 }
 
 namespace detail {

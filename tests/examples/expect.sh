@@ -1,0 +1,12 @@
+# Sourced by the programs' tests.
+failed=0
+say() { echo "FAILED: $*"; failed=1; }
+# expect CODE WORDS COMMAND...: the exit code, and the words in what it prints.
+expect() {
+  code=$1 words=$2
+  shift 2
+  "$@" >out.txt 2>&1
+  got=$?
+  [ $got = "$code" ] || { say "exit $got instead of $code: $*"; cat out.txt; }
+  grep -q -e "$words" out.txt || { say "no '$words' from: $*"; cat out.txt; }
+}
