@@ -12,7 +12,7 @@ namespace {
 
 using namespace mamba;
 
-constexpr int T = 64, D = 32, E = 64, N = 128, K = 4, R = 2, Vp = 104;
+constexpr int T = 64, D = 32, E = 64, N = 128, K = 4, Vp = 104;
 
 // Memory of one tensor, filled with small numbers.
 template <int Columns>

@@ -10,8 +10,9 @@ int main() {
   mamba::AdamW optimizer(model, {.lr = 1e-3});
   const mamba::task::CompositeFunction task;
   std::vector<std::int32_t> ids(256 * 8), labels(256);
+  std::int64_t sample = 0;
   for (int step = 0; step < 100; ++step) {
-    for (int i = 0; i < 256; ++i) labels[i] = task.train_sample(256 * step + i, &ids[8 * i]);
+    for (std::size_t i = 0; i < 256; ++i) labels[i] = task.train_sample(sample++, &ids[8 * i]);
     const double loss = model.loss_and_gradients(ids, labels);
     mamba::clip_grad_norm(model, 1.0);
     optimizer.step();
