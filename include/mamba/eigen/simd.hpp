@@ -48,7 +48,6 @@ struct Simd {
   MAMBA_INLINE static Simd zero() { return of(packet::pzero(packet::pset1<Packet>(Scalar(0)))); }
   MAMBA_INLINE void store(Scalar* p) const { packet::pstore<Scalar, Packet>(p, value); }
   MAMBA_INLINE Scalar sum() const { return packet::predux(value); }
-  MAMBA_INLINE Scalar largest() const { return packet::predux_max(value); }
 
   MAMBA_INLINE static Simd of(const Packet& p) {
     Simd v;
