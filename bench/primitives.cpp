@@ -39,9 +39,9 @@ struct Parameter2 : Tensor<Columns> {
   Buffer derived;
 };
 
-void count(benchmark::State& state, double bytes, double multiply_adds = 0) {
+void count(benchmark::State& state, double bytes, double multiply_adds = 0, int tokens = T) {
   const auto calls = static_cast<double>(state.iterations());
-  state.counters["tokens/s"] = benchmark::Counter(calls * T, benchmark::Counter::kIsRate);
+  state.counters["tokens/s"] = benchmark::Counter(calls * tokens, benchmark::Counter::kIsRate);
   state.counters["bytes"] = bytes;
   if (multiply_adds > 0) state.counters["multiply_adds/s"] = benchmark::Counter(calls * multiply_adds, benchmark::Counter::kIsRate);
 }
@@ -56,17 +56,17 @@ struct EightLongSequences {
 
 eigen::Core core;
 
-template <int Out, int In>
+template <int Out, int In, int T = ::T>
 void linear_forward(benchmark::State& state) {
-  Tensor<In> x;
-  Tensor<Out> y;
+  Tensor<In> x(T);
+  Tensor<Out> y(T);
   Parameter2<Out, In> w;
   w.derive(Derived::transpose);
   for (auto _ : state) {
     linear(core, y.out(), x.in(), w.weight());
     benchmark::ClobberMemory();
   }
-  count(state, 4.0 * (T * (In + Out) + In * Out), 1.0 * T * In * Out);
+  count(state, 4.0 * (T * (In + Out) + In * Out), 1.0 * T * In * Out, T);
 }
 
 // The same product by Eigen, for comparison.
@@ -99,6 +99,7 @@ void linear_backward_all(benchmark::State& state) {
 BENCHMARK(linear_forward<E, D>)->Name("linear/cpu/float/64x32/T64");
 BENCHMARK(linear_by_eigen<E, D>)->Name("linear_by_eigen/cpu/float/64x32/T64");
 BENCHMARK(linear_forward<N, E>)->Name("linear/cpu/float/128x64/T64");
+BENCHMARK(linear_forward<N, E, 1>)->Name("linear/cpu/float/128x64/T1");
 BENCHMARK(linear_by_eigen<N, E>)->Name("linear_by_eigen/cpu/float/128x64/T64");
 BENCHMARK(linear_backward_all<E, D>)->Name("linear_backward/cpu/float/64x32/T64");
 BENCHMARK(linear_backward_all<N, E>)->Name("linear_backward/cpu/float/128x64/T64");
@@ -107,7 +108,7 @@ void scan(benchmark::State& state) {
   Tensor<E> y, delta, u;
   Tensor<N> b, c;
   Parameter2<E, N> a;
-  a.derive(Derived::negative_exp);
+  a.derive(Derived::rate);
   Parameter2<1, E> d;
   for (auto _ : state) {
     selective_scan(core, y.out(), static_cast<float*>(nullptr), static_cast<float*>(nullptr), delta.in(), u.in(), b.in(), c.in(), tile.view(), a.weight(),
@@ -119,11 +120,30 @@ void scan(benchmark::State& state) {
 }
 BENCHMARK(scan)->Name("selective_scan/cpu/float/E64_N128/T64");
 
+// One token on from a state, as decoding does.
+void scan_step(benchmark::State& state) {
+  Tensor<E> y(1), delta(1), u(1);
+  Tensor<N> b(1), c(1);
+  Parameter2<E, N> a;
+  a.derive(Derived::rate);
+  Parameter2<1, E> d;
+  Buffer states(sizeof(float) * E * N);
+  const int first[] = {0, 1};
+  for (auto _ : state) {
+    selective_scan(core, y.out(), static_cast<float*>(nullptr), states.as<float>(), delta.in(), u.in(), b.in(), c.in(), Sequences{first, 1}, a.weight(),
+                   d.weight());
+    benchmark::ClobberMemory();
+  }
+  state.counters["bytes"] = 4.0 * 3 * E * N;
+  state.counters["state_steps/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * E * N, benchmark::Counter::kIsRate);
+}
+BENCHMARK(scan_step)->Name("selective_scan/cpu/float/E64_N128/T1");
+
 void scan_backward(benchmark::State& state) {
   Tensor<E> dy, delta, u, ddelta, du;
   Tensor<N> b, c, db, dc;
   Parameter2<E, N> a, da;
-  a.derive(Derived::negative_exp);
+  a.derive(Derived::rate);
   Parameter2<1, E> d, dd;
   for (auto _ : state) {
     selective_scan_backward(core, ddelta.out(), du.out(), db.out(), dc.out(), da.gradient(), dd.gradient(), dy.in(), static_cast<const float*>(nullptr),
@@ -143,7 +163,7 @@ void ssd_forward(benchmark::State& state) {
   Tensor<1> delta;
   Tensor<C> xbc;
   Parameter2<1, 1> a, d;
-  a.derive(Derived::negative_exp);
+  a.derive(Derived::rate);
   for (auto _ : state) {
     ssd<1, N>(core, y.out(), static_cast<float*>(nullptr), static_cast<float*>(nullptr), delta.in(), xbc.in(), tile.view(), a.weight(), d.weight());
     benchmark::ClobberMemory();
@@ -157,7 +177,7 @@ void ssd_backward_all(benchmark::State& state) {
   Tensor<1> delta, ddelta;
   Tensor<C> xbc, dxbc;
   Parameter2<1, 1> a, d, da, dd;
-  a.derive(Derived::negative_exp);
+  a.derive(Derived::rate);
   for (auto _ : state) {
     ssd_backward<1, N>(core, ddelta.out(), dxbc.out(), da.gradient(), dd.gradient(), dy.in(), static_cast<const float*>(nullptr), delta.in(), xbc.in(),
                        tile.view(), a.weight(), d.weight());

@@ -24,7 +24,7 @@ void check_reference(const char* name, int batch, int length) {
   auto u = load.template operator()<E>("u"), pi = load.template operator()<E>("delta_raw"), z = load.template operator()<E>("z");
   auto dout = load.template operator()<E>("grad_y");
   auto b = load.template operator()<N>("B"), c = load.template operator()<N>("C");
-  support::Parameter2<T, E, N> a_log(file.tensor<T>("A_log").values, Derived::negative_exp), da(0, Derived::negative_exp);
+  support::Parameter2<T, E, N> a_log(file.tensor<T>("A_log").values, Derived::rate), da(0, Derived::rate);
   support::Parameter2<T, 1, E> d(file.tensor<T>("D").values, Derived::none), bias(file.tensor<T>("delta_bias").values, Derived::none), dd(0), dbias(0);
   da.clear(), dd.clear(), dbias.clear();
 
@@ -73,7 +73,7 @@ void check_recurrence(int length) {
   const int first[] = {0, length};
   Tensor<double, E> delta(length, 1), u(length, 2), y(length, 3);
   Tensor<double, N> b(length, 4), c(length, 5);
-  support::Parameter2<double, E, N> a_log(6, Derived::negative_exp);
+  support::Parameter2<double, E, N> a_log(6, Derived::rate);
   support::Parameter2<double, 1, E> d(7);
   for (int t = 0; t < length; ++t)
     for (int e = 0; e < E; ++e) delta.at(t, e) = std::abs(delta.at(t, e));

@@ -16,3 +16,11 @@
 #else
 #define MAMBA_INLINE inline __attribute__((always_inline))
 #endif
+
+// After the parameters of a lambda in a kernel: inlined before registers are thought about; else GCC leaves arrays that
+// should be registers in memory.
+#if defined(__GNUC__)
+#define MAMBA_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define MAMBA_INLINE_LAMBDA
+#endif

@@ -42,7 +42,7 @@ enum class Law {
 enum class Derived {
   none,
   transpose,     // (rows, columns) -> (columns, rows)
-  negative_exp,  // A = -exp(A_log); gradients arrive with respect to A
+  rate,          // A log2(e) with A = -exp(A_log); gradients arrive with respect to A
 };
 
 struct Parameter {

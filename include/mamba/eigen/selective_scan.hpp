@@ -53,7 +53,7 @@ MAMBA_INLINE void each_scan_block(F&& f) {
 }  // namespace detail
 
 // y (T, E) <- scan + skip.
-//   delta, u (T, E); b, c (T, N); a (E, N) = -exp(A_log); d (E)
+//   delta, u (T, E); b, c (T, N); a (E, N), whose derived weight is the rate A log2(e); d (E)
 //   boundaries: (scan_boundaries(), E, N) states kept for the backward pass, or null
 //   states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: a blocked row is read out of the state and then forgotten
@@ -67,21 +67,25 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
 
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
-    detail::each_scan_block<Blocking, E>([&](int e, auto channels, int first_vector) {
+    detail::each_scan_block<Blocking, E>([&](int e, auto channels, int first_vector) MAMBA_INLINE_LAMBDA {
       const int n = first_vector * V::width;
       V h[channels][vectors], rate[channels][vectors];
-      unroll<channels>([&](auto i) {
-        unroll<vectors>([&](auto v) {
-          rate[i][v] = V::load(a.derived + (e + i) * a.stride + n + v * V::width);
-          h[i][v] = states ? V::load(states + (e + i) * a.stride + n + v * V::width) : V::zero();
+      // A single step is over before the processor has guessed where the next states lie.
+      constexpr std::ptrdiff_t ahead = 2 * channels * vectors * V::width;
+      unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+        unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
+          const std::ptrdiff_t at = (e + i) * a.stride + n + v * V::width;
+          if (states) packet::prefetch(states + at + ahead), packet::prefetch(a.derived + at + ahead);
+          rate[i][v] = V::load(a.derived + at);
+          h[i][v] = states ? V::load(states + at) : V::zero();
         });
       });
       // A first step without a past has no decay to compute.
-      const auto step = [&](int t, auto has_past) {
-        unroll<channels>([&](auto i) {
+      const auto step = [&](int t, auto has_past) MAMBA_INLINE_LAMBDA {
+        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
           const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);
           V sum = V::zero();
-          unroll<vectors>([&](auto v) {
+          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
             const V carried = has_past ? math::decay(step_size, rate[i][v]) * h[i][v] : V::zero();
             h[i][v] = math::next_state(carried, input, V::load(b[t] + n + v * V::width));
             sum = multiply_add(V::load(c[t] + n + v * V::width), h[i][v], sum);
@@ -95,11 +99,11 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
       for (int t = states ? begin : begin + 1; t < end; ++t) {
         if (boundaries && t > begin && (t - begin) % scan_chunk == 0) {
           T* const kept = boundaries + ((t - begin) / scan_chunk - 1) * state_size;
-          unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); }); });
+          unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); }); });
         }
         step(t, std::true_type{});
       }
-      if (states) unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); }); });
+      if (states) unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); }); });
     });
     if (states) states += state_size;
     if (boundaries) boundaries += std::max(0, end - begin - 1) / scan_chunk * state_size;
@@ -129,20 +133,20 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
       const int first = begin + chunk * scan_chunk, last = std::min(end, first + scan_chunk);
       const T* const start = chunk > 0 ? boundaries + (chunk - 1) * state_size : nullptr;
       const bool has_future = chunk + 1 < chunks;
-      detail::each_scan_block<Blocking, E>([&](int e, auto channels, int first_vector) {
+      detail::each_scan_block<Blocking, E>([&](int e, auto channels, int first_vector) MAMBA_INLINE_LAMBDA {
         const int n = first_vector * V::width;
-        const auto place = [&](int i, int v) { return (e + i) * a.stride + n + v * V::width; };
+        const auto place = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };
         V kept_decay[scan_chunk][channels][vectors], kept_carried[scan_chunk][channels][vectors];
         V rate[channels][vectors];
-        unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { rate[i][v] = V::load(a.derived + place(i, v)); }); });
+        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { rate[i][v] = V::load(a.derived + place(i, v)); }); });
 
         {  // the states again
           V h[channels][vectors];
-          unroll<channels>([&](auto i) { unroll<vectors>([&](auto v) { h[i][v] = start ? V::load(start + place(i, v)) : V::zero(); }); });
+          unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v] = start ? V::load(start + place(i, v)) : V::zero(); }); });
           for (int t = first; t < last; ++t)
-            unroll<channels>([&](auto i) {
+            unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
               const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);
-              unroll<vectors>([&](auto v) {
+              unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
                 // Before the first step there is nothing to decay, and nobody to hand the adjoint to.
                 const V factor = t > begin ? math::decay(step_size, rate[i][v]) : V::zero();
                 const V carried = factor * h[i][v];
@@ -154,26 +158,26 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         }
 
         V from_future[channels][vectors], drate[channels][vectors];
-        unroll<channels>([&](auto i) {
-          unroll<vectors>([&](auto v) {
+        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
             from_future[i][v] = has_future ? V::load(carry + place(i, v)) : V::zero();
             drate[i][v] = V::load(da.value + place(i, v));
           });
         });
         for (int t = last - 1; t >= first; --t) {
           V db_t[vectors], dc_t[vectors], b_t[vectors], c_t[vectors];
-          unroll<vectors>([&](auto v) {
+          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
             const int at = n + v * V::width;
             b_t[v] = V::load(b[t] + at);
             c_t[v] = V::load(c[t] + at);
             db_t[v] = V::load(db[t] + at);
             dc_t[v] = V::load(dc[t] + at);
           });
-          unroll<channels>([&](auto i) {
+          unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
             const T u_t = u[t][e + i], delta_t = delta[t][e + i], dy_t = dy[t][e + i];
             const V input = V::broadcast(delta_t * u_t), dy_v = V::broadcast(dy_t), delta_v = V::broadcast(delta_t);
             V lambda_b = V::zero(), lambda_rate = V::zero();
-            unroll<vectors>([&](auto v) {
+            unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
               const V carried = kept_carried[t - first][i][v];
               const V lambda = math::adjoint(c_t[v], dy_v, from_future[i][v]);
               dc_t[v] = multiply_add(dy_v, math::next_state(carried, input, b_t[v]), dc_t[v]);
@@ -187,17 +191,17 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
             const T sum_b = lambda_b.sum(), sum_rate = lambda_rate.sum();
             const bool first_block = first_vector == 0;
             du[t][e + i] = (first_block ? d.value[e + i] * dy_t : du[t][e + i]) + delta_t * sum_b;
-            ddelta[t][e + i] = (first_block ? T(0) : ddelta[t][e + i]) + sum_rate + u_t * sum_b;
+            ddelta[t][e + i] = (first_block ? T(0) : ddelta[t][e + i]) + T(math::ln2) * sum_rate + u_t * sum_b;
             if (first_block) dd.value[e + i] += dy_t * u_t;
           });
-          unroll<vectors>([&](auto v) {
+          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
             const int at = n + v * V::width;
             db_t[v].store(db[t] + at);
             dc_t[v].store(dc[t] + at);
           });
         }
-        unroll<channels>([&](auto i) {
-          unroll<vectors>([&](auto v) {
+        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
             drate[i][v].store(da.value + place(i, v));
             if (first > begin) from_future[i][v].store(carry + place(i, v));
           });

@@ -85,29 +85,42 @@ struct Simd {
   }
   friend MAMBA_INLINE Simd sqrt(Simd a) { return of(packet::psqrt(a.value)); }
 
-  // e^x for x <= 0, flat below e^-87. In float: x = n ln 2 + r with n an integer and ln 2 in two parts, e^r as a
-  // polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2] (minimax, relative error 1.9e-9), 2^n by adding to the exponent's
-  // bits: within 2 units in the last place over the whole range (measured in tests/eigen/simd.cpp). A NaN stays a NaN.
-  friend MAMBA_INLINE Simd exp_nonpositive(Simd x) {
-    if constexpr (std::is_same_v<Scalar, float> && !std::is_arithmetic_v<Packet>) {
+  // 2^x for x <= 0; below the smallest normal number the result is that number or less. x = n + r with n an integer,
+  // 2^r as a polynomial of degree 6 on [-1/2, 1/2] (minimax with 2^0 = 1, relative error 2.0e-9), then the exponent: within
+  // 2 units in the last place over the whole range (measured in tests/eigen/simd.cpp). A NaN stays a NaN.
+  friend MAMBA_INLINE Simd exp2_nonpositive(Simd x) {
+    if constexpr (std::is_arithmetic_v<Packet>) {
+      return of(std::exp2(x.value));
+    } else if constexpr (!std::is_same_v<Scalar, float>) {
+      x = max(x, Simd(-1022.0));
+      const Simd n = of(packet::print(x.value));
+      return of(packet::pldexp(exp((x - n) * Simd(0.693147180559945309)).value, n.value));
+    } else {
+      x = max(x, Simd(-126.0));
+#ifdef __AVX512F__
+      if constexpr (width == 16) {
+        const Simd n = of(_mm512_roundscale_ps(x.value, 0));
+        return of(_mm512_scalef_ps(exp2_of_fraction(x - n).value, n.value));
+      }
+#endif
       using Integers = typename packet::unpacket_traits<Packet>::integer_packet;
       const Simd to_integer(0x1.8p+23);
-      x = max(x, Simd(-87.0));
-      const Simd shifted = multiply_add(x, Simd(1.44269504088896341), to_integer);  // n in the low bits
-      const Simd n = shifted - to_integer;
-      const Simd r = multiply_add(n, Simd(0.000212194440054691), multiply_add(n, Simd(-0.693359375), x));
-      Simd p(0.00138368461369);
-      p = multiply_add(p, r, Simd(0.00837481577816));
-      p = multiply_add(p, r, Simd(0.0416682255661));
-      p = multiply_add(p, r, Simd(0.166664201703));
-      p = multiply_add(p, r, Simd(0.499999920798));
-      p = multiply_add(p, r, Simd(1.00000003632));
-      p = multiply_add(p, r, Simd(1.0));
+      const Simd shifted = x + to_integer;  // n in the low bits
+      const Simd p = exp2_of_fraction(x - (shifted - to_integer));
       const Integers exponent = packet::plogical_shift_left<23>(packet::preinterpret<Integers, Packet>(shifted.value));
       return of(packet::preinterpret<Packet, Integers>(packet::padd(packet::preinterpret<Integers, Packet>(p.value), exponent)));
-    } else {
-      return exp(x);
     }
+  }
+
+ private:
+  MAMBA_INLINE static Simd exp2_of_fraction(Simd r) {
+    Simd p(0.00015353361937715863);
+    p = multiply_add(p, r, Simd(0.0013398874403796194));
+    p = multiply_add(p, r, Simd(0.00961843735747067));
+    p = multiply_add(p, r, Simd(0.055503324711583694));
+    p = multiply_add(p, r, Simd(0.24022647913631756));
+    p = multiply_add(p, r, Simd(0.6931472028550452));
+    return multiply_add(p, r, Simd(1.0));
   }
 };
 

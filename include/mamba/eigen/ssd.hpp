@@ -39,7 +39,7 @@ struct Ssd {
   struct Scratch {
     T *b, *c, *x;                // (Q, N), (Q, N) of a group; (Q, P) of a head
     T *g, *s, *lam;              // (Q, Q): c b^T of a group; S and its decays, zero above the diagonal, of a head
-    T *gamma, *weight, *rise;    // (Q): cumulative log-decay; exp(gamma_last - gamma) delta; exp(gamma)
+    T *gamma, *weight, *rise;    // (Q): cumulative log2 of the decay; 2^(gamma_last - gamma) delta; 2^gamma
     T *y, *scaled_n, *scaled_p;  // (Q, P), (Q, N), (Q, P)
     T* state;                    // (H, N, P) carried between chunks
     // backward only
@@ -103,9 +103,9 @@ struct Ssd {
 
   // gamma, lam, s = lam g with blocked columns cut, weight, rise of one head of a chunk.
   template <class Blocked, int Heads>
-  static void decays(const Scratch& k, Rows<const T, Heads> delta, int first, int q, int head, T a, Blocked rows) {
+  static void decays(const Scratch& k, Rows<const T, Heads> delta, int first, int q, int head, T rate, Blocked rows) {
     T sum = 0;
-    for (int i = 0; i < q; ++i) k.gamma[i] = sum += delta[first + i][head] * a;
+    for (int i = 0; i < q; ++i) k.gamma[i] = sum += delta[first + i][head] * rate;
     for (int i = q; i < Qp; ++i) k.gamma[i] = sum;
     for (int i = 0; i < q; ++i) {
       const V gamma = V::broadcast(k.gamma[i]);
@@ -113,7 +113,7 @@ struct Ssd {
       for (; j <= i; j += V::width) {
         // Where j > i the exponent would be positive: cut before exponentiating, zeroed below.
         const V difference = gamma - V::load(k.gamma + j);
-        exp_nonpositive(select(difference > V::zero(), V::zero(), difference)).store(k.lam + i * Qp + j);
+        exp2_nonpositive(select(difference > V::zero(), V::zero(), difference)).store(k.lam + i * Qp + j);
       }
       std::fill(k.lam + i * Qp + i + 1, k.lam + i * Qp + Qp, T(0));
       for (int l = 0; l < i; ++l)
@@ -121,8 +121,8 @@ struct Ssd {
       for (int l = 0; l < Qp; l += V::width) (V::load(k.lam + i * Qp + l) * V::load(k.g + i * Qp + l)).store(k.s + i * Qp + l);
     }
     for (int i = 0; i < q; ++i) {
-      k.weight[i] = rows.blocked(first + i) ? T(0) : math::exp_nonpositive(k.gamma[q - 1] - k.gamma[i]) * delta[first + i][head];
-      k.rise[i] = math::exp_nonpositive(k.gamma[i]);
+      k.weight[i] = rows.blocked(first + i) ? T(0) : math::exp2_nonpositive(k.gamma[q - 1] - k.gamma[i]) * delta[first + i][head];
+      k.rise[i] = math::exp2_nonpositive(k.gamma[i]);
     }
   }
 
@@ -151,7 +151,7 @@ void ssd_reserve(Core& core, bool with_backward) {
 }
 
 // y (T, H P) <- the state-space model + skip.
-//   delta (T, H); xbc (T, H P + 2 G N); a (H) = -exp(A_log); d (H)
+//   delta (T, H); xbc (T, H P + 2 G N); a (H), whose derived weight is the rate A log2(e); d (H)
 //   boundaries: (ssd_boundaries(), H, N, P) states kept for the backward pass, or null
 //   states: (sequences, H, N, P) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: S's column of a blocked row is cut below the diagonal
@@ -271,7 +271,7 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
               }
               const T flow = sum.sum();
               const auto e = static_cast<double>(k.weight[j] * flow);
-              ddelta_head[j] += static_cast<double>(math::exp_nonpositive(k.gamma[q - 1] - k.gamma[j]) * flow);
+              ddelta_head[j] += static_cast<double>(math::exp2_nonpositive(k.gamma[q - 1] - k.gamma[j]) * flow);
               dgamma[j] -= e;
               dgamma[q - 1] += e;
             }
@@ -309,7 +309,7 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
           double eta = 0, drate = 0;
           for (int i = q - 1; i >= 0; --i) {
             eta += dgamma[i];
-            ddelta[first + i][head] = static_cast<T>(ddelta_head[i] + static_cast<double>(rate) * eta);
+            ddelta[first + i][head] = static_cast<T>(ddelta_head[i] + math::ln2 * static_cast<double>(rate) * eta);
             drate += eta * static_cast<double>(delta_at(i));
           }
           da.value[head] += static_cast<T>(drate);

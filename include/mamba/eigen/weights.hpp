@@ -7,6 +7,7 @@
 #include <mamba/core/parameters.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/adamw.hpp>
+#include <mamba/math/scan_step.hpp>
 
 namespace mamba::eigen {
 
@@ -17,16 +18,16 @@ void derive(T* derived, const T* value, const Parameter& p) {
   for (std::ptrdiff_t i = 0; i < p.rows(); ++i)
     for (std::ptrdiff_t j = 0; j < p.columns(); ++j) {
       if (p.derived == Derived::transpose) derived[j * column + i] = value[i * row + j];
-      if (p.derived == Derived::negative_exp) derived[i * row + j] = -std::exp(value[i * row + j]);
+      if (p.derived == Derived::rate) derived[i * row + j] = static_cast<T>(-math::log2_e * std::exp(static_cast<double>(value[i * row + j])));
     }
 }
 
-// The gradient with respect to the parameter from the one with respect to what was derived: dA_log = A dA.
+// The gradient with respect to A_log from the one with respect to A: dA_log = A dA, A = ln 2 times the rate.
 template <class T>
 void derive_backward(T* gradient, const T* derived, const Parameter& p) {
-  if (p.derived != Derived::negative_exp) return;
+  if (p.derived != Derived::rate) return;
   const std::ptrdiff_t count = static_cast<std::ptrdiff_t>(p.rows()) * padded(p.columns());
-  for (std::ptrdiff_t i = 0; i < count; ++i) gradient[i] *= derived[i];
+  for (std::ptrdiff_t i = 0; i < count; ++i) gradient[i] *= static_cast<T>(math::ln2 * static_cast<double>(derived[i]));
 }
 
 // sum[first .. last) <- the sum of the buffers there, in their order; first and last are multiples of row_alignment.

@@ -2,6 +2,9 @@
 //
 //   h_t = a_t h_{t-1} + (delta_t u_t) B_t,  a_t = exp(delta_t A)      y_t = sum over states of C_t h_t
 //
+// Decays are powers of 2: `rate` is A log2(e), rounded once, and saves the exponential its range reduction. What is a
+// gradient with respect to an exponent takes the factor ln 2.
+//
 // `carried` is a_t h_{t-1}, the part of the state that comes from the past.
 #pragma once
 
@@ -11,14 +14,16 @@
 
 namespace mamba::math {
 
-// e^x for x <= 0, where a backend has something better than exp.
-MAMBA_HOST_DEVICE MAMBA_INLINE float exp_nonpositive(float x) { return std::exp(x); }
-MAMBA_HOST_DEVICE MAMBA_INLINE double exp_nonpositive(double x) { return std::exp(x); }
+inline constexpr double ln2 = 0.693147180559945309, log2_e = 1.44269504088896341;
+
+// 2^x for x <= 0; vectors bring their own.
+MAMBA_HOST_DEVICE MAMBA_INLINE float exp2_nonpositive(float x) { return std::exp2(x); }
+MAMBA_HOST_DEVICE MAMBA_INLINE double exp2_nonpositive(double x) { return std::exp2(x); }
 
 MAMBA_COMPOSITION
 template <class V>
-MAMBA_HOST_DEVICE MAMBA_INLINE V decay(V delta, V a) {
-  return exp_nonpositive(delta * a);
+MAMBA_HOST_DEVICE MAMBA_INLINE V decay(V delta, V rate) {
+  return exp2_nonpositive(delta * rate);
 }
 
 MAMBA_COMPOSITION

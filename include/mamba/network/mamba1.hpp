@@ -21,7 +21,7 @@ struct MixerOf<A, Mamba1> {
   static constexpr auto parameters() {
     const double inner_bound = 1 / table_sqrt(E);
     return join(
-        ParameterTable<3>{matrix_parameter("mixer.A_log", E, N, Law::log_of_state, 0, Derived::negative_exp), vector_parameter("mixer.D", E, Law::constant, 1),
+        ParameterTable<3>{matrix_parameter("mixer.A_log", E, N, Law::log_of_state, 0, Derived::rate), vector_parameter("mixer.D", E, Law::constant, 1),
                           matrix_parameter("mixer.in_proj.weight", 2 * E, D, Law::uniform, 1 / table_sqrt(D))},
         conv_parameters<A>(E, K),
         ParameterTable<4>{matrix_parameter("mixer.x_proj.weight", R + 2 * N, E, Law::uniform, inner_bound),

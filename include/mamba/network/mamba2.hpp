@@ -24,7 +24,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
 
   static constexpr auto parameters() {
     Parameter a_log = vector_parameter("mixer.A_log", H, Law::log_uniform, 16);
-    a_log.derived = Derived::negative_exp;
+    a_log.derived = Derived::rate;
     return join(ParameterTable<4>{vector_parameter("mixer.dt_bias", H, Law::inverse_softplus_step, 0), a_log, vector_parameter("mixer.D", H, Law::constant, 1),
                                   matrix_parameter("mixer.in_proj.weight", E + C + H, D, Law::uniform, 1 / table_sqrt(D))},
                 conv_parameters<A>(C, K),
