@@ -1,7 +1,9 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <string>
+#include <vector>
 
+#include <mamba/io/axis.hpp>
 #include <mamba/io/figure.hpp>
 #include <mamba/io/heatmap.hpp>
 
@@ -34,6 +36,48 @@ TEST_CASE("degenerate data still make a chart") {
     CHECK(count(svg, "inf") == 0);
     CHECK(count(svg, "<polyline") == 1);
   }
+}
+
+TEST_CASE("log axes end at round numbers and have few ticks") {
+  using namespace mamba::io::detail;
+  const auto is = [](const std::vector<double>& ticks, const std::vector<double>& expected) {
+    REQUIRE(ticks.size() == expected.size());
+    for (std::size_t i = 0; i < ticks.size(); ++i) CHECK(std::abs(ticks[i] / expected[i] - 1) < 1e-12);
+  };
+  const auto axis = log_y_axis({3, 70});
+  is({axis.low, axis.high}, {2, 100});
+  is(axis.ticks, {2, 5, 10, 20, 50, 100});
+  CHECK(std::abs(axis.place(std::sqrt(200.0)) - 0.5) < 1e-12);
+  CHECK(axis.place(1) == 0);
+  is(log_y_axis({0.1, 1000}).ticks, {0.1, 1, 10, 100, 1000});
+  is(log_y_axis({1e-6, 1e6}).ticks, {1e-6, 1e-4, 1e-2, 1, 1e2, 1e4, 1e6});
+  is({log_y_axis({10, 10}).low, log_y_axis({10, 10}).high}, {5, 20});
+  is(log_x_axis({8, 2, 32, 8}).ticks, {2, 8, 32});  // a measurement's own values
+  std::vector<double> many;
+  for (int i = 1; i <= 100; ++i) many.push_back(i);
+  is(log_x_axis(many).ticks, {1, 2, 5, 10, 20, 50, 100});
+}
+
+TEST_CASE("a grid of log panels shares axes and one legend") {
+  using mamba::io::Panel, mamba::io::Scale, mamba::io::Series;
+  const Series one{"one", {{8, 0.5}, {64, 40}}, true}, two{"two", {{8, 0}, {64, 300}}}, three{"three", {{1, 1}, {2, 2}}};
+  const std::string svg =
+      LineChart{.title = "grid",
+                .x_label = "",
+                .panels = {Panel{"time", {one, two}}, Panel{"time", {three}}, Panel{"bytes", {two}, 0, 0, "length"}, Panel{"words", {three}, 1, 50, "layers"}},
+                .columns = 2,
+                .x_scale = Scale::log,
+                .y_scale = Scale::log}
+          .svg();
+  CHECK(count(svg, "<polyline") == 5);
+  CHECK(count(svg, "<circle") == 2 + 1 + 1);  // marks, and two's only positive point twice
+  for (const char* name : {">one<", ">two<", ">three<"}) CHECK(count(svg, name) == 1);
+  CHECK(count(svg, ">time<") == 1);  // the row's second panel goes on with the first's axis
+  for (const char* label : {">bytes<", ">words<", ">length<", ">layers<", ">64<"}) CHECK(count(svg, label) == 1);
+  CHECK(count(svg, "nan") + count(svg, "inf") == 0);
+  CHECK(count(LineChart{.title = "empty", .x_label = "x", .panels = {{"y", {{"s", {}}}}, {"y", {}}}, .columns = 3, .x_scale = Scale::log, .y_scale = Scale::log}
+                  .svg(),
+              "nan") == 0);
 }
 
 TEST_CASE("heatmaps and bars hold every number") {

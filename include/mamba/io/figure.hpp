@@ -1,138 +1,185 @@
-// Line charts as SVG: panels one below the other over a shared x axis.
+// Line charts as SVG: panels one below the other over a shared x axis, or in a grid.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <mamba/io/axis.hpp>
+#include <mamba/io/svg.hpp>
 
 namespace mamba::io {
 
 struct Series {
   std::string name;
   std::vector<std::pair<double, double>> points;
+  bool marked = false;  // a dot on every point
 };
 
 struct Panel {
   std::string y_label;
   std::vector<Series> series;
   double y_min = 0, y_max = 0;  // equal: from the data
+  std::string x_label{};        // of its column, where it is the lowest; empty: the chart's
 };
 
+// Panels of a column share the x axis, those of a row that have the same y label the y axis. One column: each panel has
+// its own legend. More: the chart has one, and a name stands for the same line in every panel.
 struct LineChart {
   std::string title, x_label;
-  std::vector<Panel> panels;
+  std::vector<Panel> panels;  // row after row
+  int columns = 1;
+  Scale x_scale = Scale::linear, y_scale = Scale::linear;
 
   std::string svg() const;
+
+ private:
+  static constexpr double panel_left = 74, panel_right = 24, close = 18, top = 66, bottom = 56;
+
+  bool grid() const { return columns > 1; }
+  std::size_t column_of(std::size_t p) const { return p % static_cast<std::size_t>(columns); }
+  std::size_t row_of(std::size_t p) const { return p / static_cast<std::size_t>(columns); }
+  double panel_width() const { return grid() ? 178 : 662; }
+  double panel_height() const { return grid() ? 200 : 220; }
+  double row_gap() const { return grid() ? 34 : 46; }
+
+  bool same_y_axis(std::size_t p, std::size_t q) const { return row_of(p) == row_of(q) && panels[p].y_label == panels[q].y_label; }
+  // Whether a panel's y axis is the one of its neighbour to the left, and so needs no numbers.
+  bool continues_row(std::size_t p) const { return column_of(p) > 0 && same_y_axis(p - 1, p); }
+
+  // The left edge of every column's panels, and the right end of the chart.
+  std::vector<double> column_edges() const;
+  detail::Axis x_axis(std::size_t column) const;
+  detail::Axis y_axis(std::size_t panel) const;
+  std::vector<std::string> names() const;
 };
 
 namespace detail {
 
-inline std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : std::string(1, c);
-  return out;
+// Colours that stay apart for colour-blind readers (Okabe and Ito), and dashes for those who print.
+inline std::string colour_of(std::size_t line) {
+  constexpr const char* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
+  return colours[line % std::size(colours)];
+}
+inline std::string stroke_of(std::size_t line) {
+  constexpr const char* dashes[] = {"none", "7 3", "2 3", "9 3 2 3", "12 4", "4 4"};
+  return "stroke=\"" + colour_of(line) + "\" stroke-width=\"2\" stroke-dasharray=\"" + dashes[line % std::size(dashes)] + "\"";
 }
 
-inline std::string number(double x, const char* format = "%.6g") {
-  char text[40];
-  std::snprintf(text, sizeof text, format, x == 0 ? 0.0 : x);
-  return text;
-}
-
-// A step of 1, 2 or 5 times a power of ten that cuts the span into at most `most` pieces.
-inline double tick_step(double span, int most) {
-  const double rough = span / most, power = std::pow(10.0, std::floor(std::log10(rough)));
-  for (const double factor : {1.0, 2.0, 5.0})
-    if (power * factor >= rough * (1 - 1e-9)) return power * factor;
-  return power * 10;
+// Names in a row, where no line runs.
+inline void draw_legend(Svg& page, double x, double y, const std::vector<std::string>& names) {
+  for (std::size_t line = 0; line < names.size(); ++line) {
+    page.line(x, y - 4, x + 30, y - 4, stroke_of(line));
+    page.text(x + 36, y, names[line], "font-size=\"12\"");
+    x += 60 + 6.6 * static_cast<double>(names[line].size());
+  }
 }
 
 }  // namespace detail
 
-inline std::string LineChart::svg() const {
-  using detail::number;
-  // Colours that stay apart for colour-blind readers (Okabe and Ito), and dashes for those who print.
-  constexpr const char* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
-  constexpr const char* dashes[] = {"none", "7 3", "2 3", "9 3 2 3", "12 4", "4 4"};
-  constexpr double width = 760, left = 74, right = 24, top = 66, panel_height = 220, gap = 46, bottom = 56;
-  const double height = top + static_cast<double>(panels.size()) * (panel_height + gap) - gap + bottom, plot = width - left - right;
+inline std::vector<double> LineChart::column_edges() const {
+  std::vector<double> edges{panel_left};
+  for (int column = 1; column < columns; ++column) {
+    bool numbers = false;  // whether any row's panel needs room for them
+    for (auto p = static_cast<std::size_t>(column); p < panels.size(); p += static_cast<std::size_t>(columns)) numbers = numbers || !continues_row(p);
+    edges.push_back(edges.back() + panel_width() + (numbers ? panel_left : close));
+  }
+  edges.push_back(edges.back() + panel_width() + panel_right);
+  return edges;
+}
 
-  double x_low = INFINITY, x_high = -INFINITY;
+inline detail::Axis LineChart::x_axis(std::size_t column) const {
+  std::vector<double> values;
+  for (std::size_t p = column; p < panels.size(); p += static_cast<std::size_t>(columns))
+    for (const Series& series : panels[p].series)
+      for (const auto& [x, y] : series.points)
+        if (detail::drawable(x, x_scale)) values.push_back(x);
+  if (x_scale == Scale::log) return detail::log_x_axis(std::move(values));
+  detail::Range range;
+  for (const double x : values) range.include(x);
+  return detail::linear_x_axis(range);
+}
+
+inline detail::Axis LineChart::y_axis(std::size_t panel) const {
+  detail::Range range;
+  if (const Panel& own = panels[panel]; own.y_min < own.y_max) {
+    if (y_scale == Scale::linear) return detail::linear_axis(own.y_min, own.y_max, 5);
+    return {own.y_min, own.y_max, Scale::log, detail::log_ticks(own.y_min, own.y_max, 7)};
+  }
+  for (std::size_t p = 0; p < panels.size(); ++p)
+    if (same_y_axis(p, panel))
+      for (const Series& series : panels[p].series)
+        for (const auto& [x, y] : series.points)
+          if (detail::drawable(y, y_scale)) range.include(y);
+  return y_scale == Scale::log ? detail::log_y_axis(range) : detail::linear_y_axis(range);
+}
+
+// Of all panels' series, each once.
+inline std::vector<std::string> LineChart::names() const {
+  std::vector<std::string> all;
   for (const Panel& panel : panels)
     for (const Series& series : panel.series)
-      for (const auto& [x, y] : series.points) x_low = std::min(x_low, x), x_high = std::max(x_high, x);
-  if (x_low > 0 && x_low < 0.25 * x_high) x_low = 0;
-  if (!(x_low < x_high)) x_low = std::isfinite(x_low) ? x_low - 0.5 : 0, x_high = x_low + 1;
+      if (std::find(all.begin(), all.end(), series.name) == all.end()) all.push_back(series.name);
+  return all;
+}
 
-  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + number(width) + " " + number(height) + "\" width=\"" + number(width) +
-                    "\" height=\"" + number(height) +
-                    "\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n";
-  const auto text = [&](double x, double y, const std::string& s, const char* attributes) {
-    out += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" " + attributes + ">" + detail::escaped(s) + "</text>\n";
-  };
-  const auto line = [&](double x1, double y1, double x2, double y2, const char* colour) {
-    out += "<line x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) + "\" y2=\"" + number(y2) + "\" stroke=\"" + colour + "\"/>\n";
-  };
-  text(left, 26, title, "font-size=\"16\" font-weight=\"bold\"");
+inline std::string LineChart::svg() const {
+  using detail::number;
+  const double step_down = panel_height() + row_gap();
+  const std::size_t rows = panels.empty() ? 0 : row_of(panels.size() - 1) + 1;
+  const double height = top + static_cast<double>(rows) * step_down - row_gap() + bottom;
+  const std::vector<double> edges = column_edges();
+  const std::vector<std::string> all_names = names();
+  detail::Svg page(edges.back(), height);
+  page.text(panel_left, 26, title, "font-size=\"16\" font-weight=\"bold\"");
+  if (grid()) detail::draw_legend(page, panel_left, 48, all_names);
 
-  double origin = top;
-  for (std::size_t p = 0; p < panels.size(); ++p, origin += panel_height + gap) {
+  for (std::size_t p = 0; p < panels.size(); ++p) {
     const Panel& panel = panels[p];
-    double low = panel.y_min, high = panel.y_max;
-    if (!(low < high)) {
-      low = INFINITY, high = -INFINITY;
-      for (const Series& series : panel.series)
-        for (const auto& [x, y] : series.points)
-          if (std::isfinite(y)) low = std::min(low, y), high = std::max(high, y);
-      if (!std::isfinite(low)) low = 0, high = 1;
-      if (low > 0 && low < 0.5 * high) low = 0;
-      if (!(low < high)) low -= 0.5, high += 0.5;
-      const double step = detail::tick_step(high - low, 5);
-      low = std::floor(low / step + 1e-9) * step, high = std::ceil(high / step - 1e-9) * step;
-    }
-    const auto at_x = [&](double x) { return left + (x - x_low) / (x_high - x_low) * plot; };
-    const auto at_y = [&](double y) { return origin + panel_height - (std::clamp(y, low, high) - low) / (high - low) * panel_height; };
+    const double left = edges[column_of(p)], right = left + panel_width(), roof = top + static_cast<double>(row_of(p)) * step_down,
+                 floor = roof + panel_height();
+    const detail::Axis x = x_axis(column_of(p)), y = y_axis(p);
+    const auto at_x = [&](double value) { return left + x.place(value) * panel_width(); };
+    const auto at_y = [&](double value) { return floor - y.place(value) * panel_height(); };
 
-    const double y_step = detail::tick_step(high - low, 5), x_step = detail::tick_step(x_high - x_low, 8);
-    for (double y = std::ceil(low / y_step - 1e-9) * y_step; y <= high + 1e-9 * y_step; y += y_step) {
-      line(left, at_y(y), left + plot, at_y(y), "#e0e0e0");
-      text(left - 8, at_y(y) + 4, number(std::abs(y) < 1e-9 * y_step ? 0 : y, "%.4g"), "text-anchor=\"end\"");
+    for (const double tick : y.ticks) {
+      page.line(left, at_y(tick), right, at_y(tick), "stroke=\"#e0e0e0\"");
+      if (!continues_row(p)) page.text(left - 8, at_y(tick) + 4, number(tick, y_scale == Scale::log ? "%.6g" : "%.4g"), "text-anchor=\"end\"");
     }
-    const bool last = p + 1 == panels.size();
-    for (double x = std::ceil(x_low / x_step - 1e-9) * x_step; x <= x_high + 1e-9 * x_step; x += x_step) {
-      line(at_x(x), origin + panel_height, at_x(x), origin + panel_height + 5, "#444444");
-      if (last) text(at_x(x), origin + panel_height + 20, number(std::abs(x) < 1e-9 * x_step ? 0 : x, "%.6g"), "text-anchor=\"middle\"");
+    const bool lowest = p + static_cast<std::size_t>(columns) >= panels.size();
+    double free_from = -INFINITY;  // a number that would run into its neighbour is left out
+    for (const double tick : x.ticks) {
+      page.line(at_x(tick), floor, at_x(tick), floor + 5, "stroke=\"#444444\"");
+      const std::string text = number(tick);
+      const double half = 3.7 * static_cast<double>(text.size());
+      if (!lowest || at_x(tick) - half < free_from) continue;
+      page.text(at_x(tick), floor + 20, text, "text-anchor=\"middle\"");
+      free_from = at_x(tick) + half + 4;
     }
-    line(left, origin, left, origin + panel_height, "#444444");
-    line(left, origin + panel_height, left + plot, origin + panel_height, "#444444");
-    out += "<text transform=\"translate(20 " + number(origin + panel_height / 2) + ") rotate(-90)\" text-anchor=\"middle\">" + detail::escaped(panel.y_label) +
-           "</text>\n";
+    page.line(left, roof, left, floor, "stroke=\"#444444\"");
+    page.line(left, floor, right, floor, "stroke=\"#444444\"");
+    if (!continues_row(p)) page.upward_text(left - 54, (roof + floor) / 2, panel.y_label);
+    if (lowest) page.text((left + right) / 2, floor + 44, panel.x_label.empty() ? x_label : panel.x_label, "text-anchor=\"middle\"");
 
-    double legend_x = left;  // names stand in a row above the panel, where no line runs
-    for (std::size_t s = 0; s < panel.series.size(); ++s) {
-      const Series& series = panel.series[s];
-      const char* const colour = colours[s % std::size(colours)];
-      const char* const dash = dashes[s % std::size(dashes)];
+    std::vector<std::string> own_names;
+    for (const Series& series : panel.series) {
+      const auto line = grid() ? static_cast<std::size_t>(std::find(all_names.begin(), all_names.end(), series.name) - all_names.begin()) : own_names.size();
+      own_names.push_back(series.name);
+      std::vector<std::pair<double, double>> drawn;
+      for (const auto& [px, py] : series.points)
+        if (detail::drawable(px, x_scale) && detail::drawable(py, y_scale)) drawn.emplace_back(at_x(px), at_y(py));
       std::string points;
-      for (const auto& [x, y] : series.points)
-        if (std::isfinite(y)) points += number(at_x(x), "%.2f") + "," + number(at_y(y), "%.2f") + " ";
-      out +=
-          std::string("<polyline fill=\"none\" stroke=\"") + colour + "\" stroke-width=\"2\" stroke-dasharray=\"" + dash + "\" points=\"" + points + "\"/>\n";
-      if (series.points.size() == 1 && std::isfinite(series.points[0].second))
-        out += "<circle cx=\"" + number(at_x(series.points[0].first)) + "\" cy=\"" + number(at_y(series.points[0].second)) + "\" r=\"3\" fill=\"" + colour +
-               "\"/>\n";
-      const double legend_y = origin - 10;
-      out += "<line x1=\"" + number(legend_x) + "\" y1=\"" + number(legend_y - 4) + "\" x2=\"" + number(legend_x + 30) + "\" y2=\"" + number(legend_y - 4) +
-             "\" stroke=\"" + colour + "\" stroke-width=\"2\" stroke-dasharray=\"" + dash + "\"/>\n";
-      text(legend_x + 36, legend_y, series.name, "font-size=\"12\"");
-      legend_x += 60 + 6.6 * static_cast<double>(series.name.size());
+      for (const auto& [px, py] : drawn) {
+        points += number(px, "%.2f") + "," + number(py, "%.2f") + " ";
+        if (series.marked || drawn.size() == 1) page.circle(px, py, "r=\"3\" fill=\"" + detail::colour_of(line) + "\"");  // a line of one point is none
+      }
+      page.polyline(points, detail::stroke_of(line));
     }
+    if (!grid()) detail::draw_legend(page, left, roof - 10, own_names);
   }
-  text(left + plot / 2, height - 12, x_label, "text-anchor=\"middle\"");
-  return out + "</svg>\n";
+  return page.finished();
 }
 
 }  // namespace mamba::io
