@@ -67,13 +67,14 @@ TEST_CASE("a grid of log panels shares axes and one legend") {
                 .panels = {Panel{"time", {one, two}}, Panel{"time", {three}}, Panel{"bytes", {two}, 0, 0, "length"}, Panel{"words", {three}, 1, 50, "layers"}},
                 .columns = 2,
                 .x_scale = Scale::log,
-                .y_scale = Scale::log}
+                .y_scale = Scale::log,
+                .note = "small print"}
           .svg();
   CHECK(count(svg, "<polyline") == 5);
   CHECK(count(svg, "<circle") == 2 + 1 + 1);  // marks, and two's only positive point twice
   for (const char* name : {">one<", ">two<", ">three<"}) CHECK(count(svg, name) == 1);
   CHECK(count(svg, ">time<") == 1);  // the row's second panel goes on with the first's axis
-  for (const char* label : {">bytes<", ">words<", ">length<", ">layers<", ">64<"}) CHECK(count(svg, label) == 1);
+  for (const char* label : {">bytes<", ">words<", ">length<", ">layers<", ">64<", ">small print<"}) CHECK(count(svg, label) == 1);
   CHECK(count(svg, "nan") + count(svg, "inf") == 0);
   CHECK(count(LineChart{.title = "empty", .x_label = "x", .panels = {{"y", {{"s", {}}}}, {"y", {}}}, .columns = 3, .x_scale = Scale::log, .y_scale = Scale::log}
                   .svg(),

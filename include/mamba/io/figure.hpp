@@ -32,11 +32,12 @@ struct LineChart {
   std::vector<Panel> panels;  // row after row
   int columns = 1;
   Scale x_scale = Scale::linear, y_scale = Scale::linear;
+  std::string note{};  // small print at the foot
 
   std::string svg() const;
 
  private:
-  static constexpr double panel_left = 74, panel_right = 24, close = 18, top = 66, bottom = 56;
+  static constexpr double panel_left = 74, panel_right = 24, close = 22, top = 66, bottom = 56;
 
   bool grid() const { return columns > 1; }
   std::size_t column_of(std::size_t p) const { return p % static_cast<std::size_t>(columns); }
@@ -129,12 +130,13 @@ inline std::string LineChart::svg() const {
   using detail::number;
   const double step_down = panel_height() + row_gap();
   const std::size_t rows = panels.empty() ? 0 : row_of(panels.size() - 1) + 1;
-  const double height = top + static_cast<double>(rows) * step_down - row_gap() + bottom;
+  const double height = top + static_cast<double>(rows) * step_down - row_gap() + bottom + (note.empty() ? 0 : 22);
   const std::vector<double> edges = column_edges();
   const std::vector<std::string> all_names = names();
   detail::Svg page(edges.back(), height);
   page.text(panel_left, 26, title, "font-size=\"16\" font-weight=\"bold\"");
   if (grid()) detail::draw_legend(page, panel_left, 48, all_names);
+  if (!note.empty()) page.text(panel_left, height - 10, note, "font-size=\"12\" fill=\"#444444\"");
 
   for (std::size_t p = 0; p < panels.size(); ++p) {
     const Panel& panel = panels[p];
