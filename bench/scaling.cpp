@@ -44,7 +44,7 @@ std::vector<Series> lines(const std::vector<Measurement>& all, const std::string
 
 // What one sequence's states would take if a training step kept them all.
 Series all_states(const Plan& plan) {
-  Series line{"all states kept: length x d_inner x d_state x layers x 4 bytes", {}};
+  Series line{"all states of one sequence: length x d_inner x d_state x layers x 4 bytes", {}};
   for (const int length : plan.lengths)
     line.points.emplace_back(length, 1e-6 * length * scaling::base.d_inner() * scaling::base.d_state * scaling::Shape{}.layers * 4);
   return line;
@@ -57,9 +57,8 @@ std::string svg(const std::vector<Measurement>& all, const Plan& plan) {
                                                        : plan.threads == 1 ? "one thread"
                                                                            : std::to_string(plan.threads) + " threads");
   chart.note = "Unless varied: d_model " + std::to_string(scaling::base.d_model) + ", d_state " + std::to_string(scaling::base.d_state) + ", " +
-               std::to_string(shape.layers) + " layers; training on a batch of " + std::to_string(plan.batch) + " sequences of length " +
-               std::to_string(shape.length) +
-               ", decoding one sequence. Held: parameters, gradients, activations, states. All states kept: of one sequence, Mamba-1.";
+               std::to_string(shape.layers) + " layers; training on " + std::to_string(plan.batch) + " sequences of length " + std::to_string(shape.length) +
+               "; decoding one sequence. Held: parameters, gradients, activations, states.";
   chart.x_scale = chart.y_scale = Scale::log;
   const std::pair<std::string, std::string> axes[] = {{"batch", "batch"},     {"length", "length, " + std::to_string(plan.tokens) + " tokens a step"},
                                                       {"d_state", "d_state"}, {"d_model", "d_model"},

@@ -76,6 +76,12 @@ TEST_CASE("a grid of log panels shares axes and one legend") {
   CHECK(count(svg, ">time<") == 1);  // the row's second panel goes on with the first's axis
   for (const char* label : {">bytes<", ">words<", ">length<", ">layers<", ">64<", ">small print<"}) CHECK(count(svg, label) == 1);
   CHECK(count(svg, "nan") + count(svg, "inf") == 0);
+  // No room for the number before the last one.
+  const std::string crowded =
+      LineChart{.title = "", .x_label = "", .panels = {{"y", {{"s", {{8, 1}, {32768, 1}, {65536, 1}}}}}, {"y", {}}}, .columns = 2, .x_scale = Scale::log}.svg();
+  CHECK(count(crowded, ">8<") == 1);
+  CHECK(count(crowded, ">32768<") == 0);
+  CHECK(count(crowded, ">65536<") == 1);
   CHECK(count(LineChart{.title = "empty", .x_label = "x", .panels = {{"y", {{"s", {}}}}, {"y", {}}}, .columns = 3, .x_scale = Scale::log, .y_scale = Scale::log}
                   .svg(),
               "nan") == 0);

@@ -151,14 +151,17 @@ inline std::string LineChart::svg() const {
       if (!continues_row(p)) page.text(left - 8, at_y(tick) + 4, number(tick, y_scale == Scale::log ? "%.6g" : "%.4g"), "text-anchor=\"end\"");
     }
     const bool lowest = p + static_cast<std::size_t>(columns) >= panels.size();
-    double free_from = -INFINITY;  // a number that would run into its neighbour is left out
+    // A number that would run into its neighbour or into the last one is left out.
+    const auto half_width = [](const std::string& text) { return 3.7 * static_cast<double>(text.size()) + 2; };
+    const std::string last = x.ticks.empty() ? "" : number(x.ticks.back());
+    double free_from = -INFINITY;
     for (const double tick : x.ticks) {
       page.line(at_x(tick), floor, at_x(tick), floor + 5, "stroke=\"#444444\"");
       const std::string text = number(tick);
-      const double half = 3.7 * static_cast<double>(text.size());
-      if (!lowest || at_x(tick) - half < free_from) continue;
+      const double begin = at_x(tick) - half_width(text), end = at_x(tick) + half_width(text);
+      if (!lowest || begin < free_from || (tick != x.ticks.back() && end > at_x(x.ticks.back()) - half_width(last))) continue;
       page.text(at_x(tick), floor + 20, text, "text-anchor=\"middle\"");
-      free_from = at_x(tick) + half + 4;
+      free_from = end;
     }
     page.line(left, roof, left, floor, "stroke=\"#444444\"");
     page.line(left, floor, right, floor, "stroke=\"#444444\"");
