@@ -58,6 +58,28 @@ TEMPLATE_TEST_CASE("linear layers of all shapes", "", float, double) {
     check_linear<TestType, 33, 2>(rows);
     check_linear<TestType, 258, 5>(rows);
     check_linear<TestType, 80, 48>(rows);
+    check_linear<TestType, 70, 259>(rows);
+  }
+}
+
+TEST_CASE("a team of threads changes no bit of a linear layer") {
+  constexpr int out = 301, in = 512;
+  for (const int rows : {1, 7, 64, 200}) {
+    INFO("rows " << rows);
+    const Tensor<float, in> x(rows, 1);
+    const support::Parameter2<float, out, in> w(2);
+    eigen::Core alone;
+    Tensor<float, out> expected(rows, 3);
+    linear(alone, expected.rows(), x.in(), w.weight());
+    for (const int threads : {2, 7}) {
+      ThreadPool pool(threads);
+      eigen::Core core;
+      core.team = &pool;
+      Tensor<float, out> y(rows, 4);
+      linear(core, y.rows(), x.in(), w.weight());
+      CHECK(y.dense() == expected.dense());
+      CHECK(y.padding_is_zero());
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <mamba/composite.hpp>
+#include <mamba/language_model.hpp>
 
 #include "support/reference.hpp"
 
@@ -111,6 +112,27 @@ TEST_CASE("states save and load, and refuse another's") {
   auto other = model.initial_state(3);
   CHECK_THROWS_AS(load(other, folder / "s.safetensors"), Error);
   CHECK(other.positions() == std::vector<int>{0, 0, 0});
+}
+
+TEST_CASE("a large model decodes to the same bytes with any number of threads, and as the whole pass") {
+  constexpr Config config{.vocab_size = 600, .d_model = 256, .d_state = 16};
+  const auto ids = support::random_tokens(40, 600, 5);
+  std::vector<float> expected;
+  for (const int threads : {1, 2, 7}) {
+    MambaLMHeadModel<config> model({.n_layers = 2, .seed = 3, .threads = threads});
+    const auto whole = model.logits(ids, 1);
+    auto state = model.initial_state(1);
+    std::vector<float> all(whole.data(), whole.data() + whole.rows() * whole.cols());
+    double worst = 0;
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+      const auto& logits = model.step({&ids[t], 1}, state);
+      for (int v = 0; v < 600; ++v) worst = std::max<double>(worst, std::abs(logits(0, v) - whole(static_cast<std::ptrdiff_t>(t), v)));
+      all.insert(all.end(), logits.data(), logits.data() + logits.cols());
+    }
+    CHECK(worst < 2e-5);
+    if (threads == 1) expected = all;
+    else CHECK(all == expected);
+  }
 }
 
 TEST_CASE("a step refuses what does not fit, and leaves the state") {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <mutex>
@@ -17,17 +16,17 @@ namespace mamba {
 class ThreadPool {
  public:
   // threads: how many work, the caller included; 0: one for each core.
-  explicit ThreadPool(int threads) : workers_(threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))) {
+  explicit ThreadPool(int threads) {
+    const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    workers_ = threads > 0 ? threads : cores;
+    looks_ = workers_ <= cores ? 4000 : 0;
     for (int worker = 1; worker < workers_; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
   }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    start_.notify_all();
+    stopping_ = true;
+    begin_round();
     for (auto& thread : threads_) thread.join();
   }
 
@@ -41,37 +40,49 @@ class ThreadPool {
       for (int task = 0; task < tasks; ++task) work(task, 0);
       return;
     }
-    {
-      const std::lock_guard lock(mutex_);
-      call_ = [](void* context, int task, int worker) { (*static_cast<std::remove_reference_t<Work>*>(context))(task, worker); };
-      context_ = const_cast<void*>(static_cast<const void*>(&work));
-      tasks_ = tasks;
-      next_task_.store(0, std::memory_order_relaxed);
-      busy_ = workers_ - 1;
-      error_ = nullptr;
-      ++round_;
-    }
-    start_.notify_all();
+    call_ = [](void* context, int task, int worker) { (*static_cast<std::remove_reference_t<Work>*>(context))(task, worker); };
+    context_ = const_cast<void*>(static_cast<const void*>(&work));
+    tasks_ = tasks;
+    next_task_.store(0, std::memory_order_relaxed);
+    busy_.store(workers_ - 1, std::memory_order_relaxed);
+    error_ = nullptr;
+    begin_round();
     take_tasks(0);
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    for (std::uint32_t busy; (busy = busy_.load(std::memory_order_acquire)) != 0;) wait_while(busy_, busy);
     if (error_) std::rethrow_exception(error_);
   }
 
  private:
+  void begin_round() {
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+  }
+
   void serve(int worker) {
-    std::uint64_t seen = 0;
-    for (;;) {
-      {
-        std::unique_lock lock(mutex_);
-        start_.wait(lock, [&] { return stopping_ || round_ != seen; });
-        if (stopping_) return;
-        seen = round_;
-      }
+    for (std::uint32_t seen = 0;; ++seen) {
+      wait_while(round_, seen);
+      if (stopping_) return;
       take_tasks(worker);
-      const std::lock_guard lock(mutex_);
-      if (--busy_ == 0) done_.notify_one();
+      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
     }
+  }
+
+  // Returns when value is no longer `old`. Looks for some microseconds before it sleeps: the parts of a decoded token are
+  // shorter than waking a thread takes.
+  void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) const {
+    for (int look = 0; look < looks_; ++look) {
+      if (value.load(std::memory_order_acquire) != old) return;
+      pause();
+    }
+    value.wait(old, std::memory_order_acquire);
+  }
+
+  static void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
   }
 
   void take_tasks(int worker) {
@@ -79,23 +90,22 @@ class ThreadPool {
       try {
         call_(context_, task, worker);
       } catch (...) {
-        const std::lock_guard lock(mutex_);
+        const std::lock_guard lock(error_mutex_);
         if (!error_) error_ = std::current_exception();
         next_task_.store(tasks_, std::memory_order_relaxed);
       }
     }
   }
 
-  int workers_;
+  int workers_ = 1, looks_ = 0;
   std::vector<std::thread> threads_;
-  std::mutex mutex_;
-  std::condition_variable start_, done_;
   void (*call_)(void*, int, int) = nullptr;
   void* context_ = nullptr;
-  int tasks_ = 0, busy_ = 0;
+  int tasks_ = 0;
   std::atomic<int> next_task_{0};
+  std::atomic<std::uint32_t> round_{0}, busy_{0};
+  std::mutex error_mutex_;
   std::exception_ptr error_;
-  std::uint64_t round_ = 0;
   bool stopping_ = false;
 };
 

@@ -10,6 +10,7 @@
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/eigen/simd.hpp>
+#include <mamba/eigen/team.hpp>
 
 namespace mamba::eigen {
 
@@ -39,12 +40,17 @@ void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptrdiff_t a_row,
   unroll<Block>([&](auto m) { unroll<Vectors>([&](auto v) { sum[m][v].store(c + m * c_row + v * V::width); }); });
 }
 
-// c (rows, Columns) <- or += a b for any number of rows; b has `depth` rows.
+// Columns are worked on in panels of so many vectors: 6 rows of a panel stay in registers.
+inline constexpr int panel_vectors = vector_registers >= 32 ? 4 : 2;
+template <class T, int Columns>
+inline constexpr int panel_count = (vectors_for<Vector<T, Columns>>(Columns) + panel_vectors - 1) / panel_vectors;
+
+// c (rows, Columns) <- or += a b for any number of rows and the panels [first, last) of the columns; b has `depth` rows.
 template <Write write, int Columns, class T>
-void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row, int depth) {
+void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row, int depth,
+             int first_panel = 0, int last_panel = panel_count<T, Columns>) {
   using V = Vector<T, Columns>;
-  constexpr int block = 6;                               // rows at a time
-  constexpr int panel = vector_registers >= 32 ? 4 : 2;  // vectors at a time: block * panel sums stay in registers
+  constexpr int block = 6, panel = panel_vectors;
   constexpr int vectors = vectors_for<V>(Columns), panels = vectors / panel, rest = vectors % panel;
   const auto columns_at = [&](int first, auto width) {
     const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(first) * V::width;
@@ -58,8 +64,9 @@ void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_
       if (rows - row == block - 1 - i) rows_at(std::integral_constant<int, block - 1 - i>{});
     });
   };
-  for (int p = 0; p < panels; ++p) columns_at(p * panel, std::integral_constant<int, panel>{});
-  if constexpr (rest > 0) columns_at(panels * panel, std::integral_constant<int, rest>{});
+  for (int p = first_panel; p < std::min(panels, last_panel); ++p) columns_at(p * panel, std::integral_constant<int, panel>{});
+  if constexpr (rest > 0)
+    if (last_panel > panels) columns_at(panels * panel, std::integral_constant<int, rest>{});
 }
 
 }  // namespace detail
@@ -71,10 +78,47 @@ void clear_padding(Rows<T, Columns> y) {
     for (int t = 0; t < y.rows; ++t) std::fill(y[t] + Columns, y[t] + y.stride, T(0));
 }
 
+namespace detail {
+
+// The product of two rows of `Count` elements and their padding. Memory is read once and in order, which is all that counts
+// for one token of a large model; `ahead` elements further on it is asked for in time.
+template <int Count, class T>
+T row_product(const T* x, const T* w) {
+  using V = Vector<T>;
+  constexpr int vectors = vectors_for<V>(Count), chains = 4, ahead = 8192 / sizeof(T);
+  V sums[chains];
+  unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { sums[i] = V::zero(); });
+  const auto add = [&](auto i, int v) MAMBA_INLINE_LAMBDA {
+    packet::prefetch(w + v * V::width + ahead);
+    sums[i] = multiply_add(V::load(x + v * V::width), V::load(w + v * V::width), sums[i]);
+  };
+  for (int v = 0; v + chains <= vectors; v += chains) unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { add(i, v + i); });
+  unroll<vectors % chains>([&](auto i) MAMBA_INLINE_LAMBDA { add(i, vectors / chains * chains + i); });
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum();
+}
+
+}  // namespace detail
+
 // y (T, Out) <- or += x (T, In) W^T, W (Out, In).
 template <Write write = Write::set, class Core, class T, int Out, int In, int OfRows, int First>
-void linear(Core&, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, OfRows, First> w) {
-  detail::product<write, Out>(y.data, y.stride, x.rows, x.data, x.stride, 1, w.derived, w.transposed_stride, In);
+void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, OfRows, First> w) {
+  const long long work = static_cast<long long>(x.rows) * Out * In;
+  constexpr int piece = 64;  // rows of x, or of W
+  const auto rows_and_panels = [&](int first, int rows, int first_panel, int last_panel) {
+    detail::product<write, Out>(y[first], y.stride, rows, x[first], x.stride, 1, w.derived, w.transposed_stride, In, first_panel, last_panel);
+  };
+  if (In >= 256 && x.rows == 1) {
+    share_out(core, (Out + piece - 1) / piece, work, [&](int i) {
+      for (int o = i * piece; o < std::min(Out, (i + 1) * piece); ++o) {
+        const T sum = detail::row_product<In>(x.data, w.value + static_cast<std::ptrdiff_t>(o) * w.stride);
+        y.data[o] = write == Write::add ? y.data[o] + sum : sum;
+      }
+    });
+  } else if (constexpr int panels = detail::panel_count<T, Out>; x.rows <= piece) {
+    share_out(core, panels, work, [&](int i) { rows_and_panels(0, x.rows, i, i + 1); });
+  } else {
+    share_out(core, (x.rows + piece - 1) / piece, work, [&](int i) { rows_and_panels(i * piece, std::min(piece, x.rows - i * piece), 0, panels); });
+  }
   clear_padding(y);
 }
 

@@ -99,11 +99,16 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
       for (int t = states ? begin : begin + 1; t < end; ++t) {
         if (boundaries && t > begin && (t - begin) % scan_chunk == 0) {
           T* const kept = boundaries + ((t - begin) / scan_chunk - 1) * state_size;
-          unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); }); });
+          unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+            unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); });
+          });
         }
         step(t, std::true_type{});
       }
-      if (states) unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); }); });
+      if (states)
+        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); });
+        });
     });
     if (states) states += state_size;
     if (boundaries) boundaries += std::max(0, end - begin - 1) / scan_chunk * state_size;
@@ -138,11 +143,14 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         const auto place = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };
         V kept_decay[scan_chunk][channels][vectors], kept_carried[scan_chunk][channels][vectors];
         V rate[channels][vectors];
-        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { rate[i][v] = V::load(a.derived + place(i, v)); }); });
+        unroll<channels>([&](auto i)
+                             MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { rate[i][v] = V::load(a.derived + place(i, v)); }); });
 
         {  // the states again
           V h[channels][vectors];
-          unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v] = start ? V::load(start + place(i, v)) : V::zero(); }); });
+          unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+            unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v] = start ? V::load(start + place(i, v)) : V::zero(); });
+          });
           for (int t = first; t < last; ++t)
             unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
               const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);

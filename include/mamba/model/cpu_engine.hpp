@@ -190,6 +190,7 @@ class Engine<A, Cpu> {
     reserve_workers(batch, partition, false);
     pool_->run(partition.tiles, [&](int tile, int worker_index) {
       Worker& worker = workers_[static_cast<std::size_t>(worker_index)];
+      worker.core.team = partition.tiles == 1 ? pool_.get() : nullptr;
       body(worker, pack(worker, batch, readout, partition, tile), partition.first_sequence(tile));
     });
   }
