@@ -103,13 +103,14 @@ T row_product(const T* x, const T* w) {
 template <Write write = Write::set, class Core, class T, int Out, int In, int OfRows, int First>
 void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, OfRows, First> w) {
   const long long work = static_cast<long long>(x.rows) * Out * In;
-  constexpr int piece = 64;  // rows of x, or of W
+  constexpr int piece = 64;                                   // rows of x,
+  constexpr int weight_rows = std::clamp(12288 / In, 4, 64);  // or of W: 48 KB, a few microseconds of memory
   const auto rows_and_panels = [&](int first, int rows, int first_panel, int last_panel) {
     detail::product<write, Out>(y[first], y.stride, rows, x[first], x.stride, 1, w.derived, w.transposed_stride, In, first_panel, last_panel);
   };
   if (In >= 256 && x.rows == 1) {
-    share_out(core, (Out + piece - 1) / piece, work, [&](int i) {
-      for (int o = i * piece; o < std::min(Out, (i + 1) * piece); ++o) {
+    share_out(core, (Out + weight_rows - 1) / weight_rows, work, [&](int i) {
+      for (int o = i * weight_rows; o < std::min(Out, (i + 1) * weight_rows); ++o) {
         const T sum = detail::row_product<In>(x.data, w.value + static_cast<std::ptrdiff_t>(o) * w.stride);
         y.data[o] = write == Write::add ? y.data[o] + sum : sum;
       }

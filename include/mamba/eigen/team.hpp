@@ -7,7 +7,7 @@
 namespace mamba::eigen {
 
 // A primitive that does less than this many multiply-adds is over before another thread has begun.
-inline constexpr long long team_work = 1 << 17;
+inline constexpr long long team_work = 1 << 15;
 
 // piece(i) for i in [0, pieces), by the core's team where it has one. What a piece is must not depend on the team, and
 // each writes only what is its own: the result is the same to the bit.
