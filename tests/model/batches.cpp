@@ -60,6 +60,18 @@ TEST_CASE("1, 2 and 7 threads give the same bytes") {
   }
 }
 
+TEST_CASE("more threads than tiles: any of them may take one") {
+  const auto ids = support::random_tokens(17 * 8, 10, 1), labels = support::random_tokens(17, 10, 2);
+  Classifier alone({.n_layers = 1, .seed = 1, .threads = 1});
+  const auto logits = support::values(alone(ids, 17));
+  const double loss = alone.loss_and_gradients(ids, labels);
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    Classifier model({.n_layers = 1, .seed = 1, .threads = 16});
+    CHECK(support::values(model(ids, 17)) == logits);
+    CHECK(model.loss_and_gradients(ids, labels) == loss);
+  }
+}
+
 TEST_CASE("sequences of different lengths are as each alone") {
   constexpr int batch = 20, length = 13;
   const auto ids = support::random_tokens(batch * length, 10, 1), labels = support::random_tokens(batch, 10, 2);

@@ -31,6 +31,7 @@ class Engine<A, Cpu> {
  public:
   using T = typename A::Scalar;
   using Tables = network::Tables<A>;
+  using Arena = Buffer;  // memory of the parameters' layout
 
   explicit Engine(const ModelOptions& options)
       : n_layers_(options.n_layers), size_(Tables::size(options.n_layers)), pool_(std::make_unique<ThreadPool>(options.threads)) {
@@ -60,7 +61,7 @@ class Engine<A, Cpu> {
   void parameters_changed() { stale_ = true; }
 
   // Memory of the parameters' layout, for an optimiser's state.
-  Buffer make_arena() const { return Buffer(size_ * sizeof(T)); }
+  Arena make_arena() const { return Buffer(size_ * sizeof(T)); }
 
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
@@ -78,7 +79,7 @@ class Engine<A, Cpu> {
   }
 
   // One AdamW update of the trained parameters; mean and square are arenas.
-  void adamw(Buffer& mean, Buffer& square, const math::AdamWStep& step) {
+  void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
     pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
       const auto [offset, count] = trained_[static_cast<std::size_t>(i)];
       eigen::adamw(mutable_parameters() + offset, mean.as<T>() + offset, square.as<T>() + offset, gradients() + offset, count, step);
@@ -239,7 +240,8 @@ class Engine<A, Cpu> {
   // Every worker's memory for the largest tile of a call: who first meets a tile later must not allocate in a step.
   void reserve_workers(const Batch& batch, const Partition& partition, bool with_backward) {
     const auto tokens = static_cast<std::size_t>(partition.per_tile) * static_cast<std::size_t>(batch.length);
-    for (int w = 0; w < std::min(pool_->workers(), partition.tiles); ++w) {
+    // Any worker may take any tile, however few there are; a single one stays with the first.
+    for (int w = 0; w < (partition.tiles == 1 ? 1 : pool_->workers()); ++w) {
       Worker& worker = workers_[static_cast<std::size_t>(w)];
       const std::size_t indices = 2 * tokens + static_cast<std::size_t>(partition.per_tile) + 1;
       if (worker.indices.size() < indices) worker.indices.resize(indices);
