@@ -22,7 +22,7 @@ gradient norm; --reference DIR compares them with reference numbers too (format:
 
 What moves the peers' figures:
   * A busy core: PyTorch's threads meet after every operation, each time waiting for the slowest.
-  * selective_scan_ref takes seconds a step and about 8 GB at batch 2048, most of the time for fresh pages from the
+  * selective_scan_ref takes seconds a step and about 6 GB at batch 2048, most of the time for fresh pages from the
     system, since the C library returns tensors of 0.5 GB as soon as they are freed. --tuned lets it keep them (glibc),
     and flushes denormal numbers, which this library does too.
   * Debian's PyTorch multiplies by the system's BLAS, the slow reference one until libopenblas0-pthread is installed;
