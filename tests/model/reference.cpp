@@ -1,4 +1,4 @@
-// Mamba-1 against the reference numbers (float64 PyTorch).
+// Mamba-1 against the reference numbers (float64 PyTorch), on the CPU or, from cuda/, on the GPU.
 #include "support/parity.hpp"
 
 using namespace mamba;
@@ -14,23 +14,23 @@ inline constexpr Config text_config{.vocab_size = 64, .d_model = 32, .d_state = 
 }  // namespace
 
 TEST_CASE("Mamba-1 reproduces the reference: composite sizes") {
-  support::check_parity<MambaForComposite<composite_config>>("mamba1_composite");
-  support::check_parity<MambaForComposite<composite_config, double>>("mamba1_composite");
-  support::check_parity<MambaForComposite<composite_config>>("mamba1_composite_L5_gamma05");
-  support::check_parity<MambaForComposite<composite_config, double>>("mamba1_composite_L5_gamma05");
-  support::check_parity<MambaForComposite<eight_config>>("mamba1_composite");
+  support::check_parity<MambaForComposite<composite_config, support::Backend>>("mamba1_composite");
+  support::check_parity<MambaForComposite<composite_config, support::Backend, double>>("mamba1_composite");
+  support::check_parity<MambaForComposite<composite_config, support::Backend>>("mamba1_composite_L5_gamma05");
+  support::check_parity<MambaForComposite<composite_config, support::Backend, double>>("mamba1_composite_L5_gamma05");
+  support::check_parity<MambaForComposite<eight_config, support::Backend>>("mamba1_composite");
 }
 
 TEST_CASE("Mamba-1 reproduces the reference: odd sizes, one token, a longer text") {
-  support::check_parity<MambaForComposite<small_config>>("mamba1_small_default_init");
-  support::check_parity<MambaForComposite<small_config, double>>("mamba1_small_default_init");
-  support::check_parity<MambaForComposite<one_token_config>>("mamba1_one_token");
-  support::check_parity<MambaForComposite<one_token_config, double>>("mamba1_one_token");
-  support::check_parity<MambaLMHeadModel<text_config>>("mamba1_lm_200");
-  support::check_parity<MambaLMHeadModel<text_config, double>>("mamba1_lm_200");
+  support::check_parity<MambaForComposite<small_config, support::Backend>>("mamba1_small_default_init");
+  support::check_parity<MambaForComposite<small_config, support::Backend, double>>("mamba1_small_default_init");
+  support::check_parity<MambaForComposite<one_token_config, support::Backend>>("mamba1_one_token");
+  support::check_parity<MambaForComposite<one_token_config, support::Backend, double>>("mamba1_one_token");
+  support::check_parity<MambaLMHeadModel<text_config, support::Backend>>("mamba1_lm_200");
+  support::check_parity<MambaLMHeadModel<text_config, support::Backend, double>>("mamba1_lm_200");
 }
 
 TEST_CASE("25 steps of clipping and AdamW reproduce the reference") {
-  support::check_training<MambaForComposite<composite_config>>("train_mamba1", 2e-6);
-  support::check_training<MambaForComposite<composite_config, double>>("train_mamba1", 1e-9);
+  support::check_training<MambaForComposite<composite_config, support::Backend>>("train_mamba1", 2e-6);
+  support::check_training<MambaForComposite<composite_config, support::Backend, double>>("train_mamba1", 1e-9);
 }

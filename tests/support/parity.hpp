@@ -9,10 +9,24 @@
 #include <vector>
 
 #include <mamba/composite.hpp>
+#ifdef __CUDACC__
+#include <mamba/cuda.hpp>
+#endif
 
 #include "support/reference.hpp"
 
 namespace support {
+
+// Where the models of a test run: what nvcc compiles is for the GPU, and skipped where there is none.
+#ifdef __CUDACC__
+using Backend = mamba::Cuda;
+inline void need_backend() {
+  if (mamba::cuda::device_count() == 0) SKIP("no CUDA device");
+}
+#else
+using Backend = mamba::Cpu;
+inline void need_backend() {}
+#endif
 
 // Relative norms. In double the gradients' bound is that of the files, which hold them in float32.
 template <class Scalar>
@@ -24,6 +38,7 @@ inline constexpr double gradients_bound = sizeof(typename Model::Scalar) == 8   
 
 template <class Model>
 void check_parity(const std::string& name) {
+  need_backend();
   using Scalar = typename Model::Scalar;
   const auto file = reference(name);
   INFO(name << (sizeof(Scalar) == 4 ? ", float" : ", double"));
@@ -57,6 +72,7 @@ void check_parity(const std::string& name) {
 
 template <class Model>
 void check_training(const std::string& name, double bound) {
+  need_backend();
   using Scalar = typename Model::Scalar;
   const auto file = reference(name);
   const auto ids = tokens(file, "input_ids"), labels = tokens(file, "labels");

@@ -13,6 +13,7 @@ enum class ErrorKind {
   bad_file,          // an input file is missing, malformed or of another model
   cannot_write,      // an output could not be written
   diverged,          // a loss or a gradient is not finite
+  device_failed,     // no GPU, not enough of its memory, or a call of its runtime that failed
 };
 
 class Error : public std::runtime_error {

@@ -72,6 +72,12 @@ struct Cpu {
   static constexpr const char* name = "cpu";
 };
 
+// An NVIDIA GPU of compute capability 8.0 or newer; needs <mamba/cuda.hpp> and nvcc.
+struct Cuda {
+  using answers = question::Backend;
+  static constexpr const char* name = "cuda";
+};
+
 struct Mamba1 {
   using answers = question::Mixer;
   static constexpr const char* name = "mamba1";
@@ -198,6 +204,19 @@ struct Resolve {
 };
 
 }  // namespace detail
+
+namespace detail {
+template <class A, class Backend>
+struct OnBackendOf;
+template <Config config, class Old, class Scalar, class Mixer, class ConvKernel, class Position, class ConvResidual, class Backend>
+struct OnBackendOf<Architecture<config, Old, Scalar, Mixer, ConvKernel, Position, ConvResidual>, Backend> {
+  using type = Architecture<config, Backend, Scalar, Mixer, ConvKernel, Position, ConvResidual>;
+};
+}  // namespace detail
+
+// The same architecture elsewhere: parameters have the same names, shapes and places.
+template <class A, class Backend>
+using OnBackend = typename detail::OnBackendOf<A, Backend>::type;
 
 // The architecture that a configuration and any subset of policies, in any order, stand for.
 template <Config config, class... Policies>

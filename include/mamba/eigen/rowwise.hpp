@@ -124,10 +124,9 @@ template <class Core, class T, int E>
 void gate_backward(Core&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y, Rows<const T, E> z) {
   using V = Vector<T>;
   detail::each_vector<V>(detail::elements(y), [&](std::ptrdiff_t i) {
-    const auto s = math::silu_with_derivative(V::load(z.data + i));
-    const V g = V::load(d_o.data + i);
-    (g * s.value).store(dy.data + i);
-    (g * V::load(y.data + i) * s.derivative).store(dz.data + i);
+    const V x = V::load(z.data + i), s = math::sigmoid(x), g = V::load(d_o.data + i);
+    (g * (x * s)).store(dy.data + i);
+    (g * V::load(y.data + i) * math::silu_derivative(x, s)).store(dz.data + i);
   });
 }
 
@@ -142,8 +141,10 @@ void silu(Core&, Rows<T, E> u, Rows<const T, E> v) {
 template <class Core, class T, int E>
 void silu_backward(Core&, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
   using V = Vector<T>;
-  detail::each_vector<V>(detail::elements(v),
-                         [&](std::ptrdiff_t i) { (V::load(du.data + i) * math::silu_with_derivative(V::load(v.data + i)).derivative).store(dv.data + i); });
+  detail::each_vector<V>(detail::elements(v), [&](std::ptrdiff_t i) {
+    const V x = V::load(v.data + i);
+    (V::load(du.data + i) * math::silu_derivative(x, math::sigmoid(x))).store(dv.data + i);
+  });
 }
 
 // delta <- softplus(x); the padding, where x is zero, stays zero.

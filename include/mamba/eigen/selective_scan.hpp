@@ -18,10 +18,14 @@ namespace mamba::eigen {
 inline constexpr int scan_chunk = 16;  // steps between kept states
 
 // How many boundary states the sequences of a tile need.
-template <class Core>
+template <int N, class Core>
 int scan_boundaries(Core&, Sequences sequences) {
   return states_between_chunks(sequences, scan_chunk);
 }
+
+// What the scan works in beside its arguments: nothing.
+template <class T, int E, int N, class Core>
+void scan_reserve(Core&, bool /*with_backward*/) {}
 
 namespace detail {
 

@@ -20,7 +20,7 @@ namespace mamba::eigen {
 inline constexpr int ssd_chunk = 64;
 
 // How many boundary states the sequences of a tile need.
-template <class Core>
+template <int N, class Core>
 int ssd_boundaries(Core&, Sequences sequences) {
   return states_between_chunks(sequences, ssd_chunk);
 }

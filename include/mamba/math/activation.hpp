@@ -1,6 +1,7 @@
 // Scalar functions and their derivatives (specification, section 1), for one number or a vector of them.
 //
-// V is float, double or a vector type that finds exp, log1p, select and the operators by its own namespace.
+// V is float, double or a vector type that finds exp, log1p, select and the operators by its own namespace. These functions
+// have no local variables: nvcc refuses a host's vector as one where device code could call the function.
 #pragma once
 
 #include <cmath>
@@ -33,17 +34,11 @@ MAMBA_HOST_DEVICE MAMBA_INLINE V silu(V x) {
   return x * sigmoid(x);
 }
 
-template <class V>
-struct ValueAndDerivative {
-  V value, derivative;
-};
-
-// silu'(x) = sigma(x) (1 + x (1 - sigma(x)))
+// silu'(x) = s (1 + x (1 - s)), given s = sigma(x).
 MAMBA_COMPOSITION
 template <class V>
-MAMBA_HOST_DEVICE MAMBA_INLINE ValueAndDerivative<V> silu_with_derivative(V x) {
-  const V s = sigmoid(x);
-  return {x * s, s * (V(1) + x * (V(1) - s))};
+MAMBA_HOST_DEVICE MAMBA_INLINE V silu_derivative(V x, V s) {
+  return s * (V(1) + x * (V(1) - s));
 }
 
 // softplus(x) = x above 20, else log(1 + e^x)

@@ -17,7 +17,15 @@ namespace mamba::math {
 inline constexpr double ln2 = 0.693147180559945309, log2_e = 1.44269504088896341;
 
 // 2^x for x <= 0; vectors bring their own.
-MAMBA_HOST_DEVICE MAMBA_INLINE float exp2_nonpositive(float x) { return std::exp2(x); }
+MAMBA_HOST_DEVICE MAMBA_INLINE float exp2_nonpositive(float x) {
+#ifdef __CUDA_ARCH__
+  float power;  // the special-function unit alone: within 2 units in the last place, denormal results flushed
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+#else
+  return std::exp2(x);
+#endif
+}
 MAMBA_HOST_DEVICE MAMBA_INLINE double exp2_nonpositive(double x) { return std::exp2(x); }
 
 MAMBA_COMPOSITION

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include <mamba/model/loss.hpp>
 #include <mamba/model/model.hpp>
 
 namespace mamba {
@@ -70,10 +71,8 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
     return input;
   }
 
-  static auto cross_entropy_of(std::span<const std::int32_t> labels) {
-    return [labels, weight = 1.0 / static_cast<double>(labels.size())](auto& core, auto dlogits, auto logits, int first) {
-      return cross_entropy(core, dlogits, logits, labels.data() + first, config.vocab_size, weight);
-    };
+  static CrossEntropy cross_entropy_of(std::span<const std::int32_t> labels) {
+    return CrossEntropy{labels.data(), config.vocab_size, 1.0 / static_cast<double>(labels.size())};
   }
 };
 

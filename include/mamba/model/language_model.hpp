@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include <mamba/model/loss.hpp>
 #include <mamba/model/model.hpp>
 
 namespace mamba {
@@ -26,9 +27,7 @@ class MambaLMHeadModel : public Model<Resolve<config_, Policies...>> {
     for (int s = 0; s < input.batch; ++s) next_tokens_.insert(next_tokens_.end(), input.tokens_of(s) + 1, input.tokens_of(s) + input.length_of(s));
     require(!next_tokens_.empty(), "sequences of one token have no next token to predict");
     const double weight = 1.0 / static_cast<double>(next_tokens_.size());
-    return this->engine().loss_and_gradients(input, Readout::predecessors, [&](auto& core, auto dlogits, auto logits, int first) {
-      return cross_entropy(core, dlogits, logits, next_tokens_.data() + first, config.padded_vocab_size(), weight);
-    });
+    return this->engine().loss_and_gradients(input, Readout::predecessors, CrossEntropy{next_tokens_.data(), config.padded_vocab_size(), weight});
   }
 
  private:

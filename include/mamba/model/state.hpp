@@ -42,6 +42,8 @@ class State {
     return {history_.template as<T>() + at * Mixer::history_size, states_.template as<T>() + at * Mixer::state_size, all * Mixer::history_size,
             all * Mixer::state_size};
   }
+  // All of them, for an engine that keeps them elsewhere during a call: the convolutions' inputs and the states.
+  std::pair<Buffer&, Buffer&> buffers() { return {history_, states_}; }
   void advance(int sequence, int tokens) { positions_[static_cast<std::size_t>(sequence)] += tokens; }
 
   // The elements as one list each, padding included: what save and load move.

@@ -68,12 +68,13 @@ struct MixerOf<A, Mamba1> {
 
   template <class Backend>
   static int kept_states(Backend& be, Sequences sequences) {
-    return scan_boundaries(be, sequences);
+    return scan_boundaries<N>(be, sequences);
   }
 
-  // What the primitives need beside the activations; for the scan nothing.
   template <class Backend>
-  static void reserve(Backend&, bool /*with_backward*/) {}
+  static void reserve(Backend& be, bool with_backward) {
+    scan_reserve<T, E, N>(be, with_backward);
+  }
 
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION

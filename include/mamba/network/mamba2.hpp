@@ -68,7 +68,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
 
   template <class Backend>
   static int kept_states(Backend& be, Sequences sequences) {
-    return ssd_boundaries(be, sequences);
+    return ssd_boundaries<N>(be, sequences);
   }
 
   template <class Backend>

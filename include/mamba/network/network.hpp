@@ -6,6 +6,7 @@
 #pragma once
 
 #include <string>
+#include <type_traits>
 
 #include <mamba/core/macros.hpp>
 #include <mamba/core/memory.hpp>
@@ -245,6 +246,24 @@ MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Acti
   scatter(be, activations.dresidual, in(head.dinput), rows);
 }
 
+// The loss of the head's rows at hand and its gradient. Not a lambda: nvcc checks the calls of those.
+template <class A, class Backend, class Loss>
+struct HeadLoss {
+  Backend& be;
+  ModelGradients<A> dw;
+  Activations<A>& activations;
+  const Tile& tile;
+  ModelWeights<A> w;
+  Loss& loss;
+  double sum = 0;
+
+  MAMBA_COMPOSITION
+  MAMBA_HOST_DEVICE void operator()(int first, HeadActivations<A>& head) {
+    sum += loss(head.dlogits, in(head.logits), tile.first_readout + first);
+    read_out_backward(be, dw, activations, tile.readout + first, w);
+  }
+};
+
 // Forward, the loss, backward: gradients += the tile's; returns its share of the loss.
 //   loss(dlogits, logits, number of the first row in the call): writes the gradient, returns the rows' share
 MAMBA_COMPOSITION
@@ -253,13 +272,10 @@ MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, A
                                             Probe& probe) {
   forward(be, activations, tile, w, TileStates<typename A::Scalar>{}, probe);
   zero(be, activations.dresidual);
-  double sum = 0;
-  read_out(be, activations, tile, w, [&](int first, auto& head) {
-    sum += loss(head.dlogits, in(head.logits), tile.first_readout + first);
-    read_out_backward(be, dw, activations, tile.readout + first, w);
-  });
+  HeadLoss<A, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
+  read_out(be, activations, tile, w, head_loss);
   backward(be, dw, activations, tile, w, probe);
-  return sum;
+  return head_loss.sum;
 }
 
 }  // namespace mamba::network

@@ -32,6 +32,7 @@ template <class ModelType>
 class AdamW {
  public:
   using Scalar = typename ModelType::Scalar;
+  using Arenas = Engine<typename ModelType::Architecture>;
 
   // Throws Error on a rate, decay or epsilon that is negative or not finite, or a beta outside [0, 1).
   explicit AdamW(ModelType& model, AdamWOptions options = {})
@@ -76,7 +77,7 @@ class AdamW {
 
   ModelType* model_;
   AdamWOptions options_;
-  Buffer mean_, square_;
+  typename Arenas::Arena mean_, square_;
   long steps_ = 0;
 };
 

@@ -1,0 +1,126 @@
+// The GPU's backend at the scope of one thread block. Its primitives are the device functions of this namespace that take
+// a Block first; all threads of the block call them together, and each ends with a barrier, so that the next may read
+// what it wrote.
+#pragma once
+
+#include <cstddef>
+
+#include <mamba/core/macros.hpp>
+#include <mamba/core/tensor.hpp>
+
+namespace mamba::cuda {
+
+struct Block {
+  static constexpr int threads = 256, warps = threads / 32;
+  // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
+  template <class T>
+  static constexpr std::size_t shared_bytes = 20480 * sizeof(T);
+  std::byte* shared;
+  std::byte* global = nullptr;  // the same in global memory, as much as Requirements says
+
+  template <class T>
+  __device__ T* scratch() const {
+    return reinterpret_cast<T*>(shared);
+  }
+};
+
+namespace detail {
+
+__device__ inline int thread() { return static_cast<int>(threadIdx.x); }
+__device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }
+__device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }
+
+// f(i) for i in [0, count), shared out; no barrier.
+template <class F>
+__device__ void each(int count, F&& f) {
+  for (int i = thread(); i < count; i += Block::threads) f(i);
+}
+
+// Four numbers, loaded and stored at once: rows start at multiples of 16 elements.
+template <class T>
+struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Quad {
+  T at[4];
+};
+template <class T>
+__device__ Quad<T> load4(const T* p) {
+  return *reinterpret_cast<const Quad<T>*>(p);
+}
+template <class T>
+__device__ void store4(T* p, const Quad<T>& q) {
+  *reinterpret_cast<Quad<T>*>(p) = q;
+}
+
+template <class T>
+__device__ T warp_sum(T x) {
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(~0U, x, offset);
+  return x;
+}
+
+// The sums of Count values each over groups of Width lanes (powers of 2) by halving what every lane holds: on return
+// values[0 .. max(1, Count / Width)) are the sums number first .. of the lane's share, first being the result.
+template <int Count, int Width, class T>
+__device__ int sum_over_lanes(T (&values)[Count]) {
+  static_assert((Count & (Count - 1)) == 0 && (Width & (Width - 1)) == 0);
+  int first = 0;
+  int held = Count;
+#pragma unroll
+  for (int offset = Width / 2; offset > 0; offset /= 2) {
+    if (held > 1) {
+      held /= 2;
+      const bool upper = (lane() & offset) != 0;
+#pragma unroll
+      for (int i = 0; i < Count / 2; ++i)
+        if (i < held) {
+          const T kept = upper ? values[i + held] : values[i], given = upper ? values[i] : values[i + held];
+          values[i] = kept + __shfl_xor_sync(~0U, given, offset);
+        }
+      if (upper) first += held;
+    } else {
+      values[0] += __shfl_xor_sync(~0U, values[0], offset);
+    }
+  }
+  return first;
+}
+
+// sums[v] for every column over all rows: f(row, column, sums) adds a row's share, use(column, sums) is called once for
+// each column. The order of the sum depends on the sizes alone.
+template <int Values, int Columns, class T, class F, class Use>
+__device__ void column_sums(Block& be, int rows, F&& f, Use&& use) {
+  constexpr int width = Columns >= 64 ? 64 : Columns >= 32 ? 32 : 16, groups = Block::threads / width;
+  T* const partial = be.scratch<T>();
+  const int group = thread() / width;
+  for (int first = 0; first < Columns; first += width) {
+    const int column = first + thread() % width;
+    T sums[Values] = {};
+    if (column < Columns)
+      for (int t = group; t < rows; t += groups) f(t, column, sums);
+#pragma unroll
+    for (int v = 0; v < Values; ++v) partial[(group * Values + v) * width + thread() % width] = sums[v];
+    __syncthreads();
+    if (group == 0 && column < Columns) {
+#pragma unroll
+      for (int v = 0; v < Values; ++v) {
+        sums[v] = 0;
+        for (int g = 0; g < groups; ++g) sums[v] += partial[(g * Values + v) * width + thread()];
+      }
+      use(column, sums);
+    }
+    __syncthreads();
+  }
+}
+
+// Which sequence a row belongs to.
+__device__ inline int sequence_of(Sequences sequences, int row) {
+  int guess = row / (sequences.end(0) - sequences.begin(0));  // right where all are of one length
+  if (guess < sequences.count && sequences.begin(guess) <= row && row < sequences.end(guess)) return guess;
+  int low = 0, high = sequences.count - 1;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (row < sequences.end(middle)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+}  // namespace detail
+}  // namespace mamba::cuda

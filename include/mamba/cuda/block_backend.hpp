@@ -1,0 +1,38 @@
+// All primitives of the GPU's backend at the scope of one thread block, and what they need.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include <mamba/cuda/causal_conv.hpp>
+#include <mamba/cuda/embedding.hpp>
+#include <mamba/cuda/linear.hpp>
+#include <mamba/cuda/rowwise.hpp>
+#include <mamba/cuda/selective_scan.hpp>
+#include <mamba/cuda/ssd.hpp>
+
+namespace mamba::cuda {
+
+// Stands for the block on the host, where memory is counted before a kernel runs.
+struct Requirements {
+  std::size_t global_bytes = 0;  // Block::global
+};
+
+template <int N>
+int scan_boundaries(Requirements&, Sequences sequences) {
+  return states_between_chunks(sequences, scan_chunk<N>);
+}
+template <int N>
+int ssd_boundaries(Requirements&, Sequences sequences) {
+  return states_between_chunks(sequences, scan_chunk<N>);
+}
+template <class T, int E, int N>
+void scan_reserve(Requirements& be, bool /*with_backward*/) {
+  be.global_bytes = std::max(be.global_bytes, static_cast<std::size_t>(detail::SelectiveSource<T, E, N>::state_size) * sizeof(T));
+}
+template <class T, int H, int P, int G, int N>
+void ssd_reserve(Requirements& be, bool /*with_backward*/) {
+  be.global_bytes = std::max(be.global_bytes, static_cast<std::size_t>(detail::SsdSource<T, H, P, G, N>::state_size) * sizeof(T));
+}
+
+}  // namespace mamba::cuda

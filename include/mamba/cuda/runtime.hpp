@@ -1,0 +1,130 @@
+// The CUDA runtime's calls as C++: errors that say what failed, memory with an owner, values that host and device share.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <span>
+#include <utility>
+
+#include <mamba/core/error.hpp>
+#include <mamba/core/memory.hpp>
+
+namespace mamba::cuda {
+
+// Throws Error(device_failed) with the call's name and the runtime's reason.
+inline void check(cudaError_t result, const char* call) {
+  if (result == cudaSuccess) return;
+  cudaGetLastError();  // what was recorded is told here, and not again
+  fail(ErrorKind::device_failed, "CUDA: ", call, " failed: ", cudaGetErrorString(result));
+}
+
+inline int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) cudaGetLastError(), count = 0;
+  return count;
+}
+
+// The current device of a thread, for as long as a call lasts.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    check(cudaGetDevice(&before_), "cudaGetDevice");
+    if (before_ != device) check(cudaSetDevice(device), "cudaSetDevice");
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  ~OnDevice() { cudaSetDevice(before_); }
+
+ private:
+  int before_ = 0;
+};
+
+// Bytes on the current device. Grows by reallocation (contents are lost), never shrinks; what it gets is zeroed.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  explicit DeviceBuffer(std::size_t bytes) { reserve(bytes); }
+  DeviceBuffer(DeviceBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~DeviceBuffer() {
+    if (data_) cudaFree(data_);
+  }
+
+  void reserve(std::size_t bytes) {
+    if (bytes <= bytes_) return;
+    if (data_) check(cudaFree(std::exchange(data_, nullptr)), "cudaFree");
+    bytes_ = 0;
+    std::size_t available = 0, all = 0;
+    check(cudaMemGetInfo(&available, &all), "cudaMemGetInfo");
+    if (bytes > available) fail(ErrorKind::device_failed, "CUDA: ", bytes, " bytes of device memory are needed; ", available, " of ", all, " are free");
+    check(cudaMalloc(&data_, bytes), "cudaMalloc");
+    check(cudaMemset(data_, 0, bytes), "cudaMemset");
+    bytes_ = bytes;
+  }
+
+  std::size_t bytes() const { return bytes_; }
+  void* data() const { return data_; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+  template <class T>
+  void upload(const T* from, std::size_t count) {
+    reserve(count * sizeof(T));
+    check(cudaMemcpy(data_, from, count * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+  }
+  template <class T>
+  void download(T* to, std::size_t count) const {
+    check(cudaMemcpy(to, data_, count * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy from the device");
+  }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// An array that host and device both see: copied when one asks for what the other has written.
+class Mirrored {
+ public:
+  explicit Mirrored(std::size_t bytes) : host_(bytes), device_(bytes) {}
+
+  // The host's: to read, or to write as well.
+  template <class T>
+  const T* as() const {
+    if (newest_ == Newest::device) device_.download(host_.as<std::byte>(), host_.bytes()), newest_ = Newest::both;
+    return host_.as<T>();
+  }
+  template <class T>
+  T* as() {
+    std::as_const(*this).as<T>();
+    newest_ = Newest::host;
+    return host_.as<T>();
+  }
+  // The device's.
+  template <class T>
+  const T* on_device() const {
+    if (newest_ == Newest::host) device_.upload(host_.as<std::byte>(), host_.bytes()), newest_ = Newest::both;
+    return device_.as<T>();
+  }
+  template <class T>
+  T* on_device() {
+    std::as_const(*this).on_device<T>();
+    newest_ = Newest::device;
+    return device_.as<T>();
+  }
+  std::size_t bytes() const { return host_.bytes() + device_.bytes(); }
+
+ private:
+  enum class Newest { both, host, device };
+  mutable Buffer host_;
+  mutable DeviceBuffer device_;
+  mutable Newest newest_ = Newest::both;
+};
+
+}  // namespace mamba::cuda

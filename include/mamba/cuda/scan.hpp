@@ -1,0 +1,280 @@
+// The recurrence of both mixers by one thread block, forward and backward (specification, sections 2.7, 5 and 7).
+//
+//   h_t = 2^(step_t rate) h_{t-1} + (step_t u_t) b_t      y_t = c_t . h_t + d u_t
+//
+// A group of lanes holds the states of one channel, four neighbouring states and more a lane; time passes in registers.
+// Backward recomputes the states of a chunk of time and keeps them, with their decays, in registers; of the forward pass
+// only the states at the chunks' boundaries are kept. A Source says where a mixer's steps, rates and rows are.
+#pragma once
+
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/cuda/block.hpp>
+#include <mamba/math/scan_step.hpp>
+
+namespace mamba::cuda {
+
+namespace detail {
+
+// How the states of a channel lie in a warp.
+template <int N>
+struct ScanLayout {
+  static constexpr int quads = padded(N) / 4;
+  static constexpr int width = quads >= 32 ? 32 : quads >= 16 ? 16 : quads >= 8 ? 8 : 4;  // lanes of a channel
+  static constexpr int quads_per_lane = (quads + width - 1) / width, states = 4 * quads_per_lane;
+  static constexpr int channels = 32 / width;             // of a warp at once
+  static constexpr int groups = Block::warps * channels;  // channels of a block at once
+  static constexpr int chunk = states <= 4 ? 8 : states <= 8 ? 4 : states <= 16 ? 2 : 1;
+
+  // The channel of these lanes in the pass that begins with channel `first`.
+  static __device__ int channel(int first) { return first + group(); }
+  static __device__ int group() { return warp() * channels + lane() / width; }
+
+  // f(index of the lane's state, state's number) for the first of every four; lanes without any are left out.
+  template <class F>
+  static __device__ void each_quad(F&& f) {
+#pragma unroll
+    for (int q = 0; q < quads_per_lane; ++q) {
+      const int quad = q * width + lane() % width;
+      if (quads % width == 0 || quad < quads) f(4 * q, 4 * quad);
+    }
+  }
+  template <class T>
+  static __device__ void load(T (&to)[states], const T* row) {
+    if constexpr (quads % width != 0) {
+#pragma unroll
+      for (int i = 0; i < states; ++i) to[i] = 0;
+    }
+    each_quad([&](int i, int n) {
+      const auto q = load4(row + n);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) to[i + j] = q.at[j];
+    });
+  }
+  template <class T>
+  static __device__ void store(T* row, const T (&from)[states]) {
+    each_quad([&](int i, int n) {
+      Quad<T> q;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) q.at[j] = from[i + j];
+      store4(row + n, q);
+    });
+  }
+  // The same where rows do not start at multiples of four or states lie `apart` elements from each other.
+  template <class T>
+  static __device__ void load_apart(T (&to)[states], const T* row, int apart) {
+#pragma unroll
+    for (int i = 0; i < states; ++i) to[i] = 0;
+    each_quad([&](int i, int n) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        if (n + j < N) to[i + j] = row[(n + j) * apart];
+    });
+  }
+  template <class T>
+  static __device__ void store_apart(T* row, const T (&from)[states], int apart) {
+    each_quad([&](int i, int n) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        if (n + j < N) row[(n + j) * apart] = from[i + j];
+    });
+  }
+};
+
+// y <- the recurrence; Source: see selective_scan.hpp and ssd.hpp.
+//   boundaries: states kept for the backward pass, or null; states: where the sequences begin and end, or null for zero
+template <class Source, class T, class Blocked>
+__device__ __noinline__ void scan(Block& be, const Source& source, T* boundaries, T* states, Sequences sequences, Blocked rows) {
+  constexpr int E = Source::E;
+  using L = ScanLayout<Source::N>;
+  constexpr int chunk = L::chunk, ways = E % (4 * L::groups) == 0 ? 4 : 1;  // channels that a group of lanes works on at once
+  static_assert(2 * Source::staged_elements * sizeof(T) <= Block::shared_bytes<T>);
+  int stage = 0;
+  for (int s = 0; s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), end = sequences.end(s);
+    // Where the states are between chunks.
+    T* const own = states ? states + s * Source::state_size : reinterpret_cast<T*>(be.global);
+    for (int first = begin; first < end; first += chunk) {
+      const bool from_zero = first == begin && !states, last = first + chunk >= end;
+      const T* before = own;
+      T* kept = nullptr;
+      if (boundaries && first > begin) before = boundaries + ((first - begin) / chunk - 1) * Source::state_size;
+      if (boundaries && !last) kept = boundaries + (first - begin) / chunk * Source::state_size;
+      else if (states || !last) kept = own;
+      const Source here = source.staged(be.scratch<T>() + stage * Source::staged_elements, first, end - first < chunk ? end - first : chunk);
+      stage ^= 1;
+      __syncthreads();
+      for (int e0 = 0; e0 < E; e0 += L::groups * ways) {
+        T rate[ways][L::states], h[ways][L::states], sums[ways * chunk];
+#pragma unroll
+        for (int w = 0; w < ways; ++w) {
+          const int e = L::channel(e0 + w * L::groups) < E ? L::channel(e0 + w * L::groups) : E - 1;  // all lanes run along: shuffles need them
+          here.load_rate(rate[w], e);
+#pragma unroll
+          for (int i = 0; i < L::states; ++i) h[w][i] = 0;
+          if (!from_zero) here.load_state(h[w], before, e);
+        }
+#pragma unroll
+        for (int k = 0; k < chunk; ++k) {
+          const bool exists = first + k < end;  // a step that does not is one of size zero
+          const int t = exists ? first + k : end - 1;
+          const bool forgets = rows.blocked(t);
+#pragma unroll
+          for (int w = 0; w < ways; ++w) {
+            const int e = L::channel(e0 + w * L::groups) < E ? L::channel(e0 + w * L::groups) : E - 1;
+            T b[L::states], c[L::states];
+            here.load_b(b, t, e);
+            here.load_c(c, t, e);
+            const T step = exists ? here.step(t, e) : T(0), input = step * here.u(t, e);
+            T sum = 0;
+#pragma unroll
+            for (int i = 0; i < L::states; ++i) {
+              const T carried = k == 0 && from_zero ? T(0) : math::decay(step, rate[w][i]) * h[w][i];
+              const T next = math::next_state(carried, input, b[i]);
+              sum += c[i] * next;
+              h[w][i] = forgets ? carried : next;
+            }
+            sums[w * chunk + k] = sum;
+          }
+        }
+        if (kept)
+#pragma unroll
+          for (int w = 0; w < ways; ++w)
+            if (L::channel(e0 + w * L::groups) < E) here.store_state(kept, h[w], L::channel(e0 + w * L::groups));
+        const int owned = sum_over_lanes<ways * chunk, L::width>(sums);
+        constexpr int held = ways * chunk > L::width ? ways * chunk / L::width : 1;
+        constexpr int copies = L::width > ways * chunk ? L::width / (ways * chunk) : 1;  // lanes with the same sum
+#pragma unroll
+        for (int i = 0; i < held; ++i) {
+          const int w = (owned + i) / chunk, t = first + (owned + i) % chunk, e = L::channel(e0 + w * L::groups);
+          if (e < E && t < end && lane() % copies == 0) here.write_y(t, e, sums[i]);
+        }
+      }
+    }
+    if (boundaries) boundaries += (end - begin - 1) / chunk * Source::state_size;
+  }
+  __syncthreads();
+}
+
+// The gradients: Source's write_* receive them. carry: one state in global memory, needed when there are boundaries.
+template <class Source, class T>
+__device__ __noinline__ void scan_backward(Block& be, const Source& source, const T* boundaries, T* carry, Sequences sequences) {
+  constexpr int E = Source::E, N = Source::N, of_group = E / Source::groups;
+  using L = ScanLayout<N>;
+  constexpr int chunk = L::chunk;
+  constexpr int partial_row = padded(N), partial_size = 2 * chunk * partial_row;  // db and dc of a chunk by one group of lanes
+  T* const partial = be.scratch<T>();
+  T* const stage = partial + L::groups * partial_size;
+  static_assert((L::groups * partial_size + Source::staged_elements + Source::shared_elements) * sizeof(T) <= Block::shared_bytes<T>);
+  for (int s = 0; s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), end = sequences.end(s), chunks = (end - begin + chunk - 1) / chunk;
+    for (int number = chunks - 1; number >= 0; --number) {
+      const int first = begin + number * chunk;
+      const bool has_future = number + 1 < chunks;
+      const Source here = source.staged(stage, first, end - first < chunk ? end - first : chunk);
+      __syncthreads();
+      for (int group = 0; group < Source::groups; ++group) {
+        T db[chunk][L::states] = {}, dc[chunk][L::states] = {};
+        for (int e0 = group * of_group; e0 < (group + 1) * of_group; e0 += L::groups) {
+          const bool mine = L::channel(e0) < (group + 1) * of_group;
+          const int e = mine ? L::channel(e0) : E - 1;
+          T rate[L::states], h[L::states], decays[chunk][L::states], carried[chunk][L::states];
+          here.load_rate(rate, e);
+#pragma unroll
+          for (int i = 0; i < L::states; ++i) h[i] = 0;
+          if (number > 0) here.load_state(h, boundaries + (number - 1) * Source::state_size, e);
+#pragma unroll
+          for (int k = 0; k < chunk; ++k) {
+            const bool exists = first + k < end;  // a step that does not is one of size zero
+            const int t = exists ? first + k : end - 1;
+            T b[L::states];
+            here.load_b(b, t, e);
+            const T step = exists ? here.step(t, e) : T(0), input = step * here.u(t, e);
+#pragma unroll
+            for (int i = 0; i < L::states; ++i) {
+              // Before the first step there is nothing to decay, and nobody to hand the adjoint to.
+              decays[k][i] = k == 0 && number == 0 ? T(0) : math::decay(step, rate[i]);
+              carried[k][i] = decays[k][i] * h[i];
+              h[i] = math::next_state(carried[k][i], input, b[i]);
+            }
+          }
+          T from_future[L::states], da[L::states];
+#pragma unroll
+          for (int i = 0; i < L::states; ++i) from_future[i] = 0, da[i] = 0;
+          if (has_future) here.load_state(from_future, static_cast<const T*>(carry), e);
+          T sums[2 * chunk];  // of lambda b, then of lambda carried rate
+#pragma unroll
+          for (int k = chunk - 1; k >= 0; --k) {
+            const bool exists = first + k < end;
+            const int t = exists ? first + k : end - 1;
+            sums[k] = sums[chunk + k] = 0;
+            T b[L::states], c[L::states];
+            here.load_b(b, t, e);
+            here.load_c(c, t, e);
+            const T step = exists ? here.step(t, e) : T(0), input = mine ? step * here.u(t, e) : T(0), dy = mine && exists ? here.dy(t, e) : T(0);
+#pragma unroll
+            for (int i = 0; i < L::states; ++i) {
+              const T lambda = math::adjoint(c[i], dy, from_future[i]);
+              dc[k][i] += dy * math::next_state(carried[k][i], input, b[i]);
+              db[k][i] += lambda * input;
+              sums[k] += lambda * b[i];
+              const T lambda_carried = lambda * carried[k][i];
+              sums[chunk + k] += lambda_carried * rate[i];
+              da[i] += lambda_carried * step;
+              from_future[i] = decays[k][i] * lambda;
+            }
+          }
+          if (mine) {
+            if (number > 0) here.store_state(carry, from_future, e);
+            here.add_rate_gradient(da, e);
+          }
+          const int owned = sum_over_lanes<2 * chunk, L::width>(sums);
+          constexpr int held = 2 * chunk > L::width ? 2 * chunk / L::width : 1;
+          constexpr int copies = L::width > 2 * chunk ? L::width / (2 * chunk) : 1;
+          // The first halving left a step's two sums in lanes that lie half a group apart.
+#pragma unroll
+          for (int i = 0; i < held; ++i) {
+            const int k = owned + i, t = first + k;
+            const T of_rate = __shfl_xor_sync(~0U, sums[i], L::width / 2);
+            if (mine && k < chunk && t < end && lane() % copies == 0) here.write_channel(t, k, e, sums[i], T(math::ln2) * of_rate);
+          }
+        }
+        // The lane groups' db and dc, in their order.
+#pragma unroll
+        for (int k = 0; k < chunk; ++k) {
+          L::store(partial + L::group() * partial_size + k * partial_row, db[k]);
+          L::store(partial + L::group() * partial_size + (chunk + k) * partial_row, dc[k]);
+        }
+        __syncthreads();
+        each(2 * chunk * partial_row, [&](int i) {
+          const int row = i / partial_row, n = i % partial_row, t = first + row % chunk;
+          if (t >= end) return;
+          T sum = 0;
+          for (int g = 0; g < L::groups; ++g) sum += partial[g * partial_size + i];
+          if (row < chunk) source.write_db(t, group, n, sum);
+          else source.write_dc(t, group, n, sum);
+        });
+        __syncthreads();
+      }
+      source.end_chunk(first, end);
+    }
+    boundaries += (chunks - 1) * Source::state_size;
+  }
+}
+
+// Rows [first, first + rows) of x, copied to shared memory, seen under their own numbers. No barrier.
+template <class T, int C>
+__device__ Rows<const T, C> staged_rows(T*& to, Rows<const T, C> x, int first, int rows, int most_rows) {
+  T* const copy = to;
+  each(rows * x.stride / 4, [&](int i) { store4(copy + 4 * i, load4(x[first] + 4 * i)); });
+  to += most_rows * x.stride;
+  return {copy - static_cast<std::ptrdiff_t>(first) * x.stride, x.rows};
+}
+
+}  // namespace detail
+
+// The steps between states that the scan keeps for the backward pass.
+template <int N>
+inline constexpr int scan_chunk = detail::ScanLayout<N>::chunk;
+
+}  // namespace mamba::cuda
