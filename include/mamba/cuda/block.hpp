@@ -15,11 +15,11 @@ struct Block {
   // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
   template <class T>
   static constexpr std::size_t shared_bytes = 20480 * sizeof(T);
-  std::byte* shared;
   std::byte* global = nullptr;  // the same in global memory, as much as Requirements says
 
   template <class T>
   __device__ T* scratch() const {
+    extern __shared__ std::byte shared[];  // named here, so that the compiler knows what memory it is
     return reinterpret_cast<T*>(shared);
   }
 };

@@ -35,7 +35,7 @@ struct TileArguments {
     const TilePlace& place = places[i];
     return {tokens + place.tokens, {firsts + place.first, place.sequences}, readouts + place.readout, place.readouts, place.first_readout};
   }
-  __device__ Block block(std::byte* shared) const { return {shared, workspace() + activation_bytes}; }
+  __device__ Block block() const { return {workspace() + activation_bytes}; }
   __device__ std::byte* workspace() const { return workspaces + blockIdx.x * workspace_bytes; }
 };
 
@@ -50,9 +50,8 @@ struct StateArguments {
 // logits (readouts, padded vocabulary with its padding) <- those of all tiles; a block takes every gridDim.x-th tile.
 template <class A>
 __global__ void __launch_bounds__(Block::threads, 1) forward_tiles(TileArguments<A> call, StateArguments<A> state, typename A::Scalar* logits) {
-  extern __shared__ std::byte shared[];
   constexpr int stride = padded(network::HeadActivations<A>::Vp);
-  Block be = call.block(shared);
+  Block be = call.block();
   for (int i = static_cast<int>(blockIdx.x); i < call.tiles; i += static_cast<int>(gridDim.x)) {
     network::Tile tile = call.tile(i);
     network::TileStates<typename A::Scalar> states = state.states;
@@ -78,9 +77,8 @@ __global__ void __launch_bounds__(Block::threads, 1) forward_tiles(TileArguments
 template <class A, class Loss>
 __global__ void __launch_bounds__(Block::threads, 1)
     train_tiles(TileArguments<A> call, typename A::Scalar* buffers, std::size_t size, double* shares, Loss loss) {
-  extern __shared__ std::byte shared[];
   using T = typename A::Scalar;
-  Block be = call.block(shared);
+  Block be = call.block();
   T* const sums = buffers + blockIdx.x * size;
   for (std::size_t i = threadIdx.x * 4; i < size; i += Block::threads * 4) detail::store4(sums + i, detail::Quad<T>{});
   __syncthreads();

@@ -116,16 +116,14 @@ __device__ __noinline__ void scan(Block& be, const Source& source, T* boundaries
         }
 #pragma unroll
         for (int k = 0; k < chunk; ++k) {
-          const bool exists = first + k < end;  // a step that does not is one of size zero
-          const int t = exists ? first + k : end - 1;
-          const bool forgets = rows.blocked(t);
+          const bool forgets = rows.blocked(first + k < end ? first + k : first);
 #pragma unroll
           for (int w = 0; w < ways; ++w) {
             const int e = L::channel(e0 + w * L::groups) < E ? L::channel(e0 + w * L::groups) : E - 1;
             T b[L::states], c[L::states];
-            here.load_b(b, t, e);
-            here.load_c(c, t, e);
-            const T step = exists ? here.step(t, e) : T(0), input = step * here.u(t, e);
+            here.load_b(b, k, e);
+            here.load_c(c, k, e);
+            const T step = here.step(k, e), input = step * here.u(k, e);
             T sum = 0;
 #pragma unroll
             for (int i = 0; i < L::states; ++i) {
@@ -147,7 +145,7 @@ __device__ __noinline__ void scan(Block& be, const Source& source, T* boundaries
 #pragma unroll
         for (int i = 0; i < held; ++i) {
           const int w = (owned + i) / chunk, t = first + (owned + i) % chunk, e = L::channel(e0 + w * L::groups);
-          if (e < E && t < end && lane() % copies == 0) here.write_y(t, e, sums[i]);
+          if (e < E && t < end && lane() % copies == 0) source.write_y(t, e, sums[i]);
         }
       }
     }
@@ -176,7 +174,7 @@ __device__ __noinline__ void scan_backward(Block& be, const Source& source, cons
       for (int group = 0; group < Source::groups; ++group) {
         T db[chunk][L::states] = {}, dc[chunk][L::states] = {};
         for (int e0 = group * of_group; e0 < (group + 1) * of_group; e0 += L::groups) {
-          const bool mine = L::channel(e0) < (group + 1) * of_group;
+          const bool mine = of_group % L::groups == 0 || L::channel(e0) < (group + 1) * of_group;
           const int e = mine ? L::channel(e0) : E - 1;
           T rate[L::states], h[L::states], decays[chunk][L::states], carried[chunk][L::states];
           here.load_rate(rate, e);
@@ -185,11 +183,9 @@ __device__ __noinline__ void scan_backward(Block& be, const Source& source, cons
           if (number > 0) here.load_state(h, boundaries + (number - 1) * Source::state_size, e);
 #pragma unroll
           for (int k = 0; k < chunk; ++k) {
-            const bool exists = first + k < end;  // a step that does not is one of size zero
-            const int t = exists ? first + k : end - 1;
             T b[L::states];
-            here.load_b(b, t, e);
-            const T step = exists ? here.step(t, e) : T(0), input = step * here.u(t, e);
+            here.load_b(b, k, e);
+            const T step = here.step(k, e), input = step * here.u(k, e);
 #pragma unroll
             for (int i = 0; i < L::states; ++i) {
               // Before the first step there is nothing to decay, and nobody to hand the adjoint to.
@@ -205,13 +201,11 @@ __device__ __noinline__ void scan_backward(Block& be, const Source& source, cons
           T sums[2 * chunk];  // of lambda b, then of lambda carried rate
 #pragma unroll
           for (int k = chunk - 1; k >= 0; --k) {
-            const bool exists = first + k < end;
-            const int t = exists ? first + k : end - 1;
             sums[k] = sums[chunk + k] = 0;
             T b[L::states], c[L::states];
-            here.load_b(b, t, e);
-            here.load_c(c, t, e);
-            const T step = exists ? here.step(t, e) : T(0), input = mine ? step * here.u(t, e) : T(0), dy = mine && exists ? here.dy(t, e) : T(0);
+            here.load_b(b, k, e);
+            here.load_c(c, k, e);
+            const T step = here.step(k, e), input = mine ? step * here.u(k, e) : T(0), dy = mine ? here.dy(k, e) : T(0);
 #pragma unroll
             for (int i = 0; i < L::states; ++i) {
               const T lambda = math::adjoint(c[i], dy, from_future[i]);
@@ -236,7 +230,7 @@ __device__ __noinline__ void scan_backward(Block& be, const Source& source, cons
           for (int i = 0; i < held; ++i) {
             const int k = owned + i, t = first + k;
             const T of_rate = __shfl_xor_sync(~0U, sums[i], L::width / 2);
-            if (mine && k < chunk && t < end && lane() % copies == 0) here.write_channel(t, k, e, sums[i], T(math::ln2) * of_rate);
+            if (mine && k < chunk && t < end && lane() % copies == 0) source.write_channel(t, k, e, sums[i], T(math::ln2) * of_rate);
           }
         }
         // The lane groups' db and dc, in their order.
@@ -262,13 +256,14 @@ __device__ __noinline__ void scan_backward(Block& be, const Source& source, cons
   }
 }
 
-// Rows [first, first + rows) of x, copied to shared memory, seen under their own numbers. No barrier.
-template <class T, int C>
-__device__ Rows<const T, C> staged_rows(T*& to, Rows<const T, C> x, int first, int rows, int most_rows) {
+// `Count` rows of x from `first` on, in shared memory at `to`; from `rows` on they are zero, which makes a step of size zero
+// that changes no state. No barrier.
+template <int Count, class T, int C>
+__device__ Rows<const T, C> staged_rows(T*& to, Rows<const T, C> x, int first, int rows) {
   T* const copy = to;
-  each(rows * x.stride / 4, [&](int i) { store4(copy + 4 * i, load4(x[first] + 4 * i)); });
-  to += most_rows * x.stride;
-  return {copy - static_cast<std::ptrdiff_t>(first) * x.stride, x.rows};
+  each(Count * x.stride / 4, [&](int i) { store4(copy + 4 * i, 4 * i < rows * x.stride ? load4(x[first] + 4 * i) : Quad<T>{}); });
+  to += Count * x.stride;
+  return {copy, Count};
 }
 
 }  // namespace detail

@@ -28,21 +28,26 @@ struct SelectiveSource {
   Rows<T, N> db, dc;
   WeightGradient<T, E, N> da;
 
-  // The same over copies of the rows [first, first + rows) in shared memory.
+  // The same of the rows [first, first + rows), numbered from 0 and as many as a chunk: those that do not exist are of step
+  // size zero. b and c, and the others where they are few, lie in shared memory.
   __device__ SelectiveSource staged(T* to, int first, int rows) const {
     SelectiveSource copy = *this;
-    copy.b = staged_rows(to, b, first, rows, L::chunk);
-    copy.c = staged_rows(to, c, first, rows, L::chunk);
+    copy.b = staged_rows<L::chunk>(to, b, first, rows);
+    copy.c = staged_rows<L::chunk>(to, c, first, rows);
     if constexpr (stages_channels) {
-      copy.delta = staged_rows(to, delta, first, rows, L::chunk);
-      copy.inputs = staged_rows(to, inputs, first, rows, L::chunk);
-      if (gradient.data) copy.gradient = staged_rows(to, gradient, first, rows, L::chunk);
+      copy.delta = staged_rows<L::chunk>(to, delta, first, rows);
+      copy.inputs = staged_rows<L::chunk>(to, inputs, first, rows);
+      if (gradient.data) copy.gradient = staged_rows<L::chunk>(to, gradient, first, rows);
+    } else {
+      copy.delta = {delta[first], rows}, copy.inputs = {inputs[first], rows};
+      if (gradient.data) copy.gradient = {gradient[first], rows};
     }
     return copy;
   }
-  __device__ T step(int t, int e) const { return delta[t][e]; }
-  __device__ T u(int t, int e) const { return inputs[t][e]; }
-  __device__ T dy(int t, int e) const { return gradient[t][e]; }
+  __device__ T step(int t, int e) const { return at(delta, t, e); }
+  __device__ T u(int t, int e) const { return at(inputs, t, e); }
+  __device__ T dy(int t, int e) const { return at(gradient, t, e); }
+  __device__ static T at(Rows<const T, E> x, int t, int e) { return stages_channels || t < x.rows ? x[t][e] : T(0); }
   __device__ void load_rate(T (&to)[L::states], int e) const { L::load(to, a.derived + e * a.stride); }
   __device__ void load_b(T (&to)[L::states], int t, int) const { L::load(to, b[t]); }
   __device__ void load_c(T (&to)[L::states], int t, int) const { L::load(to, c[t]); }

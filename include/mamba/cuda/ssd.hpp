@@ -30,24 +30,32 @@ struct SsdSource {
   T* of_steps = nullptr;  // shared: (chunk, E), every channel's part of ddelta
   T* of_rates = nullptr;  // shared: (E), every channel's part of da
 
-  // The same over copies of the rows [first, first + rows) in shared memory.
+  // The same of the rows [first, first + rows), as SelectiveSource's.
   __device__ SsdSource staged(T* to, int first, int rows) const {
     SsdSource copy = *this;
     if constexpr (stages_channels) {
-      copy.delta = staged_rows(to, delta, first, rows, L::chunk);
-      copy.xbc = staged_rows(to, xbc, first, rows, L::chunk);
-      if (gradient.data) copy.gradient = staged_rows(to, gradient, first, rows, L::chunk);
+      copy.delta = staged_rows<L::chunk>(to, delta, first, rows);
+      copy.xbc = staged_rows<L::chunk>(to, xbc, first, rows);
+      if (gradient.data) copy.gradient = staged_rows<L::chunk>(to, gradient, first, rows);
+    } else {
+      copy.delta = {delta[first], rows}, copy.xbc = {xbc[first], rows};
+      if (gradient.data) copy.gradient = {gradient[first], rows};
     }
     return copy;
   }
-  __device__ T step(int t, int e) const { return delta[t][e / P]; }
-  __device__ T u(int t, int e) const { return xbc[t][e]; }
-  __device__ T dy(int t, int e) const { return gradient[t][e]; }
+  __device__ T step(int t, int e) const { return at(delta, t, e / P); }
+  __device__ T u(int t, int e) const { return at(xbc, t, e); }
+  __device__ T dy(int t, int e) const { return at(gradient, t, e); }
+  template <int Columns>
+  __device__ static T at(Rows<const T, Columns> x, int t, int column) {
+    return stages_channels || t < x.rows ? x[t][column] : T(0);
+  }
   __device__ void load_rate(T (&to)[L::states], int e) const {
     for (int i = 0; i < L::states; ++i) to[i] = a.derived[e / P];
   }
   __device__ static int group(int e) { return e / (E / G); }
   __device__ void load_columns(T (&to)[L::states], int t, int column) const {
+    if (!stages_channels && t >= xbc.rows) t = 0;  // of a step of size zero
     if constexpr (E % 4 == 0 && N % 4 == 0) {
       if constexpr (N % row_alignment != 0) L::load_apart(to, xbc[t] + column, 1);
       else L::load(to, xbc[t] + column);
