@@ -5,9 +5,9 @@
 
 namespace support {
 
-enum ExitCode { done = 0, usage = 2, bad_file = 3, diverged = 4, cannot_write = 5, interrupted_run = 130 };
+enum ExitCode { done = 0, usage = 2, bad_file = 3, diverged = 4, cannot_write = 5, device_failed = 6, interrupted_run = 130 };
 
-inline constexpr const char* exit_code_help = "Exit codes: 0 done, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, 130 interrupted.";
+inline constexpr const char* exit_code_help = "Exit codes: 0 done, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, 6 the GPU failed, 130 interrupted.";
 
 inline int exit_code(const mamba::Error& error) {
   switch (error.kind()) {
@@ -19,6 +19,8 @@ inline int exit_code(const mamba::Error& error) {
       return diverged;
     case mamba::ErrorKind::cannot_write:
       return cannot_write;
+    case mamba::ErrorKind::device_failed:
+      return device_failed;
   }
   return usage;
 }
