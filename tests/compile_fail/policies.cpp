@@ -14,6 +14,8 @@ using Chosen = MambaForComposite<config, Mamba1, Cpu, Mamba1>;
 using Chosen = MambaLMHeadModel<config, OnesConv, LearnedConv>;
 #elif defined(CASE_two_backends)
 using Chosen = MambaForComposite<config, Cpu, Cpu>;
+#elif defined(CASE_cuda_without_nvcc)
+using Chosen = MambaForComposite<config, Cuda>;
 #elif defined(CASE_two_positions)
 using Chosen = MambaForComposite<config, LearnedPosition<8>, SinusoidalPosition>;
 #elif defined(CASE_two_residuals)

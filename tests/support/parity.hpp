@@ -9,9 +9,6 @@
 #include <vector>
 
 #include <mamba/composite.hpp>
-#ifdef __CUDACC__
-#include <mamba/cuda.hpp>
-#endif
 
 #include "support/reference.hpp"
 

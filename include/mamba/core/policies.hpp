@@ -72,7 +72,7 @@ struct Cpu {
   static constexpr const char* name = "cpu";
 };
 
-// An NVIDIA GPU of compute capability 8.0 or newer; needs <mamba/cuda.hpp> and nvcc.
+// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles.
 struct Cuda {
   using answers = question::Backend;
   static constexpr const char* name = "cuda";

@@ -24,7 +24,9 @@ namespace mamba {
 
 // A backend's engine holds a model's parameters and gradients and runs the network over them.
 template <class A, class Backend = typename A::Backend>
-class Engine;
+class Engine {
+  static_assert(sizeof(A) == 0, "mamba: this compiler does not build for the model's backend; for Cuda it must be nvcc");
+};
 
 template <class A>
 class Engine<A, Cpu> {

@@ -1,5 +1,5 @@
 // Runs the network on an NVIDIA GPU: every block takes tiles through the whole network and back with activations of its
-// own, and adds their gradients to a buffer of its own. Compiled by nvcc; <mamba/cuda.hpp> brings it.
+// own, and adds their gradients to a buffer of its own. Every model's header brings it where nvcc compiles.
 #pragma once
 
 #include <algorithm>
