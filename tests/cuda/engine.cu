@@ -10,6 +10,7 @@ namespace {
 
 inline constexpr Config tiny_config{.vocab_size = 11, .d_model = 8, .d_state = 5};
 inline constexpr Config wide_config{.vocab_size = 50, .d_model = 24, .d_state = 264, .d_conv = 3};
+inline constexpr Config broad_config{.vocab_size = 100, .d_model = 128, .d_state = 128};
 
 // One model here and one there, with the same parameters.
 template <Config config, class... Policies>
@@ -77,6 +78,8 @@ TEST_CASE("CUDA: sequences of different lengths are as on the CPU") {
   check_lengths<wide_config, double>(1e-12);
   check_lengths<tiny_config, float>(2e-6);
   check_lengths<tiny_config, double, Mamba2<4, 2>>(1e-12);
+  check_lengths<broad_config, float>(5e-6);
+  check_lengths<broad_config, float, Mamba2<64>>(5e-6);
 }
 
 TEST_CASE("CUDA: states, and their way between the devices") {

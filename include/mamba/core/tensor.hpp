@@ -105,6 +105,7 @@ struct BlockedRows {
 struct Sequences {
   const int* first = nullptr;  // (count + 1)
   int count = 0;
+  const int* times = nullptr;  // (rows) each row's place in its sequence; on the GPU only, which does not look for it
 
   MAMBA_HOST_DEVICE int begin(int s) const { return first[s]; }
   MAMBA_HOST_DEVICE int end(int s) const { return first[s + 1]; }

@@ -44,7 +44,7 @@ class ThreadPool {
     context_ = const_cast<void*>(static_cast<const void*>(&work));
     tasks_ = tasks;
     next_task_.store(0, std::memory_order_relaxed);
-    busy_.store(workers_ - 1, std::memory_order_relaxed);
+    busy_.store(static_cast<std::uint32_t>(workers_ - 1), std::memory_order_relaxed);
     error_ = nullptr;
     begin_round();
     take_tasks(0);

@@ -13,8 +13,9 @@ namespace mamba::cuda {
 struct Block {
   static constexpr int threads = 256, warps = threads / 32;
   // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
+  static constexpr int shared_elements = 20480;
   template <class T>
-  static constexpr std::size_t shared_bytes = 20480 * sizeof(T);
+  static constexpr std::size_t shared_bytes = shared_elements * sizeof(T);
   std::byte* global = nullptr;  // the same in global memory, as much as Requirements says
 
   template <class T>

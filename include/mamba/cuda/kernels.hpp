@@ -13,7 +13,7 @@ namespace mamba::cuda {
 
 // Where a tile's numbers lie in the arrays of a call.
 struct TilePlace {
-  int first, sequences;  // (sequences + 1) in `firsts`; the number of its first sequence is first - its number of tiles before
+  int first, sequences;  // (sequences + 1) in `firsts`
   int tokens;
   int readout, readouts, first_readout;
   int first_sequence;
@@ -26,14 +26,14 @@ struct TileArguments {
   using T = typename A::Scalar;
   network::ModelWeights<A> weights;
   const TilePlace* places;
-  const int *firsts, *tokens, *readouts;
+  const int *firsts, *tokens, *times, *readouts;  // tokens and times: as many as rows
   int tiles;
   std::byte* workspaces;  // of all blocks: activations, then Block::global
   std::size_t workspace_bytes, activation_bytes;
 
   __device__ network::Tile tile(int i) const {
     const TilePlace& place = places[i];
-    return {tokens + place.tokens, {firsts + place.first, place.sequences}, readouts + place.readout, place.readouts, place.first_readout};
+    return {tokens + place.tokens, {firsts + place.first, place.sequences, times + place.tokens}, readouts + place.readout, place.readouts, place.first_readout};
   }
   __device__ Block block() const { return {workspace() + activation_bytes}; }
   __device__ std::byte* workspace() const { return workspaces + blockIdx.x * workspace_bytes; }

@@ -10,8 +10,6 @@
 
 namespace mamba::cuda {
 
-inline constexpr double norm_epsilon = 1e-5;  // inside the root (specification, section 1)
-
 namespace detail {
 
 template <class T, int C>
@@ -44,7 +42,7 @@ __device__ void rms_norm(Block&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weigh
     const int t = i / Groups, first = i % Groups * width;
     T sum = 0;
     for (int d = detail::lane(); d < width; d += 32) sum += x[t][first + d] * x[t][first + d];
-    const T scale = 1 / std::sqrt(detail::warp_sum(sum) / T(width) + T(norm_epsilon));
+    const T scale = 1 / std::sqrt(detail::warp_sum(sum) / T(width) + T(math::norm_epsilon));
     if (detail::lane() == 0) rho[i] = scale;
     for (int d = detail::lane(); d < width; d += 32) y[t][first + d] = x[t][first + d] * scale * w.value[first + d];
     if constexpr (D % row_alignment != 0)

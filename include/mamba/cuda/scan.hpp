@@ -25,6 +25,8 @@ struct ScanLayout {
   static constexpr int channels = 32 / width;             // of a warp at once
   static constexpr int groups = Block::warps * channels;  // channels of a block at once
   static constexpr int chunk = states <= 4 ? 8 : states <= 8 ? 4 : states <= 16 ? 2 : 1;
+  // Backward's shared memory: db and dc of a chunk by every group of lanes, and what is left of it for a Source.
+  static constexpr int partial_elements = groups * 2 * chunk * padded(N), left_elements = Block::shared_elements - partial_elements;
 
   // The channel of these lanes in the pass that begins with channel `first`.
   static __device__ int channel(int first) { return first + group(); }
@@ -88,7 +90,7 @@ __device__ __noinline__ void scan(Block& be, const Source& source, T* boundaries
   constexpr int E = Source::E;
   using L = ScanLayout<Source::N>;
   constexpr int chunk = L::chunk, ways = E % (4 * L::groups) == 0 ? 4 : 1;  // channels that a group of lanes works on at once
-  static_assert(2 * Source::staged_elements * sizeof(T) <= Block::shared_bytes<T>);
+  static_assert(2 * Source::staged_elements <= Block::shared_elements, "mamba: a block's shared memory is too small for these sizes");
   int stage = 0;
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
@@ -160,10 +162,10 @@ __device__ __noinline__ void scan_backward(Block& be, const Source& source, cons
   constexpr int E = Source::E, N = Source::N, of_group = E / Source::groups;
   using L = ScanLayout<N>;
   constexpr int chunk = L::chunk;
-  constexpr int partial_row = padded(N), partial_size = 2 * chunk * partial_row;  // db and dc of a chunk by one group of lanes
+  constexpr int partial_row = padded(N), partial_size = 2 * chunk * partial_row;  // of one group of lanes
   T* const partial = be.scratch<T>();
-  T* const stage = partial + L::groups * partial_size;
-  static_assert((L::groups * partial_size + Source::staged_elements + Source::shared_elements) * sizeof(T) <= Block::shared_bytes<T>);
+  T* const stage = partial + L::partial_elements;
+  static_assert(Source::staged_elements + Source::shared_elements <= L::left_elements, "mamba: a block's shared memory is too small for these sizes");
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s), chunks = (end - begin + chunk - 1) / chunk;
     for (int number = chunks - 1; number >= 0; --number) {

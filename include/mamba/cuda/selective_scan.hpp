@@ -11,8 +11,9 @@ namespace detail {
 template <class T, int E_, int N_>
 struct SelectiveSource {
   static constexpr int E = E_, N = N_, groups = 1, shared_elements = 0;
-  static constexpr bool stages_channels = E <= 256;  // else their rows are read where they are
-  static constexpr int staged_elements = ScanLayout<N>::chunk * (2 * padded(N) + (stages_channels ? 3 * padded(E) : 0));
+  static constexpr int staged_states = ScanLayout<N>::chunk * 2 * padded(N), staged_channels = ScanLayout<N>::chunk * 3 * padded(E);
+  static constexpr bool stages_channels = staged_states + staged_channels <= ScanLayout<N>::left_elements;  // else their rows are read where they are
+  static constexpr int staged_elements = staged_states + (stages_channels ? staged_channels : 0);
   static constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * padded(N);
   using L = ScanLayout<N>;
 

@@ -14,8 +14,9 @@ struct SsdSource {
   static constexpr int E = H * P, N = N_, groups = G, C = E + 2 * G * N;
   using L = ScanLayout<N>;
   static constexpr int shared_elements = (L::chunk + 1) * E;
-  static constexpr bool stages_channels = C <= 512;  // else their rows are read where they are
-  static constexpr int staged_elements = stages_channels ? L::chunk * (padded(H) + padded(C) + padded(E)) : 4;
+  static constexpr int all_rows = L::chunk * (padded(H) + padded(C) + padded(E));
+  static constexpr bool stages_channels = all_rows + shared_elements <= L::left_elements;  // else rows are read where they are
+  static constexpr int staged_elements = stages_channels ? all_rows : 0;
   static constexpr std::ptrdiff_t head_state = static_cast<std::ptrdiff_t>(N) * padded(P), state_size = H * head_state;
 
   Rows<const T, H> delta;

@@ -27,8 +27,6 @@ std::ptrdiff_t elements(Rows<T, Columns> x) {
 
 }  // namespace detail
 
-inline constexpr double norm_epsilon = 1e-5;  // inside the root (specification, section 1)
-
 namespace detail {
 
 // f(offset) for the columns of one of `Groups` equal groups: whole vectors where they fit, else single numbers.
@@ -56,7 +54,7 @@ void rms_norm(Core&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w
         if constexpr (as.is_vector) lanes = multiply_add(v, v, lanes);
         else sum += v * v;
       });
-      const T scale = 1 / std::sqrt((sum + lanes.sum()) / T(D / Groups) + T(norm_epsilon));
+      const T scale = 1 / std::sqrt((sum + lanes.sum()) / T(D / Groups) + T(math::norm_epsilon));
       rho[t * Groups + group] = scale;
       detail::each_of_group<D, Groups, T>(group, [&](auto as, int d) { as.store(y[t] + d, as.load(x[t] + d) * as.broadcast(scale) * as.load(w.value + d)); });
     }

@@ -10,6 +10,8 @@
 
 namespace mamba::math {
 
+inline constexpr double norm_epsilon = 1e-5;  // inside RMSNorm's root (specification, section 1)
+
 // The operations that a number lacks beside a vector.
 template <class T>
 MAMBA_HOST_DEVICE MAMBA_INLINE T multiply_add(T a, T b, T c) {

@@ -3,88 +3,37 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include <mamba/core/policies.hpp>
 #include <mamba/cuda/kernels.hpp>
-#include <mamba/cuda/runtime.hpp>
 #include <mamba/model/batch.hpp>
 #include <mamba/model/cpu_engine.hpp>
+#include <mamba/model/cuda_parameters.hpp>
 #include <mamba/model/loss.hpp>
 
 namespace mamba {
 
 template <class A>
-class Engine<A, Cuda> {
+class Engine<A, Cuda> : public CudaParameters<A> {
+  using Base = CudaParameters<A>;
+  using Base::device_, Base::launched, Base::n_layers_, Base::size_, Base::sum_gradients, Base::weights;
+
  public:
-  using T = typename A::Scalar;
-  using Tables = network::Tables<A>;
-  using Arena = cuda::Mirrored;
+  using Base::gradients, Base::parameters;
+  using typename Base::T;
 
-  explicit Engine(const ModelOptions& options)
-      : n_layers_(options.n_layers), size_(Tables::size(options.n_layers)), device_(checked_device(options.device)), options_(options) {
-    const cuda::OnDevice on(device_);
-    for (auto* arena : {&parameters_, &derived_, &gradients_}) arena->emplace(size_ * sizeof(T));
-    network::for_each_parameter<A>(n_layers_, [&](PlacedParameter p) { placed_.push_back(std::move(p)); });
-    std::vector<cuda::Stretch> trained, rates;
-    for (const PlacedParameter& p : placed_)
-      for (std::size_t at = 0; at < p.parameter.place(); at += cuda::stretch_elements) {
-        const cuda::Stretch stretch{p.offset + at, static_cast<int>(std::min<std::size_t>(cuda::stretch_elements, p.parameter.place() - at))};
-        if (p.parameter.trained) trained.push_back(stretch);
-        if (p.parameter.derived == Derived::rate) rates.push_back(stretch);
-      }
-    trained_count_ = static_cast<int>(trained.size()), rates_count_ = static_cast<int>(rates.size());
-    trained_.upload(trained.data(), trained.size());
-    rates_.upload(rates.data(), rates.size());
-    squares_.reserve(trained.size() * sizeof(double));
-  }
-
-  const std::vector<PlacedParameter>& placed() const { return placed_; }
-  std::size_t size() const { return size_; }
-  int n_layers() const { return n_layers_; }
-
-  // Arenas of size() elements, seen from the host. Whoever writes parameters says so afterwards.
-  const T* parameters() const { return std::as_const(*parameters_).template as<T>(); }
-  T* mutable_parameters() { return parameters_->template as<T>(); }
-  T* gradients() { return gradients_->template as<T>(); }
-  const T* gradients() const { return std::as_const(*gradients_).template as<T>(); }
-  void parameters_changed() { stale_ = true; }
-  Arena make_arena() const {
-    const cuda::OnDevice on(device_);
-    return Arena(size_ * sizeof(T));
-  }
-
-  double gradient_norm() {
-    const cuda::OnDevice on(device_);
-    cuda::sum_squares<<<trained_count_, cuda::Block::threads>>>(squares_.template as<double>(), std::as_const(*gradients_).template on_device<T>(),
-                                                                trained_.template as<cuda::Stretch>());
-    launched("sum_squares");
-    std::vector<double> squares(static_cast<std::size_t>(trained_count_));
-    squares_.download(squares.data(), squares.size());
-    double sum = 0;
-    for (const double square : squares) sum += square;
-    return std::sqrt(sum);
-  }
-
-  void scale_gradients(double factor) {
-    const cuda::OnDevice on(device_);
-    cuda::scale<<<trained_count_, cuda::Block::threads>>>(gradients_->template on_device<T>(), static_cast<T>(factor), trained_.template as<cuda::Stretch>());
-    launched("scale");
-  }
-
-  void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
-    const cuda::OnDevice on(device_);
-    cuda::adamw<<<trained_count_, cuda::Block::threads>>>(parameters_->template on_device<T>(), mean.template on_device<T>(), square.template on_device<T>(),
-                                                          std::as_const(*gradients_).template on_device<T>(), step, trained_.template as<cuda::Stretch>());
-    launched("adamw");
-    stale_ = true;
+  // Throws Error when there is no such device, it is too old, or its blocks have too little shared memory.
+  explicit Engine(const ModelOptions& options) : Base(options), options_(options) {
+    int available = 0;
+    cuda::check(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_), "cudaDeviceGetAttribute");
+    if (available < static_cast<int>(shared_bytes))
+      fail(ErrorKind::device_failed, "CUDA: a block needs ", shared_bytes, " bytes of shared memory; device ", device_, " has ", available);
   }
 
   std::size_t memory_bytes() const {
-    std::size_t sum = parameters_->bytes() + derived_->bytes() + gradients_->bytes();
+    std::size_t sum = Base::memory_bytes();
     for (const auto* buffer : {&workspaces_, &buffers_, &indices_, &places_, &logits_, &shares_, &labels_}) sum += buffer->bytes();
     return sum + (cpu_ ? cpu_->memory_bytes() : 0);
   }
@@ -128,13 +77,7 @@ class Engine<A, Cuda> {
     shares_.reserve(static_cast<std::size_t>(call.arguments.tiles) * sizeof(double));
     launch(cuda::train_tiles<A, CrossEntropy>, call.blocks, call.arguments, buffers_.template as<T>(), size_, shares_.template as<double>(), on_device);
     launched("train_tiles");
-    const auto quads = static_cast<unsigned>((size_ / 4 + cuda::Block::threads - 1) / cuda::Block::threads);
-    T* const gradients = gradients_->template on_device<T>();
-    cuda::sum_buffers<<<quads, cuda::Block::threads>>>(gradients, buffers_.template as<T>(), call.blocks, size_);
-    launched("sum_buffers");
-    cuda::derive_rates_backward<<<rates_count_, cuda::Block::threads>>>(gradients, std::as_const(*derived_).template on_device<T>(),
-                                                                        rates_.template as<cuda::Stretch>());
-    launched("derive_rates_backward");
+    sum_gradients(buffers_.template as<T>(), call.blocks);
     std::vector<double> shares(static_cast<std::size_t>(call.arguments.tiles));
     shares_.download(shares.data(), shares.size());
     double sum = 0;
@@ -180,22 +123,6 @@ class Engine<A, Cuda> {
     int blocks, readouts;
   };
 
-  static int checked_device(int device) {
-    const int count = cuda::device_count();
-    if (count == 0) fail(ErrorKind::device_failed, "CUDA: no device");
-    require(device >= 0 && device < count, "device ", device, " is not in 0..", count - 1);
-    cudaDeviceProp properties{};
-    cuda::check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
-    if (properties.major < 8)
-      fail(ErrorKind::device_failed, "CUDA: ", properties.name, " has compute capability ", properties.major, ".", properties.minor, "; 8.0 is needed");
-    if (properties.sharedMemPerBlockOptin < shared_bytes)
-      fail(ErrorKind::device_failed, "CUDA: a block needs ", shared_bytes, " bytes of shared memory; ", properties.name, " has ",
-           properties.sharedMemPerBlockOptin);
-    return device;
-  }
-
-  static void launched(const char* kernel) { cuda::check(cudaGetLastError(), kernel); }
-
   template <class... Parameters, class... Arguments>
   static void launch(void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) {
     cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "cudaFuncSetAttribute");
@@ -209,14 +136,8 @@ class Engine<A, Cuda> {
 
   // Uploads the batch, has all memory there.
   Call prepare(const Batch& batch, Readout readout, bool with_backward) {
-    if (stale_) {
-      cuda::derive_rates<<<rates_count_, cuda::Block::threads>>>(derived_->template on_device<T>(), std::as_const(*parameters_).template on_device<T>(),
-                                                                 rates_.template as<cuda::Stretch>());
-      launched("derive_rates");
-      stale_ = false;
-    }
     const Partition partition = partition_of(batch, size_ * sizeof(T));
-    places_host_.clear(), firsts_.clear(), tokens_.clear(), readouts_.clear();
+    places_host_.clear(), firsts_.clear(), tokens_.clear(), times_.clear(), readouts_.clear();
     cuda::Requirements requirements;
     network::MixerOf<A>::reserve(requirements, with_backward);
     std::size_t activation_bytes = 0;
@@ -230,6 +151,7 @@ class Engine<A, Cuda> {
         firsts_.push_back(row);
         const int length = batch.length_of(s);
         tokens_.insert(tokens_.end(), batch.tokens_of(s), batch.tokens_of(s) + length);
+        for (int t = 0; t < length; ++t) times_.push_back(t);
         const int from = readout == Readout::last ? length - 1 : 0, to = readout == Readout::predecessors ? length - 1 : length;
         for (int t = from; t < to; ++t) readouts_.push_back(row + t);
         row += length;
@@ -246,19 +168,13 @@ class Engine<A, Cuda> {
     workspaces_.reserve(workspace_bytes * static_cast<std::size_t>(blocks));
     std::vector<int> indices = firsts_;
     indices.insert(indices.end(), tokens_.begin(), tokens_.end());
+    indices.insert(indices.end(), times_.begin(), times_.end());
     indices.insert(indices.end(), readouts_.begin(), readouts_.end());
     indices_.upload(indices.data(), indices.size());
     places_.upload(places_host_.data(), places_host_.size());
     const int* const at = indices_.template as<int>();
-    return {{{std::as_const(*parameters_).template on_device<T>(), std::as_const(*derived_).template on_device<T>(), n_layers_},
-             places_.template as<cuda::TilePlace>(),
-             at,
-             at + firsts_.size(),
-             at + firsts_.size() + tokens_.size(),
-             partition.tiles,
-             workspaces_.template as<std::byte>(),
-             workspace_bytes,
-             activation_bytes},
+    return {{weights(), places_.template as<cuda::TilePlace>(), at, at + firsts_.size(), at + firsts_.size() + tokens_.size(), partition.tiles,
+             workspaces_.template as<std::byte>(), workspace_bytes, activation_bytes},
             blocks,
             readout_count};
   }
@@ -270,18 +186,11 @@ class Engine<A, Cuda> {
     return *cpu_;
   }
 
-  int n_layers_;
-  std::size_t size_;
-  int device_;
   ModelOptions options_;
-  std::vector<PlacedParameter> placed_;
-  std::optional<Arena> parameters_, derived_, gradients_;
-  cuda::DeviceBuffer trained_, rates_, squares_, workspaces_, buffers_, indices_, places_, logits_, shares_, labels_, history_, states_, positions_;
-  int trained_count_ = 0, rates_count_ = 0;
+  cuda::DeviceBuffer workspaces_, buffers_, indices_, places_, logits_, shares_, labels_, history_, states_, positions_;
   std::vector<cuda::TilePlace> places_host_;
-  std::vector<int> firsts_, tokens_, readouts_;
+  std::vector<int> firsts_, tokens_, times_, readouts_;
   std::unique_ptr<Engine<OnCpu>> cpu_;
-  bool stale_ = true;
 };
 
 }  // namespace mamba

@@ -1,0 +1,134 @@
+// A model's parameters, gradients and what the optimiser does to them, on an NVIDIA GPU: the part that its engines share.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <mamba/core/config.hpp>
+#include <mamba/core/parameters.hpp>
+#include <mamba/cuda/kernels.hpp>
+#include <mamba/cuda/runtime.hpp>
+#include <mamba/network/network.hpp>
+
+namespace mamba {
+
+template <class A>
+class CudaParameters {
+ public:
+  using T = typename A::Scalar;
+  using Tables = network::Tables<A>;
+  using Arena = cuda::Mirrored;  // memory of the parameters' layout
+
+  // Throws Error when there is no such device, or it is too old.
+  explicit CudaParameters(const ModelOptions& options)
+      : n_layers_(options.n_layers), size_(Tables::size(options.n_layers)), device_(checked_device(options.device)) {
+    const cuda::OnDevice on(device_);
+    for (auto* arena : {&parameters_, &derived_, &gradients_}) arena->emplace(size_ * sizeof(T));
+    network::for_each_parameter<A>(n_layers_, [&](PlacedParameter p) { placed_.push_back(std::move(p)); });
+    std::vector<cuda::Stretch> trained, rates;
+    for (const PlacedParameter& p : placed_)
+      for (std::size_t at = 0; at < p.parameter.place(); at += cuda::stretch_elements) {
+        const cuda::Stretch stretch{p.offset + at, static_cast<int>(std::min<std::size_t>(cuda::stretch_elements, p.parameter.place() - at))};
+        if (p.parameter.trained) trained.push_back(stretch);
+        if (p.parameter.derived == Derived::rate) rates.push_back(stretch);
+      }
+    trained_count_ = static_cast<int>(trained.size()), rates_count_ = static_cast<int>(rates.size());
+    trained_.upload(trained.data(), trained.size());
+    rates_.upload(rates.data(), rates.size());
+    squares_.reserve(trained.size() * sizeof(double));
+  }
+
+  const std::vector<PlacedParameter>& placed() const { return placed_; }
+  std::size_t size() const { return size_; }
+  int n_layers() const { return n_layers_; }
+
+  // Arenas of size() elements, seen from the host. Whoever writes parameters says so afterwards.
+  const T* parameters() const { return std::as_const(*parameters_).template as<T>(); }
+  T* mutable_parameters() { return parameters_->template as<T>(); }
+  T* gradients() { return gradients_->template as<T>(); }
+  const T* gradients() const { return std::as_const(*gradients_).template as<T>(); }
+  void parameters_changed() { stale_ = true; }
+  Arena make_arena() const {
+    const cuda::OnDevice on(device_);
+    return Arena(size_ * sizeof(T));
+  }
+
+  double gradient_norm() {
+    const cuda::OnDevice on(device_);
+    cuda::sum_squares<<<trained_count_, cuda::Block::threads>>>(squares_.template as<double>(), std::as_const(*gradients_).template on_device<T>(),
+                                                                trained_.template as<cuda::Stretch>());
+    launched("sum_squares");
+    std::vector<double> squares(static_cast<std::size_t>(trained_count_));
+    squares_.download(squares.data(), squares.size());
+    double sum = 0;
+    for (const double square : squares) sum += square;
+    return std::sqrt(sum);
+  }
+
+  void scale_gradients(double factor) {
+    const cuda::OnDevice on(device_);
+    cuda::scale<<<trained_count_, cuda::Block::threads>>>(gradients_->template on_device<T>(), static_cast<T>(factor), trained_.template as<cuda::Stretch>());
+    launched("scale");
+  }
+
+  void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
+    const cuda::OnDevice on(device_);
+    cuda::adamw<<<trained_count_, cuda::Block::threads>>>(parameters_->template on_device<T>(), mean.template on_device<T>(), square.template on_device<T>(),
+                                                          std::as_const(*gradients_).template on_device<T>(), step, trained_.template as<cuda::Stretch>());
+    launched("adamw");
+    stale_ = true;
+  }
+
+  std::size_t memory_bytes() const { return parameters_->bytes() + derived_->bytes() + gradients_->bytes(); }
+
+ protected:
+  static void launched(const char* kernel) { cuda::check(cudaGetLastError(), kernel); }
+
+  // The weights on the device, the derived ones renewed if the parameters have changed.
+  network::ModelWeights<A> weights() {
+    const T* const values = std::as_const(*parameters_).template on_device<T>();
+    if (stale_) {
+      cuda::derive_rates<<<rates_count_, cuda::Block::threads>>>(derived_->template on_device<T>(), values, rates_.template as<cuda::Stretch>());
+      launched("derive_rates");
+      stale_ = false;
+    }
+    return {values, std::as_const(*derived_).template on_device<T>(), n_layers_};
+  }
+
+  // gradients <- the sum of `count` buffers of their size, those of the rates turned into A_log's.
+  void sum_gradients(const T* buffers, int count) {
+    const auto quads = static_cast<unsigned>((size_ / 4 + cuda::Block::threads - 1) / cuda::Block::threads);
+    T* const gradients = gradients_->template on_device<T>();
+    cuda::sum_buffers<<<quads, cuda::Block::threads>>>(gradients, buffers, count, size_);
+    launched("sum_buffers");
+    cuda::derive_rates_backward<<<rates_count_, cuda::Block::threads>>>(gradients, std::as_const(*derived_).template on_device<T>(),
+                                                                        rates_.template as<cuda::Stretch>());
+    launched("derive_rates_backward");
+  }
+
+  int n_layers_;
+  std::size_t size_;
+  int device_;
+  std::vector<PlacedParameter> placed_;
+  std::optional<Arena> parameters_, derived_, gradients_;
+  cuda::DeviceBuffer trained_, rates_, squares_;
+  int trained_count_ = 0, rates_count_ = 0;
+  bool stale_ = true;
+
+ private:
+  static int checked_device(int device) {
+    const int count = cuda::device_count();
+    if (count == 0) fail(ErrorKind::device_failed, "CUDA: no device");
+    require(device >= 0 && device < count, "device ", device, " is not in 0..", count - 1);
+    cudaDeviceProp properties{};
+    cuda::check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+    if (properties.major < 8)
+      fail(ErrorKind::device_failed, "CUDA: ", properties.name, " has compute capability ", properties.major, ".", properties.minor, "; 8.0 is needed");
+    return device;
+  }
+};
+
+}  // namespace mamba
