@@ -173,8 +173,8 @@ class Engine<A, Cuda> : public CudaParameters<A> {
     indices_.upload(indices.data(), indices.size());
     places_.upload(places_host_.data(), places_host_.size());
     const int* const at = indices_.template as<int>();
-    return {{weights(), places_.template as<cuda::TilePlace>(), at, at + firsts_.size(), at + firsts_.size() + tokens_.size(), partition.tiles,
-             workspaces_.template as<std::byte>(), workspace_bytes, activation_bytes},
+    return {{weights(), places_.template as<cuda::TilePlace>(), at, at + firsts_.size(), at + firsts_.size() + tokens_.size(),
+             at + firsts_.size() + 2 * tokens_.size(), partition.tiles, workspaces_.template as<std::byte>(), workspace_bytes, activation_bytes},
             blocks,
             readout_count};
   }
