@@ -83,29 +83,40 @@ __device__ int sum_over_lanes(T (&values)[Count]) {
   return first;
 }
 
-// sums[v] for every column over all rows: f(row, column, sums) adds a row's share, use(column, sums) is called once for
-// each column. The order of the sum depends on the sizes alone.
-template <int Values, int Columns, class T, class F, class Use>
-__device__ void column_sums(Block& be, int rows, F&& f, Use&& use) {
-  constexpr int width = Columns >= 64 ? 64 : Columns >= 32 ? 32 : 16, groups = Block::threads / width;
-  T* const partial = be.scratch<T>();
-  const int group = thread() / width;
-  for (int first = 0; first < Columns; first += width) {
-    const int column = first + thread() % width;
-    T sums[Values] = {};
-    if (column < Columns)
-      for (int t = group; t < rows; t += groups) f(t, column, sums);
-#pragma unroll
-    for (int v = 0; v < Values; ++v) partial[(group * Values + v) * width + thread() % width] = sums[v];
-    __syncthreads();
-    if (group == 0 && column < Columns) {
-#pragma unroll
-      for (int v = 0; v < Values; ++v) {
-        sums[v] = 0;
-        for (int g = 0; g < groups; ++g) sums[v] += partial[(g * Values + v) * width + thread()];
+// What lies between the columns and the stride <- 0; no barrier.
+template <class T, int C>
+__device__ void clear_padding(Rows<T, C> x) {
+  if constexpr (C % row_alignment != 0) each(x.rows * (x.stride - C), [&](int i) { x[i / (x.stride - C)][C + i % (x.stride - C)] = 0; });
+}
+
+// Values sums over all rows for every column of rows shaped like x: f(row, column, sums) adds a row's share for four columns,
+// use(column, value, sum) is called once for each. The order of a sum depends on the sizes alone.
+template <int Values, class T, int C, class F, class Use>
+__device__ void column_sums(Block& be, Rows<const T, C> x, F&& f, Use&& use) {
+  constexpr int quads = (C + 3) / 4, width = quads < 64 ? quads : 64, groups = Block::threads / width;
+  static_assert(Block::threads * 4 * Values <= Block::shared_elements);
+  Quad<T>* const partial = reinterpret_cast<Quad<T>*>(be.scratch<T>());  // (groups, Values, width)
+  const int group = thread() / width, per_group = (x.rows + groups - 1) / groups;
+  for (int first = 0; first < quads; first += width) {
+    const int quad = first + thread() % width;
+    if (group < groups) {
+      Quad<T> sums[Values] = {};
+      const int end = (group + 1) * per_group < x.rows ? (group + 1) * per_group : x.rows;
+      if (quad < quads) {
+#pragma unroll 4
+        for (int t = group * per_group; t < end; ++t) f(t, 4 * quad, sums);
       }
-      use(column, sums);
+#pragma unroll
+      for (int v = 0; v < Values; ++v) partial[(group * Values + v) * width + thread() % width] = sums[v];
     }
+    __syncthreads();
+    each(Values * width * 4, [&](int i) {
+      const int v = i / (width * 4), column = 4 * first + i % (width * 4);
+      if (column >= C) return;
+      T sum = 0;
+      for (int g = 0; g < groups; ++g) sum += reinterpret_cast<const T*>(partial + (g * Values + v) * width)[i % (width * 4)];
+      use(column, v, sum);
+    });
     __syncthreads();
   }
 }

@@ -7,27 +7,74 @@
 
 namespace mamba::cuda {
 
+namespace detail {
+
+inline constexpr int conv_rows = 8;  // that a thread works on at once, for four columns
+
+// The taps of four channels; those that do not exist are zero, and so is what they give.
+template <class T, int E, int K>
+__device__ void load_taps(T (&taps)[K][4], Weight<T, E, K> w, int channel) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+#pragma unroll
+    for (int k = 0; k < K; ++k) taps[k][j] = channel + j < E ? w.value[(channel + j) * w.stride + k] : T(0);
+}
+
+// f(first row, column) for every stretch of conv_rows rows and four columns of rows shaped like x.
+template <class T, int E, class F>
+__device__ void each_stretch(Rows<T, E> x, F&& f) {
+  constexpr int quads = Rows<T, E>::stride / 4;
+  each((x.rows + conv_rows - 1) / conv_rows * quads, [&](int i) { f(i / quads * conv_rows, i % quads * 4); });
+  __syncthreads();
+}
+
+// Count rows of four columns from row `first` on; zero where there is none.
+template <int Count, class T, int E>
+__device__ void load_rows(Quad<T> (&to)[Count], Rows<const T, E> x, int first, int column) {
+#pragma unroll
+  for (int i = 0; i < Count; ++i) to[i] = first + i >= 0 && first + i < x.rows ? load4(x[first + i] + column) : Quad<T>{};
+}
+// How far each of them is into its sequence; -1 where there is none.
+template <int Count>
+__device__ void load_times(int (&to)[Count], Sequences sequences, int rows, int first) {
+#pragma unroll
+  for (int i = 0; i < Count; ++i) to[i] = first + i < rows ? sequences.times[first + i] : -1;
+}
+
+}  // namespace detail
+
 // v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
 // where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1 inputs.
 template <class T, int E, int K>
 __device__ void causal_conv(Block&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history = nullptr) {
-  detail::each(x.rows * x.stride, [&](int i) {
-    const int t = i / x.stride, e = i % x.stride;
-    T sum = 0;
-    if (e < E) {
-      const int s = detail::sequence_of(sequences, t), begin = sequences.begin(s);
-      const T* const past = history ? history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride : nullptr;
-      sum = bias.value[e];
+  using detail::conv_rows;
+  detail::each_stretch(x, [&](int first, int e) {
+    detail::Quad<T> window[conv_rows + K - 1];
+    int times[conv_rows];
+    T taps[K][4];
+    detail::load_rows(window, x, first - (K - 1), e);
+    detail::load_times(times, sequences, x.rows, first);
+    detail::load_taps(taps, w, e);
+    detail::Quad<T> start;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) start.at[j] = e + j < E ? bias.value[e + j] : T(0);
+#pragma unroll
+    for (int i = 0; i < conv_rows; ++i) {
+      if (times[i] < 0) continue;
+      detail::Quad<T> sum = start;
+      const T* past = nullptr;
+      if (history && times[i] < K - 1)
+        past = history + (static_cast<std::ptrdiff_t>(detail::sequence_of(sequences, first + i)) * (K - 1) + times[i]) * x.stride + e;
 #pragma unroll
       for (int k = 0; k < K; ++k) {
-        const int from = t - (K - 1) + k;
-        if (from >= begin) sum += w.value[e * w.stride + k] * x[from][e];
-        else if (past) sum += w.value[e * w.stride + k] * past[(from - begin + K - 1) * x.stride + e];
+        detail::Quad<T> value = window[i + k];
+        if (times[i] < K - 1 - k) value = past ? detail::load4(static_cast<const T*>(past) + k * x.stride) : detail::Quad<T>{};
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum.at[j] += taps[k][j] * value.at[j];
       }
+      detail::store4(v[first + i] + e, sum);
     }
-    v[t][e] = sum;
   });
-  __syncthreads();
   if (!history) return;
   detail::each(sequences.count * x.stride, [&](int i) {
     const int s = i / x.stride, e = i % x.stride, end = sequences.end(s), length = end - sequences.begin(s);
@@ -40,36 +87,47 @@ __device__ void causal_conv(Block&, Rows<T, E> v, Rows<const T, E> x, Sequences 
 // dx (T, E) <- or += the gradient with respect to the input.
 template <Write write = Write::set, class T, int E, int K>
 __device__ void causal_conv_backward(Block&, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
-  detail::each(dv.rows * dv.stride, [&](int i) {
-    const int t = i / dv.stride, e = i % dv.stride;
-    T sum = write == Write::add ? dx[t][e] : T(0);
-    if (e < E) {
-      const int end = sequences.end(detail::sequence_of(sequences, t));
+  using detail::conv_rows;
+  detail::each_stretch(dv, [&](int first, int e) {
+    detail::Quad<T> window[conv_rows + K - 1], sums[conv_rows] = {};
+    int times[conv_rows + K - 1];
+    T taps[K][4];
+    detail::load_rows(window, dv, first, e);
+    detail::load_times(times, sequences, dv.rows, first);
+    detail::load_taps(taps, w, e);
+    if constexpr (write == Write::add) detail::load_rows(sums, in(dx), first, e);
 #pragma unroll
-      for (int k = 0; k < K; ++k)
-        if (const int to = t + (K - 1) - k; to < end) sum += w.value[e * w.stride + k] * dv[to][e];
+    for (int i = 0; i < conv_rows; ++i) {
+      if (times[i] < 0) continue;
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+        const int later = K - 1 - k;  // the row that is as much later belongs to the same sequence if it is as far into it
+        if (times[i + later] < later) continue;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sums[i].at[j] += taps[k][j] * window[i + later].at[j];
+      }
+      detail::store4(dx[first + i] + e, sums[i]);
     }
-    dx[t][e] = sum;
   });
-  __syncthreads();
 }
 
 // dw (E, K) += sum over t of dv_t x_{t-(K-1)+k}.
 template <class T, int E, int K>
 __device__ void causal_conv_weight_backward(Block& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences) {
-  detail::column_sums<K, E, T>(
-      be, x.rows,
-      [&](int t, int e, T(&sums)[K]) {
-        const int begin = sequences.begin(detail::sequence_of(sequences, t));
-        const T g = dv[t][e];
+  detail::column_sums<K>(
+      be, x,
+      [&](int t, int e, detail::Quad<T>(&sums)[K]) {
+        const int time = sequences.times[t];
+        const auto g = detail::load4(dv[t] + e);
 #pragma unroll
-        for (int k = 0; k < K; ++k)
-          if (const int from = t - (K - 1) + k; from >= begin) sums[k] += g * x[from][e];
+        for (int k = 0; k < K; ++k) {
+          if (time < K - 1 - k) continue;
+          const auto value = detail::load4(x[t - (K - 1) + k] + e);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) sums[k].at[j] += g.at[j] * value.at[j];
+        }
       },
-      [&](int e, const T(&sums)[K]) {
-#pragma unroll
-        for (int k = 0; k < K; ++k) dw.value[e * dw.stride + k] += sums[k];
-      });
+      [&](int e, int k, T sum) { dw.value[e * dw.stride + k] += sum; });
 }
 
 }  // namespace mamba::cuda

@@ -33,7 +33,8 @@ struct TileArguments {
 
   __device__ network::Tile tile(int i) const {
     const TilePlace& place = places[i];
-    return {tokens + place.tokens, {firsts + place.first, place.sequences, times + place.tokens}, readouts + place.readout, place.readouts, place.first_readout};
+    return {
+        tokens + place.tokens, {firsts + place.first, place.sequences, times + place.tokens}, readouts + place.readout, place.readouts, place.first_readout};
   }
   __device__ Block block() const { return {workspace() + activation_bytes}; }
   __device__ std::byte* workspace() const { return workspaces + blockIdx.x * workspace_bytes; }

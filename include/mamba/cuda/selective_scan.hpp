@@ -1,82 +1,321 @@
 // The selective scan of Mamba-1 by one thread block (specification, sections 2.7, 2.8 and 5; Gu and Dao 2023, section 3.3).
+//
+//   h_t = 2^(step_t rate) h_{t-1} + (step_t u_t) b_t      y_t = c_t . h_t + d u_t
+//
+// A group of lanes holds the states of one channel, four neighbouring states and more a lane (ScanLayout); time passes in
+// registers. The block goes from piece to piece, a chunk of time by a slab of channels: the next piece is on its way to
+// shared memory while this one is computed. Backward recomputes the states of a chunk and keeps them, with their decays,
+// in registers; of the forward pass only the states between chunks are kept.
 #pragma once
 
-#include <mamba/cuda/rowwise.hpp>
-#include <mamba/cuda/scan.hpp>
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/cuda/async_copy.hpp>
+#include <mamba/cuda/block.hpp>
+#include <mamba/cuda/scan_layout.hpp>
+#include <mamba/math/scan_step.hpp>
 
 namespace mamba::cuda {
 
 namespace detail {
 
-template <class T, int E_, int N_>
-struct SelectiveSource {
-  static constexpr int E = E_, N = N_, groups = 1, shared_elements = 0;
-  static constexpr int staged_states = ScanLayout<N>::chunk * 2 * padded(N), staged_channels = ScanLayout<N>::chunk * 3 * padded(E);
-  static constexpr bool stages_channels = staged_states + staged_channels <= ScanLayout<N>::left_elements;  // else their rows are read where they are
-  static constexpr int staged_elements = staged_states + (stages_channels ? staged_channels : 0);
-  static constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * padded(N);
-  using L = ScanLayout<N>;
+// Where a block is: rows [first, first + rows) of sequence s, channels from `channel` on.
+template <int E, int Chunk, int Slab, bool backward>
+struct ScanPiece {
+  Sequences sequences;
+  int s, first, channel, kept;  // kept: states between chunks of the sequences before
 
-  Rows<const T, E> delta, inputs;
+  __device__ explicit ScanPiece(Sequences sequences) : sequences(sequences), s(0), channel(0), kept(0) { enter(); }
+  __device__ bool exists() const { return s < sequences.count; }
+  __device__ int begin() const { return sequences.begin(s); }
+  __device__ int end() const { return sequences.end(s); }
+  __device__ int rows() const { return end() - first < Chunk ? end() - first : Chunk; }
+  __device__ bool is_first() const { return first == begin(); }
+  __device__ bool is_last() const { return first + Chunk >= end(); }
+  __device__ bool ends_slabs() const { return channel + Slab >= E; }
+  // The number of the state kept behind this chunk; before it lies the one with the number before.
+  __device__ int boundary() const { return kept + (first - begin()) / Chunk; }
+
+  __device__ void next() {
+    channel += Slab;
+    if (channel < E) return;
+    channel = 0;
+    if (backward ? first > begin() : first + Chunk < end()) {
+      first += backward ? -Chunk : Chunk;
+      return;
+    }
+    kept += (end() - begin() - 1) / Chunk;
+    ++s;
+    if (exists()) enter();
+  }
+
+ private:
+  __device__ void enter() { first = backward ? begin() + (end() - begin() - 1) / Chunk * Chunk : begin(); }
+};
+
+// The rows of a chunk in shared memory: b and c, and of every channel of the slab the numbers of `Values` arrays.
+template <class T, int N, int Chunk, int Slab, int Values>
+struct ScanStage {
+  struct alignas(Values * sizeof(T) < 16 ? Values * sizeof(T) : 16) Channel {
+    T at[Values];
+  };
+  alignas(16) T b[Chunk][padded(N)], c[Chunk][padded(N)];
+  Channel channels[Chunk][Slab];
+
+  // What does not exist becomes zero: a step of size zero changes no state. The copies run on.
+  template <int E, class Piece, class... Arrays>
+  __device__ void fetch(const Piece& piece, Rows<const T, N> from_b, Rows<const T, N> from_c, Arrays... arrays) {
+    constexpr int quads = padded(N) * sizeof(T) / 16, per_quad = 16 / sizeof(T);
+    const int rows = piece.rows();
+    each(Chunk * quads, [&](int i) {
+      const int k = i / quads, n = i % quads * per_quad;
+      copy_async<16>(&b[k][n], from_b[piece.first + (k < rows ? k : 0)] + n, k < rows);
+      copy_async<16>(&c[k][n], from_c[piece.first + (k < rows ? k : 0)] + n, k < rows);
+    });
+    each(Chunk * Slab, [&](int i) {
+      const int k = i / Slab, local = i % Slab, e = piece.channel + local;
+      const bool exists = k < rows && e < E;
+      int value = 0;
+      (copy_async<sizeof(T)>(&channels[k][local].at[value++], arrays[piece.first + (exists ? k : 0)] + (exists ? e : 0), exists), ...);
+    });
+    commit_copies();
+  }
+};
+
+template <class T, int E, int N>
+struct SelectiveScan {
+  using L = ScanLayout<N>;
+  static constexpr int chunk = L::chunk, states = L::states;
+  static constexpr int ways = E >= 4 * L::groups ? 4 : E >= 2 * L::groups ? 2 : 1;  // channels that a group of lanes works on at once, forward
+  static constexpr int slab = L::groups * ways < 64 ? 64 : L::groups * ways, backward_slab = L::groups < 64 ? 64 : L::groups;
+  static constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * padded(N);
+  using Stage = ScanStage<T, N, chunk, slab, 2>;                   // step, u
+  using BackwardStage = ScanStage<T, N, chunk, backward_slab, 4>;  // step, u, dy; then ddelta, du
+  static constexpr int partial_elements = L::groups * chunk * padded(N);
+  static constexpr bool fits_block =
+      3 * sizeof(Stage) <= Block::shared_bytes<T> && partial_elements * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
+
+  static __device__ T* state(T* states, int e) { return states + static_cast<std::ptrdiff_t>(e) * padded(N); }
+  static __device__ const T* state(const T* states, int e) { return states + static_cast<std::ptrdiff_t>(e) * padded(N); }
+  static __device__ int existing(int e) { return e < E ? e : E - 1; }  // all lanes run along: shuffles need them
+
+  Rows<const T, E> delta, u;
   Rows<const T, N> b, c;
   Weight<T, E, N> a;
   Weight<T, 1, E> d;
-  // forward
-  Rows<T, E> y;
-  // backward
-  Rows<const T, E> gradient;
-  Rows<T, E> ddelta, du;
-  Rows<T, N> db, dc;
-  WeightGradient<T, E, N> da;
 
-  // The same of the rows [first, first + rows), numbered from 0 and as many as a chunk: those that do not exist are of step
-  // size zero. b and c, and the others where they are few, lie in shared memory.
-  __device__ SelectiveSource staged(T* to, int first, int rows) const {
-    SelectiveSource copy = *this;
-    copy.b = staged_rows<L::chunk>(to, b, first, rows);
-    copy.c = staged_rows<L::chunk>(to, c, first, rows);
-    if constexpr (stages_channels) {
-      copy.delta = staged_rows<L::chunk>(to, delta, first, rows);
-      copy.inputs = staged_rows<L::chunk>(to, inputs, first, rows);
-      if (gradient.data) copy.gradient = staged_rows<L::chunk>(to, gradient, first, rows);
-    } else {
-      copy.delta = {delta[first], rows}, copy.inputs = {inputs[first], rows};
-      if (gradient.data) copy.gradient = {gradient[first], rows};
-    }
-    return copy;
-  }
-  __device__ T step(int t, int e) const { return at(delta, t, e); }
-  __device__ T u(int t, int e) const { return at(inputs, t, e); }
-  __device__ T dy(int t, int e) const { return at(gradient, t, e); }
-  __device__ static T at(Rows<const T, E> x, int t, int e) { return stages_channels || t < x.rows ? x[t][e] : T(0); }
-  __device__ void load_rate(T (&to)[L::states], int e) const { L::load(to, a.derived + e * a.stride); }
-  __device__ void load_b(T (&to)[L::states], int t, int) const { L::load(to, b[t]); }
-  __device__ void load_c(T (&to)[L::states], int t, int) const { L::load(to, c[t]); }
-  __device__ void load_state(T (&to)[L::states], const T* state, int e) const { L::load(to, state + e * padded(N)); }
-  __device__ void store_state(T* state, const T (&from)[L::states], int e) const { L::store(state + e * padded(N), from); }
-  __device__ void write_y(int t, int e, T sum) const { y[t][e] = d.value[e] * u(t, e) + sum; }
-  __device__ void write_db(int t, int, int n, T sum) const { db[t][n] = sum; }
-  __device__ void write_dc(int t, int, int n, T sum) const { dc[t][n] = sum; }
-  __device__ void write_channel(int t, int, int e, T sum_b, T sum_rate) const {
-    du[t][e] = d.value[e] * dy(t, e) + step(t, e) * sum_b;
-    ddelta[t][e] = sum_rate + u(t, e) * sum_b;
-  }
-  __device__ void add_rate_gradient(const T (&sum)[L::states], int e) const {
-    T row[L::states];
-    L::load(row, static_cast<const T*>(da.value + e * da.stride));
+  // y of the channels local, local + groups, ... (`ways` of them) of a piece. from_zero: nothing lies before the piece.
+  template <bool from_zero, class Piece, class Blocked>
+  __device__ void forward_channels(Rows<T, E> y, const Stage& stage, const Piece& piece, int first_local, const T* before, T* after, Blocked rows) const {
+    T rate[ways][states], h[ways][states], sums[ways * chunk];
+    const auto local = [&](int w) { return first_local + w * L::groups; };
+    const auto channel = [&](int w) { return piece.channel + local(w); };
 #pragma unroll
-    for (int i = 0; i < L::states; ++i) row[i] += sum[i];
-    L::store(da.value + e * da.stride, row);
+    for (int w = 0; w < ways; ++w) {
+      L::load(rate[w], a.derived + existing(channel(w)) * a.stride);
+      if constexpr (!from_zero) L::load(h[w], state(before, existing(channel(w))));
+    }
+    const int last = piece.rows() - 1;
+#pragma unroll
+    for (int k = 0; k < chunk; ++k) {
+      const bool forgets = rows.blocked(piece.first + (k < last ? k : last));
+      T b_k[states], c_k[states];
+      L::load(b_k, stage.b[k]);
+      L::load(c_k, stage.c[k]);
+#pragma unroll
+      for (int w = 0; w < ways; ++w) {
+        const auto in = stage.channels[k][local(w)];
+        const T step = in.at[0], input = step * in.at[1];
+        T sum = 0;
+#pragma unroll
+        for (int i = 0; i < states; ++i) {
+          const T carried = from_zero && k == 0 ? T(0) : math::decay(step, rate[w][i]) * h[w][i];
+          const T next = math::next_state(carried, input, b_k[i]);
+          sum += c_k[i] * next;
+          h[w][i] = forgets ? carried : next;
+        }
+        sums[w * chunk + k] = sum;
+      }
+    }
+    if (after)
+#pragma unroll
+      for (int w = 0; w < ways; ++w)
+        if (channel(w) < E) L::store(state(after, channel(w)), h[w]);
+    const int owned = sum_over_lanes<ways * chunk, L::width>(sums);
+    constexpr int held = ways * chunk > L::width ? ways * chunk / L::width : 1;
+    constexpr int copies = L::width > ways * chunk ? L::width / (ways * chunk) : 1;  // lanes with the same sum
+#pragma unroll
+    for (int i = 0; i < held; ++i) {
+      const int w = (owned + i) / chunk, k = (owned + i) % chunk, e = channel(w);
+      if (e < E && k <= last && lane() % copies == 0) y[piece.first + k][e] = d.value[e] * stage.channels[k][local(w)].at[1] + sums[i];
+    }
   }
-  __device__ void end_chunk(int, int) const {}
+
+  // own: a state in global memory, needed without `boundaries` or `sequence_states`.
+  template <class Blocked>
+  __device__ __noinline__ void forward(Block& be, Rows<T, E> y, T* boundaries, T* sequence_states, Sequences sequences, Blocked rows) const {
+    Stage* const stages = reinterpret_cast<Stage*>(be.scratch<T>());
+    ScanPiece<E, chunk, slab, false> piece(sequences);
+    stages[0].template fetch<E>(piece, b, c, delta, u);
+    for (int turn = 0; piece.exists(); turn = turn == 2 ? 0 : turn + 1) {
+      auto next = piece;
+      next.next();
+      if (next.exists()) stages[turn == 2 ? 0 : turn + 1].template fetch<E>(next, b, c, delta, u), wait_for_copies<1>();
+      else wait_for_copies<0>();
+      __syncthreads();  // with three stages in turn the only one: what the next copies replace was read before it
+      const bool from_zero = piece.is_first() && !sequence_states, last = piece.is_last();
+      T* const own = sequence_states ? sequence_states + piece.s * state_size : reinterpret_cast<T*>(be.global);
+      const T* const before = boundaries && !piece.is_first() ? boundaries + (piece.boundary() - 1) * state_size : own;
+      T* const after = boundaries && !last ? boundaries + piece.boundary() * state_size : sequence_states || !last ? own : nullptr;
+      for (int local = L::group(); local < slab && piece.channel + local - L::group() < E; local += L::groups * ways)
+        if (from_zero) forward_channels<true>(y, stages[turn], piece, local, before, after, rows);
+        else forward_channels<false>(y, stages[turn], piece, local, before, after, rows);
+      piece = next;
+    }
+    __syncthreads();
+  }
+
+  // A lane's share of db and dc over the channels that its group has worked on.
+  struct Shared {
+    T db[chunk][states] = {}, dc[chunk][states] = {};
+  };
+
+  // The gradients of one channel of a piece. opens: nothing lies before the piece.
+  template <bool opens, class Piece>
+  __device__ void backward_channel(Shared& shared, WeightGradient<T, E, N> da, BackwardStage& stage, const Piece& piece, int local, const T* before,
+                                   T* carry) const {
+    const int e = piece.channel + local, safe = existing(e);
+    T rate[states], da_row[states], from_future[states], h[chunk][states], decays[chunk][states], start[states];
+    L::load(rate, a.derived + safe * a.stride);
+    L::load(da_row, static_cast<const T*>(da.value) + safe * da.stride);
+    if constexpr (!opens) L::load(start, state(before, safe));
+#pragma unroll
+    for (int i = 0; i < states; ++i) from_future[i] = 0;
+    if (!piece.is_last()) L::load(from_future, state(static_cast<const T*>(carry), safe));
+#pragma unroll
+    for (int k = 0; k < chunk; ++k) {
+      const auto in = stage.channels[k][local];
+      const T step = in.at[0], input = step * in.at[1];
+      T b_k[states];
+      L::load(b_k, stage.b[k]);
+#pragma unroll
+      for (int i = 0; i < states; ++i) {
+        if (opens && k == 0) {
+          h[k][i] = input * b_k[i];
+        } else {
+          decays[k][i] = math::decay(step, rate[i]);
+          h[k][i] = math::next_state(decays[k][i] * (k == 0 ? start[i] : h[k == 0 ? 0 : k - 1][i]), input, b_k[i]);
+        }
+      }
+    }
+    T sums[2 * chunk];  // of lambda b, then of lambda carried rate
+#pragma unroll
+    for (int k = chunk - 1; k >= 0; --k) {
+      const auto in = stage.channels[k][local];
+      const T step = in.at[0], input = step * in.at[1], dy = in.at[2];
+      T b_k[states], c_k[states];
+      L::load(b_k, stage.b[k]);
+      L::load(c_k, stage.c[k]);
+      sums[k] = sums[chunk + k] = 0;
+#pragma unroll
+      for (int i = 0; i < states; ++i) {
+        const T lambda = math::adjoint(c_k[i], dy, from_future[i]);
+        shared.dc[k][i] += dy * h[k][i];
+        shared.db[k][i] += lambda * input;
+        sums[k] += lambda * b_k[i];
+        if (opens && k == 0) continue;
+        from_future[i] = decays[k][i] * lambda;
+        const T lambda_carried = from_future[i] * (k == 0 ? start[i] : h[k == 0 ? 0 : k - 1][i]);
+        sums[chunk + k] += lambda_carried * rate[i];
+        da_row[i] += lambda_carried * step;
+      }
+    }
+    if (e < E) {
+      if constexpr (!opens) L::store(state(carry, e), from_future);
+      L::store(da.value + e * da.stride, da_row);
+    }
+    const int owned = sum_over_lanes<2 * chunk, L::width>(sums);
+    constexpr int held = 2 * chunk > L::width ? 2 * chunk / L::width : 1;
+    constexpr int copies = L::width > 2 * chunk ? L::width / (2 * chunk) : 1;
+    // The first halving left a step's two sums in lanes that lie half a group apart.
+#pragma unroll
+    for (int i = 0; i < held; ++i) {
+      const int k = owned + i;
+      const T of_rate = __shfl_xor_sync(~0U, sums[i], L::width / 2);
+      if (k >= chunk || lane() % copies != 0) continue;
+      auto& channel = stage.channels[k][local];
+      const T step = channel.at[0], u_k = channel.at[1], dy = channel.at[2];
+      channel.at[0] = T(math::ln2) * of_rate + u_k * sums[i];
+      channel.at[1] = d.value[safe] * dy + step * sums[i];
+    }
+  }
+
+  // to <- the sum of what the groups of lanes have left of db or dc, in their order.
+  static __device__ void sum_groups(Rows<T, N> to, const T* partial, int first, int rows) {
+    constexpr int quads = padded(N) / 4;
+    each(rows * quads, [&](int i) {
+      Quad<T> sum{};
+#pragma unroll 8
+      for (int g = 0; g < L::groups; ++g) {
+        const auto q = load4(partial + g * chunk * padded(N) + 4 * i);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum.at[j] += q.at[j];
+      }
+      store4(to[first + i / quads] + i % quads * 4, sum);
+    });
+  }
+  static __device__ void leave(T* partial, const T (&values)[chunk][states]) {
+#pragma unroll
+    for (int k = 0; k < chunk; ++k) L::store(partial + (L::group() * chunk + k) * padded(N), values[k]);
+  }
+
+  // carry: a state in global memory, needed when there are boundaries.
+  __device__ __noinline__ void backward(Block& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da,
+                                        Rows<const T, E> dy, const T* boundaries, T* carry, Sequences sequences) const {
+    T* const partial = be.scratch<T>();
+    BackwardStage* const stages = reinterpret_cast<BackwardStage*>(partial + partial_elements);
+    ScanPiece<E, chunk, backward_slab, true> piece(sequences);
+    stages[0].template fetch<E>(piece, b, c, delta, u, dy);
+    Shared shared;
+    for (int turn = 0; piece.exists(); turn ^= 1) {
+      auto next = piece;
+      next.next();
+      if (next.exists()) stages[turn ^ 1].template fetch<E>(next, b, c, delta, u, dy), wait_for_copies<1>();
+      else wait_for_copies<0>();
+      __syncthreads();
+      BackwardStage& stage = stages[turn];
+      for (int local = L::group(); local < backward_slab && piece.channel + local - L::group() < E; local += L::groups)
+        if (piece.is_first()) backward_channel<true>(shared, da, stage, piece, local, nullptr, carry);
+        else backward_channel<false>(shared, da, stage, piece, local, boundaries + (piece.boundary() - 1) * state_size, carry);
+      const bool complete = piece.ends_slabs();
+      if (complete) leave(partial, shared.db);
+      __syncthreads();
+      const int rows = piece.rows();
+      each(rows * backward_slab, [&](int i) {
+        const int k = i / backward_slab, local = i % backward_slab, e = piece.channel + local;
+        if (e >= E) return;
+        ddelta[piece.first + k][e] = stage.channels[k][local].at[0];
+        du[piece.first + k][e] = stage.channels[k][local].at[1];
+      });
+      if (complete) {
+        sum_groups(db, partial, piece.first, rows);
+        __syncthreads();
+        leave(partial, shared.dc);
+        __syncthreads();
+        sum_groups(dc, partial, piece.first, rows);
+        shared = {};
+      }
+      __syncthreads();
+      piece = next;
+    }
+  }
 };
 
-template <class T, int E>
-__device__ void clear_padding(Rows<T, E> y) {
-  if constexpr (E % row_alignment != 0) each(y.rows * (y.stride - E), [&](int i) { y[i / (y.stride - E)][E + i % (y.stride - E)] = 0; });
-}
-
 }  // namespace detail
+
+// The steps between states that the scan keeps for the backward pass.
+template <int N>
+inline constexpr int scan_chunk = detail::ScanLayout<N>::chunk;
 
 // y (T, E) <- scan + skip.
 //   delta, u (T, E); b, c (T, N); a (E, N), whose derived weight is the rate A log2(e); d (E)
@@ -86,9 +325,10 @@ __device__ void clear_padding(Rows<T, E> y) {
 template <class T, int E, int N, class Blocked = NoRows>
 __device__ void selective_scan(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b,
                                Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d, Blocked rows = {}) {
-  detail::SelectiveSource<T, E, N> source{delta, u, b, c, a, d, y};
+  using Scan = detail::SelectiveScan<T, E, N>;
+  static_assert(Scan::fits_block, "mamba: a block's shared memory is too small for these sizes");
   detail::clear_padding(y);
-  detail::scan(be, source, boundaries, states, sequences, rows);
+  Scan{delta, u, b, c, a, d}.forward(be, y, boundaries, states, sequences, rows);
 }
 
 // ddelta, du (T, E), db, dc (T, N) <- gradients; da (E, N) += the gradient with respect to a (not A_log), dd (E) += ...
@@ -97,12 +337,17 @@ template <class T, int E, int N>
 __device__ void selective_scan_backward(Block& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da,
                                         WeightGradient<T, 1, E> dd, Rows<const T, E> dy, const T* boundaries, T* carry, Rows<const T, E> delta,
                                         Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
-  detail::SelectiveSource<T, E, N> source{delta, u, b, c, a, d, {}, dy, ddelta, du, db, dc, da};
   detail::clear_padding(ddelta);
   detail::clear_padding(du);
-  detail::scan_backward(be, source, boundaries, carry, sequences);
-  detail::column_sums<1, E, T>(
-      be, dy.rows, [&](int t, int e, T(&sum)[1]) { sum[0] += dy[t][e] * u[t][e]; }, [&](int e, const T(&sum)[1]) { dd.value[e] += sum[0]; });
+  detail::SelectiveScan<T, E, N>{delta, u, b, c, a, d}.backward(be, ddelta, du, db, dc, da, dy, boundaries, carry, sequences);
+  detail::column_sums<1>(
+      be, dy,
+      [&](int t, int e, detail::Quad<T>(&sum)[1]) {
+        const auto g = detail::load4(dy[t] + e), input = detail::load4(u[t] + e);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum[0].at[j] += g.at[j] * input.at[j];
+      },
+      [&](int e, int, T sum) { dd.value[e] += sum; });
 }
 
 }  // namespace mamba::cuda

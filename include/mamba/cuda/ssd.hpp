@@ -2,7 +2,7 @@
 #pragma once
 
 #include <mamba/cuda/rowwise.hpp>
-#include <mamba/cuda/selective_scan.hpp>
+#include <mamba/cuda/scan.hpp>
 
 namespace mamba::cuda {
 
@@ -136,8 +136,13 @@ __device__ void ssd_backward(Block& be, Rows<T, H> ddelta, Rows<T, C> dxbc, Weig
   });
   __syncthreads();
   T* const skips = be.scratch<T>() + Block::shared_bytes<T> / sizeof(T) - E;
-  detail::column_sums<1, E, T>(
-      be, dy.rows, [&](int t, int e, T(&sum)[1]) { sum[0] += dy[t][e] * xbc[t][e]; }, [&](int e, const T(&sum)[1]) { skips[e] = sum[0]; });
+  detail::column_sums<1>(
+      be, dy,
+      [&](int t, int e, detail::Quad<T>(&sum)[1]) {
+        const auto g = detail::load4(dy[t] + e);
+        for (int j = 0; j < 4; ++j) sum[0].at[j] += e + j < E ? g.at[j] * xbc[t][e + j] : T(0);
+      },
+      [&](int e, int, T sum) { skips[e] = sum; });
   detail::each(H, [&](int head) {
     T sum = 0;
     for (int p = 0; p < P; ++p) sum += skips[head * P + p];
