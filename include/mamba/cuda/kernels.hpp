@@ -5,6 +5,7 @@
 
 #include <mamba/core/parameters.hpp>
 #include <mamba/cuda/block_backend.hpp>
+#include <mamba/cuda/training_state.hpp>
 #include <mamba/math/adamw.hpp>
 #include <mamba/math/scan_step.hpp>
 #include <mamba/network/network.hpp>
@@ -74,11 +75,13 @@ __global__ void __launch_bounds__(Block::threads, 1) forward_tiles(TileArguments
   }
 }
 
-// buffers (blocks, size) <- each block's share of the gradients, shares (tiles) of the loss.
+// buffers (blocks, size) <- each block's share of the gradients, shares (tiles) of the loss, which lies in device memory.
+// training: null, or a training that may have stopped.
 template <class A, class Loss>
 __global__ void __launch_bounds__(Block::threads, 1)
-    train_tiles(TileArguments<A> call, typename A::Scalar* buffers, std::size_t size, double* shares, Loss loss) {
+    train_tiles(TileArguments<A> call, typename A::Scalar* buffers, std::size_t size, double* shares, const Loss* loss, const TrainingState* training) {
   using T = typename A::Scalar;
+  if (has_stopped(training)) return;
   Block be = call.block();
   T* const sums = buffers + blockIdx.x * size;
   for (std::size_t i = threadIdx.x * 4; i < size; i += Block::threads * 4) detail::store4(sums + i, detail::Quad<T>{});
@@ -88,84 +91,124 @@ __global__ void __launch_bounds__(Block::threads, 1)
   const int last = static_cast<int>(static_cast<long long>(call.tiles) * (number + 1) / blocks);
   for (int i = first; i < last; ++i) {
     const network::Tile tile = call.tile(i);
-    network::Activations<A> activations(call.workspace(), call.weights.n_layers, tile.rows(), call.places[i].boundary_states, true);
-    network::NoProbe probe;
-    const double share = network::loss_and_gradients(
-        be, network::ModelGradients<A>{sums, call.weights.n_layers}, activations, tile, call.weights,
-        [&](auto dlogits, auto logits, int first_row) { return loss(be, dlogits, logits, first_row); }, probe);
+    double share = 0;
+    if (tile.sequences.count > 0) {
+      network::Activations<A> activations(call.workspace(), call.weights.n_layers, tile.rows(), call.places[i].boundary_states, true);
+      network::NoProbe probe;
+      share = network::loss_and_gradients(
+          be, network::ModelGradients<A>{sums, call.weights.n_layers}, activations, tile, call.weights,
+          [&](auto dlogits, auto logits, int first_row) { return (*loss)(be, dlogits, logits, first_row); }, probe);
+    }
     if (detail::thread() == 0) shares[i] = share;
   }
 }
 
-// A stretch of a model's arenas.
-struct Stretch {
-  std::size_t offset;
-  int count;
+// --- over arenas: one thread for every four elements, which belong to one parameter ----------------------------------------
+
+// What is done with four elements of an arena.
+struct Kind {
+  bool trained, rate;  // rate: of A_log, whose derived weight is the rate
 };
 
-inline constexpr int stretch_elements = 4096;
+struct ArenaPlace {
+  std::size_t quads;
+  const Kind* kinds;  // (quads)
+
+  unsigned blocks() const { return static_cast<unsigned>((quads + Block::threads - 1) / Block::threads); }
+  // f(offset, kind) for the thread's elements.
+  template <class F>
+  __device__ void visit(F&& f) const {
+    const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+    if (i < quads) f(4 * i, kinds[i]);
+  }
+};
+
+namespace detail {
+
+template <class T>
+__device__ T rate_of(T a_log) {
+  return static_cast<T>(-math::log2_e * std::exp(static_cast<double>(a_log)));
+}
+
+template <class T>
+__device__ double square_sum(const Quad<T>& q) {
+  double sum = 0;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) sum += static_cast<double>(q.at[j]) * static_cast<double>(q.at[j]);
+  return sum;
+}
+
+// sums[block] <- the sum of its threads' values.
+__device__ inline void leave_block_sum(double* sums, double value) {
+  __shared__ double partial[Block::warps];
+  value = warp_sum(value);
+  if (lane() == 0) partial[warp()] = value;
+  __syncthreads();
+  if (thread() != 0) return;
+  value = 0;
+  for (const double p : partial) value += p;
+  sums[blockIdx.x] = value;
+}
+
+}  // namespace detail
 
 // derived <- the rates of A_log; the other derived weights are the CPU's.
 template <class T>
-__global__ void derive_rates(T* derived, const T* values, const Stretch* rates) {
-  const Stretch s = rates[blockIdx.x];
-  for (int i = detail::thread(); i < s.count; i += Block::threads)
-    derived[s.offset + i] = static_cast<T>(-math::log2_e * std::exp(static_cast<double>(values[s.offset + i])));
+__global__ void derive_rates(T* derived, const T* values, ArenaPlace place) {
+  place.visit([&](std::size_t at, Kind kind) {
+    if (!kind.rate) return;
+    for (std::size_t j = at; j < at + 4; ++j) derived[j] = detail::rate_of(values[j]);
+  });
 }
 
-// sum <- the buffers' sum, in their order.
+// gradients <- the sum of `count` buffers, in their order, with respect to A_log where the buffers' is to A; squares (blocks)
+// <- the sums of the trained ones' squares.
 template <class T>
-__global__ void sum_buffers(T* sum, const T* buffers, int count, std::size_t size) {
-  const std::size_t i = (static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x) * 4;
-  if (i >= size) return;
-  detail::Quad<T> total = detail::load4(buffers + i);
+__global__ void sum_buffers(T* gradients, const T* buffers, int count, const T* derived, double* squares, ArenaPlace place, const TrainingState* training) {
+  if (has_stopped(training)) return;
+  double square = 0;
+  place.visit([&](std::size_t at, Kind kind) {
+    const std::size_t size = 4 * place.quads;
+    detail::Quad<T> total = detail::load4(buffers + at);
 #pragma unroll 8
-  for (int b = 1; b < count; ++b) {
-    const auto q = detail::load4(buffers + static_cast<std::size_t>(b) * size + i);
-    for (int j = 0; j < 4; ++j) total.at[j] += q.at[j];
-  }
-  detail::store4(sum + i, total);
+    for (int b = 1; b < count; ++b) {
+      const auto q = detail::load4(buffers + static_cast<std::size_t>(b) * size + at);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) total.at[j] += q.at[j];
+    }
+    if (kind.rate)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) total.at[j] *= static_cast<T>(math::ln2 * static_cast<double>(derived[at + j]));
+    detail::store4(gradients + at, total);
+    if (kind.trained) square = detail::square_sum(total);
+  });
+  detail::leave_block_sum(squares, square);
 }
 
-// The gradient with respect to A_log from the one with respect to A.
+// squares (blocks) <- the sums of the trained elements' squares.
 template <class T>
-__global__ void derive_rates_backward(T* gradients, const T* derived, const Stretch* rates) {
-  const Stretch s = rates[blockIdx.x];
-  for (int i = detail::thread(); i < s.count; i += Block::threads)
-    gradients[s.offset + i] *= static_cast<T>(math::ln2 * static_cast<double>(derived[s.offset + i]));
-}
-
-// squares (stretches) <- the sum of each stretch's squares, in double.
-template <class T>
-__global__ void sum_squares(double* squares, const T* values, const Stretch* stretches) {
-  __shared__ double partial[Block::warps];
-  const Stretch s = stretches[blockIdx.x];
-  double sum = 0;
-  for (int i = detail::thread(); i < s.count; i += Block::threads) {
-    const auto x = static_cast<double>(values[s.offset + i]);
-    sum += x * x;
-  }
-  sum = detail::warp_sum(sum);
-  if (detail::lane() == 0) partial[detail::warp()] = sum;
-  __syncthreads();
-  if (detail::thread() == 0) {
-    sum = 0;
-    for (const double p : partial) sum += p;
-    squares[blockIdx.x] = sum;
-  }
+__global__ void sum_squares(double* squares, const T* values, ArenaPlace place) {
+  double square = 0;
+  place.visit([&](std::size_t at, Kind kind) {
+    if (kind.trained) square = detail::square_sum(detail::load4(values + at));
+  });
+  detail::leave_block_sum(squares, square);
 }
 
 template <class T>
-__global__ void scale(T* values, T factor, const Stretch* stretches) {
-  const Stretch s = stretches[blockIdx.x];
-  for (int i = detail::thread(); i < s.count; i += Block::threads) values[s.offset + i] *= factor;
+__global__ void scale(T* values, T factor, ArenaPlace place) {
+  place.visit([&](std::size_t at, Kind kind) {
+    if (kind.trained)
+      for (std::size_t j = at; j < at + 4; ++j) values[j] *= factor;
+  });
 }
 
 template <class T>
-__global__ void adamw(T* parameters, T* mean, T* square, const T* gradients, math::AdamWStep step, const Stretch* stretches) {
-  const Stretch s = stretches[blockIdx.x];
-  for (int i = detail::thread(); i < s.count; i += Block::threads)
-    math::adamw(parameters[s.offset + i], mean[s.offset + i], square[s.offset + i], gradients[s.offset + i], step);
+__global__ void adamw(T* parameters, T* mean, T* square, const T* gradients, math::AdamWStep step, ArenaPlace place) {
+  place.visit([&](std::size_t at, Kind kind) {
+    if (kind.trained)
+      for (std::size_t j = at; j < at + 4; ++j) math::adamw(parameters[j], mean[j], square[j], gradients[j], step);
+  });
 }
 
 }  // namespace mamba::cuda

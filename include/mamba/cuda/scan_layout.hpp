@@ -73,4 +73,46 @@ struct ScanLayout {
   }
 };
 
+// The sums of Count values each over groups of Width lanes (powers of 2) by way of shared memory, which takes fewer
+// instructions than exchanging registers: every lane writes its values as a row, then adds up its part of the columns.
+template <int Count, int Width>
+struct LaneSums {
+  static constexpr int row = Count % 8 == 0 ? Count + 4 : Count + 1;  // so that neither rows nor columns meet in a bank
+  static constexpr int elements = 32 * row;                           // of shared memory for a warp
+  static constexpr int parts = Width > Count ? Width / Count : 1;     // lanes that share a column's sum
+  static constexpr int columns = Count > Width ? Count / Width : 1;   // of a lane
+
+  // The lane's part of the columns, and the number of its first value.
+  static __device__ int part() { return lane() % Width % parts; }
+  static __device__ int first() { return lane() % Width / parts * columns; }
+
+  // use(number of the value, sum) on every lane that has a part in it.
+  template <class T, class Use>
+  static __device__ void of(const T (&values)[Count], T* shared, Use&& use) {
+    T* const own = shared + lane() * row;
+    if constexpr (Count % 8 == 0) {
+#pragma unroll
+      for (int v = 0; v < Count; v += 4) store4(own + v, Quad<T>{{values[v], values[v + 1], values[v + 2], values[v + 3]}});
+    } else {
+#pragma unroll
+      for (int v = 0; v < Count; ++v) own[v] = values[v];
+    }
+    __syncwarp();
+    const T* const rows = shared + (lane() / Width * Width + part()) * row + first();
+    T sums[columns];
+#pragma unroll
+    for (int c = 0; c < columns; ++c) {
+      T two[2] = {};  // chains half as long
+#pragma unroll
+      for (int i = 0; i < Width / parts; ++i) two[i % 2] += rows[i * parts * row + c];
+      sums[c] = two[0] + two[1];
+#pragma unroll
+      for (int offset = parts / 2; offset > 0; offset /= 2) sums[c] += __shfl_xor_sync(~0U, sums[c], offset);
+    }
+    __syncwarp();  // the rows may be written again
+#pragma unroll
+    for (int c = 0; c < columns; ++c) use(first() + c, sums[c]);
+  }
+};
+
 }  // namespace mamba::cuda::detail

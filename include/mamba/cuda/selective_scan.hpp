@@ -23,34 +23,35 @@ namespace detail {
 template <int E, int Chunk, int Slab, bool backward>
 struct ScanPiece {
   Sequences sequences;
-  int s, first, channel, kept;  // kept: states between chunks of the sequences before
+  int s, begin, end, first, channel, kept;  // kept: states between chunks of the sequences before
 
   __device__ explicit ScanPiece(Sequences sequences) : sequences(sequences), s(0), channel(0), kept(0) { enter(); }
   __device__ bool exists() const { return s < sequences.count; }
-  __device__ int begin() const { return sequences.begin(s); }
-  __device__ int end() const { return sequences.end(s); }
-  __device__ int rows() const { return end() - first < Chunk ? end() - first : Chunk; }
-  __device__ bool is_first() const { return first == begin(); }
-  __device__ bool is_last() const { return first + Chunk >= end(); }
+  __device__ int rows() const { return end - first < Chunk ? end - first : Chunk; }
+  __device__ bool is_first() const { return first == begin; }
+  __device__ bool is_last() const { return first + Chunk >= end; }
   __device__ bool ends_slabs() const { return channel + Slab >= E; }
   // The number of the state kept behind this chunk; before it lies the one with the number before.
-  __device__ int boundary() const { return kept + (first - begin()) / Chunk; }
+  __device__ int boundary() const { return kept + (first - begin) / Chunk; }
 
   __device__ void next() {
     channel += Slab;
     if (channel < E) return;
     channel = 0;
-    if (backward ? first > begin() : first + Chunk < end()) {
+    if (backward ? first > begin : first + Chunk < end) {
       first += backward ? -Chunk : Chunk;
       return;
     }
-    kept += (end() - begin() - 1) / Chunk;
+    kept += (end - begin - 1) / Chunk;
     ++s;
     if (exists()) enter();
   }
 
  private:
-  __device__ void enter() { first = backward ? begin() + (end() - begin() - 1) / Chunk * Chunk : begin(); }
+  __device__ void enter() {
+    begin = sequences.begin(s), end = sequences.end(s);
+    first = backward ? begin + (end - begin - 1) / Chunk * Chunk : begin;
+  }
 };
 
 // The rows of a chunk in shared memory: b and c, and of every channel of the slab the numbers of `Values` arrays.
@@ -92,8 +93,9 @@ struct SelectiveScan {
   using Stage = ScanStage<T, N, chunk, slab, 2>;                   // step, u
   using BackwardStage = ScanStage<T, N, chunk, backward_slab, 4>;  // step, u, dy; then ddelta, du
   static constexpr int partial_elements = L::groups * chunk * padded(N);
-  static constexpr bool fits_block =
-      3 * sizeof(Stage) <= Block::shared_bytes<T> && partial_elements * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
+  static_assert(LaneSums<2 * chunk, L::width>::elements <= L::channels * chunk * padded(N));
+  static constexpr bool fits_block = 3 * sizeof(Stage) + Block::warps * LaneSums<ways * chunk, L::width>::elements * sizeof(T) <= Block::shared_bytes<T> &&
+                                     partial_elements * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
 
   static __device__ T* state(T* states, int e) { return states + static_cast<std::ptrdiff_t>(e) * padded(N); }
   static __device__ const T* state(const T* states, int e) { return states + static_cast<std::ptrdiff_t>(e) * padded(N); }
@@ -106,10 +108,15 @@ struct SelectiveScan {
 
   // y of the channels local, local + groups, ... (`ways` of them) of a piece. from_zero: nothing lies before the piece.
   template <bool from_zero, class Piece, class Blocked>
-  __device__ void forward_channels(Rows<T, E> y, const Stage& stage, const Piece& piece, int first_local, const T* before, T* after, Blocked rows) const {
+  __device__ void forward_channels(Rows<T, E> y, const Stage& stage, const Piece& piece, int first_local, const T* before, T* after, Blocked rows,
+                                   T* sums_of_lanes) const {
     T rate[ways][states], h[ways][states], sums[ways * chunk];
     const auto local = [&](int w) { return first_local + w * L::groups; };
     const auto channel = [&](int w) { return piece.channel + local(w); };
+    using Sums = LaneSums<ways * chunk, L::width>;
+    static_assert(Sums::columns <= chunk);
+    const int own = Sums::first() / chunk;  // the channel whose sums this lane will have
+    const T skip = d.value[existing(channel(own))];
 #pragma unroll
     for (int w = 0; w < ways; ++w) {
       L::load(rate[w], a.derived + existing(channel(w)) * a.stride);
@@ -141,20 +148,17 @@ struct SelectiveScan {
 #pragma unroll
       for (int w = 0; w < ways; ++w)
         if (channel(w) < E) L::store(state(after, channel(w)), h[w]);
-    const int owned = sum_over_lanes<ways * chunk, L::width>(sums);
-    constexpr int held = ways * chunk > L::width ? ways * chunk / L::width : 1;
-    constexpr int copies = L::width > ways * chunk ? L::width / (ways * chunk) : 1;  // lanes with the same sum
-#pragma unroll
-    for (int i = 0; i < held; ++i) {
-      const int w = (owned + i) / chunk, k = (owned + i) % chunk, e = channel(w);
-      if (e < E && k <= last && lane() % copies == 0) y[piece.first + k][e] = d.value[e] * stage.channels[k][local(w)].at[1] + sums[i];
-    }
+    Sums::of(sums, sums_of_lanes, [&](int number, T sum) {
+      const int k = number % chunk;
+      if (channel(own) < E && k <= last && Sums::part() == 0) y[piece.first + k][channel(own)] = skip * stage.channels[k][local(own)].at[1] + sum;
+    });
   }
 
   // own: a state in global memory, needed without `boundaries` or `sequence_states`.
   template <class Blocked>
   __device__ __noinline__ void forward(Block& be, Rows<T, E> y, T* boundaries, T* sequence_states, Sequences sequences, Blocked rows) const {
     Stage* const stages = reinterpret_cast<Stage*>(be.scratch<T>());
+    T* const sums = reinterpret_cast<T*>(stages + 3) + warp() * LaneSums<ways * chunk, L::width>::elements;
     ScanPiece<E, chunk, slab, false> piece(sequences);
     stages[0].template fetch<E>(piece, b, c, delta, u);
     for (int turn = 0; piece.exists(); turn = turn == 2 ? 0 : turn + 1) {
@@ -168,8 +172,8 @@ struct SelectiveScan {
       const T* const before = boundaries && !piece.is_first() ? boundaries + (piece.boundary() - 1) * state_size : own;
       T* const after = boundaries && !last ? boundaries + piece.boundary() * state_size : sequence_states || !last ? own : nullptr;
       for (int local = L::group(); local < slab && piece.channel + local - L::group() < E; local += L::groups * ways)
-        if (from_zero) forward_channels<true>(y, stages[turn], piece, local, before, after, rows);
-        else forward_channels<false>(y, stages[turn], piece, local, before, after, rows);
+        if (from_zero) forward_channels<true>(y, stages[turn], piece, local, before, after, rows, sums);
+        else forward_channels<false>(y, stages[turn], piece, local, before, after, rows, sums);
       piece = next;
     }
     __syncthreads();
@@ -182,10 +186,11 @@ struct SelectiveScan {
 
   // The gradients of one channel of a piece. opens: nothing lies before the piece.
   template <bool opens, class Piece>
-  __device__ void backward_channel(Shared& shared, WeightGradient<T, E, N> da, BackwardStage& stage, const Piece& piece, int local, const T* before,
-                                   T* carry) const {
+  __device__ void backward_channel(Shared& shared, WeightGradient<T, E, N> da, BackwardStage& stage, const Piece& piece, int local, const T* before, T* carry,
+                                   T* sums_of_lanes) const {
     const int e = piece.channel + local, safe = existing(e);
     T rate[states], da_row[states], from_future[states], h[chunk][states], decays[chunk][states], start[states];
+    const T skip = d.value[safe];
     L::load(rate, a.derived + safe * a.stride);
     L::load(da_row, static_cast<const T*>(da.value) + safe * da.stride);
     if constexpr (!opens) L::load(start, state(before, safe));
@@ -234,20 +239,16 @@ struct SelectiveScan {
       if constexpr (!opens) L::store(state(carry, e), from_future);
       L::store(da.value + e * da.stride, da_row);
     }
-    const int owned = sum_over_lanes<2 * chunk, L::width>(sums);
-    constexpr int held = 2 * chunk > L::width ? 2 * chunk / L::width : 1;
-    constexpr int copies = L::width > 2 * chunk ? L::width / (2 * chunk) : 1;
-    // The first halving left a step's two sums in lanes that lie half a group apart.
-#pragma unroll
-    for (int i = 0; i < held; ++i) {
-      const int k = owned + i;
-      const T of_rate = __shfl_xor_sync(~0U, sums[i], L::width / 2);
-      if (k >= chunk || lane() % copies != 0) continue;
+    // Lanes number k and, half a group apart, chunk + k have a step's two sums.
+    using Sums = LaneSums<2 * chunk, L::width>;
+    Sums::of(sums, sums_of_lanes, [&](int k, T sum) {
+      const T of_rate = __shfl_xor_sync(~0U, sum, L::width / 2);
+      if (k >= chunk || Sums::part() != 0) return;
       auto& channel = stage.channels[k][local];
       const T step = channel.at[0], u_k = channel.at[1], dy = channel.at[2];
-      channel.at[0] = T(math::ln2) * of_rate + u_k * sums[i];
-      channel.at[1] = d.value[safe] * dy + step * sums[i];
-    }
+      channel.at[0] = T(math::ln2) * of_rate + u_k * sum;
+      channel.at[1] = skip * dy + step * sum;
+    });
   }
 
   // to <- the sum of what the groups of lanes have left of db or dc, in their order.
@@ -284,9 +285,15 @@ struct SelectiveScan {
       else wait_for_copies<0>();
       __syncthreads();
       BackwardStage& stage = stages[turn];
-      for (int local = L::group(); local < backward_slab && piece.channel + local - L::group() < E; local += L::groups)
-        if (piece.is_first()) backward_channel<true>(shared, da, stage, piece, local, nullptr, carry);
-        else backward_channel<false>(shared, da, stage, piece, local, boundaries + (piece.boundary() - 1) * state_size, carry);
+      // Two loops: in one the compiler would move what both cases end with behind them, away from its products.
+      const auto each_channel = [&](auto&& f) {
+        for (int local = L::group(); local < backward_slab && piece.channel + local - L::group() < E; local += L::groups) f(local);
+      };
+      T* const sums = partial + warp() * (L::channels * chunk * padded(N));  // of no other warp while channels are worked on
+      if (piece.is_first()) each_channel([&](int local) { backward_channel<true>(shared, da, stage, piece, local, nullptr, carry, sums); });
+      else
+        each_channel(
+            [&](int local) { backward_channel<false>(shared, da, stage, piece, local, boundaries + (piece.boundary() - 1) * state_size, carry, sums); });
       const bool complete = piece.ends_slabs();
       if (complete) leave(partial, shared.db);
       __syncthreads();

@@ -22,7 +22,7 @@ class Engine<A, Cuda> : public CudaParameters<A> {
 
  public:
   using Base::gradients, Base::parameters;
-  using typename Base::T;
+  using typename Base::Arena, typename Base::T;
 
   // Throws Error when there is no such device, it is too old, or its blocks have too little shared memory.
   explicit Engine(const ModelOptions& options) : Base(options), options_(options) {
@@ -38,6 +38,12 @@ class Engine<A, Cuda> : public CudaParameters<A> {
     return sum + (cpu_ ? cpu_->memory_bytes() : 0);
   }
 
+  // Steps of training that the host does not watch; see cuda_training.hpp.
+  template <class Task>
+  class Training;
+
+  // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, on this thread. state, where
+  // given: where the sequences begin and, afterwards, end.
   template <class Use>
   void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
     const cuda::OnDevice on(device_);
@@ -71,11 +77,12 @@ class Engine<A, Cuda> : public CudaParameters<A> {
     const cuda::OnDevice on(device_);
     const Call call = prepare(batch, readout, true);
     labels_.upload(loss.labels, static_cast<std::size_t>(call.readouts));
-    CrossEntropy on_device = loss;
-    on_device.labels = labels_.template as<int>();
+    const CrossEntropy on_device{labels_.template as<int>(), loss.classes, loss.weight};
+    loss_.upload(&on_device, 1);
     buffers_.reserve(static_cast<std::size_t>(call.blocks) * size_ * sizeof(T));
     shares_.reserve(static_cast<std::size_t>(call.arguments.tiles) * sizeof(double));
-    launch(cuda::train_tiles<A, CrossEntropy>, call.blocks, call.arguments, buffers_.template as<T>(), size_, shares_.template as<double>(), on_device);
+    launch(cuda::train_tiles<A, CrossEntropy>, call.blocks, call.arguments, buffers_.template as<T>(), size_, shares_.template as<double>(),
+           loss_.template as<CrossEntropy>(), nullptr);
     launched("train_tiles");
     sum_gradients(buffers_.template as<T>(), call.blocks);
     std::vector<double> shares(static_cast<std::size_t>(call.arguments.tiles));
@@ -123,9 +130,14 @@ class Engine<A, Cuda> : public CudaParameters<A> {
     int blocks, readouts;
   };
 
+  template <class Kernel>
+  static void allow_shared_memory(Kernel* kernel) {
+    cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "cudaFuncSetAttribute");
+  }
+
   template <class... Parameters, class... Arguments>
   static void launch(void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) {
-    cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "cudaFuncSetAttribute");
+    allow_shared_memory(kernel);
     kernel<<<blocks, cuda::Block::threads, shared_bytes>>>(arguments...);
   }
 
@@ -187,10 +199,12 @@ class Engine<A, Cuda> : public CudaParameters<A> {
   }
 
   ModelOptions options_;
-  cuda::DeviceBuffer workspaces_, buffers_, indices_, places_, logits_, shares_, labels_, history_, states_, positions_;
+  cuda::DeviceBuffer workspaces_, buffers_, indices_, places_, logits_, shares_, labels_, loss_, history_, states_, positions_;
   std::vector<cuda::TilePlace> places_host_;
   std::vector<int> firsts_, tokens_, times_, readouts_;
   std::unique_ptr<Engine<OnCpu>> cpu_;
 };
 
 }  // namespace mamba
+
+#include <mamba/model/cuda_training.hpp>

@@ -28,17 +28,11 @@ class CudaParameters {
     const cuda::OnDevice on(device_);
     for (auto* arena : {&parameters_, &derived_, &gradients_}) arena->emplace(size_ * sizeof(T));
     network::for_each_parameter<A>(n_layers_, [&](PlacedParameter p) { placed_.push_back(std::move(p)); });
-    std::vector<cuda::Stretch> trained, rates;
+    std::vector<cuda::Kind> kinds;
     for (const PlacedParameter& p : placed_)
-      for (std::size_t at = 0; at < p.parameter.place(); at += cuda::stretch_elements) {
-        const cuda::Stretch stretch{p.offset + at, static_cast<int>(std::min<std::size_t>(cuda::stretch_elements, p.parameter.place() - at))};
-        if (p.parameter.trained) trained.push_back(stretch);
-        if (p.parameter.derived == Derived::rate) rates.push_back(stretch);
-      }
-    trained_count_ = static_cast<int>(trained.size()), rates_count_ = static_cast<int>(rates.size());
-    trained_.upload(trained.data(), trained.size());
-    rates_.upload(rates.data(), rates.size());
-    squares_.reserve(trained.size() * sizeof(double));
+      kinds.insert(kinds.end(), p.parameter.place() / 4, cuda::Kind{p.parameter.trained, p.parameter.derived == Derived::rate});
+    kinds_.upload(kinds.data(), kinds.size());
+    squares_.reserve(place().blocks() * sizeof(double));
   }
 
   const std::vector<PlacedParameter>& placed() const { return placed_; }
@@ -56,12 +50,12 @@ class CudaParameters {
     return Arena(size_ * sizeof(T));
   }
 
+  // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
     const cuda::OnDevice on(device_);
-    cuda::sum_squares<<<trained_count_, cuda::Block::threads>>>(squares_.template as<double>(), std::as_const(*gradients_).template on_device<T>(),
-                                                                trained_.template as<cuda::Stretch>());
+    cuda::sum_squares<<<place().blocks(), cuda::Block::threads>>>(squares_.template as<double>(), std::as_const(*gradients_).template on_device<T>(), place());
     launched("sum_squares");
-    std::vector<double> squares(static_cast<std::size_t>(trained_count_));
+    std::vector<double> squares(place().blocks());
     squares_.download(squares.data(), squares.size());
     double sum = 0;
     for (const double square : squares) sum += square;
@@ -70,14 +64,15 @@ class CudaParameters {
 
   void scale_gradients(double factor) {
     const cuda::OnDevice on(device_);
-    cuda::scale<<<trained_count_, cuda::Block::threads>>>(gradients_->template on_device<T>(), static_cast<T>(factor), trained_.template as<cuda::Stretch>());
+    cuda::scale<<<place().blocks(), cuda::Block::threads>>>(gradients_->template on_device<T>(), static_cast<T>(factor), place());
     launched("scale");
   }
 
+  // One AdamW update of the trained parameters; mean and square are arenas.
   void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
     const cuda::OnDevice on(device_);
-    cuda::adamw<<<trained_count_, cuda::Block::threads>>>(parameters_->template on_device<T>(), mean.template on_device<T>(), square.template on_device<T>(),
-                                                          std::as_const(*gradients_).template on_device<T>(), step, trained_.template as<cuda::Stretch>());
+    cuda::adamw<<<place().blocks(), cuda::Block::threads>>>(parameters_->template on_device<T>(), mean.template on_device<T>(), square.template on_device<T>(),
+                                                            std::as_const(*gradients_).template on_device<T>(), step, place());
     launched("adamw");
     stale_ = true;
   }
@@ -91,7 +86,7 @@ class CudaParameters {
   network::ModelWeights<A> weights() {
     const T* const values = std::as_const(*parameters_).template on_device<T>();
     if (stale_) {
-      cuda::derive_rates<<<rates_count_, cuda::Block::threads>>>(derived_->template on_device<T>(), values, rates_.template as<cuda::Stretch>());
+      cuda::derive_rates<<<place().blocks(), cuda::Block::threads>>>(derived_->template on_device<T>(), values, place());
       launched("derive_rates");
       stale_ = false;
     }
@@ -100,22 +95,20 @@ class CudaParameters {
 
   // gradients <- the sum of `count` buffers of their size, those of the rates turned into A_log's.
   void sum_gradients(const T* buffers, int count) {
-    const auto quads = static_cast<unsigned>((size_ / 4 + cuda::Block::threads - 1) / cuda::Block::threads);
-    T* const gradients = gradients_->template on_device<T>();
-    cuda::sum_buffers<<<quads, cuda::Block::threads>>>(gradients, buffers, count, size_);
+    cuda::sum_buffers<<<place().blocks(), cuda::Block::threads>>>(gradients_->template on_device<T>(), buffers, count,
+                                                                  std::as_const(*derived_).template on_device<T>(), squares_.template as<double>(), place(),
+                                                                  nullptr);
     launched("sum_buffers");
-    cuda::derive_rates_backward<<<rates_count_, cuda::Block::threads>>>(gradients, std::as_const(*derived_).template on_device<T>(),
-                                                                        rates_.template as<cuda::Stretch>());
-    launched("derive_rates_backward");
   }
+
+  cuda::ArenaPlace place() const { return {size_ / 4, kinds_.template as<cuda::Kind>()}; }
 
   int n_layers_;
   std::size_t size_;
   int device_;
   std::vector<PlacedParameter> placed_;
   std::optional<Arena> parameters_, derived_, gradients_;
-  cuda::DeviceBuffer trained_, rates_, squares_;
-  int trained_count_ = 0, rates_count_ = 0;
+  cuda::DeviceBuffer kinds_, squares_;
   bool stale_ = true;
 
  private:

@@ -50,6 +50,7 @@ class CompositeFunction {
  public:
   static constexpr int length = 8, vocab_size = 100, positions = 6, pair_count = 16;
   static constexpr AnchorPair held_out{4, 3};
+  static constexpr bool draws_on_device = true;  // train_sample() runs on a GPU, too
 
   // Throws Error on ranges outside the vocabulary, keys that leave a position without training or test cases, or
   // sizes below 1.
@@ -72,7 +73,7 @@ class CompositeFunction {
   }
 
   const CompositeFunctionOptions& options() const { return options_; }
-  std::int64_t train_samples() const { return options_.train_samples; }
+  MAMBA_HOST_DEVICE std::int64_t train_samples() const { return options_.train_samples; }
 
   // Pair number 0..15 in the order 11, 12, .. 44.
   MAMBA_HOST_DEVICE static constexpr AnchorPair pair(int number) { return {1 + number / 4, 1 + number % 4}; }

@@ -41,7 +41,19 @@ class AdamW {
   // Updates the parameters by the model's gradients.
   void step() {
     ++steps_;
-    model_->engine().adamw(mean_, square_, math::AdamWStep::at(steps_, options_.lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay));
+    model_->engine().adamw(mean_, square_, update_of(steps_, options_.lr));
+  }
+
+  // For who makes the steps elsewhere: the update of step number `step`, counted from 1, at a rate; the running means; that
+  // so many steps are done, the last at this rate.
+  math::AdamWStep update_of(long step, double lr) const {
+    return math::AdamWStep::at(step, lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay);
+  }
+  typename Arenas::Arena& mean() { return mean_; }
+  typename Arenas::Arena& square() { return square_; }
+  void continue_from(long steps, double lr) {
+    set_lr(lr);
+    steps_ = steps;
   }
 
   void set_lr(double lr) {

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <mamba/core/error.hpp>
@@ -23,6 +25,34 @@ struct TrainingOptions {
   std::uint64_t seed = 0;  // of the shuffling
 };
 
+// A task whose samples an engine can draw itself: Task::draws_on_device says that train_sample() may run where the model does.
+template <class Engine, class Task>
+concept TrainsItself = requires {
+  typename Engine::template Training<Task>;
+}
+&&requires { requires Task::draws_on_device; };
+
+namespace detail {
+struct NoTraining {};
+template <class Engine, class Task>
+struct TrainingOf {
+  using type = NoTraining;
+};
+template <class Engine, class Task>
+requires TrainsItself<Engine, Task>
+struct TrainingOf<Engine, Task> {
+  using type = typename Engine::template Training<Task>;
+};
+template <class Training>
+struct PlanOf {
+  using type = std::vector<typename Training::PlannedStep>;
+};
+template <>
+struct PlanOf<NoTraining> {
+  using type = NoTraining;
+};
+}  // namespace detail
+
 // Task: `length`, train_samples(), train_sample(index, ids) -> label. Every epoch shows all training samples once, in an
 // order that is a function of (seed, epoch); its last batch may be smaller. A run is a function of its options: it may be
 // stopped after any step and continued from a checkpoint to the same bytes.
@@ -34,9 +64,8 @@ class Trainer {
   // Holds references to model and task. Throws Error on options out of range.
   Trainer(ModelType& model, const Task& task, const TrainingOptions& options)
       : model_(model), task_(task), options_(checked(options)), optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
-    const auto batch = static_cast<std::size_t>(std::min<std::int64_t>(options.batch_size, task.train_samples()));
-    ids_.resize(batch * Task::length);
-    labels_.resize(batch);
+    const auto batch = static_cast<std::size_t>(place_of(0).count);
+    ids_.reserve(batch * Task::length), labels_.reserve(batch);
   }
 
   const TrainingOptions& options() const { return options_; }
@@ -53,26 +82,24 @@ class Trainer {
     return steps() / steps_per_epoch() * task_.train_samples() + steps() % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
   }
   // The rate of the next step.
-  double lr() const { return options_.schedule.at(options_.schedule_in_steps ? steps() : steps() / steps_per_epoch()); }
+  double lr() const { return place_of(steps()).lr; }
 
   // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or gradient
   // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter.
   double step() {
-    const long epoch = steps() / steps_per_epoch();
-    const std::int64_t first = steps() % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
-    const auto count = static_cast<std::size_t>(std::min<std::int64_t>(options_.batch_size, task_.train_samples() - first));
-    const Permutation order(static_cast<std::uint64_t>(task_.train_samples()), options_.seed, static_cast<std::uint32_t>(epoch));
-    for (std::size_t i = 0; i < count; ++i)
-      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(first) + i)), ids_.data() + i * Task::length);
+    run(1);
+    return last_loss_;
+  }
 
-    const double loss = model_.loss_and_gradients({ids_.data(), count * Task::length}, {labels_.data(), count});
-    const double norm = clip_grad_norm(model_, options_.clip);
-    if (!std::isfinite(loss) || !std::isfinite(norm)) diverged(loss, norm);
-    optimizer_.set_lr(lr());
-    optimizer_.step();
-    loss_sum_ += loss * static_cast<double>(count);
-    loss_count_ += static_cast<std::int64_t>(count);
-    return loss;
+  // `count` steps, or those that are left: the same to the last bit as so many calls of step(). A GPU that draws the task's
+  // samples itself does not wait for the host in between.
+  void run(long count) {
+    count = std::min(count, total_steps() - steps());
+    if constexpr (on_device) {
+      while (count > 0) count -= run_on_device(std::min<long>(count, DeviceTraining::most_steps));
+    } else {
+      for (; count > 0; --count) step_on_host();
+    }
   }
 
   // The mean loss over the samples since it was last asked for; NaN when there were none.
@@ -95,6 +122,54 @@ class Trainer {
     return o;
   }
 
+  using DeviceTraining = typename detail::TrainingOf<Engine<typename ModelType::Architecture>, Task>::type;
+  static constexpr bool on_device = !std::is_same_v<DeviceTraining, detail::NoTraining>;
+
+  // Where step number `step`, counted from 0, is in the run.
+  struct Place {
+    std::uint32_t epoch;
+    std::int64_t first, count;  // samples of the epoch's order
+    double lr;
+  };
+  Place place_of(long step) const {
+    const long epoch = step / steps_per_epoch();
+    const std::int64_t first = step % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
+    return {static_cast<std::uint32_t>(epoch), first, std::min<std::int64_t>(options_.batch_size, task_.train_samples() - first),
+            options_.schedule.at(options_.schedule_in_steps ? step : epoch)};
+  }
+
+  void step_on_host() {
+    const Place place = place_of(steps());
+    const auto count = static_cast<std::size_t>(place.count);
+    ids_.resize(count * Task::length), labels_.resize(count);
+    const Permutation order(static_cast<std::uint64_t>(task_.train_samples()), options_.seed, place.epoch);
+    for (std::size_t i = 0; i < count; ++i)
+      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(place.first) + i)), ids_.data() + i * Task::length);
+    last_loss_ = model_.loss_and_gradients(ids_, labels_);
+    const double norm = clip_grad_norm(model_, options_.clip);
+    if (!std::isfinite(last_loss_) || !std::isfinite(norm)) diverged(last_loss_, norm);
+    optimizer_.set_lr(place.lr);
+    optimizer_.step();
+    loss_sum_ += last_loss_ * static_cast<double>(count);
+    loss_count_ += place.count;
+  }
+
+  long run_on_device(long count) {
+    if (!device_) device_.emplace(model_.engine(), task_, static_cast<int>(place_of(0).count), options_.seed, options_.clip);
+    plan_.clear();
+    for (long i = 0; i < count; ++i) {
+      const Place place = place_of(steps() + i);
+      plan_.push_back({optimizer_.update_of(steps() + i + 1, place.lr), place.first, place.epoch, static_cast<int>(place.count)});
+    }
+    const auto report = device_->run(plan_, optimizer_.mean(), optimizer_.square());
+    if (report.done > 0) optimizer_.continue_from(steps() + static_cast<long>(report.done), place_of(steps() + static_cast<long>(report.done) - 1).lr);
+    last_loss_ = report.loss;
+    loss_sum_ += report.loss_sum;
+    loss_count_ += report.samples;
+    if (report.stopped) diverged(report.loss, report.norm);
+    return count;
+  }
+
   [[noreturn]] void diverged(double loss, double norm) const {
     std::string where;
     for (const auto& [name, tensor] : model_.gradient_dict())
@@ -108,7 +183,9 @@ class Trainer {
   TrainingOptions options_;
   AdamW<ModelType> optimizer_;
   std::vector<std::int32_t> ids_, labels_;
-  double loss_sum_ = 0;
+  std::optional<DeviceTraining> device_;
+  typename detail::PlanOf<DeviceTraining>::type plan_;
+  double last_loss_ = 0, loss_sum_ = 0;
   std::int64_t loss_count_ = 0;
 };
 

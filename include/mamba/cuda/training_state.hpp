@@ -1,0 +1,31 @@
+// What a training on the device knows of itself, without asking the host.
+#pragma once
+
+#include <cstdint>
+
+#include <mamba/math/adamw.hpp>
+
+namespace mamba::cuda {
+
+// A step as the host has planned it.
+struct PlannedStep {
+  math::AdamWStep update;
+  std::int64_t first_sample;  // in the epoch's order
+  std::uint32_t epoch;
+  int sequences;
+};
+
+// In device memory; the kernels of a step run one after the other.
+struct TrainingState {
+  long long next = 0;         // the plan's next step
+  PlannedStep step{};         // the one under way
+  bool stopped = false;       // for good, at a loss or gradient that is not finite; its step changes nothing
+  double loss = 0, norm = 0;  // of the last step
+  double loss_sum = 0;        // over the samples of all steps done
+  long long samples = 0, done = 0;
+};
+
+// Null: no training, which cannot stop.
+__device__ inline bool has_stopped(const TrainingState* training) { return training && training->stopped; }
+
+}  // namespace mamba::cuda

@@ -1,0 +1,133 @@
+// Training on the GPU without the host: batches are drawn, run, clipped and applied there, a step being one graph of kernels.
+// The host plans steps, launches them and asks at the end how they went.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <mamba/cuda/training_kernels.hpp>
+#include <mamba/model/cuda_engine.hpp>
+
+namespace mamba {
+
+// Task: as Trainer's, and its train_sample() runs on the device.
+template <class A>
+template <class Task>
+class Engine<A, Cuda>::Training {
+ public:
+  using PlannedStep = cuda::PlannedStep;
+  static constexpr std::size_t most_steps = 1024;  // of one call of run()
+
+  // Reserves all memory. Holds a reference to the engine. Throws Error when the task's sequences are not the model's, or the
+  // device's memory does not suffice.
+  Training(Engine& engine, const Task& task, int batch, std::uint64_t seed, double clip)
+      : engine_(engine), task_(task), seed_(seed), clip_(clip), batch_(batch) {
+    constexpr int length = Task::length, longest = network::longest_sequence<A>();
+    require(Task::vocab_size <= A::config.vocab_size, "the task's ", Task::vocab_size, " tokens are more than the model's ", A::config.vocab_size);
+    require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
+    const cuda::OnDevice on(engine.device_);
+    stream_.emplace();
+    const Partition partition = partition_of({{}, batch, length, {}}, engine.size_ * sizeof(T));
+    tiles_ = partition.tiles, per_tile_ = partition.per_tile, blocks_ = partition.buffers;
+
+    // What every tile shares: where its sequences begin, which rows are read out, the rows' times.
+    std::vector<int> indices;
+    for (int s = 0; s <= per_tile_; ++s) indices.push_back(s * length);
+    cuda::Requirements requirements;
+    network::MixerOf<A>::reserve(requirements, true);
+    boundary_states_ = network::MixerOf<A>::kept_states(requirements, {indices.data(), per_tile_});
+    for (int s = 0; s < per_tile_; ++s) indices.push_back(s * length + length - 1);
+    for (int t = 0; t < batch * length; ++t) indices.push_back(t % length);
+    indices_.upload(indices.data(), indices.size());
+
+    activation_bytes_ = network::Activations<A>(nullptr, engine.n_layers_, per_tile_ * length, boundary_states_, true).bytes();
+    workspace_bytes_ = (activation_bytes_ + requirements.global_bytes + 255) / 256 * 256;
+    workspaces_.reserve(workspace_bytes_ * static_cast<std::size_t>(blocks_));
+    buffers_.reserve(static_cast<std::size_t>(blocks_) * engine.size_ * sizeof(T));
+    tokens_.reserve(static_cast<std::size_t>(batch) * length * sizeof(int));
+    labels_.reserve(static_cast<std::size_t>(batch) * sizeof(int));
+    places_.reserve(static_cast<std::size_t>(tiles_) * sizeof(cuda::TilePlace));
+    shares_.reserve(static_cast<std::size_t>(tiles_) * sizeof(double));
+    plan_.reserve(most_steps * sizeof(PlannedStep));
+    const CrossEntropy loss{labels_.template as<int>(), A::config.vocab_size, 1.0};
+    loss_.upload(&loss, 1);
+    const cuda::TrainingState state;
+    state_.upload(&state, 1);
+  }
+
+  std::size_t memory_bytes() const {
+    std::size_t sum = 0;
+    for (const auto* buffer : {&workspaces_, &buffers_, &indices_, &tokens_, &labels_, &places_, &shares_, &plan_, &loss_, &state_}) sum += buffer->bytes();
+    return sum;
+  }
+
+  // Up to most_steps steps, the update being AdamW's with the arenas mean and square. Returns the state at their end: how many
+  // are done, and whether the next one stopped the training.
+  cuda::TrainingState run(std::span<const PlannedStep> plan, Arena& mean, Arena& square) {
+    const cuda::OnDevice on(engine_.device_);
+    plan_.upload(plan.data(), plan.size());
+    cuda::TrainingState state;
+    state_.upload(&state, 1);
+    engine_.weights();  // renews the rates if the parameters have changed
+    T *const of_mean = mean.template on_device<T>(), *const of_square = square.template on_device<T>();
+    T *const parameters = engine_.parameters_->template on_device<T>(), *const gradients = engine_.gradients_->template on_device<T>();
+    if (!graph_) graph_.emplace(*stream_, [&](cudaStream_t stream) { launch_step(stream, parameters, gradients, of_mean, of_square); });
+    for (std::size_t i = 0; i < plan.size(); ++i) graph_->launch(*stream_);
+    stream_->wait();
+    state_.download(&state, 1);
+    return state;
+  }
+
+ private:
+  void launch_step(cudaStream_t stream, T* parameters, T* gradients, T* mean, T* square) {
+    constexpr int threads = cuda::Block::threads;
+    const auto place = engine_.place();
+    auto* const training = state_.template as<cuda::TrainingState>();
+    T *const derived = engine_.derived_->template on_device<T>(), *const buffers = buffers_.template as<T>();
+    double *const squares = engine_.squares_.template as<double>(), *const shares = shares_.template as<double>();
+    const int* const indices = indices_.template as<int>();
+    const cuda::DrawnBatch drawn{tokens_.template as<int>(),
+                                 labels_.template as<int>(),
+                                 loss_.template as<CrossEntropy>(),
+                                 places_.template as<cuda::TilePlace>(),
+                                 tiles_,
+                                 per_tile_,
+                                 boundary_states_};
+    const cuda::TileArguments<A> tiles{{parameters, derived, engine_.n_layers_},
+                                       drawn.places,
+                                       indices,
+                                       drawn.tokens,
+                                       indices + 2 * per_tile_ + 1,
+                                       indices + per_tile_ + 1,
+                                       tiles_,
+                                       workspaces_.template as<std::byte>(),
+                                       workspace_bytes_,
+                                       activation_bytes_};
+    cuda::draw_batch<<<static_cast<unsigned>((batch_ + threads - 1) / threads), threads, 0, stream>>>(drawn, task_, seed_, plan_.template as<PlannedStep>(),
+                                                                                                      training);
+    launched("draw_batch");
+    allow_shared_memory(cuda::train_tiles<A, CrossEntropy>);
+    cuda::train_tiles<A, CrossEntropy><<<blocks_, threads, shared_bytes, stream>>>(tiles, buffers, engine_.size_, shares, drawn.loss, training);
+    launched("train_tiles");
+    cuda::sum_buffers<<<place.blocks(), threads, 0, stream>>>(gradients, buffers, blocks_, derived, squares, place, training);
+    launched("sum_buffers");
+    cuda::finish_step<<<place.blocks(), threads, 0, stream>>>(parameters, derived, mean, square, gradients, squares, static_cast<int>(place.blocks()), shares,
+                                                              tiles_, clip_, place, training);
+    launched("finish_step");
+  }
+
+  Engine& engine_;
+  Task task_;
+  std::uint64_t seed_;
+  double clip_;
+  int batch_, tiles_ = 0, per_tile_ = 0, blocks_ = 0, boundary_states_ = 0;
+  std::size_t activation_bytes_ = 0, workspace_bytes_ = 0;
+  cuda::DeviceBuffer workspaces_, buffers_, indices_, tokens_, labels_, places_, shares_, plan_, loss_, state_;
+  std::optional<cuda::Stream> stream_;
+  std::optional<cuda::Graph> graph_;
+};
+
+}  // namespace mamba
