@@ -45,6 +45,7 @@ struct Options {
   mamba::task::CompositeFunctionOptions task{};
   long eval_every = 10;  // in the schedule's unit
   int threads = 0;
+  int gpu = 0;  // the index of the one to use, where the variant runs on one
   std::filesystem::path out;
   bool resume = false;
   std::filesystem::path evaluate;
@@ -52,6 +53,12 @@ struct Options {
 
   const char* unit() const { return training.schedule_in_steps ? "steps" : "epochs"; }
 };
+
+// "CPU" or "GPU 0".
+template <class Model>
+std::string place_of(const Options& o) {
+  return std::is_same_v<typename Model::Architecture::Backend, mamba::Cpu> ? "CPU" : "GPU " + std::to_string(o.gpu);
+}
 
 // "mamba1" and what differs from the standard block.
 inline std::string title_of(const Variant& v) {
@@ -196,7 +203,7 @@ inline void print_preference(const mamba::PairAccuracy& held_out) {
 template <class Model>
 int evaluate_file(const Options& o) {
   const Task task(o.task);
-  Model model({.n_layers = o.layers, .gamma = o.gamma, .seed = o.seed, .threads = o.threads});
+  Model model({.n_layers = o.layers, .gamma = o.gamma, .seed = o.seed, .threads = o.threads, .device = o.gpu});
   mamba::load(model, o.evaluate);
   const auto all = evaluate_all(model, task);
   if (o.json) {
@@ -213,7 +220,7 @@ template <class Model>
 int train_model(const Options& o) {
   constexpr double checkpoint_seconds = 60;
   const Task task(o.task);
-  Model model({.n_layers = o.layers, .gamma = o.gamma, .seed = o.seed, .threads = o.threads});
+  Model model({.n_layers = o.layers, .gamma = o.gamma, .seed = o.seed, .threads = o.threads, .device = o.gpu});
   mamba::Trainer trainer(model, task, o.training);
   const auto held_out = task.test_set(Task::number_of(Task::held_out));
   const auto checkpoint = o.out / "checkpoint.safetensors";
@@ -229,8 +236,8 @@ int train_model(const Options& o) {
     mamba::io::write_file(o.out / "config.json", recorded(o).dump(2) + "\n");
   }
   const auto write_checkpoint = [&] { mamba::save_checkpoint(trainer, checkpoint, Json::Members{{"options", recorded(o)}, {"history", history.json()}}); };
-  std::fprintf(stderr, "%s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training", trainer.total_steps(), o.training.batch_size,
-               o.out.c_str());
+  std::fprintf(stderr, "%s on the %s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training", place_of<Model>(o).c_str(),
+               trainer.total_steps(), o.training.batch_size, o.out.c_str());
 
   support::catch_interrupts();
   const double start = support::seconds_now();
@@ -240,9 +247,13 @@ int train_model(const Options& o) {
   {
     support::Progress progress(static_cast<double>(trainer.total_steps()), static_cast<double>(trainer.steps()));
     const long every = o.eval_every * (o.training.schedule_in_steps ? 1 : trainer.steps_per_epoch());
+    long at_once = 1;  // steps between two looks at the clock
     while (!trainer.finished()) {
-      const double lr = trainer.lr();
-      const double loss = trainer.step();
+      const long to_evaluation = std::min(every - trainer.steps() % every, trainer.total_steps() - trainer.steps());
+      const double before = support::seconds_now();
+      trainer.run(std::min(at_once, to_evaluation));
+      if (support::seconds_now() - before < 0.1) at_once *= 2;
+      const double loss = trainer.last_loss(), lr = trainer.last_lr();
       recent_loss = std::isnan(recent_loss) ? loss : 0.95 * recent_loss + 0.05 * loss;
       if (trainer.steps() % every == 0 || trainer.finished()) {
         const auto accuracy = mamba::evaluate(model, held_out);

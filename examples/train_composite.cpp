@@ -60,7 +60,7 @@ int run(int argc, char** argv) {
   app.footer(support::exit_code_help);
   app.set_version_flag("--version", MAMBA_VERSION);
   app.option_defaults()->always_capture_default();
-  std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", filler = text_of(o.task.filler), keys = text_of(o.task.keys);
+  std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", filler = text_of(o.task.filler), keys = text_of(o.task.keys), device = "auto";
   long epochs = schedule.total, steps = schedule.total;
 
   app.add_option("--preset", preset_text, "where the other options' defaults come from")->check(CLI::IsMember({"paper", "quick"}));
@@ -89,6 +89,7 @@ int run(int argc, char** argv) {
   auto* const eval_option = app.add_option("--eval-every", o.eval_every, "epochs or steps between evaluations")->check(CLI::PositiveNumber);
   app.add_option("--filler", filler, "tokens of the filler, FIRST..LAST");
   app.add_option("--keys", keys, "tokens of the keys, FIRST..LAST");
+  app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
   app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")->check(CLI::NonNegativeNumber);
   app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
   app.add_flag("--resume", o.resume, "continue the stopped run in --out");
@@ -113,13 +114,17 @@ int run(int argc, char** argv) {
   if (!*warmup_option) schedule.warmup = std::min(schedule.warmup, schedule.total / 10);
 
   try {
+    const auto choice = mamba::DeviceChoice::parse(device);
+    const bool on_gpu = choice.use_gpu(composite_run::gpu_problem(choice.index));
+    const auto& all_built = on_gpu ? composite_run::all_built_for_gpus() : composite_run::all_built();
+    o.gpu = choice.index;
     if (!o.evaluate.empty()) {
       o.task.seed = o.seed;
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
       o.layers = mamba::layers_in(file);
       const bool chosen = app.count("--mixer") + app.count("--conv") + app.count("--position") + app.count("--residual") > 0;
       if (const auto variant = composite_run::variant_of(file); variant && !chosen) o.variant = *variant;
-      return find_variant(composite_run::all_built(), o.variant).evaluate(o);
+      return find_variant(all_built, o.variant).evaluate(o);
     }
     if (o.resume) {
       const auto path = o.out / "checkpoint.safetensors";
@@ -159,7 +164,7 @@ int run(int argc, char** argv) {
       o = of_run;
     }
     o.task.seed = o.training.seed = o.seed;
-    const auto& built = find_variant(composite_run::all_built(), o.variant);
+    const auto& built = find_variant(all_built, o.variant);
     if (o.out.empty()) {
       std::string name = composite_run::title_of(o.variant);
       for (auto at = name.find(", "); at != std::string::npos; at = name.find(", ")) name.replace(at, 2, "-");

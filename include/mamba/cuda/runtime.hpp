@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <string>
 #include <utility>
 
 #include <mamba/core/error.hpp>
@@ -22,6 +23,18 @@ inline int device_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) cudaGetLastError(), count = 0;
   return count;
+}
+
+// Why models cannot run on this device; empty if they can.
+inline std::string device_problem(int device) {
+  const int count = device_count();
+  if (count == 0) return "CUDA: no device";
+  if (device < 0 || device >= count) return "CUDA: device " + std::to_string(device) + " is not in 0.." + std::to_string(count - 1);
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  if (properties.major >= 8) return "";
+  return std::string("CUDA: ") + properties.name + " has compute capability " + std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+         "; 8.0 is needed";
 }
 
 // The current device of a thread, for as long as a call lasts.

@@ -86,9 +86,9 @@ struct LaneSums {
   static __device__ int part() { return lane() % Width % parts; }
   static __device__ int first() { return lane() % Width / parts * columns; }
 
-  // use(number of the value, sum) on every lane that has a part in it.
-  template <class T, class Use>
-  static __device__ void of(const T (&values)[Count], T* shared, Use&& use) {
+  // Leaves the values in shared memory, `elements` of it; what was there before must have been taken.
+  template <class T>
+  static __device__ void put(const T (&values)[Count], T* shared) {
     T* const own = shared + lane() * row;
     if constexpr (Count % 8 == 0) {
 #pragma unroll
@@ -98,6 +98,11 @@ struct LaneSums {
       for (int v = 0; v < Count; ++v) own[v] = values[v];
     }
     __syncwarp();
+  }
+
+  // use(number of the value, sum of what was put) on every lane that has a part in it. Best some work after put().
+  template <class T, class Use>
+  static __device__ void take(const T* shared, Use&& use) {
     const T* const rows = shared + (lane() / Width * Width + part()) * row + first();
     T sums[columns];
 #pragma unroll

@@ -148,7 +148,8 @@ struct SelectiveScan {
 #pragma unroll
       for (int w = 0; w < ways; ++w)
         if (channel(w) < E) L::store(state(after, channel(w)), h[w]);
-    Sums::of(sums, sums_of_lanes, [&](int number, T sum) {
+    Sums::put(sums, sums_of_lanes);
+    Sums::take(sums_of_lanes, [&](int number, T sum) {
       const int k = number % chunk;
       if (channel(own) < E && k <= last && Sums::part() == 0) y[piece.first + k][channel(own)] = skip * stage.channels[k][local(own)].at[1] + sum;
     });
@@ -184,10 +185,29 @@ struct SelectiveScan {
     T db[chunk][states] = {}, dc[chunk][states] = {};
   };
 
-  // The gradients of one channel of a piece. opens: nothing lies before the piece.
+  // Replaces the numbers of a channel by its gradients ddelta and du, given the sums over its states.
+  using BackwardSums = LaneSums<2 * chunk, L::width>;
+  struct Pending {
+    int local = -1;  // the channel whose sums have been put; -1: none
+    T skip = 0;
+  };
+  static __device__ void finish_channel(const Pending& pending, BackwardStage& stage, const T* sums_of_lanes) {
+    // Lanes number k and, half a group apart, chunk + k have a step's two sums.
+    BackwardSums::take(sums_of_lanes, [&](int k, T sum) {
+      const T of_rate = __shfl_xor_sync(~0U, sum, L::width / 2);
+      if (k >= chunk || BackwardSums::part() != 0 || pending.local < 0) return;
+      auto& channel = stage.channels[k][pending.local];
+      const T step = channel.at[0], u_k = channel.at[1], dy = channel.at[2];
+      channel.at[0] = T(math::ln2) * of_rate + u_k * sum;
+      channel.at[1] = pending.skip * dy + step * sum;
+    });
+  }
+
+  // The gradients of one channel of a piece, but for the sums over its states: those it only puts, and takes the pending
+  // channel's instead, halfway, when they have long arrived. opens: nothing lies before the piece.
   template <bool opens, class Piece>
   __device__ void backward_channel(Shared& shared, WeightGradient<T, E, N> da, BackwardStage& stage, const Piece& piece, int local, const T* before, T* carry,
-                                   T* sums_of_lanes) const {
+                                   Pending& pending, T* sums_of_lanes) const {
     const int e = piece.channel + local, safe = existing(e);
     T rate[states], da_row[states], from_future[states], h[chunk][states], decays[chunk][states], start[states];
     const T skip = d.value[safe];
@@ -213,6 +233,7 @@ struct SelectiveScan {
         }
       }
     }
+    finish_channel(pending, stage, sums_of_lanes);
     T sums[2 * chunk];  // of lambda b, then of lambda carried rate
 #pragma unroll
     for (int k = chunk - 1; k >= 0; --k) {
@@ -239,16 +260,8 @@ struct SelectiveScan {
       if constexpr (!opens) L::store(state(carry, e), from_future);
       L::store(da.value + e * da.stride, da_row);
     }
-    // Lanes number k and, half a group apart, chunk + k have a step's two sums.
-    using Sums = LaneSums<2 * chunk, L::width>;
-    Sums::of(sums, sums_of_lanes, [&](int k, T sum) {
-      const T of_rate = __shfl_xor_sync(~0U, sum, L::width / 2);
-      if (k >= chunk || Sums::part() != 0) return;
-      auto& channel = stage.channels[k][local];
-      const T step = channel.at[0], u_k = channel.at[1], dy = channel.at[2];
-      channel.at[0] = T(math::ln2) * of_rate + u_k * sum;
-      channel.at[1] = skip * dy + step * sum;
-    });
+    BackwardSums::put(sums, sums_of_lanes);
+    pending = {local, skip};
   }
 
   // to <- the sum of what the groups of lanes have left of db or dc, in their order.
@@ -289,11 +302,14 @@ struct SelectiveScan {
       const auto each_channel = [&](auto&& f) {
         for (int local = L::group(); local < backward_slab && piece.channel + local - L::group() < E; local += L::groups) f(local);
       };
+      Pending pending;
       T* const sums = partial + warp() * (L::channels * chunk * padded(N));  // of no other warp while channels are worked on
-      if (piece.is_first()) each_channel([&](int local) { backward_channel<true>(shared, da, stage, piece, local, nullptr, carry, sums); });
+      if (piece.is_first()) each_channel([&](int local) { backward_channel<true>(shared, da, stage, piece, local, nullptr, carry, pending, sums); });
       else
-        each_channel(
-            [&](int local) { backward_channel<false>(shared, da, stage, piece, local, boundaries + (piece.boundary() - 1) * state_size, carry, sums); });
+        each_channel([&](int local) {
+          backward_channel<false>(shared, da, stage, piece, local, boundaries + (piece.boundary() - 1) * state_size, carry, pending, sums);
+        });
+      finish_channel(pending, stage, sums);
       const bool complete = piece.ends_slabs();
       if (complete) leave(partial, shared.db);
       __syncthreads();

@@ -113,13 +113,7 @@ class CudaParameters {
 
  private:
   static int checked_device(int device) {
-    const int count = cuda::device_count();
-    if (count == 0) fail(ErrorKind::device_failed, "CUDA: no device");
-    require(device >= 0 && device < count, "device ", device, " is not in 0..", count - 1);
-    cudaDeviceProp properties{};
-    cuda::check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
-    if (properties.major < 8)
-      fail(ErrorKind::device_failed, "CUDA: ", properties.name, " has compute capability ", properties.major, ".", properties.minor, "; 8.0 is needed");
+    if (const std::string problem = cuda::device_problem(device); !problem.empty()) fail(ErrorKind::device_failed, problem);
     return device;
   }
 };

@@ -17,6 +17,7 @@
 #include <mamba/core/tensor.hpp>
 #include <mamba/model/batch.hpp>
 #include <mamba/model/cpu_engine.hpp>
+#include <mamba/model/device.hpp>
 #ifdef __CUDACC__
 #include <mamba/model/cuda_engine.hpp>
 #endif

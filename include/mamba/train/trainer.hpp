@@ -84,6 +84,10 @@ class Trainer {
   // The rate of the next step.
   double lr() const { return place_of(steps()).lr; }
 
+  // The loss of the last step done, and its rate.
+  double last_loss() const { return last_loss_; }
+  double last_lr() const { return place_of(std::max(steps() - 1, 0L)).lr; }
+
   // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or gradient
   // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter.
   double step() {
