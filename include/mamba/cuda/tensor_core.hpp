@@ -1,0 +1,156 @@
+// What a warp does for a product: 32 x 32 results, over 8 elements of the sum at a time, from operands in shared memory. On
+// the tensor cores, or with FMA in double and for short sums.
+#pragma once
+
+#include <cstdint>
+
+#include <mamba/cuda/block.hpp>
+
+namespace mamba::cuda::detail {
+
+// How an operand lies in memory: along the rows of the result (or its columns), or along the sum.
+enum class Along { result, sum };
+
+// A stretch of an operand in shared memory as it lies in global memory: Indices rows (or columns) of the result by `depth`
+// elements of the sum. Lines are 4 modulo 8 elements apart: no access below meets another one in a bank.
+template <class T, Along along, int Indices>
+struct Panel {
+  static constexpr int depth = 32, lines = along == Along::sum ? Indices : depth, length = along == Along::sum ? depth : Indices;
+  static constexpr int stride = length + 4, elements = lines * stride;
+  static_assert(stride % 8 == 4);
+
+  T* data;
+
+  __device__ const T* at(int index, int k) const { return data + (along == Along::sum ? index * stride + k : k * stride + index); }
+};
+
+inline constexpr int part_side = 32, part_units = part_side / 16;
+
+template <class T>
+__device__ void add(Quad<T>& q, const Quad<T>& more) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) q.at[i] += more.at[i];
+}
+
+// What a warp adds up: (32, 32) results in units of (16, 16). Of a unit a lane holds four columns of two rows: neighbours, so
+// that they are stored at once.
+template <class T>
+struct Sums {
+  Quad<T> at[part_units][part_units][2];
+
+  __device__ static int row() { return lane() / 4 * 2; }     // the first of the lane's two in a unit
+  __device__ static int column() { return lane() % 4 * 4; }  // the first of four
+
+  // f(row, column, quad) for each of the lane's fours, counted from its first.
+  template <class F>
+  __device__ void each(F&& f) {
+#pragma unroll
+    for (int m = 0; m < part_units; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int n = 0; n < part_units; ++n) f(16 * m + i, 16 * n, at[m][n][i]);
+  }
+};
+
+// A lane's share of 16 rows (or columns) by 8 elements of the sum, for the tensor cores: indices 2 (lane / 4) + i, elements
+// 2 (lane % 4) + j. The tensor cores call these lane / 4 + 8 i (in B: column lane / 4 of multiplication i) and lane % 4 + 4 j;
+// as both operands and the result are read alike, this changes the order of the sum and nothing else.
+struct Fragment {
+  std::uint32_t high[2][2], low[2][2];
+};
+
+// x = high + low, each with tf32's 11 bits: 23 of float's 24. high is rounded, which takes cvt.rna.tf32 more instructions; the
+// tensor cores cut off what low has beyond its bits.
+__device__ inline void split(float x, std::uint32_t& high, std::uint32_t& low) {
+  high = (__float_as_uint(x) + 0x1000U) & 0xffffe000U;
+  low = __float_as_uint(x - __uint_as_float(high));
+}
+
+template <Along along, int Indices>
+__device__ Fragment fragment(Panel<float, along, Indices> panel, int index, int k) {
+  const int first_index = index + lane() / 4 * 2, first_k = k + lane() % 4 * 2;
+  Fragment f;
+#pragma unroll
+  for (int line = 0; line < 2; ++line) {
+    const auto pair = *reinterpret_cast<const float2*>(along == Along::sum ? panel.at(first_index + line, first_k) : panel.at(first_index, first_k + line));
+    const auto put = [&](int i, int j, float x) { split(x, f.high[i][j], f.low[i][j]); };
+    along == Along::sum ? put(line, 0, pair.x) : put(0, line, pair.x);
+    along == Along::sum ? put(line, 1, pair.y) : put(1, line, pair.y);
+  }
+  return f;
+}
+
+// d (16, 8) += a (16, 8) b (8, 8).
+__device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[2][2], const std::uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]));
+}
+
+// sums += a b over elements k .. k + 8 of the sum, rows from `row` and columns from `column` on: the high parts' product and
+// the two with one low part; low times low is beyond float's digits. The tensor cores cut off where they should round, which
+// would add up with the depth: they add up 8 elements, and what these come to is added here.
+template <class A, class B>
+__device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, int k) {
+  Fragment right[part_units];
+#pragma unroll
+  for (int n = 0; n < part_units; ++n) right[n] = fragment(b, column + 16 * n, k);
+#pragma unroll
+  for (int m = 0; m < part_units; ++m) {
+    const Fragment left = fragment(a, row + 16 * m, k);
+    float parts[part_units][2][4] = {};
+#pragma unroll
+    for (int term = 0; term < 3; ++term)  // small ones first
+#pragma unroll
+      for (int n = 0; n < part_units; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          multiply_add(parts[n][half], term == 0 ? left.low : left.high, term == 1 ? right[n].low[half] : right[n].high[half]);
+#pragma unroll
+    for (int n = 0; n < part_units; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) sums.at[m][n][i].at[c] += parts[n][c % 2][2 * i + c / 2];
+  }
+}
+
+// sums += a b over element k.
+template <class T, class A, class B>
+__device__ void multiply_add_one(Sums<T>& sums, A a, int row, B b, int column, int k) {
+  T right[part_units][4];
+#pragma unroll
+  for (int n = 0; n < part_units; ++n)
+#pragma unroll
+    for (int c = 0; c < 4; ++c) right[n][c] = *b.at(column + 16 * n + Sums<T>::column() + c, k);
+#pragma unroll
+  for (int m = 0; m < part_units; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const T left = *a.at(row + 16 * m + Sums<T>::row() + i, k);
+#pragma unroll
+      for (int n = 0; n < part_units; ++n)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) sums.at[m][n][i].at[c] += left * right[n][c];
+    }
+}
+
+// The tensor cores' error is about 1e-7 of the result at every depth; that of plain FMA grows with the root of the depth and
+// is as large at 32.
+inline constexpr int tensor_core_depth = 32;
+
+// sums += a b over the panels' first `depth` elements of a sum of `of_depth`, of which every `groups`-th is this warp's.
+template <class T, class A, class B>
+__device__ void multiply_add(Sums<T>& sums, A a, int row, B b, int column, int depth, int group, int groups, int of_depth) {
+  if constexpr (sizeof(T) == sizeof(float))
+    if (of_depth >= tensor_core_depth) {
+#pragma unroll 1
+      for (int k = 8 * group; k < depth; k += 8 * groups) multiply_add(sums, a, row, b, column, k);
+      return;
+    }
+#pragma unroll 1
+  for (int k = group; k < depth; k += groups) multiply_add_one(sums, a, row, b, column, k);
+}
+
+}  // namespace mamba::cuda::detail

@@ -1,0 +1,184 @@
+// The GPU's products against plain loops in double, and how exact they are beside plain FMA.
+#include <catch2/catch_template_test_macros.hpp>
+#include <catch2/catch_test_macros.hpp>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include <mamba/cuda/linear.hpp>
+#include <mamba/cuda/runtime.hpp>
+
+#include "support/parity.hpp"
+
+using namespace mamba;
+
+namespace {
+
+constexpr double poison = std::numeric_limits<double>::quiet_NaN();
+
+// A matrix as products see it, poison at first, with its rows' padding and a row behind it that stays poison.
+template <class T>
+struct Values {
+  int rows, columns, stride = padded(columns);
+  std::vector<T> all = std::vector<T>(static_cast<std::size_t>((rows + 1) * stride), static_cast<T>(poison));
+
+  T& operator()(int row, int column) { return all[static_cast<std::size_t>(row * stride + column)]; }
+  double operator()(int row, int column) const { return static_cast<double>(all[static_cast<std::size_t>(row * stride + column)]); }
+};
+
+double normal(std::uint64_t seed, std::uint64_t i) { return random_normal(random_words(seed, RandomPurpose::task, 97, i)); }
+
+template <class T>
+Values<T> random_values(int rows, int columns, std::uint64_t seed) {
+  Values<T> v{rows, columns};
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < v.stride; ++c) v(r, c) = c < columns ? static_cast<T>(normal(seed, static_cast<std::uint64_t>(r * columns + c))) : T(0);
+  return v;
+}
+
+// The three products of a layer, as their functions name the operands.
+enum class Product { forward, backward, weight };
+
+template <Product product, Write write, int Out, int In, class T>
+__global__ void __launch_bounds__(cuda::Block::threads) multiply(T* c, const T* a, const T* b, int rows) {
+  cuda::Block be;
+  if constexpr (product == Product::forward) linear<write>(be, Rows<T, Out>{c, rows}, Rows<const T, In>{a, rows}, Weight<T, Out, In>{b});
+  else if constexpr (product == Product::backward) linear_backward<write>(be, Rows<T, In>{c, rows}, Rows<const T, Out>{a, rows}, Weight<T, Out, In>{b});
+  else linear_weight_backward(be, WeightGradient<T, Out, In>{c}, Rows<const T, Out>{a, rows}, Rows<const T, In>{b, rows});
+}
+
+template <Product product, Write write, int Out, int In, class T>
+void multiply_on_device(Values<T>& c, const Values<T>& a, const Values<T>& b, int rows) {
+  cuda::DeviceBuffer on_device[3];
+  on_device[0].upload(c.all.data(), c.all.size()), on_device[1].upload(a.all.data(), a.all.size()), on_device[2].upload(b.all.data(), b.all.size());
+  const auto kernel = multiply<product, write, Out, In, T>;
+  constexpr auto shared = static_cast<int>(cuda::Block::shared_bytes<T>);
+  cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  kernel<<<1, cuda::Block::threads, shared>>>(on_device[0].as<T>(), on_device[1].as<T>(), on_device[2].as<T>(), rows);
+  cuda::check(cudaGetLastError(), "the product");
+  cuda::check(cudaMemcpy(c.all.data(), on_device[0].data(), c.all.size() * sizeof(T), cudaMemcpyDeviceToHost), "the product");
+}
+
+// An operand's element that belongs to row (or column) `index` of the result and element k of the sum.
+template <class T>
+double element(const Values<T>& v, bool index_is_row, int index, int k) {
+  return index_is_row ? v(index, k) : v(k, index);
+}
+
+template <Product product, Write write, class T, int Out, int In>
+void check_product(int rows) {
+  INFO("product " << static_cast<int>(product) << (write == Write::add ? ", added" : "") << ", rows " << rows << ", out " << Out << ", in " << In);
+  constexpr bool forward = product == Product::forward, weight = product == Product::weight;
+  const int depth = forward ? In : weight ? rows : Out;
+  const auto a = random_values<T>(rows, forward ? In : Out, 1), b = random_values<T>(weight ? rows : Out, In, 2);
+  auto c = random_values<T>(weight ? Out : rows, forward ? Out : In, 3);
+  const auto before = c;
+  if (write == Write::set) c = {c.rows, c.columns};
+  multiply_on_device<product, write, Out, In>(c, a, b, rows);
+
+  double worst = 0;  // over what rounding may do to sums of such terms
+  bool padding_is_zero = true, behind_is_untouched = true;
+  for (int i = 0; i < c.rows; ++i) {
+    for (int j = 0; j < c.columns; ++j) {
+      double sum = write == Write::add ? before(i, j) : 0, terms = std::abs(sum);
+      for (int k = 0; k < depth; ++k) {
+        const double term = element(a, !weight, i, k) * element(b, forward, j, k);
+        sum += term, terms += std::abs(term);
+      }
+      const double error = std::abs(std::as_const(c)(i, j) - sum) / terms;
+      worst = error <= worst ? worst : error;  // not a number stays
+    }
+    for (int j = c.columns; j < c.stride; ++j) padding_is_zero &= c(i, j) == 0;
+  }
+  for (int j = 0; j < c.stride; ++j) behind_is_untouched &= std::isnan(c(c.rows, j));
+  CHECK(worst < (2 + std::sqrt(depth) / 4) * static_cast<double>(std::numeric_limits<T>::epsilon()));
+  CHECK(padding_is_zero);
+  CHECK(behind_is_untouched);
+}
+
+template <class T, int Out, int In>
+void check_layer() {
+  for (const int rows : {1, 2, 8, 31, 64, 100, 128, 200}) {
+    check_product<Product::forward, Write::set, T, Out, In>(rows);
+    check_product<Product::forward, Write::add, T, Out, In>(rows);
+    check_product<Product::backward, Write::set, T, Out, In>(rows);
+    check_product<Product::backward, Write::add, T, Out, In>(rows);
+    check_product<Product::weight, Write::add, T, Out, In>(rows);
+  }
+}
+
+// The relative rms errors of y = x W^T on the device and by one FMA after the other, both in float.
+template <int Depth>
+void compare_with_fma(const Values<float>& x, const Values<float>& w) {
+  Values<float> y{x.rows, w.rows};
+  multiply_on_device<Product::forward, Write::set, 128, Depth>(y, x, w, x.rows);
+  std::vector<double> here, plain, exact;
+  for (int i = 0; i < y.rows; ++i)
+    for (int j = 0; j < y.columns; ++j) {
+      float sum = 0;
+      double exact_sum = 0;
+      for (int k = 0; k < Depth; ++k) {
+        sum = std::fma(static_cast<float>(x(i, k)), static_cast<float>(w(j, k)), sum);
+        exact_sum += x(i, k) * w(j, k);
+      }
+      here.push_back(std::as_const(y)(i, j)), plain.push_back(sum), exact.push_back(exact_sum);
+    }
+  const double error = support::relative_error(here, exact), fma_error = support::relative_error(plain, exact);
+  INFO("depth " << Depth << ": error " << error << ", by FMA " << fma_error);
+  CHECK(error <= 1.2 * fma_error);
+}
+
+template <int Depth>
+void check_accuracy() {
+  auto x = random_values<float>(128, Depth, 4), w = random_values<float>(128, Depth, 5);
+  {
+    INFO("normal operands");
+    compare_with_fma<Depth>(x, w);
+  }
+  {
+    INFO("positive operands");
+    auto px = x, pw = w;
+    for (float& v : px.all) v = std::abs(v);
+    for (float& v : pw.all) v = std::abs(v);
+    compare_with_fma<Depth>(px, pw);
+  }
+  {
+    INFO("sums that cancel");  // the second half takes all but a thousandth of the first away
+    for (int i = 0; i < 128; ++i)
+      for (int k = Depth / 2; k < Depth / 2 * 2; ++k) {
+        x(i, k) = x(i, k - Depth / 2);
+        w(i, k) = static_cast<float>(w(i, k - Depth / 2) * (1e-3 * static_cast<double>(w(i, k)) - 1));
+      }
+    compare_with_fma<Depth>(x, w);
+  }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("CUDA: products of all shapes", "", float, double) {
+  support::need_backend();
+  check_layer<TestType, 1, 1>();
+  check_layer<TestType, 2, 64>();
+  check_layer<TestType, 64, 2>();
+  check_layer<TestType, 3, 31>();
+  check_layer<TestType, 16, 8>();
+  check_layer<TestType, 8, 16>();
+  check_layer<TestType, 31, 3>();
+  check_layer<TestType, 64, 32>();
+  check_layer<TestType, 32, 100>();
+  check_layer<TestType, 128, 64>();
+  check_layer<TestType, 100, 258>();
+  check_layer<TestType, 258, 128>();
+  check_layer<TestType, 320, 32>();
+  check_layer<TestType, 1, 320>();
+}
+
+TEST_CASE("CUDA: products in float are as exact as plain FMA") {
+  support::need_backend();
+  check_accuracy<2>();
+  check_accuracy<16>();
+  check_accuracy<32>();
+  check_accuracy<64>();
+  check_accuracy<128>();
+  check_accuracy<256>();
+}
