@@ -60,8 +60,8 @@ struct Fragment {
   std::uint32_t high[2][2], low[2][2];
 };
 
-// x = high + low, each with tf32's 11 bits: 23 of float's 24. high is rounded, which takes cvt.rna.tf32 more instructions; the
-// tensor cores cut off what low has beyond its bits.
+// x = high + low, each with tf32's 11 bits: all of float's 24, but in a quarter of the numbers the last. high is rounded, as
+// cvt.rna.tf32 does with more instructions to keep infinities, which become NaN here; the tensor cores cut low off.
 __device__ inline void split(float x, std::uint32_t& high, std::uint32_t& low) {
   high = (__float_as_uint(x) + 0x1000U) & 0xffffe000U;
   low = __float_as_uint(x - __uint_as_float(high));
@@ -136,8 +136,10 @@ __device__ void multiply_add_one(Sums<T>& sums, A a, int row, B b, int column, i
     }
 }
 
-// The tensor cores' error is about 1e-7 of the result at every depth; that of plain FMA grows with the root of the depth and
-// is as large at 32.
+// From this depth on the tensor cores are as exact as FMA, whose error grows with the root of the depth. Relative rms errors
+// for normal operands, tensor cores and FMA, in 1e-7: depth 2: 1.10 and 0.30; 32: 1.00 and 1.04; 64: 1.09 and 1.47; 128: 1.21
+// and 2.03; 256: 1.39 and 2.87. With positive operands 0.63 and 0.87 at 32, 1.00 and 2.45 at 256; where sums cancel to a
+// thousandth, a thousand times the first. Left to add up 16 elements at once, the tensor cores would be at 1.40 at 32.
 inline constexpr int tensor_core_depth = 32;
 
 // sums += a b over the panels' first `depth` elements of a sum of `of_depth`, of which every `groups`-th is this warp's.
