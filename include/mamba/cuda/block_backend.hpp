@@ -24,15 +24,15 @@ int scan_boundaries(Requirements&, Sequences sequences) {
 }
 template <int N>
 int ssd_boundaries(Requirements&, Sequences sequences) {
-  return states_between_chunks(sequences, scan_chunk<N>);
+  return states_between_chunks(sequences, ssd_chunk);
 }
 template <class T, int E, int N>
 void scan_reserve(Requirements& be, bool /*with_backward*/) {
   be.global_bytes = std::max(be.global_bytes, static_cast<std::size_t>(detail::SelectiveScan<T, E, N>::state_size) * sizeof(T));
 }
 template <class T, int H, int P, int G, int N>
-void ssd_reserve(Requirements& be, bool /*with_backward*/) {
-  be.global_bytes = std::max(be.global_bytes, static_cast<std::size_t>(detail::SsdSource<T, H, P, G, N>::state_size) * sizeof(T));
+void ssd_reserve(Requirements& be, bool with_backward) {
+  if (with_backward) be.global_bytes = std::max(be.global_bytes, static_cast<std::size_t>(2 * detail::Ssd<T, H, P, G, N>::state_size) * sizeof(T));
 }
 
 }  // namespace mamba::cuda

@@ -1,103 +1,169 @@
-// Mamba-2's state-space model by one thread block (specification, section 7; Dao and Gu 2024), as the recurrence that it is.
+// Mamba-2's state-space dual by one thread block (specification, section 7; Dao and Gu 2024, section 6).
+//
+// Inside a chunk of 8 tokens the quadratic form: y = M x with M = (c b^T) o decays o steps + skip, a lower triangle of 8 by 8.
+// Half a warp computes a chunk on its own, without barriers: all loads of b and c are under way at once, and sums over columns
+// go by shuffles. Only where a sequence has several chunks, or states come in or go out, a
+// second pass (ssd_states.hpp) adds what passes from chunk to chunk.
 #pragma once
 
-#include <mamba/cuda/rowwise.hpp>
-#include <mamba/cuda/scan.hpp>
+#include <mamba/core/parameters.hpp>
+#include <mamba/core/tensor.hpp>
+#include <mamba/cuda/block.hpp>
+#include <mamba/cuda/ssd_chunk.hpp>
+#include <mamba/cuda/ssd_states.hpp>
 
 namespace mamba::cuda {
 
 namespace detail {
 
-// H heads of P channels, G groups of heads that share b and c, N states; xbc's columns are x (H P), b (G N), c (G N).
-template <class T, int H, int P, int G, int N_>
-struct SsdSource {
-  static constexpr int E = H * P, N = N_, groups = G, C = E + 2 * G * N;
-  using L = ScanLayout<N>;
-  static constexpr int shared_elements = (L::chunk + 1) * E;
-  static constexpr int all_rows = L::chunk * (padded(H) + padded(C) + padded(E));
-  static constexpr bool stages_channels = all_rows + shared_elements <= L::left_elements;  // else rows are read where they are
-  static constexpr int staged_elements = stages_channels ? all_rows : 0;
-  static constexpr std::ptrdiff_t head_state = static_cast<std::ptrdiff_t>(N) * padded(P), state_size = H * head_state;
+// Columns of b and c that are kept in registers from c b^T until the gradients need them again: all or none.
+template <class S>
+inline constexpr bool keeps_bc = sizeof(typename S::T) == 4 && stretches(S::N) <= 2;
 
-  Rows<const T, H> delta;
-  Rows<const T, C> xbc;
-  Weight<T, 1, H> a, d;
-  // forward
-  Rows<T, E> y;
-  // backward
-  Rows<const T, E> gradient;
-  Rows<T, H> ddelta;
-  Rows<T, C> dxbc;
-  T* of_steps = nullptr;  // shared: (chunk, E), every channel's part of ddelta
-  T* of_rates = nullptr;  // shared: (E), every channel's part of da
+// y <- every chunk as if nothing was before it. No barrier.
+template <class S, class T, class Blocked>
+__device__ __noinline__ void ssd_within_chunks(Block& be, Rows<T, S::E> y, Rows<const T, S::H> delta, Rows<const T, S::C> xbc, Sequences sequences,
+                                               const T* rates, const T* d, Blocked blocked) {
+  T* const exchange = be.scratch<T>() + half_warp() * exchange_size;
+  each_chunk<S::G>(sequences, [&](int first, int rows, int group) {
+    const T* const chunk = xbc[first];
+    Dots<T> cb_dots;
+#pragma unroll(stretches(S::N) <= 2 ? 2 : 1)
+    for (int k = 0; k < stretches(S::N); ++k) {
+      const int column = k * stretch + 4 * half_lane();
+      ChunkColumns<T> b, c;
+      b.template load<S::N, S::n_quads>(chunk + S::b_column(group), xbc.stride, rows, column);
+      c.template load<S::N, S::n_quads>(chunk + S::c_column(group), xbc.stride, rows, column);
+      cb_dots.add(c, b);
+    }
+    const auto cb = cb_dots.entries(exchange);
+#pragma unroll 1
+    for (int head = group * S::heads; head < (group + 1) * S::heads; ++head) {
+      const ChunkSteps<T> steps(delta, first, rows, head, rates[head]);
+      exchange_matrix(exchange, ChunkDecays<T>(steps, first, rows, blocked).mixing(cb, d[head]));
+#pragma unroll 1
+      for (int column = 4 * half_lane(); column < stretches(S::P) * stretch; column += stretch) {
+        ChunkColumns<T> x;
+        x.template load<S::P, S::x_quads>(chunk + head * S::P, xbc.stride, rows, column);
+        lower_times(exchange, x, [&](int i, const T(&sums)[4]) {
+          if (i < rows) store_columns<S::P, S::x_quads>(y[first + i] + head * S::P, column, sums);
+        });
+      }
+    }
+  });
+}
 
-  // The same of the rows [first, first + rows), as SelectiveSource's.
-  __device__ SsdSource staged(T* to, int first, int rows) const {
-    SsdSource copy = *this;
-    if constexpr (stages_channels) {
-      copy.delta = staged_rows<L::chunk>(to, delta, first, rows);
-      copy.xbc = staged_rows<L::chunk>(to, xbc, first, rows);
-      if (gradient.data) copy.gradient = staged_rows<L::chunk>(to, gradient, first, rows);
-    } else {
-      copy.delta = {delta[first], rows}, copy.xbc = {xbc[first], rows};
-      if (gradient.data) copy.gradient = {gradient[first], rows};
+// The gradients of the same; ends with a barrier.
+template <class S, class T>
+__device__ __noinline__ void ssd_within_chunks_backward(Block& be, Rows<T, S::H> ddelta, Rows<T, S::C> dxbc, T* da, T* dd, Rows<const T, S::E> dy,
+                                                        Rows<const T, S::H> delta, Rows<const T, S::C> xbc, Sequences sequences, const T* rates, const T* d) {
+  constexpr int exchange_elements = half_warps * exchange_size;
+  static_assert(exchange_elements + 2 * S::H * half_warps <= Block::shared_elements, "mamba: a block's shared memory is too small for so many heads");
+  T* const exchange = be.scratch<T>() + half_warp() * exchange_size;
+  // Every half-warp's share of da and dd, (2, H, half-warps): lanes 0 and 8 add them up.
+  T* const shares = be.scratch<T>() + exchange_elements + (half_lane() / 8 * S::H) * half_warps + half_warp();
+  if (half_lane() % 8 == 0)
+    for (int head = 0; head < S::H; ++head) shares[head * half_warps] = 0;
+
+  constexpr int of_n = stretches(S::N), kept = keeps_bc<S> ? of_n : 1;
+  each_chunk<S::G>(sequences, [&](int first, int rows, int group) {
+    const T* const chunk = xbc[first];
+    ChunkColumns<T> b[kept], c[kept];
+    const auto load_bc = [&](int k) {
+      const int column = k * stretch + 4 * half_lane();
+      b[k % kept].template load<S::N, S::n_quads>(chunk + S::b_column(group), xbc.stride, rows, column);
+      c[k % kept].template load<S::N, S::n_quads>(chunk + S::c_column(group), xbc.stride, rows, column);
+    };
+    Dots<T> cb_dots;
+#pragma unroll(kept)
+    for (int k = 0; k < of_n; ++k) load_bc(k), cb_dots.add(c[k % kept], b[k % kept]);
+    const auto cb = cb_dots.entries(exchange);
+
+    TriangleEntries<T> dcb{};  // the gradient of c b^T: the sum over the group's heads
+#pragma unroll 1
+    for (int head = group * S::heads; head < (group + 1) * S::heads; ++head) {
+      const T rate = rates[head];
+      const ChunkSteps<T> steps(delta, first, rows, head, rate);
+      const ChunkDecays<T> decays(steps, first, rows, NoRows{});
+      Dots<T> yx_dots;
+#pragma unroll 1
+      for (int column = 4 * half_lane(); column < stretches(S::P) * stretch; column += stretch) {
+        ChunkColumns<T> g, x;
+        g.template load<S::P, S::x_quads>(dy[first] + head * S::P, dy.stride, rows, column);
+        x.template load<S::P, S::x_quads>(chunk + head * S::P, xbc.stride, rows, column);
+        yx_dots.add(g, x);
+      }
+      const auto yx = yx_dots.entries(exchange);
+
+      exchange_matrix(exchange, decays.mixing(cb, d[head]));
+#pragma unroll 1
+      for (int column = 4 * half_lane(); column < stretches(S::P) * stretch; column += stretch) {
+        ChunkColumns<T> g;
+        g.template load<S::P, S::x_quads>(dy[first] + head * S::P, dy.stride, rows, column);
+        lower_transposed_times(exchange, g, [&](int j, const T(&sums)[4]) {
+          if (j < rows) store_columns<S::P, S::x_quads>(dxbc[first + j] + head * S::P, column, sums);
+        });
+      }
+
+      // W = dS o S o steps. The decay of step t lies between every j < t and i >= t: its exponent's gradient is the sum of W
+      // over that rectangle. Sums over rows j < t first, then, with those for the steps themselves, over the lanes' rows.
+      T sums[8], left = 0, trace = 0;
+      const int i = cb.row(), j0 = cb.column();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const T from_lam = yx.at[k] * decays.lam[k], of_step = from_lam * cb.at[k];
+        dcb.at[k] += from_lam * decays.delta[k];
+        sums[k] = of_step;
+        sums[4 + k] = left;
+        left += of_step * decays.delta[k];
+        if (j0 + k == i) trace = yx.at[k];
+      }
+      left = __shfl_xor_sync(~0U, left, 8);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sums[4 + k] = j0 + k <= i ? sums[4 + k] + (j0 > 0 ? left : T(0)) : T(0);
+      sum_over_lanes<8, 8>(sums);
+      // Lanes 4 to 7 of 8 have the exponents' sums, those before them the steps'.
+      const bool has_exponent = half_lane() % 8 >= 4;
+      const int t = j0 + half_lane() % 4;
+      const T eta = sums[0], of_step = __shfl_xor_sync(~0U, eta, 4), delta_t = steps.of(steps.delta, t);
+      if (has_exponent && t < rows) ddelta[first + t][head] = of_step + T(math::ln2) * rate * eta;
+      T of_head[2] = {has_exponent ? eta * delta_t : T(0), trace};
+      sum_over_lanes<2, half_lanes>(of_head);
+      if (half_lane() % 8 == 0) shares[head * half_warps] += of_head[0];
     }
-    return copy;
-  }
-  __device__ T step(int t, int e) const { return at(delta, t, e / P); }
-  __device__ T u(int t, int e) const { return at(xbc, t, e); }
-  __device__ T dy(int t, int e) const { return at(gradient, t, e); }
-  template <int Columns>
-  __device__ static T at(Rows<const T, Columns> x, int t, int column) {
-    return stages_channels || t < x.rows ? x[t][column] : T(0);
-  }
-  __device__ void load_rate(T (&to)[L::states], int e) const {
-    for (int i = 0; i < L::states; ++i) to[i] = a.derived[e / P];
-  }
-  __device__ static int group(int e) { return e / (E / G); }
-  __device__ void load_columns(T (&to)[L::states], int t, int column) const {
-    if (!stages_channels && t >= xbc.rows) t = 0;  // of a step of size zero
-    if constexpr (E % 4 == 0 && N % 4 == 0) {
-      if constexpr (N % row_alignment != 0) L::load_apart(to, xbc[t] + column, 1);
-      else L::load(to, xbc[t] + column);
-    } else {
-      L::load_apart(to, xbc[t] + column, 1);
+
+    exchange_matrix(exchange, dcb);
+#pragma unroll(kept)
+    for (int k = 0; k < of_n; ++k) {
+      if constexpr (kept < of_n) load_bc(k);
+      const int column = k * stretch + 4 * half_lane();
+      lower_times(exchange, b[k % kept], [&](int i, const T(&sums)[4]) {
+        if (i < rows) store_columns<S::N, S::n_quads>(dxbc[first + i] + S::c_column(group), column, sums);
+      });
+      lower_transposed_times(exchange, c[k % kept], [&](int j, const T(&sums)[4]) {
+        if (j < rows) store_columns<S::N, S::n_quads>(dxbc[first + j] + S::b_column(group), column, sums);
+      });
     }
-  }
-  __device__ void load_b(T (&to)[L::states], int t, int e) const { load_columns(to, t, E + group(e) * N); }
-  __device__ void load_c(T (&to)[L::states], int t, int e) const { load_columns(to, t, E + (G + group(e)) * N); }
-  __device__ static std::ptrdiff_t place(int e) { return e / P * head_state + e % P; }
-  __device__ void load_state(T (&to)[L::states], const T* state, int e) const { L::load_apart(to, state + place(e), padded(P)); }
-  __device__ void store_state(T* state, const T (&from)[L::states], int e) const { L::store_apart(state + place(e), from, padded(P)); }
-  __device__ void write_y(int t, int e, T sum) const { y[t][e] = d.value[e / P] * u(t, e) + sum; }
-  __device__ void write_db(int t, int group, int n, T sum) const {
-    if (n < N) dxbc[t][E + group * N + n] = sum;
-  }
-  __device__ void write_dc(int t, int group, int n, T sum) const {
-    if (n < N) dxbc[t][E + (G + group) * N + n] = sum;
-  }
-  __device__ void write_channel(int t, int k, int e, T sum_b, T sum_rate) const {
-    dxbc[t][e] = d.value[e / P] * dy(t, e) + step(t, e) * sum_b;
-    of_steps[k * E + e] = sum_rate + u(t, e) * sum_b;
-  }
-  __device__ void add_rate_gradient(const T (&sums)[L::states], int e) const {
+  });
+
+  __syncthreads();
+  const T* const all = be.scratch<T>() + exchange_elements;
+  each(2 * S::H, [&](int k) {
     T sum = 0;
 #pragma unroll
-    for (int i = 0; i < L::states; ++i) sum += sums[i];
-#pragma unroll
-    for (int offset = L::width / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(__activemask(), sum, offset);
-    if (lane() % L::width == 0) of_rates[e] += sum;
-  }
-  __device__ void end_chunk(int first, int end) const {
-    each((end - first < L::chunk ? end - first : L::chunk) * H, [&](int i) {
-      const int k = i / H, head = i % H;
-      T sum = 0;
-      for (int p = 0; p < P; ++p) sum += of_steps[k * E + head * P + p];
-      ddelta[first + k][head] = sum;
-    });
-    __syncthreads();
-  }
-};
+    for (int i = 0; i < half_warps; ++i) sum += all[k * half_warps + i];
+    T& to = k < S::H ? da[k] : dd[k - S::H];
+    to += sum;
+  });
+  __syncthreads();
+}
+
+// Whether a thread's share of the sequences has one of several chunks.
+__device__ inline bool has_several_chunks(Sequences sequences) {
+  bool several = false;
+  each(sequences.count, [&](int s) { several |= sequences.end(s) - sequences.begin(s) > ssd_chunk; });
+  return several;
+}
 
 }  // namespace detail
 
@@ -109,9 +175,12 @@ struct SsdSource {
 template <int G, int N, class T, int E, int H, int C, class Blocked = NoRows>
 __device__ void ssd(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a,
                     Weight<T, 1, H> d, Blocked rows = {}) {
-  detail::SsdSource<T, H, E / H, G, N> source{delta, xbc, a, d, y};
+  using S = detail::Ssd<T, H, E / H, G, N>;
+  static_assert(C == S::C);
   detail::clear_padding(y);
-  detail::scan(be, source, boundaries, states, sequences, rows);
+  detail::ssd_within_chunks<S>(be, y, delta, xbc, sequences, a.derived, d.value, rows);
+  if (__syncthreads_or(states != nullptr || detail::has_several_chunks(sequences)))
+    detail::ssd_between_chunks<S>(y, boundaries, states, delta, xbc, sequences, a.derived, rows);
 }
 
 // ddelta (T, H), dxbc (T, H P + 2 G N) <- gradients; da (H) += the gradient with respect to a (not A_log), dd (H) += ...
@@ -119,36 +188,13 @@ __device__ void ssd(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<cons
 template <int G, int N, class T, int E, int H, int C>
 __device__ void ssd_backward(Block& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd, Rows<const T, E> dy,
                              const T* boundaries, Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
-  using Source = detail::SsdSource<T, H, E / H, G, N>;
-  constexpr int P = E / H;
-  T* const of_steps = be.scratch<T>() + Block::shared_bytes<T> / sizeof(T) - Source::shared_elements;
-  T* const of_rates = of_steps + Source::L::chunk * E;
-  detail::each(E, [&](int e) { of_rates[e] = 0; });
+  using S = detail::Ssd<T, H, E / H, G, N>;
+  static_assert(C == S::C);
   detail::clear_padding(ddelta);
   detail::clear_padding(dxbc);
-  __syncthreads();
-  Source source{delta, xbc, a, d, {}, dy, ddelta, dxbc, of_steps, of_rates};
-  detail::scan_backward(be, source, boundaries, reinterpret_cast<T*>(be.global), sequences);
-  detail::each(H, [&](int head) {
-    T sum = 0;
-    for (int p = 0; p < P; ++p) sum += of_rates[head * P + p];
-    da.value[head] += sum;
-  });
-  __syncthreads();
-  T* const skips = be.scratch<T>() + Block::shared_bytes<T> / sizeof(T) - E;
-  detail::column_sums<1>(
-      be, dy,
-      [&](int t, int e, detail::Quad<T>(&sum)[1]) {
-        const auto g = detail::load4(dy[t] + e);
-        for (int j = 0; j < 4; ++j) sum[0].at[j] += e + j < E ? g.at[j] * xbc[t][e + j] : T(0);
-      },
-      [&](int e, int, T sum) { skips[e] = sum; });
-  detail::each(H, [&](int head) {
-    T sum = 0;
-    for (int p = 0; p < P; ++p) sum += skips[head * P + p];
-    dd.value[head] += sum;
-  });
-  __syncthreads();
+  detail::ssd_within_chunks_backward<S>(be, ddelta, dxbc, da.value, dd.value, dy, delta, xbc, sequences, a.derived, d.value);
+  if (__syncthreads_or(detail::has_several_chunks(sequences)))
+    detail::ssd_between_chunks_backward<S>(be, ddelta, dxbc, da.value, dy, boundaries, delta, xbc, sequences, a.derived);
 }
 
 }  // namespace mamba::cuda
