@@ -44,9 +44,14 @@ class MatrixView {
  public:
   MAMBA_HOST_DEVICE MatrixView(Scalar* data, std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t stride)
       : data_(data), rows_(rows), cols_(cols), stride_(stride) {}
+  // Read-only.
+  template <class Mutable>
+  requires(std::is_same_v<Scalar, const Mutable>) MAMBA_HOST_DEVICE MatrixView(MatrixView<Mutable> other)
+      : MatrixView(&other(0, 0), other.rows(), other.cols(), other.stride()) {}
 
   MAMBA_HOST_DEVICE std::ptrdiff_t rows() const { return rows_; }
   MAMBA_HOST_DEVICE std::ptrdiff_t cols() const { return cols_; }
+  MAMBA_HOST_DEVICE std::ptrdiff_t stride() const { return stride_; }
   MAMBA_HOST_DEVICE Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) const { return data_[i * stride_ + j]; }
   std::span<Scalar> row(std::ptrdiff_t i) const { return {data_ + i * stride_, static_cast<std::size_t>(cols_)}; }
 
@@ -106,10 +111,11 @@ struct Sequences {
   const int* first = nullptr;  // (count + 1)
   int count = 0;
   const int* times = nullptr;  // (rows) each row's place in its sequence; on the GPU only, which does not look for it
+  int before = 0;              // the rows before those at hand, where these are a slice of a longer list
 
-  MAMBA_HOST_DEVICE int begin(int s) const { return first[s]; }
-  MAMBA_HOST_DEVICE int end(int s) const { return first[s + 1]; }
-  MAMBA_HOST_DEVICE int rows() const { return first[count]; }
+  MAMBA_HOST_DEVICE int begin(int s) const { return first[s] - before; }
+  MAMBA_HOST_DEVICE int end(int s) const { return first[s + 1] - before; }
+  MAMBA_HOST_DEVICE int rows() const { return end(count - 1); }
 };
 
 // How many states are kept when every sequence of a tile keeps one after each whole `chunk` of rows but its last.
