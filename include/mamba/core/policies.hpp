@@ -72,10 +72,17 @@ struct Cpu {
   static constexpr const char* name = "cpu";
 };
 
-// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles.
+// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles: a tile of tokens for each block where a
+// configuration fits a block's shared memory, else CudaGrid's way.
 struct Cuda {
   using answers = question::Backend;
   static constexpr const char* name = "cuda";
+};
+
+// The same with all blocks working on one primitive after the other, over the whole batch: any sizes, any length.
+struct CudaGrid {
+  using answers = question::Backend;
+  static constexpr const char* name = "cuda-grid";
 };
 
 struct Mamba1 {
@@ -204,19 +211,6 @@ struct Resolve {
 };
 
 }  // namespace detail
-
-namespace detail {
-template <class A, class Backend>
-struct OnBackendOf;
-template <Config config, class Old, class Scalar, class Mixer, class ConvKernel, class Position, class ConvResidual, class Backend>
-struct OnBackendOf<Architecture<config, Old, Scalar, Mixer, ConvKernel, Position, ConvResidual>, Backend> {
-  using type = Architecture<config, Backend, Scalar, Mixer, ConvKernel, Position, ConvResidual>;
-};
-}  // namespace detail
-
-// The same architecture elsewhere: parameters have the same names, shapes and places.
-template <class A, class Backend>
-using OnBackend = typename detail::OnBackendOf<A, Backend>::type;
 
 // The architecture that a configuration and any subset of policies, in any order, stand for.
 template <Config config, class... Policies>

@@ -10,6 +10,7 @@
 #include <mamba/cuda/rowwise.hpp>
 #include <mamba/cuda/selective_scan.hpp>
 #include <mamba/cuda/ssd.hpp>
+#include <mamba/network/network.hpp>
 
 namespace mamba::cuda {
 
@@ -34,5 +35,24 @@ template <class T, int H, int P, int G, int N>
 void ssd_reserve(Requirements& be, bool with_backward) {
   if (with_backward) be.global_bytes = std::max(be.global_bytes, static_cast<std::size_t>(2 * detail::Ssd<T, H, P, G, N>::state_size) * sizeof(T));
 }
+
+// Asked at compile time, in the same way, whether a configuration fits a block.
+struct BlockFit {
+  bool fits = true;
+};
+template <class T, int E, int N>
+constexpr void scan_reserve(BlockFit& be, bool /*with_backward*/) {
+  be.fits = detail::SelectiveScan<T, E, N>::fits_block;
+}
+template <class T, int H, int P, int G, int N>
+constexpr void ssd_reserve(BlockFit& be, bool /*with_backward*/) {
+  be.fits = detail::scan_fits_block<detail::SsdSource<T, H, P, G, N>>;
+}
+template <class A>
+inline constexpr bool fits_block = [] {
+  BlockFit block;
+  network::MixerOf<A>::reserve(block, true);
+  return block.fits;
+}();
 
 }  // namespace mamba::cuda

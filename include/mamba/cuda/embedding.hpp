@@ -19,13 +19,24 @@ __device__ void embedding(Block&, Rows<T, D> x, const int* tokens, Weight<T, Vp,
   __syncthreads();
 }
 
-// dtable's row of every token += dx; tokens may repeat, so each row of the table has one group of threads that adds to it.
+namespace detail {
+// dtable's row of every token += dx; tokens may repeat, so each row of the table has one of `warps` that adds to it.
+template <class T, int D, int Vp>
+__device__ void add_token_rows(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens, int warp, int warps) {
+  for (int first = 0; first < dx.rows; first += 32) {
+    const int own = first + lane() < dx.rows ? tokens[first + lane()] : -1;
+    for (unsigned mine = __ballot_sync(~0U, own >= 0 && own % warps == warp); mine != 0; mine &= mine - 1) {
+      const int i = __ffs(static_cast<int>(mine)) - 1, token = __shfl_sync(~0U, own, i);
+      for (int d = lane(); d < D; d += 32) dtable.value[static_cast<std::ptrdiff_t>(token) * dtable.stride + d] += dx[first + i][d];
+    }
+  }
+}
+}  // namespace detail
+
+// dtable's row of every token += dx.
 template <class T, int D, int Vp>
 __device__ void embedding_backward(Block&, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
-  constexpr int width = 32, groups = Block::threads / width;
-  for (int t = 0; t < dx.rows; ++t)
-    if (tokens[t] % groups == detail::thread() / width)
-      for (int d = detail::thread() % width; d < D; d += width) dtable.value[static_cast<std::ptrdiff_t>(tokens[t]) * dtable.stride + d] += dx[t][d];
+  detail::add_token_rows(dtable, dx, tokens, detail::warp(), Block::warps);
   __syncthreads();
 }
 

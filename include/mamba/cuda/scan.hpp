@@ -17,6 +17,11 @@ namespace mamba::cuda {
 
 namespace detail {
 
+// Whether a block's shared memory holds what a mixer's Source stages and exchanges.
+template <class Source>
+inline constexpr bool scan_fits_block =
+    2 * Source::staged_elements <= Block::shared_elements && Source::staged_elements + Source::shared_elements <= ScanLayout<Source::N>::left_elements;
+
 // y <- the recurrence; Source: see selective_scan.hpp and ssd.hpp.
 //   boundaries: states kept for the backward pass, or null; states: where the sequences begin and end, or null for zero
 template <class Source, class T, class Blocked>
@@ -24,7 +29,7 @@ __device__ __noinline__ void scan(Block& be, const Source& source, T* boundaries
   constexpr int E = Source::E;
   using L = ScanLayout<Source::N>;
   constexpr int chunk = L::chunk, ways = E % (4 * L::groups) == 0 ? 4 : 1;  // channels that a group of lanes works on at once
-  static_assert(2 * Source::staged_elements <= Block::shared_elements, "mamba: a block's shared memory is too small for these sizes");
+  static_assert(scan_fits_block<Source>, "mamba: a block's shared memory is too small for these sizes");
   int stage = 0;
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
@@ -99,7 +104,7 @@ __device__ __noinline__ void scan_backward(Block& be, const Source& source, cons
   constexpr int partial_row = padded(N), partial_size = 2 * chunk * partial_row;  // of one group of lanes
   T* const partial = be.scratch<T>();
   T* const stage = partial + L::partial_elements;
-  static_assert(Source::staged_elements + Source::shared_elements <= L::left_elements, "mamba: a block's shared memory is too small for these sizes");
+  static_assert(scan_fits_block<Source>, "mamba: a block's shared memory is too small for these sizes");
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s), chunks = (end - begin + chunk - 1) / chunk;
     for (int number = chunks - 1; number >= 0; --number) {

@@ -72,7 +72,7 @@ struct MixerOf<A, Mamba1> {
   }
 
   template <class Backend>
-  static void reserve(Backend& be, bool with_backward) {
+  static constexpr void reserve(Backend& be, bool with_backward) {
     scan_reserve<T, E, N>(be, with_backward);
   }
 

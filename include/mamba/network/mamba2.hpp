@@ -72,7 +72,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   }
 
   template <class Backend>
-  static void reserve(Backend& be, bool with_backward) {
+  static constexpr void reserve(Backend& be, bool with_backward) {
     ssd_reserve<T, H, P, G, N>(be, with_backward);
   }
 
