@@ -3,77 +3,78 @@
 #pragma once
 
 #include <algorithm>
-#include <memory>
+#include <cstdio>
 #include <vector>
 
 #include <mamba/core/policies.hpp>
 #include <mamba/cuda/kernels.hpp>
 #include <mamba/model/batch.hpp>
-#include <mamba/model/cpu_engine.hpp>
-#include <mamba/model/cuda_parameters.hpp>
+#include <mamba/model/cuda_grid_engine.hpp>
+#include <mamba/model/cuda_state.hpp>
 #include <mamba/model/loss.hpp>
 
 namespace mamba {
 
 template <class A>
-class Engine<A, Cuda> : public CudaParameters<A> {
-  using Base = CudaParameters<A>;
+requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
+  using Base = CudaGridEngine<A>;
   using Base::device_, Base::launched, Base::n_layers_, Base::size_, Base::sum_gradients, Base::weights;
 
  public:
-  using Base::gradients, Base::parameters;
+  using Base::loss_and_gradients;
   using typename Base::Arena, typename Base::T;
 
-  // Throws Error when there is no such device, it is too old, or its blocks have too little shared memory.
-  explicit Engine(const ModelOptions& options) : Base(options), options_(options) {
-    int available = 0;
-    cuda::check(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_), "cudaDeviceGetAttribute");
-    if (available < static_cast<int>(shared_bytes))
-      fail(ErrorKind::device_failed, "CUDA: a block needs ", shared_bytes, " bytes of shared memory; device ", device_, " has ", available);
+  // Throws Error when there is no such device or it is too old; says so where the device's blocks have too little memory for this
+  // way of running.
+  explicit Engine(const ModelOptions& options) : Base(options) {
+    if constexpr (!runs_anywhere) {
+      int available = 0;
+      cuda::check(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_), "cudaDeviceGetAttribute");
+      by_grid_ = available < static_cast<int>(shared_bytes);
+      if (by_grid_)
+        std::fprintf(stderr, "mamba: a block needs %zu bytes of shared memory and device %d has %d: it runs as CudaGrid does\n", shared_bytes, device_,
+                     available);
+    }
   }
 
   std::size_t memory_bytes() const {
     std::size_t sum = Base::memory_bytes();
     for (const auto* buffer : {&workspaces_, &buffers_, &indices_, &places_, &logits_, &shares_, &labels_}) sum += buffer->bytes();
-    return sum + (cpu_ ? cpu_->memory_bytes() : 0);
+    return sum;
   }
 
-  // Steps of training that the host does not watch; see cuda_training.hpp.
+  // Steps of training that the host does not watch, at block scope; see cuda_training.hpp.
   template <class Task>
   class Training;
+  bool trains_itself() const { return !by_grid_; }
 
   // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, on this thread. state, where
   // given: where the sequences begin and, afterwards, end.
   template <class Use>
   void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
+    if constexpr (!runs_anywhere)
+      if (by_grid_) return Base::logits(batch, readout, use, state);
     const cuda::OnDevice on(device_);
     const Call call = prepare(batch, readout, false);
     constexpr int stride = padded(network::HeadActivations<A>::Vp);
     logits_.reserve(static_cast<std::size_t>(call.readouts) * stride * sizeof(T));
     cuda::StateArguments<A> states;
     if (state) {
-      auto [history, values] = state->buffers();
-      history_.upload(history.template as<std::byte>(), history.bytes());
-      states_.upload(values.template as<std::byte>(), values.bytes());
-      positions_.upload(state->positions().data(), state->positions().size());
-      states = {state->from(0), positions_.template as<int>()};
-      states.states.history = history_.template as<T>(), states.states.states = states_.template as<T>();
+      state_.upload(*state);
+      states = {state_.from(0), state_.positions()};
     }
     launch(cuda::forward_tiles<A>, call.blocks, call.arguments, states, logits_.template as<T>());
     launched("forward_tiles");
     std::vector<T> values(static_cast<std::size_t>(call.readouts) * stride);
     logits_.download(values.data(), values.size());
-    if (state) {
-      auto [history, values_of_state] = state->buffers();
-      history_.download(history.template as<std::byte>(), history.bytes());
-      states_.download(values_of_state.template as<std::byte>(), values_of_state.bytes());
-      for (int s = 0; s < batch.batch; ++s) state->advance(s, batch.length_of(s));
-    }
+    if (state) state_.download(*state, batch);
     use(0, Rows<const T, A::config.padded_vocab_size()>{values.data(), call.readouts});
   }
 
   // gradients <- those of the cross-entropy of the readout rows; returns it.
   double loss_and_gradients(const Batch& batch, Readout readout, const CrossEntropy& loss) {
+    if constexpr (!runs_anywhere)
+      if (by_grid_) return Base::loss_and_gradients(batch, readout, loss);
     const cuda::OnDevice on(device_);
     const Call call = prepare(batch, readout, true);
     labels_.upload(loss.labels, static_cast<std::size_t>(call.readouts));
@@ -92,38 +93,9 @@ class Engine<A, Cuda> : public CudaParameters<A> {
     return sum;
   }
 
-  // A loss of the user's own is a host function, and what looks or reaches inside a pass is one too: these run on the CPU,
-  // over the same parameters.
-  template <class Loss>
-  requires(!std::is_same_v<std::remove_cvref_t<Loss>, CrossEntropy>) double loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss) {
-    auto& cpu = synchronised_cpu();
-    const double sum = cpu.loss_and_gradients(batch, readout, loss);
-    std::copy_n(std::as_const(cpu).gradients(), size_, gradients());
-    return sum;
-  }
-  template <class Visitor, class Loss>
-  double visited_loss_and_gradients(const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
-    auto& cpu = synchronised_cpu();
-    const double sum = cpu.visited_loss_and_gradients(batch, readout, visitor, loss);
-    std::copy_n(std::as_const(cpu).gradients(), size_, gradients());
-    return sum;
-  }
-  template <Reading reading, class Use>
-  void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
-    synchronised_cpu().template blocked_logits<reading>(batch, mask, layers, use);
-  }
-  template <class Use>
-  void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
-    synchronised_cpu().substituted_logits(batch, reference, mask, layers, use);
-  }
-  template <class Visitor, class Use>
-  void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {
-    synchronised_cpu().visited_logits(batch, visitor, use);
-  }
-
  private:
-  using OnCpu = OnBackend<A, Cpu>;
   static constexpr std::size_t shared_bytes = cuda::Block::shared_bytes<T>;
+  static constexpr bool runs_anywhere = shared_bytes <= std::size_t{99} << 10;  // every device from 8.0 on has as much
 
   struct Call {
     cuda::TileArguments<A> arguments;
@@ -191,18 +163,11 @@ class Engine<A, Cuda> : public CudaParameters<A> {
             readout_count};
   }
 
-  Engine<OnCpu>& synchronised_cpu() {
-    if (!cpu_) cpu_ = std::make_unique<Engine<OnCpu>>(options_);
-    std::copy_n(parameters(), size_, cpu_->mutable_parameters());
-    cpu_->parameters_changed();
-    return *cpu_;
-  }
-
-  ModelOptions options_;
-  cuda::DeviceBuffer workspaces_, buffers_, indices_, places_, logits_, shares_, labels_, loss_, history_, states_, positions_;
+  bool by_grid_ = false;
+  CudaState<A> state_;
+  cuda::DeviceBuffer workspaces_, buffers_, indices_, places_, logits_, shares_, labels_, loss_;
   std::vector<cuda::TilePlace> places_host_;
   std::vector<int> firsts_, tokens_, times_, readouts_;
-  std::unique_ptr<Engine<OnCpu>> cpu_;
 };
 
 }  // namespace mamba

@@ -93,7 +93,7 @@ class CudaParameters {
     return {values, std::as_const(*derived_).template on_device<T>(), n_layers_};
   }
 
-  // gradients <- the sum of `count` buffers of their size, those of the rates turned into A_log's.
+  // gradients <- the sum of `count` buffers of their size, of which they may be the only one; those of the rates turned into A_log's.
   void sum_gradients(const T* buffers, int count) {
     cuda::sum_buffers<<<place().blocks(), cuda::Block::threads>>>(gradients_->template on_device<T>(), buffers, count,
                                                                   std::as_const(*derived_).template on_device<T>(), squares_.template as<double>(), place(),

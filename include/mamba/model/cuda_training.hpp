@@ -15,7 +15,7 @@ namespace mamba {
 
 // Task: as Trainer's, and its train_sample() runs on the device.
 template <class A>
-template <class Task>
+requires(cuda::fits_block<A>) template <class Task>
 class Engine<A, Cuda>::Training {
  public:
   using PlannedStep = cuda::PlannedStep;

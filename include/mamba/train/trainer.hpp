@@ -99,11 +99,9 @@ class Trainer {
   // samples itself does not wait for the host in between.
   void run(long count) {
     count = std::min(count, total_steps() - steps());
-    if constexpr (on_device) {
-      while (count > 0) count -= run_on_device(std::min<long>(count, DeviceTraining::most_steps));
-    } else {
-      for (; count > 0; --count) step_on_host();
-    }
+    if constexpr (on_device)
+      while (count > 0 && model_.engine().trains_itself()) count -= run_on_device(std::min<long>(count, DeviceTraining::most_steps));
+    for (; count > 0; --count) step_on_host();
   }
 
   // The mean loss over the samples since it was last asked for; NaN when there were none.
