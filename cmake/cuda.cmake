@@ -18,4 +18,12 @@ if(NOT MAMBA_WITH_CUDA STREQUAL "OFF")
     add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:EIGEN_NO_CUDA>)
   endif()
   message(STATUS "mamba: CUDA ${CMAKE_CUDA_COMPILER_VERSION}")
+  # Grid scope multiplies by cuBLAS; so does every consumer whose models run there.
+  if(CMAKE_CUDA_COMPILER)
+    find_package(CUDAToolkit REQUIRED)
+    if(NOT TARGET CUDA::cublas)
+      message(FATAL_ERROR "mamba: the CUDA compiler is there, but not cuBLAS. Install it with its headers (libcublas-dev-<version> of "
+                          "CUDA's packages, or nvidia-cublas of PyPI), or configure with -DMAMBA_WITH_CUDA=OFF")
+    endif()
+  endif()
 endif()

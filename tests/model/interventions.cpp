@@ -1,10 +1,7 @@
-// Probes, blocking, substitution, the matrix S.
-#include <catch2/catch_test_macros.hpp>
+// Probes, blocking, substitution, the matrix S, on the CPU or, from cuda/, on the GPU.
 #include <catch2/matchers/catch_matchers_string.hpp>
 
-#include <mamba/composite.hpp>
-
-#include "support/reference.hpp"
+#include "support/parity.hpp"
 
 using namespace mamba;
 using Catch::Matchers::ContainsSubstring;
@@ -66,16 +63,19 @@ void check_matrix() {
 }  // namespace
 
 TEST_CASE("blocking and substitution reproduce the reference") {
-  check_reference<MambaForComposite<composite_config>>("interventions_mamba1");
-  check_reference<MambaForComposite<composite_config, Mamba2<>>>("interventions_mamba2");
+  support::need_backend();
+  check_reference<MambaForComposite<composite_config, support::Backend>>("interventions_mamba1");
+  check_reference<MambaForComposite<composite_config, support::Backend, Mamba2<>>>("interventions_mamba2");
 }
 
 TEST_CASE("the scan's output is S times its input plus the skip") {
-  check_matrix<MambaForComposite<tiny_config, double>>();
-  check_matrix<MambaForComposite<tiny_config, double, Mamba2<4, 2>>>();
+  support::need_backend();
+  check_matrix<MambaForComposite<tiny_config, support::Backend, double>>();
+  check_matrix<MambaForComposite<tiny_config, support::Backend, double, Mamba2<4, 2>>>();
 }
 
 TEST_CASE("the downstream reading takes exactly S's entries behind the last masked row") {
+  support::need_backend();
   const auto check = [](auto& model) {
     const auto ids = support::random_tokens(8, 11, 5);
     const std::vector<std::uint8_t> mask{0, 1, 1, 1, 0, 0, 0, 0};
@@ -97,13 +97,14 @@ TEST_CASE("the downstream reading takes exactly S's entries behind the last mask
     const auto found = model.blocked(ids, 1, mask, last_layer, Reading::downstream);
     CHECK(support::relative_error(support::values(found), support::values(expected)) < 1e-12);
   };
-  MambaForComposite<tiny_config, double> one({.n_layers = 2, .seed = 3});
+  MambaForComposite<tiny_config, support::Backend, double> one({.n_layers = 2, .seed = 3});
   check(one);
-  MambaForComposite<tiny_config, double, Mamba2<8>> two({.n_layers = 2, .seed = 3});
+  MambaForComposite<tiny_config, support::Backend, double, Mamba2<8>> two({.n_layers = 2, .seed = 3});
   check(two);
 }
 
 TEST_CASE("interventions on some layers, on none, on longer sequences than a chunk") {
+  support::need_backend();
   const auto check = [](auto& model) {
     constexpr int length = 150;
     const auto ids = support::random_tokens(2 * length, 11, 5), reference = support::random_tokens(2 * length, 11, 6);
@@ -132,14 +133,15 @@ TEST_CASE("interventions on some layers, on none, on longer sequences than a chu
     CHECK_THROWS_WITH(model.blocked(ids, 2, some, std::vector<int>{2}), ContainsSubstring("layer 2 is not in 0..1"));
     CHECK_THROWS_WITH(model.substituted(ids, support::random_tokens(10, 11, 5), 2, some), ContainsSubstring("not as many"));
   };
-  MambaForComposite<tiny_config, double> one({.n_layers = 2, .seed = 3});
+  MambaForComposite<tiny_config, support::Backend, double> one({.n_layers = 2, .seed = 3});
   check(one);
-  MambaForComposite<tiny_config, double, Mamba2<8>> two({.n_layers = 2, .seed = 3});
+  MambaForComposite<tiny_config, support::Backend, double, Mamba2<8>> two({.n_layers = 2, .seed = 3});
   check(two);
 }
 
 TEST_CASE("a visitor sees every point of every layer and may change it") {
-  MambaForComposite<tiny_config, double> model({.n_layers = 2, .seed = 3});
+  support::need_backend();
+  MambaForComposite<tiny_config, support::Backend, double> model({.n_layers = 2, .seed = 3});
   constexpr int batch = 30, length = 5;
   const auto ids = support::random_tokens(batch * length, 11, 5);
   const std::vector<std::int32_t> lengths(batch, 4);
@@ -173,7 +175,8 @@ TEST_CASE("a visitor sees every point of every layer and may change it") {
 }
 
 TEST_CASE("a visitor of the backward pass sees the gradients") {
-  MambaForComposite<tiny_config, double> model({.n_layers = 2, .seed = 3});
+  support::need_backend();
+  MambaForComposite<tiny_config, support::Backend, double> model({.n_layers = 2, .seed = 3});
   const auto ids = support::random_tokens(3 * 5, 11, 5), labels = support::random_tokens(3, 11, 6);
   std::vector<double> gradient;  // of layer 1's delta at sequence 1, time 2
   const double loss = model.visit_gradients(ids, labels, [&](Point point, int layer, MatrixView<double> rows, std::span<const int> where) {

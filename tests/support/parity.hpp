@@ -16,7 +16,11 @@ namespace support {
 
 // Where the models of a test run: what nvcc compiles is for the GPU, and skipped where there is none.
 #ifdef __CUDACC__
+#ifdef MAMBA_TEST_GRID
+using Backend = mamba::CudaGrid;
+#else
 using Backend = mamba::Cuda;
+#endif
 inline void need_backend() {
   if (mamba::cuda::device_count() == 0) SKIP("no CUDA device");
 }

@@ -1,0 +1,75 @@
+// The GPU at the scope of the whole device: the same as the CPU, the same again, and what fits no block.
+#include "support/cuda.hpp"
+
+using namespace mamba;
+
+namespace {
+
+inline constexpr Config tiny_config{.vocab_size = 11, .d_model = 8, .d_state = 5};
+inline constexpr Config odd_config{.vocab_size = 50, .d_model = 24, .d_state = 70, .d_conv = 3};
+inline constexpr Config broad_config{.vocab_size = 100, .d_model = 128, .d_state = 128};
+inline constexpr Config many_states_config{.vocab_size = 11, .d_model = 4, .d_state = 1300};
+inline constexpr Config many_channels_config{.vocab_size = 11, .d_model = 256, .d_state = 128};
+
+template <Config config, class... Policies>
+constexpr bool fits_block() {
+  return cuda::fits_block<Resolve<config, Policies...>>;
+}
+
+}  // namespace
+
+TEST_CASE("CUDA grid: sequences of different lengths are as on the CPU") {
+  support::need_backend();
+  support::check_lengths<tiny_config, CudaGrid, double>(1e-13);
+  support::check_lengths<odd_config, CudaGrid, double>(1e-12);
+  support::check_lengths<odd_config, CudaGrid, double, Mamba2<12, 2>>(1e-12);
+  support::check_lengths<broad_config, CudaGrid, float>(5e-6);
+  support::check_lengths<broad_config, CudaGrid, float, Mamba2<64>>(5e-6);
+}
+
+TEST_CASE("CUDA: what does not fit a block runs over the grid") {
+  CHECK(fits_block<broad_config, Cuda>());
+  CHECK(fits_block<broad_config, Cuda, Mamba2<64>>());
+  CHECK_FALSE(fits_block<many_states_config, Cuda, double>());
+  CHECK_FALSE(fits_block<many_channels_config, Cuda, double, Mamba2<64>>());
+  support::need_backend();
+  support::check_lengths<many_states_config, Cuda, double>(1e-12);
+  support::check_lengths<many_channels_config, Cuda, double, Mamba2<64>>(1e-12);
+}
+
+TEST_CASE("CUDA grid: states, and their way between the devices") {
+  support::need_backend();
+  support::check_states<tiny_config, CudaGrid, Mamba1>();
+  support::check_states<tiny_config, CudaGrid, Mamba2<4>>();
+}
+
+TEST_CASE("CUDA grid: what looks and reaches inside is as on the CPU") {
+  support::need_backend();
+  support::check_inside<tiny_config, CudaGrid>(1e-12);
+  support::check_inside<tiny_config, CudaGrid, Mamba2<4, 2>>(1e-12);
+}
+
+TEST_CASE("CUDA grid: a run gives the same bytes again") {
+  support::need_backend();
+  const auto ids = support::random_tokens(300 * 30, 11, 1), labels = support::random_tokens(300, 11, 2);
+  const auto run = [&] {
+    MambaForComposite<tiny_config, CudaGrid> model({.n_layers = 2, .gamma = 1.0, .seed = 3});
+    AdamW optimizer(model, {.lr = 1e-3});
+    for (int s = 0; s < 10; ++s) {
+      model.loss_and_gradients(ids, labels);
+      clip_grad_norm(model, 1.0);
+      optimizer.step();
+    }
+    return model.state_dict();
+  };
+  const auto first = run(), second = run();
+  for (const auto& [name, tensor] : first) CHECK(second.at(name).values == tensor.values);
+}
+
+TEST_CASE("CUDA grid: a long sequence") {
+  support::need_backend();
+  support::Pair<tiny_config, CudaGrid, double> pair;
+  const auto ids = support::random_tokens(3000, 11, 1), labels = support::random_tokens(1, 11, 2);
+  CHECK(std::abs(pair.gpu.loss_and_gradients(ids, labels) / pair.cpu.loss_and_gradients(ids, labels) - 1) < 1e-12);
+  CHECK(support::worst_difference(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 1e-11);
+}
