@@ -1,7 +1,10 @@
 // The GPU at the scope of the whole device: the same as the CPU, the same again, and what fits no block.
+#include <catch2/matchers/catch_matchers_string.hpp>
+
 #include "support/cuda.hpp"
 
 using namespace mamba;
+using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
@@ -72,4 +75,30 @@ TEST_CASE("CUDA grid: a long sequence") {
   const auto ids = support::random_tokens(3000, 11, 1), labels = support::random_tokens(1, 11, 2);
   CHECK(std::abs(pair.gpu.loss_and_gradients(ids, labels) / pair.cpu.loss_and_gradients(ids, labels) - 1) < 1e-12);
   CHECK(support::worst_difference(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 1e-11);
+}
+
+TEST_CASE("CUDA grid: what does not fit into the free memory goes through in parts, or says what it needs") {
+  support::need_backend();
+  support::Pair<tiny_config, CudaGrid, double> pair;
+  const auto check = [&](int batch, int length) {
+    const auto ids = support::random_tokens(static_cast<std::size_t>(batch * length), 11, 1),
+               labels = support::random_tokens(static_cast<std::size_t>(batch), 11, 2);
+    const double expected = pair.cpu.loss_and_gradients(ids, labels);
+    CHECK(std::abs(pair.gpu.loss_and_gradients(ids, labels) / expected - 1) < 1e-12);
+    CHECK(support::worst_difference(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 1e-11);
+  };
+  check(2, 3);
+  constexpr std::size_t left = std::size_t{512} << 20;
+  std::size_t free = 0, all = 0;
+  cuda::check(cudaMemGetInfo(&free, &all), "cudaMemGetInfo");
+  REQUIRE(free > left);
+  {
+    const cuda::DeviceBuffer others(free - left);
+    check(4096, 32);
+    CHECK(pair.gpu.memory_bytes() < left);
+    const auto long_sequence = support::random_tokens(std::size_t{1} << 20, 11, 1);
+    CHECK_THROWS_WITH(pair.gpu(long_sequence, 1), ContainsSubstring("bytes of device memory are needed"));
+  }
+  check(4096, 32);
+  CHECK(pair.gpu.memory_bytes() > left);
 }
