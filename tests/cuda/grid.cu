@@ -11,7 +11,7 @@ namespace {
 inline constexpr Config tiny_config{.vocab_size = 11, .d_model = 8, .d_state = 5};
 inline constexpr Config odd_config{.vocab_size = 50, .d_model = 24, .d_state = 70, .d_conv = 3};
 inline constexpr Config broad_config{.vocab_size = 100, .d_model = 128, .d_state = 128};
-inline constexpr Config many_states_config{.vocab_size = 11, .d_model = 4, .d_state = 1300};
+inline constexpr Config many_states_config{.vocab_size = 11, .d_model = 4, .d_state = 2600};
 inline constexpr Config many_heads_config{.vocab_size = 11, .d_model = 512, .d_state = 16};
 
 template <Config config, class... Policies>
