@@ -28,7 +28,7 @@ class GridRunner {
 
   std::size_t memory_bytes() const {
     std::size_t sum = grid_.memory_bytes();
-    for (const auto* buffer : {&workspace_, &indices_, &labels_, &mask_, &record_}) sum += buffer->bytes();
+    for (const auto* buffer : {&workspace_, &indices_, &labels_, &mask_, &reference_, &record_}) sum += buffer->bytes();
     return sum;
   }
 
