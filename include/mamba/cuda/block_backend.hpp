@@ -46,7 +46,7 @@ constexpr void scan_reserve(BlockFit& be, bool /*with_backward*/) {
 }
 template <class T, int H, int P, int G, int N>
 constexpr void ssd_reserve(BlockFit& be, bool /*with_backward*/) {
-  be.fits = detail::scan_fits_block<detail::SsdSource<T, H, P, G, N>>;
+  be.fits = detail::ssd_fits_block<detail::Ssd<T, H, P, G, N>>;
 }
 template <class A>
 inline constexpr bool fits_block = [] {

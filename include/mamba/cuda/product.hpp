@@ -7,9 +7,9 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 #include <mamba/core/tensor.hpp>
+#include <mamba/cuda/async_copy.hpp>
 #include <mamba/cuda/block.hpp>
 #include <mamba/cuda/tensor_core.hpp>
 
@@ -37,19 +37,6 @@ struct Tiles {
   __device__ int depth_group() const { return warp() / parts(); }
 };
 
-// 16 bytes from global to shared memory without waiting; zeros if they do not exist.
-__device__ inline void copy_later(void* to, const void* from, bool exists) {
-  asm volatile("{ .reg .pred absent; setp.eq.s32 absent, %2, 0; cp.async.ca.shared.global [%0], [%1], 16, absent; }" ::"r"(
-                   static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
-               "l"(from), "r"(static_cast<int>(exists))
-               : "memory");
-}
-__device__ inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int Groups>
-__device__ void wait_for_all_but() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Groups) : "memory");
-}
-
 // panel <- `lines` lines of an operand, with zeros behind them and behind their `length` elements (a multiple of 4).
 template <class T, Along along, int Indices>
 __device__ void stage(Panel<T, along, Indices> panel, const T* from, int stride, int lines, int length) {
@@ -62,7 +49,7 @@ __device__ void stage(Panel<T, along, Indices> panel, const T* from, int stride,
   T* const to = panel.data + line * P::stride + place;
 #pragma unroll
   for (int i = 0; i < P::lines; i += lines_at_once) {
-    copy_later(to + i * P::stride, from, line + i < lines);
+    copy_async<16>(to + i * P::stride, from, line + i < lines);
     from += lines_at_once * stride;
   }
 }
@@ -113,7 +100,7 @@ __device__ __noinline__ void product(Block& be, Write write, T* c, int c_stride,
 
       for (int p = -stages; p < panels; ++p) {
         if (p >= 0) {
-          wait_for_all_but<stages - 1>();
+          wait_for_copies<stages - 1>();
           __syncthreads();
           const PanelA panel_a{shared + p % stages * stage_elements};
           const PanelB panel_b{panel_a.data + PanelA::elements};
@@ -127,7 +114,7 @@ __device__ __noinline__ void product(Block& be, Write write, T* c, int c_stride,
           stage(panel_a, a, a_stride, first_row, rows, next * panel_depth, depth);
           stage(PanelB{panel_a.data + PanelA::elements}, b, b_stride, first_column, columns, next * panel_depth, depth);
         }
-        end_copies();
+        commit_copies();
         // Early, so that it comes meanwhile; in double the registers do not suffice for that.
         if (p == (sizeof(T) == sizeof(float) ? -1 : panels - 1) && write == Write::add && writes)
           before.each([&](int r, int k, Quad<T>& q) {

@@ -15,11 +15,7 @@ struct ScanLayout {
   static constexpr int channels = 32 / width;             // of a warp at once
   static constexpr int groups = Block::warps * channels;  // channels of a block at once
   static constexpr int chunk = states <= 4 ? 8 : states <= 8 ? 4 : states <= 16 ? 2 : 1;
-  // Backward's shared memory: db and dc of a chunk by every group of lanes, and what is left of it for a Source.
-  static constexpr int partial_elements = groups * 2 * chunk * padded(N), left_elements = Block::shared_elements - partial_elements;
 
-  // The channel of these lanes in the pass that begins with channel `first`.
-  static __device__ int channel(int first) { return first + group(); }
   static __device__ int group() { return warp() * channels + lane() / width; }
 
   // f(index of the lane's state, state's number) for the first of every four; lanes without any are left out.
@@ -50,25 +46,6 @@ struct ScanLayout {
 #pragma unroll
       for (int j = 0; j < 4; ++j) q.at[j] = from[i + j];
       store4(row + n, q);
-    });
-  }
-  // The same where rows do not start at multiples of four or states lie `apart` elements from each other.
-  template <class T>
-  static __device__ void load_apart(T (&to)[states], const T* row, int apart) {
-#pragma unroll
-    for (int i = 0; i < states; ++i) to[i] = 0;
-    each_quad([&](int i, int n) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j)
-        if (n + j < N) to[i + j] = row[(n + j) * apart];
-    });
-  }
-  template <class T>
-  static __device__ void store_apart(T* row, const T (&from)[states], int apart) {
-    each_quad([&](int i, int n) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j)
-        if (n + j < N) row[(n + j) * apart] = from[i + j];
     });
   }
 };

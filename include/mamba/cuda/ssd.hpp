@@ -53,12 +53,18 @@ __device__ __noinline__ void ssd_within_chunks(Block& be, Rows<T, S::E> y, Rows<
   });
 }
 
+inline constexpr int exchange_elements = half_warps * exchange_size;
+
+// Whether a block's shared memory takes what backward exchanges and sums up for every head.
+template <class S>
+inline constexpr bool ssd_fits_block =
+    exchange_elements + 2 * S::H* half_warps <= Block::shared_elements && 2 * between_chunks_elements<S> <= Block::shared_elements;
+
 // The gradients of the same; ends with a barrier.
 template <class S, class T>
 __device__ __noinline__ void ssd_within_chunks_backward(Block& be, Rows<T, S::H> ddelta, Rows<T, S::C> dxbc, T* da, T* dd, Rows<const T, S::E> dy,
                                                         Rows<const T, S::H> delta, Rows<const T, S::C> xbc, Sequences sequences, const T* rates, const T* d) {
-  constexpr int exchange_elements = half_warps * exchange_size;
-  static_assert(exchange_elements + 2 * S::H * half_warps <= Block::shared_elements, "mamba: a block's shared memory is too small for so many heads");
+  static_assert(ssd_fits_block<S>, "mamba: a block's shared memory is too small for so many heads");
   T* const exchange = be.scratch<T>() + half_warp() * exchange_size;
   // Every half-warp's share of da and dd, (2, H, half-warps): lanes 0 and 8 add them up.
   T* const shares = be.scratch<T>() + exchange_elements + (half_lane() / 8 * S::H) * half_warps + half_warp();

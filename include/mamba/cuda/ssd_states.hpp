@@ -301,6 +301,10 @@ struct ChunkBackward {
   }
 };
 
+// Of shared memory, for one of the two places of what backward leaves behind a barrier.
+template <class S>
+inline constexpr int between_chunks_elements = StateColumns<S>::items* ChunkBackward<S>::partial_size;
+
 // The gradients += what passes between chunks. Sequence after sequence, chunk after chunk from the last: its items are shared
 // out among the warps. Block::global: two states, whose gradients change places with every chunk.
 template <class S, class T>
@@ -309,8 +313,7 @@ __device__ __noinline__ void ssd_between_chunks_backward(Block& be, Rows<T, S::H
                                                          const T* rates) {
   using Columns = StateColumns<S>;
   using Backward = ChunkBackward<S>;
-  constexpr int partials = Columns::items * Backward::partial_size;
-  static_assert(2 * partials <= Block::shared_elements, "mamba: a block's shared memory is too small for so many heads");
+  constexpr int partials = between_chunks_elements<S>;
   T* const carries = reinterpret_cast<T*>(be.global);
   int turn = 0;  // of the two places for what passes a barrier
   for (int s = 0; s < sequences.count; ++s) {

@@ -32,7 +32,7 @@ __global__ void draw_batch(DrawnBatch batch, Task task, std::uint64_t seed, cons
     batch.labels[i] = task.train_sample(sample, batch.tokens + static_cast<std::ptrdiff_t>(i) * Task::length);
   }
   if (i < batch.tiles) {
-    const int first = i * batch.per_tile, left = step.sequences - first, count = left < 0 ? 0 : left < batch.per_tile ? left : batch.per_tile;
+    const int first = i * batch.per_tile, count = max(0, min(step.sequences - first, batch.per_tile));
     batch.places[i] = {0, count, first * Task::length, 0, count, first, first, batch.boundary_states};
   }
   if (i == 0) {
