@@ -17,7 +17,11 @@ __device__ void load_taps(T (&taps)[K][4], Weight<T, E, K> w, int channel) {
 #pragma unroll
   for (int j = 0; j < 4; ++j)
 #pragma unroll
-    for (int k = 0; k < K; ++k) taps[k][j] = channel + j < E ? w.value[(channel + j) * w.stride + k] : T(0);
+    for (int first = 0; first < K; first += 4) {
+      const auto q = load4(w.value + min(channel + j, E - 1) * w.stride + first);
+#pragma unroll
+      for (int k = first; k < K && k < first + 4; ++k) taps[k][j] = channel + j < E ? q.at[k - first] : T(0);
+    }
 }
 
 // f(first row, column) for every stretch of conv_rows rows and four columns of rows shaped like x.
@@ -28,17 +32,21 @@ __device__ void each_stretch(Rows<T, E> x, F&& f) {
   __syncthreads();
 }
 
-// Count rows of four columns from row `first` on; zero where there is none.
+// Count rows of four columns from row `first` on; where there is none, another one, for a load under a condition waits for
+// the one before.
 template <int Count, class T, int E>
 __device__ void load_rows(Quad<T> (&to)[Count], Rows<const T, E> x, int first, int column) {
 #pragma unroll
-  for (int i = 0; i < Count; ++i) to[i] = first + i >= 0 && first + i < x.rows ? load4(x[first + i] + column) : Quad<T>{};
+  for (int i = 0; i < Count; ++i) to[i] = load4(x[max(0, min(first + i, x.rows - 1))] + column);
 }
 // How far each of them is into its sequence; -1 where there is none.
 template <int Count>
 __device__ void load_times(int (&to)[Count], Sequences sequences, int rows, int first) {
 #pragma unroll
-  for (int i = 0; i < Count; ++i) to[i] = first + i < rows ? sequences.times[first + i] : -1;
+  for (int i = 0; i < Count; ++i) {
+    const int time = sequences.times[min(first + i, rows - 1)];
+    to[i] = first + i < rows ? time : -1;
+  }
 }
 
 }  // namespace detail
@@ -119,13 +127,12 @@ __device__ void causal_conv_weight_backward(Block& be, WeightGradient<T, E, K> d
       [&](int t, int e, detail::Quad<T>(&sums)[K]) {
         const int time = sequences.times[t];
         const auto g = detail::load4(dv[t] + e);
+        detail::Quad<T> window[K];
+        detail::load_rows(window, x, t - (K - 1), e);
 #pragma unroll
-        for (int k = 0; k < K; ++k) {
-          if (time < K - 1 - k) continue;
-          const auto value = detail::load4(x[t - (K - 1) + k] + e);
+        for (int k = 0; k < K; ++k)
 #pragma unroll
-          for (int j = 0; j < 4; ++j) sums[k].at[j] += g.at[j] * value.at[j];
-        }
+          for (int j = 0; j < 4; ++j) sums[k].at[j] += time < K - 1 - k ? T(0) : g.at[j] * window[k].at[j];
       },
       [&](int e, int k, T sum) { dw.value[e * dw.stride + k] += sum; });
 }

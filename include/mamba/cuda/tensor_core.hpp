@@ -93,27 +93,27 @@ __device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[2][2
 // would add up with the depth: they add up 8 elements, and what these come to is added here.
 template <class A, class B>
 __device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, int k) {
-  Fragment right[part_units];
+  Fragment left[part_units], right[part_units];
 #pragma unroll
-  for (int n = 0; n < part_units; ++n) right[n] = fragment(b, column + 16 * n, k);
+  for (int i = 0; i < part_units; ++i) left[i] = fragment(a, row + 16 * i, k), right[i] = fragment(b, column + 16 * i, k);
+  float parts[part_units][part_units][2][4] = {};
 #pragma unroll
-  for (int m = 0; m < part_units; ++m) {
-    const Fragment left = fragment(a, row + 16 * m, k);
-    float parts[part_units][2][4] = {};
+  for (int term = 0; term < 3; ++term)  // small ones first; all results' turn before one's next, which waits for it
 #pragma unroll
-    for (int term = 0; term < 3; ++term)  // small ones first
+    for (int m = 0; m < part_units; ++m)
 #pragma unroll
       for (int n = 0; n < part_units; ++n)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          multiply_add(parts[n][half], term == 0 ? left.low : left.high, term == 1 ? right[n].low[half] : right[n].high[half]);
+          multiply_add(parts[m][n][half], term == 0 ? left[m].low : left[m].high, term == 1 ? right[n].low[half] : right[n].high[half]);
+#pragma unroll
+  for (int m = 0; m < part_units; ++m)
 #pragma unroll
     for (int n = 0; n < part_units; ++n)
 #pragma unroll
       for (int i = 0; i < 2; ++i)
 #pragma unroll
-        for (int c = 0; c < 4; ++c) sums.at[m][n][i].at[c] += parts[n][c % 2][2 * i + c / 2];
-  }
+        for (int c = 0; c < 4; ++c) sums.at[m][n][i].at[c] += parts[m][n][c % 2][2 * i + c / 2];
 }
 
 // sums += a b over element k.
