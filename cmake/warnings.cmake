@@ -1,13 +1,13 @@
 # How our own programs are compiled; nothing of it reaches a consumer.
 add_library(mamba_own_flags INTERFACE)
-target_compile_options(mamba_own_flags INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+target_compile_options(mamba_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wconversion;-Wshadow>)
 if(MAMBA_WERROR)
-  target_compile_options(mamba_own_flags INTERFACE -Werror)
+  target_compile_options(mamba_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 if(MAMBA_NATIVE)
-  target_compile_options(mamba_own_flags INTERFACE -march=native)
+  target_compile_options(mamba_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC's AVX-512 intrinsics begin from a register that is left undefined on purpose; GCC 12 warns of its own header.
-    target_compile_options(mamba_own_flags INTERFACE -Wno-uninitialized -Wno-maybe-uninitialized)
+    target_compile_options(mamba_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-uninitialized;-Wno-maybe-uninitialized>)
   endif()
 endif()
