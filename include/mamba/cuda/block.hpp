@@ -12,6 +12,7 @@ namespace mamba::cuda {
 
 struct Block {
   static constexpr int threads = 256, warps = threads / 32;
+  static constexpr bool fuses_convolution = true;
   // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
   static constexpr int shared_elements = 20480;
   template <class T>
@@ -89,35 +90,52 @@ __device__ void clear_padding(Rows<T, C> x) {
   if constexpr (C % row_alignment != 0) each(x.rows * (x.stride - C), [&](int i) { x[i / (x.stride - C)][C + i % (x.stride - C)] = 0; });
 }
 
-// Values sums over all rows for every column of rows shaped like x: f(row, column, sums) adds a row's share for four columns,
-// use(column, value, sum) is called once for each. The order of a sum depends on the sizes alone.
-template <int Values, class T, int C, class F, class Use>
-__device__ void column_sums(Block& be, Rows<const T, C> x, F&& f, Use&& use) {
-  constexpr int quads = (C + 3) / 4, width = quads < 64 ? quads : 64, groups = Block::threads / width;
-  static_assert(Block::threads * 4 * Values <= Block::shared_elements);
-  Quad<T>* const partial = reinterpret_cast<Quad<T>*>(be.scratch<T>());  // (groups, Values, width)
-  const int group = thread() / width, per_group = (x.rows + groups - 1) / groups;
-  for (int first = 0; first < quads; first += width) {
-    const int quad = first + thread() % width;
-    if (group < groups) {
-      Quad<T> sums[Values] = {};
-      const int end = (group + 1) * per_group < x.rows ? (group + 1) * per_group : x.rows;
-      if (quad < quads) {
-#pragma unroll 4
-        for (int t = group * per_group; t < end; ++t) f(t, 4 * quad, sums);
-      }
+// How sums over the rows of `Columns` columns are shared out: a thread adds up four columns over a part of the rows, `width`
+// quads of columns at a time.
+template <int Columns>
+struct ColumnShare {
+  static constexpr int quads = (Columns + 3) / 4, passes = (quads + 63) / 64, width = (quads + passes - 1) / passes, groups = Block::threads / width;
+
+  static __device__ int group() { return thread() / width; }
+  static __device__ int quad(int first) { return first + thread() % width; }
+  // Whether the thread has something to add up among the quads from `first` on.
+  static __device__ bool takes_part(int first) { return group() < groups && quad(first) < quads; }
+
+  // use(column, value, sum) once for each of Values sums of each of those columns, given every thread's; their order depends on
+  // the sizes alone.
+  template <int Values, class T, class Use>
+  static __device__ void add_up(Block& be, const Quad<T> (&sums)[Values], int first, Use&& use) {
+    static_assert(Block::threads * 4 * Values <= Block::shared_elements, "mamba: a block's shared memory is too small for so many taps");
+    Quad<T>* const partial = reinterpret_cast<Quad<T>*>(be.scratch<T>());  // (groups, Values, width)
+    if (group() < groups) {
 #pragma unroll
-      for (int v = 0; v < Values; ++v) partial[(group * Values + v) * width + thread() % width] = sums[v];
+      for (int v = 0; v < Values; ++v) partial[(group() * Values + v) * width + thread() % width] = sums[v];
     }
     __syncthreads();
     each(Values * width * 4, [&](int i) {
       const int v = i / (width * 4), column = 4 * first + i % (width * 4);
-      if (column >= C) return;
+      if (column >= Columns) return;
       T sum = 0;
       for (int g = 0; g < groups; ++g) sum += reinterpret_cast<const T*>(partial + (g * Values + v) * width)[i % (width * 4)];
       use(column, v, sum);
     });
     __syncthreads();
+  }
+};
+
+// Values sums over all rows for every column of rows shaped like x: f(row, column, sums) adds a row's share for four columns,
+// use(column, value, sum) is called once for each.
+template <int Values, class T, int C, class F, class Use>
+__device__ void column_sums(Block& be, Rows<const T, C> x, F&& f, Use&& use) {
+  using Share = ColumnShare<C>;
+  const int per_group = (x.rows + Share::groups - 1) / Share::groups, begin = Share::group() * per_group, end = min(begin + per_group, x.rows);
+  for (int first = 0; first < Share::quads; first += Share::width) {
+    Quad<T> sums[Values] = {};
+    if (Share::takes_part(first)) {
+#pragma unroll 4
+      for (int t = begin; t < end; ++t) f(t, 4 * Share::quad(first), sums);
+    }
+    Share::template add_up<Values>(be, sums, first, use);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/cuda/block.hpp>
+#include <mamba/math/activation.hpp>
 
 namespace mamba::cuda {
 
@@ -51,44 +52,126 @@ __device__ void load_times(int (&to)[Count], Sequences sequences, int rows, int 
 
 }  // namespace detail
 
-// v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
-// where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1 inputs.
-template <class T, int E, int K>
-__device__ void causal_conv(Block&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history = nullptr) {
-  using detail::conv_rows;
-  detail::each_stretch(x, [&](int first, int e) {
-    detail::Quad<T> window[conv_rows + K - 1];
+namespace detail {
+
+template <class T, int E>
+__device__ Quad<T> load_bias(Weight<T, 1, E> bias, int channel) {
+  Quad<T> q;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) q.at[j] = channel + j < E ? bias.value[channel + j] : T(0);
+  return q;
+}
+
+// sum += tap * value, if the row that many steps `back` belongs to the sequence.
+template <class T>
+__device__ void add_tap(Quad<T>& sum, const T (&tap)[4], const Quad<T>& value, int time, int back) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) sum.at[j] += time < back ? T(0) : tap[j] * value.at[j];
+}
+
+// causal_conv, and after it SiLU where asked for.
+template <bool with_silu, class T, int E, int K>
+__device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history) {
+  each_stretch(x, [&](int first, int e) {
+    Quad<T> window[conv_rows + K - 1];
     int times[conv_rows];
     T taps[K][4];
-    detail::load_rows(window, x, first - (K - 1), e);
-    detail::load_times(times, sequences, x.rows, first);
-    detail::load_taps(taps, w, e);
-    detail::Quad<T> start;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) start.at[j] = e + j < E ? bias.value[e + j] : T(0);
+    load_rows(window, x, first - (K - 1), e);
+    load_times(times, sequences, x.rows, first);
+    load_taps(taps, w, e);
+    const Quad<T> start = load_bias(bias, e);
 #pragma unroll
     for (int i = 0; i < conv_rows; ++i) {
       if (times[i] < 0) continue;
-      detail::Quad<T> sum = start;
-      const T* past = nullptr;
-      if (history && times[i] < K - 1)
-        past = history + (static_cast<std::ptrdiff_t>(detail::sequence_of(sequences, first + i)) * (K - 1) + times[i]) * x.stride + e;
+      Quad<T> sum = start;
 #pragma unroll
-      for (int k = 0; k < K; ++k) {
-        detail::Quad<T> value = window[i + k];
-        if (times[i] < K - 1 - k) value = past ? detail::load4(static_cast<const T*>(past) + k * x.stride) : detail::Quad<T>{};
+      for (int k = 0; k < K; ++k) add_tap(sum, taps[k], window[i + k], times[i], K - 1 - k);
+      if (history && times[i] < K - 1) {
+        const T* const past = history + (static_cast<std::ptrdiff_t>(sequence_of(sequences, first + i)) * (K - 1) + times[i]) * x.stride + e;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) sum.at[j] += taps[k][j] * value.at[j];
+        for (int k = 0; k < K - 1; ++k)
+          if (times[i] < K - 1 - k) add_tap(sum, taps[k], load4(past + k * x.stride), 0, 0);
       }
-      detail::store4(v[first + i] + e, sum);
+      if constexpr (with_silu) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum.at[j] = math::silu(sum.at[j]);
+      }
+      store4(v[first + i] + e, sum);
     }
   });
   if (!history) return;
-  detail::each(sequences.count * x.stride, [&](int i) {
+  each(sequences.count * x.stride, [&](int i) {
     const int s = i / x.stride, e = i % x.stride, end = sequences.end(s), length = end - sequences.begin(s);
     T* const past = history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride + e;
     for (int row = 0; row < K - 1; ++row) past[row * x.stride] = row + length < K - 1 ? past[(row + length) * x.stride] : x[end - (K - 1) + row][e];
   });
+  __syncthreads();
+}
+
+}  // namespace detail
+
+// v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
+// where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1 inputs.
+template <class T, int E, int K>
+__device__ void causal_conv(Block&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history = nullptr) {
+  detail::convolve<false>(v, x, sequences, w, bias, history);
+}
+
+// u (T, E) <- silu(causal_conv(x))
+template <class T, int E, int K>
+__device__ void causal_conv_silu(Block&, Rows<T, E> u, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history) {
+  detail::convolve<true>(u, x, sequences, w, bias, history);
+}
+
+// dx (T, E) <- or += the gradient through silu(causal_conv(x)) given du (T, E), dw (E, K), dbias (E) += those of what is learned.
+// In one pass: what the convolution gave is computed again.
+template <Write write, bool learned_weight, bool learned_bias, class T, int E, int K>
+__device__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx, WeightGradient<T, E, K> dw, WeightGradient<T, 1, E> dbias, Rows<const T, E> du,
+                                          Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias) {
+  using detail::conv_rows;
+  using Share = detail::ColumnShare<Rows<T, E>::stride>;
+  constexpr int later_rows = conv_rows + K - 1;
+  for (int first_quad = 0; first_quad < Share::quads; first_quad += Share::width) {
+    detail::Quad<T> sums[K + 1] = {};  // dw's, then dbias's
+    if (Share::takes_part(first_quad)) {
+      const int e = 4 * Share::quad(first_quad);
+      T taps[K][4];
+      detail::load_taps(taps, w, e);
+      const auto start = detail::load_bias(bias, e);
+      for (int first = Share::group() * conv_rows; first < x.rows; first += Share::groups * conv_rows) {
+        detail::Quad<T> window[later_rows + K - 1], g[later_rows], out[conv_rows] = {};
+        int times[later_rows];
+        detail::load_rows(window, x, first - (K - 1), e);
+        detail::load_rows(g, du, first, e);
+        if constexpr (write == Write::add) detail::load_rows(out, in(dx), first, e);
+        detail::load_times(times, sequences, x.rows, first);
+#pragma unroll
+        for (int i = 0; i < later_rows; ++i) {
+          auto v = start;
+#pragma unroll
+          for (int k = 0; k < K; ++k) detail::add_tap(v, taps[k], window[i + k], times[i], K - 1 - k);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) g[i].at[j] = times[i] < 0 ? T(0) : g[i].at[j] * math::silu_derivative(v.at[j], math::sigmoid(v.at[j]));
+        }
+#pragma unroll
+        for (int i = 0; i < conv_rows; ++i) {
+#pragma unroll
+          for (int k = 0; k < K; ++k) {
+            detail::add_tap(out[i], taps[k], g[i + K - 1 - k], times[i + K - 1 - k], K - 1 - k);
+            if constexpr (learned_weight) detail::add_tap(sums[k], g[i].at, window[i + k], times[i], K - 1 - k);
+          }
+#pragma unroll
+          for (int j = 0; j < 4; ++j) sums[K].at[j] += g[i].at[j];
+          if (times[i] >= 0) detail::store4(dx[first + i] + e, out[i]);
+        }
+      }
+    }
+    if constexpr (learned_weight || learned_bias)
+      Share::template add_up<K + 1>(be, sums, first_quad, [&](int e, int value, T sum) {
+        if (e >= E) return;
+        if (value < K ? learned_weight : learned_bias) (value < K ? dw.value[e * dw.stride + value] : dbias.value[e]) += sum;
+      });
+  }
   __syncthreads();
 }
 
@@ -110,9 +193,7 @@ __device__ void causal_conv_backward(Block&, Rows<T, E> dx, Rows<const T, E> dv,
 #pragma unroll
       for (int k = 0; k < K; ++k) {
         const int later = K - 1 - k;  // the row that is as much later belongs to the same sequence if it is as far into it
-        if (times[i + later] < later) continue;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sums[i].at[j] += taps[k][j] * window[i + later].at[j];
+        detail::add_tap(sums[i], taps[k], window[i + later], times[i + later], later);
       }
       detail::store4(dx[first + i] + e, sums[i]);
     }
@@ -130,9 +211,7 @@ __device__ void causal_conv_weight_backward(Block& be, WeightGradient<T, E, K> d
         detail::Quad<T> window[K];
         detail::load_rows(window, x, t - (K - 1), e);
 #pragma unroll
-        for (int k = 0; k < K; ++k)
-#pragma unroll
-          for (int j = 0; j < 4; ++j) sums[k].at[j] += time < K - 1 - k ? T(0) : g.at[j] * window[k].at[j];
+        for (int k = 0; k < K; ++k) detail::add_tap(sums[k], g.at, window[k], time, K - 1 - k);
       },
       [&](int e, int k, T sum) { dw.value[e * dw.stride + k] += sum; });
 }

@@ -120,6 +120,8 @@ __global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* 
 
 class Grid {
  public:
+  static constexpr bool fuses_convolution = false;
+
   // On the current device. Throws Error(device_failed) where cuBLAS cannot be had.
   Grid() {
     int device = 0;

@@ -15,6 +15,7 @@
 namespace mamba::eigen {
 
 struct Core {
+  static constexpr bool fuses_convolution = false;
   Buffer scratch;              // what a primitive needs while it runs
   ThreadPool* team = nullptr;  // threads that have nothing else to do meanwhile
 };

@@ -27,14 +27,25 @@ constexpr auto conv_parameters(int channels, int taps) {
   else return conv;
 }
 
+// Where it costs more to store v and read it again than to compute it twice, a backend has the convolution with its SiLU, and
+// their gradients, in one piece each. The gate needs v itself.
+template <class A, class Backend>
+inline constexpr bool fuses_convolution = Backend::fuses_convolution && !std::is_same_v<typename A::ConvResidual, ConvGate>;
+
 // v (T, C), u (T, C) <- the convolution of x (T, C) and what the rest of the block uses.
 MAMBA_COMPOSITION
 template <class A, class Backend, class T, int C, class LayerWeights>
 MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<T, C> v, Rows<T, C> u, Rows<const T, C> x, Sequences sequences, LayerWeights w, T* history = nullptr) {
   using Residual = typename A::ConvResidual;
-  causal_conv(be, v, x, sequences, w.template get<"mixer.conv1d.weight">(), w.template get<"mixer.conv1d.bias">(), history);
-  if constexpr (std::is_same_v<Residual, ConvGate>) gate(be, u, x, in(v));
-  else silu(be, u, in(v));
+  const auto weight = w.template get<"mixer.conv1d.weight">();
+  const auto bias = w.template get<"mixer.conv1d.bias">();
+  if constexpr (fuses_convolution<A, Backend>) {
+    causal_conv_silu(be, u, x, sequences, weight, bias, history);
+  } else {
+    causal_conv(be, v, x, sequences, weight, bias, history);
+    if constexpr (std::is_same_v<Residual, ConvGate>) gate(be, u, x, in(v));
+    else silu(be, u, in(v));
+  }
   if constexpr (std::is_same_v<Residual, ConvResidual>) add(be, u, in(u), x);
   if constexpr (std::is_same_v<Residual, LinearConvResidual>) linear<Write::add>(be, u, x, w.template get<"mixer.residual_proj.weight">());
 }
@@ -46,7 +57,7 @@ MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients 
                                      LayerWeights w) {
   using Kernel = typename A::ConvKernel;
   using Residual = typename A::ConvResidual;
-  // dx <- the part that bypasses the convolution; du turns into the gradient of v.
+  // dx <- the part that bypasses the convolution.
   constexpr Write rest = std::is_same_v<Residual, NoConvResidual> ? Write::set : Write::add;
   if constexpr (std::is_same_v<Residual, ConvGate>) {
     gate_backward(be, dx, du, in(du), x, v);
@@ -56,11 +67,19 @@ MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients 
       linear_backward<Write::set>(be, dx, in(du), w.template get<"mixer.residual_proj.weight">());
       linear_weight_backward(be, dw.template get<"mixer.residual_proj.weight">(), in(du), x);
     }
-    silu_backward(be, du, in(du), v);
   }
-  if constexpr (Kernel::learned_weight) causal_conv_weight_backward(be, dw.template get<"mixer.conv1d.weight">(), in(du), x, sequences);
-  if constexpr (Kernel::learned_bias) add_bias_backward(be, dw.template get<"mixer.conv1d.bias">(), in(du));
-  causal_conv_backward<rest>(be, dx, in(du), sequences, w.template get<"mixer.conv1d.weight">());
+  const auto weight = w.template get<"mixer.conv1d.weight">();
+  const auto dweight = dw.template get<"mixer.conv1d.weight">();
+  const auto dbias = dw.template get<"mixer.conv1d.bias">();
+  if constexpr (fuses_convolution<A, Backend>) {
+    causal_conv_silu_backward<rest, Kernel::learned_weight, Kernel::learned_bias>(be, dx, dweight, dbias, in(du), x, sequences, weight,
+                                                                                  w.template get<"mixer.conv1d.bias">());
+  } else {
+    if constexpr (!std::is_same_v<Residual, ConvGate>) silu_backward(be, du, in(du), v);
+    if constexpr (Kernel::learned_weight) causal_conv_weight_backward(be, dweight, in(du), x, sequences);
+    if constexpr (Kernel::learned_bias) add_bias_backward(be, dbias, in(du));
+    causal_conv_backward<rest>(be, dx, in(du), sequences, weight);
+  }
 }
 
 }  // namespace mamba::network
