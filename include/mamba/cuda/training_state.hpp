@@ -21,7 +21,7 @@ struct TrainingState {
   PlannedStep step{};         // the one under way
   bool stopped = false;       // for good, at a loss or gradient that is not finite; its step changes nothing
   double loss = 0, norm = 0;  // of the last step
-  double loss_sum = 0;        // over the samples of all steps done
+  double loss_sum = 0;        // over samples, from where the host left it
   long long samples = 0, done = 0;
 };
 

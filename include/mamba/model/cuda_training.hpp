@@ -64,12 +64,14 @@ class Engine<A, Cuda>::Training {
     return sum;
   }
 
-  // Up to most_steps steps, the update being AdamW's with the arenas mean and square. Returns the state at their end: how many
-  // are done, and whether the next one stopped the training.
-  cuda::TrainingState run(std::span<const PlannedStep> plan, Arena& mean, Arena& square) {
+  // Up to most_steps steps, the update being AdamW's with the arenas mean and square. The losses are added to loss_sum one by
+  // one, so that it is the same wherever a run is cut. Returns the state at their end: how many are done, and whether the next
+  // one stopped the training.
+  cuda::TrainingState run(std::span<const PlannedStep> plan, Arena& mean, Arena& square, double loss_sum) {
     const cuda::OnDevice on(engine_.device_);
     plan_.upload(plan.data(), plan.size());
     cuda::TrainingState state;
+    state.loss_sum = loss_sum;
     state_.upload(&state, 1);
     engine_.weights();  // renews the rates if the parameters have changed
     T *const of_mean = mean.template on_device<T>(), *const of_square = square.template on_device<T>();

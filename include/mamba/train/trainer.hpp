@@ -163,10 +163,10 @@ class Trainer {
       const Place place = place_of(steps() + i);
       plan_.push_back({optimizer_.update_of(steps() + i + 1, place.lr), place.first, place.epoch, static_cast<int>(place.count)});
     }
-    const auto report = device_->run(plan_, optimizer_.mean(), optimizer_.square());
+    const auto report = device_->run(plan_, optimizer_.mean(), optimizer_.square(), loss_sum_);
     if (report.done > 0) optimizer_.continue_from(steps() + static_cast<long>(report.done), place_of(steps() + static_cast<long>(report.done) - 1).lr);
     last_loss_ = report.loss;
-    loss_sum_ += report.loss_sum;
+    loss_sum_ = report.loss_sum;
     loss_count_ += report.samples;
     if (report.stopped) diverged(report.loss, report.norm);
     return count;
