@@ -47,7 +47,7 @@ template <class T>
 __global__ void finish_step(T* parameters, T* derived, T* mean, T* square, T* gradients, const double* squares, int square_count, const double* shares,
                             int tiles, double clip, ArenaPlace place, TrainingState* training) {
   __shared__ double sums[2];
-  if (training->stopped) return;
+  if (__syncthreads_or(training->stopped)) return;  // all warps or none: block 0 may be stopping it now
   if (detail::warp() < 2) {  // every block for itself: they are few numbers
     const double* const from = detail::warp() == 0 ? shares : squares;
     const int count = detail::warp() == 0 ? tiles : square_count;
