@@ -59,7 +59,7 @@ inline std::string gpu_problem([[maybe_unused]] int index = 0) {
 // Calls f.template operator()<Backend>(), Backend being Cuda or Cpu as chosen, and returns its result; sets options.device.
 //   on_device(DeviceChoice::parse("auto"), options, [&]<class Backend>() { MambaForComposite<config, Backend> model(options); ... });
 template <class Options, class F>
-decltype(auto) on_device(const DeviceChoice& choice, Options& options, F&& f) {
+decltype(auto) on_device(const DeviceChoice& choice, [[maybe_unused]] Options& options, F&& f) {
   if (choice.use_gpu(gpu_problem(choice.index))) {
 #ifdef __CUDACC__
     options.device = choice.index;
