@@ -51,6 +51,9 @@ expect 2 "mixer" $program --mixer mamba3
 expect 0 "0\\." $program --version
 expect 0 "Exit codes" $program --help
 expect 2 "unknown" $program --unknown
+expect 0 "on the CPU, 3 steps" $program $small --steps 3 --device cpu --out on_cpu
+expect 6 "^train_composite: CUDA: \(this program was built without it\|no device\|device 99 is not in 0\.\.[0-9]*\)$" $program $small --steps 3 --device cuda:99 --out x
+expect 2 "a device is auto, cpu, cuda or cuda:N; given nonsense" $program $small --steps 3 --device nonsense --out x
 expect 2 "" $program --layers 0
 expect 2 "gamma" $program --gamma -1 --out x
 expect 2 "gamma" $program --gamma nonsense
