@@ -16,7 +16,7 @@ done
 for key in n_layers gamma vocab_size d_model d_state d_conv expand seed lr batch_size; do grep -q "\"$key\"" straight/config.json || say "config.json lacks $key"; done
 
 # Interrupted after a second's work, continued: the same bytes.
-long="$program $small --epochs 150 --eval-every 50"
+long="$program $small --epochs 150 --eval-every 50 --device cpu"  # where it lasts long enough to be interrupted
 expect 0 "prefers" $long --out long
 $long --out stopped --threads 1 >out.txt 2>&1 &
 pid=$!
@@ -29,7 +29,7 @@ if [ $code = 130 ]; then
   grep -q "Continue with" out.txt || say "no advice after an interrupt"
   expect 2 "already holds a run" $long --out stopped
   expect 2 "differs from the stopped run" $program --out stopped --resume --seed 6
-  expect 0 "Continuing" $program --out stopped --resume
+  expect 0 "Continuing" $program --out stopped --resume --device cpu
   for f in config.json training_log.csv metrics.json curves.svg model_best_composite.safetensors model_final.safetensors checkpoint.safetensors; do
     cmp "long/$f" "stopped/$f" || say "$f differs after resuming"
   done

@@ -114,6 +114,22 @@ TEST_CASE("divergence names step and parameter, and leaves the parameters") {
     }
 }
 
+TEST_CASE("run() ends where the run ends, step() goes on at the final rate") {
+  Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3}), single_model({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Trainer trainer(model, small_task, options);
+  Trainer single(single_model, small_task, options);
+  trainer.run(4), trainer.run(1000), trainer.run(1000), trainer.run(-3);
+  CHECK(trainer.steps() == 15);
+  while (!single.finished()) single.step();
+  CHECK(trainer.last_loss() == single.last_loss());
+  CHECK(trainer.last_lr() == options.schedule.at(4));
+  for (const auto& [name, tensor] : single_model.state_dict()) CHECK((model.state_dict().at(name).values == tensor.values));
+  const double loss = trainer.step();
+  CHECK(trainer.steps() == 16);
+  CHECK(trainer.last_loss() == loss);
+  CHECK(trainer.last_lr() == options.schedule.final_lr);
+}
+
 TEST_CASE("training lowers the loss") {
   Classifier model({.n_layers = 2, .seed = 3});
   const Task one_batch({.seed = 3, .train_samples = 64});

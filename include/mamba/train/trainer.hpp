@@ -91,18 +91,13 @@ class Trainer {
   // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or gradient
   // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter.
   double step() {
-    run(1);
+    advance(1);
     return last_loss_;
   }
 
-  // `count` steps, or those that are left: the same to the last bit as so many calls of step(). A GPU that draws the task's
-  // samples itself does not wait for the host in between.
-  void run(long count) {
-    count = std::min(count, total_steps() - steps());
-    if constexpr (on_device)
-      while (count > 0 && model_.engine().trains_itself()) count -= run_on_device(std::min<long>(count, DeviceTraining::most_steps));
-    for (; count > 0; --count) step_on_host();
-  }
+  // `count` steps, or those that are left of the run: the same to the last bit as so many calls of step(), which goes on at the
+  // final rate. A GPU that draws the task's samples itself does not wait for the host in between.
+  void run(long count) { advance(std::min(count, total_steps() - steps())); }
 
   // The mean loss over the samples since it was last asked for; NaN when there were none.
   double take_mean_loss() {
@@ -126,6 +121,13 @@ class Trainer {
 
   using DeviceTraining = typename detail::TrainingOf<Engine<typename ModelType::Architecture>, Task>::type;
   static constexpr bool on_device = !std::is_same_v<DeviceTraining, detail::NoTraining>;
+
+  void advance(long count) {
+    if constexpr (on_device) {
+      while (count > 0 && model_.engine().trains_itself()) count -= run_on_device(std::min<long>(count, DeviceTraining::most_steps));
+    }
+    for (; count > 0; --count) step_on_host();
+  }
 
   // Where step number `step`, counted from 0, is in the run.
   struct Place {
