@@ -29,11 +29,11 @@ __global__ void draw_batch(DrawnBatch batch, Task task, std::uint64_t seed, cons
   if (i < step.sequences) {
     const Permutation order(static_cast<std::uint64_t>(task.train_samples()), seed, step.epoch);
     const auto sample = static_cast<std::int64_t>(order(static_cast<std::uint64_t>(step.first_sample + i)));
-    batch.labels[i] = task.train_sample(sample, batch.tokens + static_cast<std::ptrdiff_t>(i) * Task::length);
+    batch.labels[i] = task.train_sample(sample, batch.tokens + static_cast<std::ptrdiff_t>(i) * task.length);
   }
   if (i < batch.tiles) {
     const int first = i * batch.per_tile, count = max(0, min(step.sequences - first, batch.per_tile));
-    batch.places[i] = {0, count, first * Task::length, 0, count, first, first, batch.boundary_states};
+    batch.places[i] = {0, count, first * task.length, 0, count, first, first, batch.boundary_states};
   }
   if (i == 0) {
     batch.loss->weight = 1.0 / step.sequences;
@@ -48,7 +48,7 @@ __global__ void finish_step(T* parameters, T* derived, T* mean, T* square, T* gr
                             int tiles, double clip, ArenaPlace place, TrainingState* training) {
   __shared__ double sums[2];
   if (__syncthreads_or(training->stopped)) return;  // all warps or none: block 0 may be stopping it now
-  if (detail::warp() < 2) {  // every block for itself: they are few numbers
+  if (detail::warp() < 2) {                         // every block for itself: they are few numbers
     const double* const from = detail::warp() == 0 ? shares : squares;
     const int count = detail::warp() == 0 ? tiles : square_count;
     double sum = 0;

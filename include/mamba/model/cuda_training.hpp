@@ -25,7 +25,8 @@ class Engine<A, Cuda>::Training {
   // device's memory does not suffice.
   Training(Engine& engine, const Task& task, int batch, std::uint64_t seed, double clip)
       : engine_(engine), task_(task), seed_(seed), clip_(clip), batch_(batch) {
-    constexpr int length = Task::length, longest = network::longest_sequence<A>();
+    const int length = task.length;
+    constexpr int longest = network::longest_sequence<A>();
     require(Task::vocab_size <= A::config.vocab_size, "the task's ", Task::vocab_size, " tokens are more than the model's ", A::config.vocab_size);
     require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
     const cuda::OnDevice on(engine.device_);

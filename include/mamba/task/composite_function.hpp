@@ -11,15 +11,9 @@
 
 #include <mamba/core/error.hpp>
 #include <mamba/core/macros.hpp>
-#include <mamba/core/random.hpp>
+#include <mamba/task/words.hpp>
 
 namespace mamba::task {
-
-// Tokens first .. last, both included.
-struct TokenRange {
-  int first, last;
-  constexpr bool operator==(const TokenRange&) const = default;
-};
 
 struct CompositeFunctionOptions {
   std::uint64_t seed = 0;
@@ -114,25 +108,6 @@ class CompositeFunction {
  private:
   MAMBA_HOST_DEVICE static constexpr int shift(int anchor) { return anchor == 1 ? 5 : anchor == 2 ? 1 : anchor == 3 ? -2 : -8; }
   MAMBA_HOST_DEVICE static constexpr int modulo(int x) { return ((x % 100) + 100) % 100; }
-
-  // The words of one sample, one after the other.
-  class Words {
-   public:
-    MAMBA_HOST_DEVICE Words(std::uint64_t seed, std::uint32_t set, std::uint64_t index) : seed_(seed), index_(index), set_(set) {}
-    MAMBA_HOST_DEVICE int in(TokenRange range) {
-      if (used_ == 4) {
-        block_ = random_words(seed_, RandomPurpose::task, set_ + (blocks_++ << 8), index_);
-        used_ = 0;
-      }
-      return range.first + static_cast<int>(random_below(block_.word[used_++], static_cast<std::uint32_t>(range.last - range.first + 1)));
-    }
-
-   private:
-    std::uint64_t seed_, index_;
-    std::uint32_t set_, blocks_ = 0;
-    Random4 block_{};
-    int used_ = 4;
-  };
 
   MAMBA_HOST_DEVICE CompositeSample draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test, std::int32_t* ids) const {
     Words words(options_.seed, set, index);

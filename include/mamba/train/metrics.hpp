@@ -8,6 +8,7 @@
 
 #include <mamba/core/tensor.hpp>
 #include <mamba/task/composite_function.hpp>
+#include <mamba/task/inverse_sequence.hpp>
 
 namespace mamba {
 
@@ -44,6 +45,12 @@ PairAccuracy evaluate(ModelType& model, const task::CompositeTestSet& set) {
   }
   const auto predicted = predictions(model(set.ids, set.size()));
   return {accuracy(predicted, set.labels), accuracy(predicted, composite), accuracy(predicted, symmetric)};
+}
+
+// The share of a set that the model answers as labelled.
+template <class ModelType>
+double evaluate(ModelType& model, const task::LabelledSet& set) {
+  return accuracy(predictions(model(set.ids, set.size())), set.labels);
 }
 
 }  // namespace mamba

@@ -65,7 +65,7 @@ class Trainer {
   Trainer(ModelType& model, const Task& task, const TrainingOptions& options)
       : model_(model), task_(task), options_(checked(options)), optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
     const auto batch = static_cast<std::size_t>(place_of(0).count);
-    ids_.reserve(batch * Task::length), labels_.reserve(batch);
+    ids_.reserve(batch * length()), labels_.reserve(batch);
   }
 
   const TrainingOptions& options() const { return options_; }
@@ -129,6 +129,8 @@ class Trainer {
     for (; count > 0; --count) step_on_host();
   }
 
+  std::size_t length() const { return static_cast<std::size_t>(task_.length); }
+
   // Where step number `step`, counted from 0, is in the run.
   struct Place {
     std::uint32_t epoch;
@@ -145,10 +147,10 @@ class Trainer {
   void step_on_host() {
     const Place place = place_of(steps());
     const auto count = static_cast<std::size_t>(place.count);
-    ids_.resize(count * Task::length), labels_.resize(count);
+    ids_.resize(count * length()), labels_.resize(count);
     const Permutation order(static_cast<std::uint64_t>(task_.train_samples()), options_.seed, place.epoch);
     for (std::size_t i = 0; i < count; ++i)
-      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(place.first) + i)), ids_.data() + i * Task::length);
+      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(place.first) + i)), ids_.data() + i * length());
     last_loss_ = model_.loss_and_gradients(ids_, labels_);
     const double norm = clip_grad_norm(model_, options_.clip);
     if (!std::isfinite(last_loss_) || !std::isfinite(norm)) diverged(last_loss_, norm);
