@@ -94,12 +94,18 @@ __device__ void clear_padding(Rows<T, C> x) {
 // quads of columns at a time.
 template <int Columns>
 struct ColumnShare {
-  static constexpr int quads = (Columns + 3) / 4, passes = (quads + 63) / 64, width = (quads + passes - 1) / passes, groups = Block::threads / width;
+  static constexpr int quads = (Columns + 3) / 4, passes = (quads + 127) / 128, width = (quads + passes - 1) / passes, groups = Block::threads / width;
 
   static __device__ int group() { return thread() / width; }
   static __device__ int quad(int first) { return first + thread() % width; }
   // Whether the thread has something to add up among the quads from `first` on.
   static __device__ bool takes_part(int first) { return group() < groups && quad(first) < quads; }
+
+  // The first of the thread's rows of so many, and the end of them.
+  static __device__ int2 rows(int count) {
+    const int per_group = (count + groups - 1) / groups;
+    return {min(group() * per_group, count), min((group() + 1) * per_group, count)};
+  }
 
   // use(column, value, sum) once for each of Values sums of each of those columns, given every thread's; their order depends on
   // the sizes alone.
@@ -128,7 +134,7 @@ struct ColumnShare {
 template <int Values, class T, int C, class F, class Use>
 __device__ void column_sums(Block& be, Rows<const T, C> x, F&& f, Use&& use) {
   using Share = ColumnShare<C>;
-  const int per_group = (x.rows + Share::groups - 1) / Share::groups, begin = Share::group() * per_group, end = min(begin + per_group, x.rows);
+  const auto [begin, end] = Share::rows(x.rows);
   for (int first = 0; first < Share::quads; first += Share::width) {
     Quad<T> sums[Values] = {};
     if (Share::takes_part(first)) {

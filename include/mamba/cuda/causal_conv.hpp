@@ -65,8 +65,9 @@ __device__ Quad<T> load_bias(Weight<T, 1, E> bias, int channel) {
 // sum += tap * value, if the row that many steps `back` belongs to the sequence.
 template <class T>
 __device__ void add_tap(Quad<T>& sum, const T (&tap)[4], const Quad<T>& value, int time, int back) {
+  if (time >= back)  // no branch: an instruction under a condition each
 #pragma unroll
-  for (int j = 0; j < 4; ++j) sum.at[j] += time < back ? T(0) : tap[j] * value.at[j];
+    for (int j = 0; j < 4; ++j) sum.at[j] += tap[j] * value.at[j];
 }
 
 // causal_conv, and after it SiLU where asked for.
@@ -123,51 +124,95 @@ __device__ void causal_conv_silu(Block&, Rows<T, E> u, Rows<const T, E> x, Seque
   detail::convolve<true>(u, x, sequences, w, bias, history);
 }
 
+namespace detail {
+
+// What a thread does of causal_conv_silu_backward: four columns, row after row, the next rows asked for while these are worked on.
+// Of the rows before it keeps what the next ones need in rings, whose places the loop's step (a multiple of K) makes known at
+// compile time.
+template <Write write, bool learned_weight, class T, int E, int K>
+struct ConvSiluBackward {
+  static constexpr int step = (4 + K - 1) / K * K;
+  struct Row {
+    Quad<T> x, g, dx;
+    int time;  // how far into its sequence; -1: there is no such row
+  };
+
+  Rows<T, E> dx;
+  Rows<const T, E> du, x;
+  Sequences sequences;
+  int column;
+  T taps[K][4];
+  Quad<T> start;                         // the bias
+  Quad<T> sums[K + 1], past[K], out[K];  // sums: dw's, then dbias's; past, out: x's and dx's rings
+
+  __device__ void load(Row (&rows)[step], int first) const {
+#pragma unroll
+    for (int i = 0; i < step; ++i) {
+      const int t = first + i, safe = min(t, x.rows - 1);  // not under a condition, for that would wait for the load before
+      rows[i].x = load4(x[safe] + column), rows[i].g = load4(du[safe] + column);
+      if constexpr (write == Write::add) rows[i].dx = load4(in(dx)[safe] + column);
+      const int time = sequences.times[safe];
+      rows[i].time = t < x.rows ? time : -1;
+    }
+  }
+
+  // Rows [begin, end) of dx, and their share of the sums.
+  __device__ void run(int begin, int end) {
+    Row rows[step], next[step];
+    load(rows, begin);
+#pragma unroll
+    for (int k = 1; k < K; ++k) past[K - k] = load4(x[max(begin - k, 0)] + column);
+    // The last K-1 rows only complete the gradients of those before.
+#pragma unroll 1
+    for (int first = begin; first < end + K - 1; first += step) {
+      load(next, first + step);
+#pragma unroll
+      for (int i = 0; i < step; ++i) {
+        const int t = first + i, time = rows[i].time;
+        past[i % K] = rows[i].x;
+        Quad<T> g = start;
+#pragma unroll
+        for (int k = 0; k < K; ++k) add_tap(g, taps[k], past[(i + 1 + k) % K], time, K - 1 - k);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) g.at[j] = time < 0 ? T(0) : rows[i].g.at[j] * math::silu_derivative(g.at[j], math::sigmoid(g.at[j]));
+        out[i % K] = {};
+        if constexpr (write == Write::add) out[i % K] = rows[i].dx;
+#pragma unroll
+        for (int k = 0; k < K; ++k) add_tap(out[(i + 1 + k) % K], taps[k], g, time, K - 1 - k);
+        const int done = t - (K - 1);
+        if (done >= begin && done < end) store4(dx[done] + column, out[(i + 1) % K]);
+        if (t < end) {
+          if constexpr (learned_weight)
+#pragma unroll
+            for (int k = 0; k < K; ++k) add_tap(sums[k], g.at, past[(i + 1 + k) % K], time, K - 1 - k);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) sums[K].at[j] += g.at[j];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < step; ++i) rows[i] = next[i];
+    }
+  }
+};
+
+}  // namespace detail
+
 // dx (T, E) <- or += the gradient through silu(causal_conv(x)) given du (T, E), dw (E, K), dbias (E) += those of what is learned.
 // In one pass: what the convolution gave is computed again.
 template <Write write, bool learned_weight, bool learned_bias, class T, int E, int K>
-__device__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx, WeightGradient<T, E, K> dw, WeightGradient<T, 1, E> dbias, Rows<const T, E> du,
-                                          Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias) {
-  using detail::conv_rows;
+__device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx, WeightGradient<T, E, K> dw, WeightGradient<T, 1, E> dbias, Rows<const T, E> du,
+                                                       Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias) {
   using Share = detail::ColumnShare<Rows<T, E>::stride>;
-  constexpr int later_rows = conv_rows + K - 1;
   for (int first_quad = 0; first_quad < Share::quads; first_quad += Share::width) {
-    detail::Quad<T> sums[K + 1] = {};  // dw's, then dbias's
+    const int column = 4 * min(Share::quad(first_quad), Share::quads - 1);
+    detail::ConvSiluBackward<write, learned_weight, T, E, K> part{dx, du, x, sequences, column, {}, detail::load_bias(bias, column), {}, {}, {}};
+    detail::load_taps(part.taps, w, column);
     if (Share::takes_part(first_quad)) {
-      const int e = 4 * Share::quad(first_quad);
-      T taps[K][4];
-      detail::load_taps(taps, w, e);
-      const auto start = detail::load_bias(bias, e);
-      for (int first = Share::group() * conv_rows; first < x.rows; first += Share::groups * conv_rows) {
-        detail::Quad<T> window[later_rows + K - 1], g[later_rows], out[conv_rows] = {};
-        int times[later_rows];
-        detail::load_rows(window, x, first - (K - 1), e);
-        detail::load_rows(g, du, first, e);
-        if constexpr (write == Write::add) detail::load_rows(out, in(dx), first, e);
-        detail::load_times(times, sequences, x.rows, first);
-#pragma unroll
-        for (int i = 0; i < later_rows; ++i) {
-          auto v = start;
-#pragma unroll
-          for (int k = 0; k < K; ++k) detail::add_tap(v, taps[k], window[i + k], times[i], K - 1 - k);
-#pragma unroll
-          for (int j = 0; j < 4; ++j) g[i].at[j] = times[i] < 0 ? T(0) : g[i].at[j] * math::silu_derivative(v.at[j], math::sigmoid(v.at[j]));
-        }
-#pragma unroll
-        for (int i = 0; i < conv_rows; ++i) {
-#pragma unroll
-          for (int k = 0; k < K; ++k) {
-            detail::add_tap(out[i], taps[k], g[i + K - 1 - k], times[i + K - 1 - k], K - 1 - k);
-            if constexpr (learned_weight) detail::add_tap(sums[k], g[i].at, window[i + k], times[i], K - 1 - k);
-          }
-#pragma unroll
-          for (int j = 0; j < 4; ++j) sums[K].at[j] += g[i].at[j];
-          if (times[i] >= 0) detail::store4(dx[first + i] + e, out[i]);
-        }
-      }
+      const auto [begin, end] = Share::rows(x.rows);
+      if (begin < end) part.run(begin, end);
     }
     if constexpr (learned_weight || learned_bias)
-      Share::template add_up<K + 1>(be, sums, first_quad, [&](int e, int value, T sum) {
+      Share::template add_up<K + 1>(be, part.sums, first_quad, [&](int e, int value, T sum) {
         if (e >= E) return;
         if (value < K ? learned_weight : learned_bias) (value < K ? dw.value[e * dw.stride + value] : dbias.value[e]) += sum;
       });
