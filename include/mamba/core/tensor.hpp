@@ -86,6 +86,34 @@ MAMBA_HOST_DEVICE constexpr Rows<const Scalar, Columns> in(Rows<Scalar, Columns>
   return {x.data, x.rows};
 }
 
+// Several matrices of as many rows, which some primitives take for one with all their columns side by side.
+template <class Scalar, int... Columns>
+struct Beside {
+  static constexpr int count = sizeof...(Columns), all_columns = (Columns + ...);
+  // A piece's columns, and the number of the first.
+  MAMBA_HOST_DEVICE static constexpr int columns(int piece) {
+    const int of[] = {Columns...};
+    return of[piece];
+  }
+  MAMBA_HOST_DEVICE static constexpr int first(int piece) {
+    int sum = 0;
+    for (int i = 0; i < piece; ++i) sum += columns(i);
+    return sum;
+  }
+
+  Scalar* data[count];
+  int rows;
+
+  template <int piece>
+  MAMBA_HOST_DEVICE constexpr Rows<Scalar, columns(piece)> get() const {
+    return {data[piece], rows};
+  }
+};
+template <class Scalar, int First, int... Columns>
+MAMBA_HOST_DEVICE constexpr Beside<Scalar, First, Columns...> beside(Rows<Scalar, First> first, Rows<Scalar, Columns>... others) {
+  return {{first.data, others.data...}, first.rows};
+}
+
 // Any rows, and a stretch of their columns, as a view that no longer knows its width.
 template <class Scalar, int Columns>
 MAMBA_HOST_DEVICE MatrixView<Scalar> view(Rows<Scalar, Columns> x) {

@@ -1,9 +1,8 @@
-// A product of two matrices in global memory by one thread block.
+// Products of matrices in global memory by one thread block.
 //
-// Operands come to shared memory as they lie, in panels, with as many on their way as there is room: at the depths of small
-// models a product is one wait for memory, a multiplication, one store. One piece of code serves all shapes: a network's
-// products come by once a layer, and with code for each shape the multiprocessor waited for instructions (a layer's 21 products
-// on an H200: 90 us when each was repeated alone, 161 us in their order; with this code 103 and 108 us).
+// Operands come to shared memory as they lie, in panels, the next one while one is multiplied. One piece of code serves all
+// shapes: a network's products come by once a layer, and with code for each shape the multiprocessor waited for instructions (a
+// layer's 21 products on an H200: 90 us when each was repeated alone, 161 us in their order; with one code 103 and 108 us).
 #pragma once
 
 #include <cstddef>
@@ -60,79 +59,174 @@ __device__ void stage(Panel<T, along, Indices> panel, const T* from, int stride,
   else stage(panel, from + static_cast<std::ptrdiff_t>(k) * stride + index, stride, depth - k, (indices + 3) / 4 * 4 - index);
 }
 
-// The sums of the first group of warps += those of the others, in their order.
-template <class T>
-__device__ void add_depth_groups(T* scratch, Sums<T>& sums, Tiles tiles) {
-  // Of each warp eight times 32 lanes' fours.
-  const auto place = [&](int warp, int row, int column) { return scratch + ((warp * 8 + row / 16 * 4 + row % 16 * 2 + column / 16) * 32 + lane()) * 4; };
-  __syncthreads();
-  if (tiles.depth_group() > 0) sums.each([&](int row, int column, Quad<T>& q) { store4(place(warp(), row, column), q); });
-  __syncthreads();
-  if (tiles.depth_group() > 0) return;
-#pragma unroll 1
-  for (int other = warp() + tiles.parts(); other < Block::warps; other += tiles.parts())
-    sums.each([&](int row, int column, Quad<T>& q) { add(q, load4(place(other, row, column))); });
-}
-
-// c (rows, columns) <- or += sum over k < depth of a(row, k) b(k, column).
+// One of several products that a block computes in one go.
+//   c (rows, columns) <- or += sum over k < depth of a(row, k) b(k, column)
 //   a: Along::sum: a[row * a_stride + k]; Along::result: a[k * a_stride + row]. b: Along::sum: b[column * b_stride + k],
 //   Along::result: b[k * b_stride + column]. Lines start at multiples of 16 elements with zeros between their end and the next;
 //   so will c's.
+template <class T>
+struct Product {
+  T* c;
+  int c_stride, rows, columns;
+  const T* a;
+  int a_stride;
+  const T* b;
+  int b_stride, depth;
+};
+
+template <class T, Along a_along, Along b_along>
+struct ProductStage {
+  static constexpr int elements = Panel<T, a_along, Tiles::rows>::elements + Panel<T, b_along, Tiles::columns>::elements;
+};
+
+// A tile of a result: of every product's one behind the other or, where the products add up to one result, of that.
+template <class T>
+struct ProductTile {
+  const Product<T>* products;
+  int count;
+  bool one_result;
+  int number = 0, row = 0, column = 0;
+
+  __device__ bool exists() const { return number < count; }
+  // Which products add up in it.
+  __device__ int first() const { return number; }
+  __device__ int last() const { return one_result ? count : number + 1; }
+
+  __device__ void next() {
+    const Product<T>& p = products[number];
+    column += Tiles::columns;
+    if (column < p.columns) return;
+    column = 0, row += Tiles::rows;
+    if (row < p.rows) return;
+    row = 0, number = last();
+  }
+};
+
+// The panels of all tiles, one behind the other.
+template <class T, int depth>
+struct ProductPanel {
+  ProductTile<T> tile;
+  int number = 0, k = 0;
+
+  __device__ bool exists() const { return tile.exists(); }
+  __device__ void next() {
+    k += depth;
+    if (k < tile.products[number].depth) return;
+    k = 0;
+    if (++number < tile.last()) return;
+    tile.next();
+    number = tile.first();
+  }
+};
+
+// The sums of the first group of warps += those of the others, in their order, half of them at a time.
+inline constexpr int exchange_of_sums = Block::warps * 4 * 32 * 4;
+template <class T>
+__device__ void add_depth_groups(T* exchange, Sums<T>& sums, Tiles tiles) {
+  // Of each warp four times 32 lanes' fours.
+  const auto place = [&](int warp, int i, int n) { return exchange + ((warp * 4 + i * 2 + n) * 32 + lane()) * 4; };
+#pragma unroll
+  for (int m = 0; m < part_units; ++m) {
+    if (m > 0) __syncthreads();  // at first the barriers since the last time do
+    if (tiles.depth_group() > 0) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int n = 0; n < part_units; ++n) store4(place(warp(), i, n), sums.at[m][n][i]);
+    }
+    __syncthreads();
+    if (tiles.depth_group() > 0) continue;
+#pragma unroll 1
+    for (int other = warp() + tiles.parts(); other < Block::warps; other += tiles.parts())
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int n = 0; n < part_units; ++n) add(sums.at[m][n][i], load4(place(other, i, n)));
+  }
+}
+
+// `count` products, in shared memory, one behind the other in one pipeline: while a panel is multiplied the next one comes, be it of
+// the next tile or product. one_result: they add up to one and the same c.
 template <Along a_along, Along b_along, class T>
-__device__ __noinline__ void product(Block& be, Write write, T* c, int c_stride, int rows, int columns, const T* a, int a_stride, const T* b, int b_stride,
-                                     int depth) {
+__device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* products, int count, bool one_result) {
   using PanelA = Panel<T, a_along, Tiles::rows>;
   using PanelB = Panel<T, b_along, Tiles::columns>;
-  constexpr int panel_depth = PanelA::depth, stage_elements = PanelA::elements + PanelB::elements, stages = Block::shared_elements / stage_elements;
-  static_assert(stages >= 2);
-  const int panels = (depth + panel_depth - 1) / panel_depth;
-  const Tiles tiles(rows, columns);
+  constexpr int depth = PanelA::depth;
+  using Stage = ProductStage<T, a_along, b_along>;
   T* const shared = be.scratch<T>();
 
-  for (int first_row = 0; first_row < rows; first_row += Tiles::rows)
-    for (int first_column = 0; first_column < columns; first_column += Tiles::columns) {
-      // What of this warp's part exists, counted from the lane's first place in it; only the first group has something to write.
-      const int row = first_row + tiles.row() + Sums<T>::row(), column = first_column + tiles.column() + Sums<T>::column();
-      const int rows_left = rows - row, columns_left = padded(columns) - column;
-      const bool exists = first_row + tiles.row() < rows && first_column + tiles.column() < columns, writes = exists && tiles.depth_group() == 0;
-      T* const to = c + static_cast<std::ptrdiff_t>(row) * c_stride + column;
-      Sums<T> sums = {}, before = {};
-
-      for (int p = -stages; p < panels; ++p) {
-        if (p >= 0) {
-          wait_for_copies<stages - 1>();
-          __syncthreads();
-          const PanelA panel_a{shared + p % stages * stage_elements};
-          const PanelB panel_b{panel_a.data + PanelA::elements};
-          const int depth_here = min(depth - p * panel_depth, panel_depth);
-          if (exists) multiply_add(sums, panel_a, tiles.row(), panel_b, tiles.column(), depth_here, tiles.depth_group(), tiles.depth_groups, depth);
-          if (p + stages < panels) __syncthreads();
-        }
-        const int next = p + stages;
-        if (next < panels) {
-          const PanelA panel_a{shared + next % stages * stage_elements};
-          stage(panel_a, a, a_stride, first_row, rows, next * panel_depth, depth);
-          stage(PanelB{panel_a.data + PanelA::elements}, b, b_stride, first_column, columns, next * panel_depth, depth);
-        }
-        commit_copies();
-        // Early, so that it comes meanwhile; in double the registers do not suffice for that.
-        if (p == (sizeof(T) == sizeof(float) ? -1 : panels - 1) && write == Write::add && writes)
-          before.each([&](int r, int k, Quad<T>& q) {
-            if (r < rows_left && k < columns_left) q = load4(to + r * c_stride + k);
-          });
-      }
-      if (tiles.depth_groups > 1) add_depth_groups(shared, sums, tiles);
-      if (writes)
-        sums.each([&](int r, int k, Quad<T>& q) {
-          add(q, before.at[r / 16][k / 16][r % 16]);
-          if (columns % 16 != 0)
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-              if (column + k + i >= columns) q.at[i] = 0;
-          if (r < rows_left && k < columns_left) store4(to + r * c_stride + k, q);
-        });
-      __syncthreads();
+  ProductTile<T> tile{products, count, one_result};
+  ProductPanel<T, depth> next{tile};
+  const auto fetch = [&](int place) {
+    if (next.exists()) {
+      const Product<T>& p = products[next.number];
+      const PanelA panel_a{shared + place * Stage::elements};
+      stage(panel_a, p.a, p.a_stride, next.tile.row, p.rows, next.k, p.depth);
+      stage(PanelB{panel_a.data + PanelA::elements}, p.b, p.b_stride, next.tile.column, p.columns, next.k, p.depth);
+      next.next();
     }
+    commit_copies();
+  };
+  fetch(0);
+  fetch(1);
+  int turn = 0;
+  for (; tile.exists(); tile.next()) {
+    const int rows = products[tile.number].rows, columns = products[tile.number].columns, stride = products[tile.number].c_stride;
+    const Tiles tiles(rows, columns);
+    // What of this warp's part exists, counted from the lane's first place in it; only the first group has something to write.
+    const int row = tile.row + tiles.row() + Sums<T>::row(), column = tile.column + tiles.column() + Sums<T>::column();
+    const int rows_left = rows - row, columns_left = padded(columns) - column;
+    const bool exists = tile.row + tiles.row() < rows && tile.column + tiles.column() < columns, writes = exists && tiles.depth_group() == 0;
+    T* const to = products[tile.number].c + static_cast<std::ptrdiff_t>(row) * stride + column;
+    Sums<T> sums = {}, before = {};
+    const auto load_before = [&] {
+      if (write == Write::add && writes)
+        before.each([&](int r, int k, Quad<T>& q) {
+          if (r < rows_left && k < columns_left) q = load4(to + r * stride + k);
+        });
+    };
+    if constexpr (sizeof(T) == sizeof(float)) load_before();  // so that it comes meanwhile; in double the registers do not suffice
+    for (int number = tile.first(); number < tile.last(); ++number) {
+      const int of_depth = products[number].depth;
+#pragma unroll 1
+      for (int k = 0; k < of_depth; k += depth, turn ^= 1) {
+        wait_for_copies<1>();
+        __syncthreads();
+        const PanelA panel_a{shared + turn * Stage::elements};
+        const PanelB panel_b{panel_a.data + PanelA::elements};
+        if (exists)
+          multiply_add(sums, panel_a, tiles.row(), panel_b, tiles.column(), min(of_depth - k, depth), tiles.depth_group(), tiles.depth_groups, of_depth);
+        __syncthreads();
+        fetch(turn);
+      }
+    }
+    if (tiles.depth_groups > 1) add_depth_groups(shared + 2 * Stage::elements, sums, tiles);
+    if constexpr (sizeof(T) > sizeof(float)) load_before();
+    if (writes)
+      sums.each([&](int r, int k, Quad<T>& q) {
+        add(q, before.at[r / 16][k / 16][r % 16]);
+        if (columns % 16 != 0)
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            if (column + k + i >= columns) q.at[i] = 0;
+        if (r < rows_left && k < columns_left) store4(to + r * stride + k, q);
+      });
+  }
+  __syncthreads();
+}
+
+// The products f(0), f(1), ... of `Count` in one go. Every thread says the same.
+template <Along a_along, Along b_along, int Count, class T, class F>
+__device__ void multiply(Block& be, Write write, bool one_result, F&& f) {
+  constexpr int before = 2 * ProductStage<T, a_along, b_along>::elements + exchange_of_sums;
+  static_assert(before * sizeof(T) + Count * sizeof(Product<T>) <= Block::shared_bytes<T>);
+  auto* const products = reinterpret_cast<Product<T>*>(be.scratch<T>() + before);
+  if (thread() == 0) {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) products[i] = f(i);
+  }
+  __syncthreads();
+  multiply<a_along, b_along>(be, write, products, Count, one_result);
 }
 
 }  // namespace mamba::cuda::detail

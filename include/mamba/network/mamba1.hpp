@@ -7,6 +7,7 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/network/conv.hpp>
+#include <mamba/network/linear.hpp>
 #include <mamba/network/mixer.hpp>
 
 namespace mamba::network {
@@ -20,14 +21,13 @@ struct MixerOf<A, Mamba1> {
   // In mamba_ssm's order, which is the order in which initial values are drawn.
   static constexpr auto parameters() {
     const double inner_bound = 1 / table_sqrt(E);
-    return join(
-        ParameterTable<3>{matrix_parameter("mixer.A_log", E, N, Law::log_of_state, 0, Derived::rate), vector_parameter("mixer.D", E, Law::constant, 1),
-                          matrix_parameter("mixer.in_proj.weight", 2 * E, D, Law::uniform, 1 / table_sqrt(D))},
-        conv_parameters<A>(E, K),
-        ParameterTable<4>{matrix_parameter("mixer.x_proj.weight", R + 2 * N, E, Law::uniform, inner_bound),
-                          matrix_parameter("mixer.dt_proj.weight", E, R, Law::uniform, 1 / table_sqrt(R)),
-                          vector_parameter("mixer.dt_proj.bias", E, Law::inverse_softplus_step, 0),
-                          matrix_parameter("mixer.out_proj.weight", D, E, Law::uniform_by_depth, inner_bound)});
+    return join(ParameterTable<3>{matrix_parameter("mixer.A_log", E, N, Law::log_of_state, 0, Derived::rate), vector_parameter("mixer.D", E, Law::constant, 1),
+                                  matrix_parameter("mixer.in_proj.weight", 2 * E, D, Law::uniform, 1 / table_sqrt(D))},
+                conv_parameters<A>(E, K),
+                ParameterTable<4>{matrix_parameter("mixer.x_proj.weight", R + 2 * N, E, Law::uniform, inner_bound),
+                                  matrix_parameter("mixer.dt_proj.weight", E, R, Law::uniform, 1 / table_sqrt(R)),
+                                  vector_parameter("mixer.dt_proj.bias", E, Law::inverse_softplus_step, 0),
+                                  matrix_parameter("mixer.out_proj.weight", D, E, Law::uniform_by_depth, inner_bound)});
   }
 
   // What forward leaves for backward.
@@ -81,16 +81,11 @@ struct MixerOf<A, Mamba1> {
   template <class Backend, class LayerWeights, class Probe>
   MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w, MixerState<T> state,
                                         Probe& probe) {
-    const auto in_proj = w.template get<"mixer.in_proj.weight">();
-    const auto x_proj = w.template get<"mixer.x_proj.weight">();
-    linear(be, s.x, n, in_proj.template row_block<0, E>());
-    linear(be, s.z, n, in_proj.template row_block<E, E>());
+    linear(be, beside(s.x, s.z), n, w.template get<"mixer.in_proj.weight">());
     probe.template visit<Point::conv_input>(view(s.x));
     conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
     probe.template visit<Point::conv_output>(view(s.u));
-    linear(be, s.r, in(s.u), x_proj.template row_block<0, R>());
-    linear(be, s.b, in(s.u), x_proj.template row_block<R, N>());
-    linear(be, s.c, in(s.u), x_proj.template row_block<R + N, N>());
+    linear(be, beside(s.r, s.b, s.c), in(s.u), w.template get<"mixer.x_proj.weight">());
     probe.template visit<Point::b>(view(s.b));
     probe.template visit<Point::c>(view(s.c));
     linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
@@ -115,11 +110,6 @@ struct MixerOf<A, Mamba1> {
   template <class Backend, class LayerWeights, class LayerGradients, class Probe>
   MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s, Rows<const T, D> n,
                                          Sequences sequences, LayerWeights w, Probe& probe) {
-    const auto in_proj = w.template get<"mixer.in_proj.weight">();
-    const auto x_proj = w.template get<"mixer.x_proj.weight">();
-    const auto din_proj = dw.template get<"mixer.in_proj.weight">();
-    const auto dx_proj = dw.template get<"mixer.x_proj.weight">();
-
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
     probe.template visit_gradient<Point::gated_output>(view(g.o));
@@ -136,20 +126,16 @@ struct MixerOf<A, Mamba1> {
     linear_weight_backward(be, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r));
     linear_backward<Write::set>(be, g.r, in(g.delta), w.template get<"mixer.dt_proj.weight">());
 
-    linear_backward<Write::add>(be, g.u, in(g.r), x_proj.template row_block<0, R>());
-    linear_backward<Write::add>(be, g.u, in(g.b), x_proj.template row_block<R, N>());
-    linear_backward<Write::add>(be, g.u, in(g.c), x_proj.template row_block<R + N, N>());
-    linear_weight_backward(be, dx_proj.template row_block<0, R>(), in(g.r), in(s.u));
-    linear_weight_backward(be, dx_proj.template row_block<R, N>(), in(g.b), in(s.u));
-    linear_weight_backward(be, dx_proj.template row_block<R + N, N>(), in(g.c), in(s.u));
+    const auto of_u = beside(in(g.r), in(g.b), in(g.c));
+    linear_backward<Write::add>(be, g.u, of_u, w.template get<"mixer.x_proj.weight">());
+    linear_weight_backward(be, dw.template get<"mixer.x_proj.weight">(), of_u, in(s.u));
     probe.template visit_gradient<Point::conv_output>(view(g.u));
     conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 
-    linear_backward<Write::set>(be, dn, in(g.x), in_proj.template row_block<0, E>());
-    linear_backward<Write::add>(be, dn, in(g.z), in_proj.template row_block<E, E>());
-    linear_weight_backward(be, din_proj.template row_block<0, E>(), in(g.x), n);
-    linear_weight_backward(be, din_proj.template row_block<E, E>(), in(g.z), n);
+    const auto of_n = beside(in(g.x), in(g.z));
+    linear_backward<Write::set>(be, dn, of_n, w.template get<"mixer.in_proj.weight">());
+    linear_weight_backward(be, dw.template get<"mixer.in_proj.weight">(), of_n, n);
   }
 };
 

@@ -7,6 +7,7 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/network/conv.hpp>
+#include <mamba/network/linear.hpp>
 #include <mamba/network/mixer.hpp>
 
 namespace mamba::network {
@@ -81,10 +82,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   template <class Backend, class LayerWeights, class Probe>
   MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w, MixerState<T> state,
                                         Probe& probe) {
-    const auto in_proj = w.template get<"mixer.in_proj.weight">();
-    linear(be, s.z, n, in_proj.template row_block<0, E>());
-    linear(be, s.x, n, in_proj.template row_block<E, C>());
-    linear(be, s.pi, n, in_proj.template row_block<E + C, H>());
+    linear(be, beside(s.z, s.x, s.pi), n, w.template get<"mixer.in_proj.weight">());
     probe.template visit<Point::conv_input>(view(s.x));
     conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
     probe.template visit<Point::conv_output>(view(s.u));
@@ -111,8 +109,6 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   template <class Backend, class LayerWeights, class LayerGradients, class Probe>
   MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s, Rows<const T, D> n,
                                          Sequences sequences, LayerWeights w, Probe& probe) {
-    const auto in_proj = w.template get<"mixer.in_proj.weight">();
-    const auto din_proj = dw.template get<"mixer.in_proj.weight">();
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
     probe.template visit_gradient<Point::gated_output>(view(g.o));
@@ -132,12 +128,9 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 
-    linear_backward<Write::set>(be, dn, in(g.z), in_proj.template row_block<0, E>());
-    linear_backward<Write::add>(be, dn, in(g.x), in_proj.template row_block<E, C>());
-    linear_backward<Write::add>(be, dn, in(g.delta), in_proj.template row_block<E + C, H>());
-    linear_weight_backward(be, din_proj.template row_block<0, E>(), in(g.z), n);
-    linear_weight_backward(be, din_proj.template row_block<E, C>(), in(g.x), n);
-    linear_weight_backward(be, din_proj.template row_block<E + C, H>(), in(g.delta), n);
+    const auto of_n = beside(in(g.z), in(g.x), in(g.delta));
+    linear_backward<Write::set>(be, dn, of_n, w.template get<"mixer.in_proj.weight">());
+    linear_weight_backward(be, dw.template get<"mixer.in_proj.weight">(), of_n, n);
   }
 };
 
