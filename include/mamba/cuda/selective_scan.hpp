@@ -203,33 +203,55 @@ struct SelectiveScan {
     });
   }
 
+  // What a lane needs of a channel from global memory, asked for while the channel before is worked on.
+  struct ChannelRows {
+    T rate[states], da[states], skip;
+  };
+  __device__ ChannelRows load_channel(WeightGradient<T, E, N> da, int e) const {
+    ChannelRows rows;
+    L::load(rows.rate, a.derived + existing(e) * a.stride);
+    L::load(rows.da, static_cast<const T*>(da.value) + existing(e) * da.stride);
+    rows.skip = d.value[existing(e)];
+    return rows;
+  }
+
+  // What a lane needs of a step from shared memory, asked for a step early: the way there takes longer than a step's products.
+  struct StepRows {
+    T b[states], c[states];
+    typename BackwardStage::Channel of;
+  };
+  static __device__ StepRows load_step(const BackwardStage& stage, int k, int local) {
+    StepRows rows;
+    L::load(rows.b, stage.b[k]);
+    L::load(rows.c, stage.c[k]);
+    rows.of = stage.channels[k][local];
+    return rows;
+  }
+
   // The gradients of one channel of a piece, but for the sums over its states: those it only puts, and takes the pending
   // channel's instead, halfway, when they have long arrived. opens: nothing lies before the piece.
   template <bool opens, class Piece>
-  __device__ void backward_channel(Shared& shared, WeightGradient<T, E, N> da, BackwardStage& stage, const Piece& piece, int local, const T* before, T* carry,
-                                   Pending& pending, T* sums_of_lanes) const {
+  __device__ void backward_channel(Shared& shared, WeightGradient<T, E, N> da, ChannelRows& rows, BackwardStage& stage, const Piece& piece, int local,
+                                   const T* before, T* carry, Pending& pending, T* sums_of_lanes) const {
     const int e = piece.channel + local, safe = existing(e);
-    T rate[states], da_row[states], from_future[states], h[chunk][states], decays[chunk][states], start[states];
-    const T skip = d.value[safe];
-    L::load(rate, a.derived + safe * a.stride);
-    L::load(da_row, static_cast<const T*>(da.value) + safe * da.stride);
+    T from_future[states], h[chunk][states], decays[chunk][states], start[states];
     if constexpr (!opens) L::load(start, state(before, safe));
 #pragma unroll
     for (int i = 0; i < states; ++i) from_future[i] = 0;
     if (!piece.is_last()) L::load(from_future, state(static_cast<const T*>(carry), safe));
+    StepRows next = load_step(stage, 0, local);
 #pragma unroll
     for (int k = 0; k < chunk; ++k) {
-      const auto in = stage.channels[k][local];
-      const T step = in.at[0], input = step * in.at[1];
-      T b_k[states];
-      L::load(b_k, stage.b[k]);
+      const StepRows now = next;
+      next = load_step(stage, k + 1 < chunk ? k + 1 : k, local);
+      const T step = now.of.at[0], input = step * now.of.at[1];
 #pragma unroll
       for (int i = 0; i < states; ++i) {
         if (opens && k == 0) {
-          h[k][i] = input * b_k[i];
+          h[k][i] = input * now.b[i];
         } else {
-          decays[k][i] = math::decay(step, rate[i]);
-          h[k][i] = math::next_state(decays[k][i] * (k == 0 ? start[i] : h[k == 0 ? 0 : k - 1][i]), input, b_k[i]);
+          decays[k][i] = math::decay(step, rows.rate[i]);
+          h[k][i] = math::next_state(decays[k][i] * (k == 0 ? start[i] : h[k == 0 ? 0 : k - 1][i]), input, now.b[i]);
         }
       }
     }
@@ -237,31 +259,29 @@ struct SelectiveScan {
     T sums[2 * chunk];  // of lambda b, then of lambda carried rate
 #pragma unroll
     for (int k = chunk - 1; k >= 0; --k) {
-      const auto in = stage.channels[k][local];
-      const T step = in.at[0], input = step * in.at[1], dy = in.at[2];
-      T b_k[states], c_k[states];
-      L::load(b_k, stage.b[k]);
-      L::load(c_k, stage.c[k]);
+      const StepRows now = next;
+      next = load_step(stage, k > 0 ? k - 1 : 0, local);
+      const T step = now.of.at[0], input = step * now.of.at[1], dy = now.of.at[2];
       sums[k] = sums[chunk + k] = 0;
 #pragma unroll
       for (int i = 0; i < states; ++i) {
-        const T lambda = math::adjoint(c_k[i], dy, from_future[i]);
+        const T lambda = math::adjoint(now.c[i], dy, from_future[i]);
         shared.dc[k][i] += dy * h[k][i];
         shared.db[k][i] += lambda * input;
-        sums[k] += lambda * b_k[i];
+        sums[k] += lambda * now.b[i];
         if (opens && k == 0) continue;
         from_future[i] = decays[k][i] * lambda;
         const T lambda_carried = from_future[i] * (k == 0 ? start[i] : h[k == 0 ? 0 : k - 1][i]);
-        sums[chunk + k] += lambda_carried * rate[i];
-        da_row[i] += lambda_carried * step;
+        sums[chunk + k] += lambda_carried * rows.rate[i];
+        rows.da[i] += lambda_carried * step;
       }
     }
     if (e < E) {
       if constexpr (!opens) L::store(state(carry, e), from_future);
-      L::store(da.value + e * da.stride, da_row);
+      L::store(da.value + e * da.stride, rows.da);
     }
     BackwardSums::put(sums, sums_of_lanes);
-    pending = {local, skip};
+    pending = {local, rows.skip};
   }
 
   // to <- the sum of what the groups of lanes have left of db or dc, in their order.
@@ -300,14 +320,20 @@ struct SelectiveScan {
       BackwardStage& stage = stages[turn];
       // Two loops: in one the compiler would move what both cases end with behind them, away from its products.
       const auto each_channel = [&](auto&& f) {
-        for (int local = L::group(); local < backward_slab && piece.channel + local - L::group() < E; local += L::groups) f(local);
+        ChannelRows now = load_channel(da, piece.channel + L::group());
+        for (int local = L::group(); local < backward_slab && piece.channel + local - L::group() < E; local += L::groups) {
+          const ChannelRows next = load_channel(da, piece.channel + local + L::groups);
+          f(local, now);
+          now = next;
+        }
       };
       Pending pending;
       T* const sums = partial + warp() * (L::channels * chunk * padded(N));  // of no other warp while channels are worked on
-      if (piece.is_first()) each_channel([&](int local) { backward_channel<true>(shared, da, stage, piece, local, nullptr, carry, pending, sums); });
+      if (piece.is_first())
+        each_channel([&](int local, ChannelRows& rows) { backward_channel<true>(shared, da, rows, stage, piece, local, nullptr, carry, pending, sums); });
       else
-        each_channel([&](int local) {
-          backward_channel<false>(shared, da, stage, piece, local, boundaries + (piece.boundary() - 1) * state_size, carry, pending, sums);
+        each_channel([&](int local, ChannelRows& rows) {
+          backward_channel<false>(shared, da, rows, stage, piece, local, boundaries + (piece.boundary() - 1) * state_size, carry, pending, sums);
         });
       finish_channel(pending, stage, sums);
       const bool complete = piece.ends_slabs();
