@@ -144,41 +144,61 @@ __device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1,
                                   Weight<T, 1, D> w) {
   constexpr int width = D / Groups;
   using Share = detail::RowShare<width>;
-  constexpr int batch = (Share::batch + 1) / 2;
-  const int count = x.rows * Groups;
-  for (int first = 0; first < count; first += Share::groups * batch) {
-    T of_x[batch][Share::columns] = {}, of_dy[batch][Share::columns] = {}, of_dx[batch][Share::columns], scale[batch];
-    const auto number = [&](int r) { return first + r * Share::groups + Share::group(); };
-    const auto place = [&](int r) { return number(r) / Groups * x.stride + number(r) % Groups * width; };
+  // Lanes stay with their columns, so that they can add up dw's: so many of the norm's groups at once, so many rows of each.
+  constexpr int at_once = Groups < Share::groups ? Groups : Share::groups, row_groups = Share::groups / at_once, batch = (Share::batch + 1) / 2;
+  for (int first_group = 0; first_group < Groups; first_group += at_once) {
+    const int group = first_group + Share::group() % at_once, first_row = Share::group() / at_once;
+    const bool takes_part = group < Groups && first_row < row_groups;
+    const int column = group * width, rows = takes_part ? x.rows : 0;
+    T of_w[Share::columns] = {}, of_dw[Share::columns] = {};
+    if (takes_part) Share::load(of_w, w.value + column);
+    for (int first = 0; first < x.rows; first += row_groups * batch) {
+      T of_x[batch][Share::columns] = {}, of_dy[batch][Share::columns] = {}, of_dx[batch][Share::columns], scale[batch];
+      const auto row = [&](int r) { return first + r * row_groups + first_row; };
 #pragma unroll
-    for (int r = 0; r < batch; ++r)
-      if (number(r) < count) {
-        Share::load(of_x[r], x.data + place(r)), Share::load(of_dy[r], dy.data + place(r)), Share::load(of_dx[r], static_cast<const T*>(dx.data) + place(r));
-        scale[r] = rho[number(r)];
+      for (int r = 0; r < batch; ++r)
+        if (row(r) < rows) {
+          const int place = row(r) * x.stride + column;
+          Share::load(of_x[r], x.data + place), Share::load(of_dy[r], dy.data + place), Share::load(of_dx[r], static_cast<const T*>(dx.data) + place);
+          scale[r] = rho[row(r) * Groups + group];
+        }
+#pragma unroll
+      for (int r = 0; r < batch; ++r) {
+        T sum = 0;
+#pragma unroll
+        for (int i = 0; i < Share::columns; ++i) sum += of_dy[r][i] * of_w[i] * of_x[r][i];
+        sum = Share::sum(sum);
+        if (row(r) >= rows) continue;
+        const T pull = scale[r] * scale[r] * scale[r] * (sum / T(width));
+#pragma unroll
+        for (int i = 0; i < Share::columns; ++i) {
+          of_dw[i] += of_dy[r][i] * of_x[r][i] * scale[r];
+          of_dx[r][i] += scale[r] * (of_dy[r][i] * of_w[i]) - pull * of_x[r][i];
+        }
+        Share::store(dx.data + row(r) * x.stride + column, of_dx[r]);
       }
+    }
+    // What the rows' groups of lanes have of dw, a piece of the columns after the other.
+    constexpr int piece = Share::lanes * Share::size;
+    T* const partial = be.scratch<T>();  // (row_groups, at_once, piece)
 #pragma unroll
-    for (int r = 0; r < batch; ++r) {
-      T of_w[Share::columns] = {};
-      Share::load(of_w, w.value + number(r) % Groups * width);
-      T sum = 0;
+    for (int p = 0; p < Share::pieces; ++p) {
+      if (takes_part) {
 #pragma unroll
-      for (int i = 0; i < Share::columns; ++i) sum += (of_dy[r][i] *= of_w[i]) * of_x[r][i];
-      sum = Share::sum(sum);
-      if (number(r) >= count) continue;
-      const T pull = scale[r] * scale[r] * scale[r] * (sum / T(width));
-#pragma unroll
-      for (int i = 0; i < Share::columns; ++i) of_dx[r][i] += scale[r] * of_dy[r][i] - pull * of_x[r][i];
-      Share::store(dx.data + place(r), of_dx[r]);
+        for (int i = 0; i < Share::size; ++i) partial[Share::group() * piece + detail::lane() % Share::lanes * Share::size + i] = of_dw[p * Share::size + i];
+      }
+      __syncthreads();
+      detail::each(at_once * piece, [&](int i) {
+        const int of_group = p * piece + i % piece, norm = first_group + i / piece;
+        if (of_group >= width || norm >= Groups) return;
+        T sum = 0;
+#pragma unroll 8
+        for (int g = 0; g < row_groups; ++g) sum += partial[g * at_once * piece + i];
+        dw.value[norm * width + of_group] += sum;
+      });
+      __syncthreads();
     }
   }
-  detail::column_sums<1>(
-      be, x,
-      [&](int t, int d, detail::Quad<T>(&sum)[1]) {
-        const auto g = detail::load4(dy[t] + d), value = detail::load4(x[t] + d);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sum[0].at[j] += g.at[j] * value.at[j] * rho[t * Groups + (d + j < D ? d + j : D - 1) / width];
-      },
-      [&](int d, int, T sum) { dw.value[d] += sum; });
 }
 
 // y <- a + b
