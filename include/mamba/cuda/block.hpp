@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include <mamba/core/macros.hpp>
+#include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 
 namespace mamba::cuda {
@@ -14,7 +15,7 @@ struct Block {
   static constexpr int threads = 256, warps = threads / 32;
   static constexpr bool fuses_convolution = true;
   // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
-  static constexpr int shared_elements = 20480;
+  static constexpr int shared_elements = 24576;
   template <class T>
   static constexpr std::size_t shared_bytes = shared_elements * sizeof(T);
   std::byte* global = nullptr;  // the same in global memory, as much as Requirements says
@@ -24,7 +25,20 @@ struct Block {
     extern __shared__ std::byte shared[];  // named here, so that the compiler knows what memory it is
     return reinterpret_cast<T*>(shared);
   }
+  // Behind it lies an object that all threads share; in registers it would take from the primitives what they need.
+  template <class T, class Object>
+  __device__ Object& object() const {
+    return *reinterpret_cast<Object*>(scratch<std::byte>() + shared_bytes<T>);
+  }
 };
+
+// to <- from, where all threads of the block see `to` and none reads it any more.
+template <class T>
+__device__ void assign(Block&, T& to, const T& from) {
+  __syncthreads();
+  if (threadIdx.x == 0) to = from;
+  __syncthreads();
+}
 
 namespace detail {
 
@@ -36,6 +50,14 @@ __device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }
 template <class F>
 __device__ void each(int count, F&& f) {
   for (int i = thread(); i < count; i += Block::threads) f(i);
+}
+
+// The same where the count is known when it is compiled.
+template <int count, class F>
+__device__ void each(F&& f) {
+#pragma unroll
+  for (int first = 0; first < count; first += Block::threads)
+    if (first + Block::threads <= count || first + thread() < count) f(first + thread());
 }
 
 // Four numbers, loaded and stored at once: rows start at multiples of 16 elements.
@@ -50,6 +72,12 @@ __device__ Quad<T> load4(const T* p) {
 template <class T>
 __device__ void store4(T* p, const Quad<T>& q) {
   *reinterpret_cast<Quad<T>*>(p) = q;
+}
+
+template <class T>
+__device__ void add_to(Quad<T>& sum, const Quad<T>& more) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) sum.at[j] += more.at[j];
 }
 
 template <class T>
@@ -143,6 +171,19 @@ __device__ void column_sums(Block& be, Rows<const T, C> x, F&& f, Use&& use) {
     }
     Share::template add_up<Values>(be, sums, first, use);
   }
+}
+
+// dd (C) += the sum over the rows of x y, which is the skip's gradient.
+template <class T, int C>
+__device__ void add_products(Block& be, WeightGradient<T, 1, C> dd, Rows<const T, C> x, Rows<const T, C> y) {
+  column_sums<1>(
+      be, x,
+      [&](int t, int c, Quad<T>(&sum)[1]) {
+        const auto of_x = load4(x[t] + c), of_y = load4(y[t] + c);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum[0].at[j] += of_x.at[j] * of_y.at[j];
+      },
+      [&](int c, int, T sum) { dd.value[c] += sum; });
 }
 
 // Which sequence a row belongs to.

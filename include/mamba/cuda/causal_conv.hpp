@@ -29,7 +29,9 @@ __device__ void load_taps(T (&taps)[K][4], Weight<T, E, K> w, int channel) {
 template <class T, int E, class F>
 __device__ void each_stretch(Rows<T, E> x, F&& f) {
   constexpr int quads = Rows<T, E>::stride / 4;
-  each((x.rows + conv_rows - 1) / conv_rows * quads, [&](int i) { f(i / quads * conv_rows, i % quads * 4); });
+  const int count = (x.rows + conv_rows - 1) / conv_rows * quads;
+#pragma unroll 1
+  for (int i = thread(); i < count; i += Block::threads) f(i / quads * conv_rows, i % quads * 4);
   __syncthreads();
 }
 
@@ -162,7 +164,7 @@ struct ConvSiluBackward {
     load(rows, begin);
 #pragma unroll
     for (int k = 1; k < K; ++k) past[K - k] = load4(x[max(begin - k, 0)] + column);
-    // The last K-1 rows only complete the gradients of those before.
+      // The last K-1 rows only complete the gradients of those before.
 #pragma unroll 1
     for (int first = begin; first < end + K - 1; first += step) {
       load(next, first + step);

@@ -21,6 +21,10 @@ struct TilePlace {
   int boundary_states;
 };
 
+// The shared memory of a block that runs a model.
+template <class A>
+inline constexpr std::size_t tile_shared_bytes = Block::shared_bytes<typename A::Scalar> + sizeof(network::Activations<A>);
+
 // What a kernel over tiles is given.
 template <class A>
 struct TileArguments {
@@ -31,7 +35,13 @@ struct TileArguments {
   int tiles;
   std::byte* workspaces;  // of all blocks: activations, then Block::global
   std::size_t workspace_bytes, activation_bytes;
+  int batch_tokens;  // where two batches take turns: the tokens of one
 
+  // To the second of them, with the loss.
+  template <class Loss>
+  __device__ void take_second(const Loss*& loss) {
+    places += tiles, tokens += batch_tokens, ++loss;
+  }
   __device__ network::Tile tile(int i) const {
     const TilePlace& place = places[i];
     return {
@@ -63,7 +73,8 @@ __global__ void __launch_bounds__(Block::threads, 1) forward_tiles(TileArguments
       states.states += at * network::MixerOf<A>::state_size;
       tile.positions = state.positions + at;
     }
-    network::Activations<A> activations(call.workspace(), call.weights.n_layers, tile.rows(), 0, false);
+    auto& activations = be.object<typename A::Scalar, network::Activations<A>>();
+    assign(be, activations, {call.workspace(), call.weights.n_layers, tile.rows(), 0, false});
     network::NoProbe probe;
     network::forward(be, activations, tile, call.weights, states, probe);
     network::read_out(be, activations, tile, call.weights, [&](int first, auto& head) {
@@ -76,12 +87,13 @@ __global__ void __launch_bounds__(Block::threads, 1) forward_tiles(TileArguments
 }
 
 // buffers (blocks, size) <- each block's share of the gradients, shares (tiles) of the loss, which lies in device memory.
-// training: null, or a training that may have stopped.
+// training: null, or a training that may have stopped, and whose batches take turns.
 template <class A, class Loss>
 __global__ void __launch_bounds__(Block::threads, 1)
     train_tiles(TileArguments<A> call, typename A::Scalar* buffers, std::size_t size, double* shares, const Loss* loss, const TrainingState* training) {
   using T = typename A::Scalar;
   if (has_stopped(training)) return;
+  if (training && training->next % 2 == 1) call.take_second(loss);
   Block be = call.block();
   T* const sums = buffers + blockIdx.x * size;
   for (std::size_t i = threadIdx.x * 4; i < size; i += Block::threads * 4) detail::store4(sums + i, detail::Quad<T>{});
@@ -93,7 +105,8 @@ __global__ void __launch_bounds__(Block::threads, 1)
     const network::Tile tile = call.tile(i);
     double share = 0;
     if (tile.sequences.count > 0) {
-      network::Activations<A> activations(call.workspace(), call.weights.n_layers, tile.rows(), call.places[i].boundary_states, true);
+      auto& activations = be.object<T, network::Activations<A>>();
+      assign(be, activations, {call.workspace(), call.weights.n_layers, tile.rows(), call.places[i].boundary_states, true});
       network::NoProbe probe;
       share = network::loss_and_gradients(
           be, network::ModelGradients<A>{sums, call.weights.n_layers}, activations, tile, call.weights,
@@ -161,27 +174,51 @@ __global__ void derive_rates(T* derived, const T* values, ArenaPlace place) {
   });
 }
 
-// gradients <- the sum of `count` buffers, in their order, with respect to A_log where the buffers' is to A; squares (blocks)
-// <- the sums of the trained ones' squares.
+// How the sum of buffers is shared out: where there are many, a warp of a block takes some of them, so that more loads are under way.
+struct BufferSum {
+  static constexpr int lanes = 32;
+
+  static MAMBA_HOST_DEVICE int warps(int buffers) { return buffers >= 4 * Block::warps ? Block::warps : 1; }  // that share a sum
+  static std::size_t blocks(ArenaPlace place, int buffers) {
+    const auto at_once = static_cast<std::size_t>(Block::threads / warps(buffers));
+    return (place.quads + at_once - 1) / at_once;
+  }
+};
+
+// gradients <- the sum of `count` buffers, in an order that depends on their number alone, with respect to A_log where the buffers' is
+// to A; squares (blocks) <- the sums of the trained ones' squares.
 template <class T>
 __global__ void sum_buffers(T* gradients, const T* buffers, int count, const T* derived, double* squares, ArenaPlace place, const TrainingState* training) {
+  __shared__ detail::Quad<T> partial[Block::warps][BufferSum::lanes];
   if (has_stopped(training)) return;
-  double square = 0;
-  place.visit([&](std::size_t at, Kind kind) {
-    const std::size_t size = 4 * place.quads;
-    detail::Quad<T> total = detail::load4(buffers + at);
+  const int warps = BufferSum::warps(count);
+  const bool shared = warps > 1;
+  const std::size_t i =
+      shared ? static_cast<std::size_t>(blockIdx.x) * BufferSum::lanes + detail::lane() : static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  const std::size_t at = 4 * i, size = 4 * place.quads;
+  detail::Quad<T> total{};
+  if (i < place.quads) {
+    const int first = shared ? count * detail::warp() / warps : 0, last = shared ? count * (detail::warp() + 1) / warps : count;
+    total = detail::load4(buffers + static_cast<std::size_t>(first) * size + at);
 #pragma unroll 8
-    for (int b = 1; b < count; ++b) {
-      const auto q = detail::load4(buffers + static_cast<std::size_t>(b) * size + at);
+    for (int b = first + 1; b < last; ++b) detail::add_to(total, detail::load4(buffers + static_cast<std::size_t>(b) * size + at));
+  }
+  if (shared) {
+    partial[detail::warp()][detail::lane()] = total;
+    __syncthreads();
+  }
+  double square = 0;
+  if (i < place.quads && (!shared || detail::warp() == 0)) {
+    if (shared)
 #pragma unroll
-      for (int j = 0; j < 4; ++j) total.at[j] += q.at[j];
-    }
+      for (int w = 1; w < Block::warps; ++w) detail::add_to(total, partial[w][detail::lane()]);
+    const Kind kind = place.kinds[i];
     if (kind.rate)
 #pragma unroll
       for (int j = 0; j < 4; ++j) total.at[j] *= static_cast<T>(math::ln2 * static_cast<double>(derived[at + j]));
     detail::store4(gradients + at, total);
     if (kind.trained) square = detail::square_sum(total);
-  });
+  }
   detail::leave_block_sum(squares, square);
 }
 

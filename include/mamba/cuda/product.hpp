@@ -20,20 +20,18 @@ struct Tiles {
   static constexpr int rows = 128, columns = 64;
   static_assert(rows * columns == Block::warps * part_side * part_side);
 
-  int down, across, depth_groups;  // parts below and beside each other, and how many warps share each
+  // Of the parts below and beside each other, and of the warps that share each: powers of 2, whose logarithms spare divisions.
+  int log_down, log_across;
 
-  __device__ Tiles(int of_rows, int of_columns)
-      : down(of_rows > 64   ? 4
-             : of_rows > 32 ? 2
-                            : 1),
-        across(of_columns > 32 ? 2 : 1),
-        depth_groups(Block::warps / (down * across)) {}
+  __device__ Tiles(int of_rows, int of_columns) : log_down(of_rows > 64 ? 2 : of_rows > 32 ? 1 : 0), log_across(of_columns > 32 ? 1 : 0) {}
 
-  __device__ int parts() const { return down * across; }
+  __device__ int log_parts() const { return log_down + log_across; }
+  __device__ int parts() const { return 1 << log_parts(); }
+  __device__ int depth_groups() const { return Block::warps >> log_parts(); }
   // Of this warp.
-  __device__ int row() const { return warp() % parts() / across * part_side; }
-  __device__ int column() const { return warp() % across * part_side; }
-  __device__ int depth_group() const { return warp() / parts(); }
+  __device__ int row() const { return ((warp() & (parts() - 1)) >> log_across) * part_side; }
+  __device__ int column() const { return (warp() & ((1 << log_across) - 1)) * part_side; }
+  __device__ int depth_group() const { return warp() >> log_parts(); }
 };
 
 // panel <- `lines` lines of an operand, with zeros behind them and behind their `length` elements (a multiple of 4).
@@ -141,7 +139,7 @@ __device__ void add_depth_groups(T* exchange, Sums<T>& sums, Tiles tiles) {
 #pragma unroll
       for (int i = 0; i < 2; ++i)
 #pragma unroll
-        for (int n = 0; n < part_units; ++n) add(sums.at[m][n][i], load4(place(other, i, n)));
+        for (int n = 0; n < part_units; ++n) add_to(sums.at[m][n][i], load4(place(other, i, n)));
   }
 }
 
@@ -195,16 +193,16 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
         const PanelA panel_a{shared + turn * Stage::elements};
         const PanelB panel_b{panel_a.data + PanelA::elements};
         if (exists)
-          multiply_add(sums, panel_a, tiles.row(), panel_b, tiles.column(), min(of_depth - k, depth), tiles.depth_group(), tiles.depth_groups, of_depth);
+          multiply_add(sums, panel_a, tiles.row(), panel_b, tiles.column(), min(of_depth - k, depth), tiles.depth_group(), tiles.depth_groups(), of_depth);
         __syncthreads();
         fetch(turn);
       }
     }
-    if (tiles.depth_groups > 1) add_depth_groups(shared + 2 * Stage::elements, sums, tiles);
+    if (tiles.depth_groups() > 1) add_depth_groups(shared + 2 * Stage::elements, sums, tiles);
     if constexpr (sizeof(T) > sizeof(float)) load_before();
     if (writes)
       sums.each([&](int r, int k, Quad<T>& q) {
-        add(q, before.at[r / 16][k / 16][r % 16]);
+        add_to(q, before.at[r / 16][k / 16][r % 16]);
         if (columns % 16 != 0)
 #pragma unroll
           for (int i = 0; i < 4; ++i)

@@ -67,6 +67,35 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+// A second order beside another one, from a fork to a join.
+class SideStream {
+ public:
+  SideStream() {
+    for (cudaEvent_t* event : {&forked_, &joined_}) check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
+  }
+  SideStream(const SideStream&) = delete;
+  SideStream& operator=(const SideStream&) = delete;
+  ~SideStream() {
+    for (cudaEvent_t event : {forked_, joined_}) cudaEventDestroy(event);
+  }
+
+  cudaStream_t stream() const { return own_.get(); }
+  // What comes here from now on waits for what `stream` has so far.
+  void fork(cudaStream_t stream) const {
+    check(cudaEventRecord(forked_, stream), "cudaEventRecord");
+    check(cudaStreamWaitEvent(own_.get(), forked_), "cudaStreamWaitEvent");
+  }
+  // What comes to `stream` from now on waits for what is here.
+  void join(cudaStream_t stream) const {
+    check(cudaEventRecord(joined_, own_.get()), "cudaEventRecord");
+    check(cudaStreamWaitEvent(stream, joined_), "cudaStreamWaitEvent");
+  }
+
+ private:
+  Stream own_;
+  cudaEvent_t forked_ = nullptr, joined_ = nullptr;
+};
+
 // What launch(stream) launches, recorded once to be launched as a whole.
 class Graph {
  public:

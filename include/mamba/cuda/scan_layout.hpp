@@ -97,4 +97,60 @@ struct LaneSums {
   }
 };
 
+// The same for Count pairs of values (a power of 2) of each of `Channels` channels that a group of lanes works on one after the other.
+// A lane puts its pairs one by one; channel by channel the rows of some lanes are added up, and the last few sums when all is done.
+// Rows are permuted so that neither what is put nor what is read at once meets in a bank.
+template <int Count, int Width, int Channels>
+struct ChannelSums {
+  static constexpr int parts = Width > Count ? Width / Count : 1;         // lanes that share a pair's sum
+  static constexpr int columns = Count > Width ? Count / Width : 1;       // pairs of a lane
+  static constexpr int rows = Width / parts;                              // that a lane adds up
+  static constexpr int elements = 32 * 2 * (Count + Channels * columns);  // of shared memory for a warp
+  template <class T>
+  struct alignas(2 * sizeof(T)) Pair {
+    T first, second;
+  };
+
+  template <class T>
+  static __device__ auto& row_place(T* shared, int lane, int k) {
+    return reinterpret_cast<Pair<T>*>(shared)[lane * Count + (k ^ (lane / 2 % Count))];
+  }
+  template <class T>
+  static __device__ auto& sum_place(T* shared, int channel, int lane, int column) {
+    return reinterpret_cast<Pair<T>*>(shared)[32 * Count + (channel * 32 + lane) * columns + column];
+  }
+
+  // Leaves the lane's pair number k of the channel at hand, when all lanes have added up those of the channel before.
+  template <class T>
+  static __device__ void put(T* shared, int k, T first, T second) {
+    row_place(shared, lane(), k) = {first, second};
+  }
+  // Adds up what the lanes have put for this channel, __syncwarp() after it.
+  template <class T>
+  static __device__ void add_up(T* shared, int channel) {
+    const int part = lane() % Width / rows, first = lane() % Width % rows * columns;
+    Pair<T> sums[columns][2] = {};  // chains half as long
+#pragma unroll
+    for (int c = 0; c < columns; ++c)
+#pragma unroll
+      for (int i = 0; i < rows; ++i) {
+        const auto pair = row_place(shared, lane() / Width * Width + part * rows + (i ^ (part & (rows - 1) & 1)), first + c);
+        sums[c][i % 2].first += pair.first, sums[c][i % 2].second += pair.second;
+      }
+#pragma unroll
+    for (int c = 0; c < columns; ++c) sum_place(shared, channel, lane(), c) = {sums[c][0].first + sums[c][1].first, sums[c][0].second + sums[c][1].second};
+  }
+  // Of the warp's group of lanes number `group`, channel and pair: the two sums.
+  template <class T>
+  static __device__ Pair<T> sum(const T* shared, int group, int channel, int k) {
+    Pair<T> sum{};
+#pragma unroll
+    for (int part = 0; part < parts; ++part) {
+      const auto& of_part = sum_place(const_cast<T*>(shared), channel, group * Width + part * rows + k / columns, k % columns);
+      sum.first += of_part.first, sum.second += of_part.second;
+    }
+    return sum;
+  }
+};
+
 }  // namespace mamba::cuda::detail

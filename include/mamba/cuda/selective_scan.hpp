@@ -13,46 +13,12 @@
 #include <mamba/cuda/async_copy.hpp>
 #include <mamba/cuda/block.hpp>
 #include <mamba/cuda/scan_layout.hpp>
+#include <mamba/cuda/scan_piece.hpp>
 #include <mamba/math/scan_step.hpp>
 
 namespace mamba::cuda {
 
 namespace detail {
-
-// Where a block is: rows [first, first + rows) of sequence s, channels from `channel` on.
-template <int E, int Chunk, int Slab, bool backward>
-struct ScanPiece {
-  Sequences sequences;
-  int s, begin, end, first, channel, kept;  // kept: states between chunks of the sequences before
-
-  __device__ explicit ScanPiece(Sequences sequences) : sequences(sequences), s(0), channel(0), kept(0) { enter(); }
-  __device__ bool exists() const { return s < sequences.count; }
-  __device__ int rows() const { return end - first < Chunk ? end - first : Chunk; }
-  __device__ bool is_first() const { return first == begin; }
-  __device__ bool is_last() const { return first + Chunk >= end; }
-  __device__ bool ends_slabs() const { return channel + Slab >= E; }
-  // The number of the state kept behind this chunk; before it lies the one with the number before.
-  __device__ int boundary() const { return kept + (first - begin) / Chunk; }
-
-  __device__ void next() {
-    channel += Slab;
-    if (channel < E) return;
-    channel = 0;
-    if (backward ? first > begin : first + Chunk < end) {
-      first += backward ? -Chunk : Chunk;
-      return;
-    }
-    kept += (end - begin - 1) / Chunk;
-    ++s;
-    if (exists()) enter();
-  }
-
- private:
-  __device__ void enter() {
-    begin = sequences.begin(s), end = sequences.end(s);
-    first = backward ? begin + (end - begin - 1) / Chunk * Chunk : begin;
-  }
-};
 
 // The rows of a chunk in shared memory: b and c, and of every channel of the slab the numbers of `Values` arrays.
 template <class T, int N, int Chunk, int Slab, int Values>
@@ -68,12 +34,12 @@ struct ScanStage {
   __device__ void fetch(const Piece& piece, Rows<const T, N> from_b, Rows<const T, N> from_c, Arrays... arrays) {
     constexpr int quads = padded(N) * sizeof(T) / 16, per_quad = 16 / sizeof(T);
     const int rows = piece.rows();
-    each(Chunk * quads, [&](int i) {
+    each<Chunk * quads>([&](int i) {
       const int k = i / quads, n = i % quads * per_quad;
       copy_async<16>(&b[k][n], from_b[piece.first + (k < rows ? k : 0)] + n, k < rows);
       copy_async<16>(&c[k][n], from_c[piece.first + (k < rows ? k : 0)] + n, k < rows);
     });
-    each(Chunk * Slab, [&](int i) {
+    each<Chunk * Slab>([&](int i) {
       const int k = i / Slab, local = i % Slab, e = piece.channel + local;
       const bool exists = k < rows && e < E;
       int value = 0;
@@ -91,11 +57,18 @@ struct SelectiveScan {
   static constexpr int slab = L::groups * ways < 64 ? 64 : L::groups * ways, backward_slab = L::groups < 64 ? 64 : L::groups;
   static constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * padded(N);
   using Stage = ScanStage<T, N, chunk, slab, 2>;                   // step, u
-  using BackwardStage = ScanStage<T, N, chunk, backward_slab, 4>;  // step, u, dy; then ddelta, du
-  static constexpr int partial_elements = L::groups * chunk * padded(N);
-  static_assert(LaneSums<2 * chunk, L::width>::elements <= L::channels * chunk * padded(N));
+  using BackwardStage = ScanStage<T, N, chunk, backward_slab, 4>;  // step, u, dy
+  // A warp's part of shared memory: first for sums over states, then for what its groups of lanes have of db and of dc, both at once
+  // where there is room.
+  using BackwardSums = ChannelSums<chunk, L::width, backward_slab / L::groups>;
+  static constexpr int gradient_elements = L::channels * chunk * padded(N);
+  static constexpr int warp_elements(int gradients) {
+    return BackwardSums::elements > gradients * gradient_elements ? BackwardSums::elements : gradients * gradient_elements;
+  }
+  static constexpr bool exchanges_both = Block::warps * warp_elements(2) * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
+  static constexpr int of_warp_elements = warp_elements(exchanges_both ? 2 : 1);
   static constexpr bool fits_block = 3 * sizeof(Stage) + Block::warps * LaneSums<ways * chunk, L::width>::elements * sizeof(T) <= Block::shared_bytes<T> &&
-                                     partial_elements * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
+                                     Block::warps * of_warp_elements * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
 
   static __device__ T* state(T* states, int e) { return states + static_cast<std::ptrdiff_t>(e) * padded(N); }
   static __device__ const T* state(const T* states, int e) { return states + static_cast<std::ptrdiff_t>(e) * padded(N); }
@@ -185,33 +158,14 @@ struct SelectiveScan {
     T db[chunk][states] = {}, dc[chunk][states] = {};
   };
 
-  // Replaces the numbers of a channel by its gradients ddelta and du, given the sums over its states.
-  using BackwardSums = LaneSums<2 * chunk, L::width>;
-  struct Pending {
-    int local = -1;  // the channel whose sums have been put; -1: none
-    T skip = 0;
-  };
-  static __device__ void finish_channel(const Pending& pending, BackwardStage& stage, const T* sums_of_lanes) {
-    // Lanes number k and, half a group apart, chunk + k have a step's two sums.
-    BackwardSums::take(sums_of_lanes, [&](int k, T sum) {
-      const T of_rate = __shfl_xor_sync(~0U, sum, L::width / 2);
-      if (k >= chunk || BackwardSums::part() != 0 || pending.local < 0) return;
-      auto& channel = stage.channels[k][pending.local];
-      const T step = channel.at[0], u_k = channel.at[1], dy = channel.at[2];
-      channel.at[0] = T(math::ln2) * of_rate + u_k * sum;
-      channel.at[1] = pending.skip * dy + step * sum;
-    });
-  }
-
   // What a lane needs of a channel from global memory, asked for while the channel before is worked on.
   struct ChannelRows {
-    T rate[states], da[states], skip;
+    T rate[states], da[states];
   };
   __device__ ChannelRows load_channel(WeightGradient<T, E, N> da, int e) const {
     ChannelRows rows;
     L::load(rows.rate, a.derived + existing(e) * a.stride);
     L::load(rows.da, static_cast<const T*>(da.value) + existing(e) * da.stride);
-    rows.skip = d.value[existing(e)];
     return rows;
   }
 
@@ -228,86 +182,109 @@ struct SelectiveScan {
     return rows;
   }
 
-  // The gradients of one channel of a piece, but for the sums over its states: those it only puts, and takes the pending
-  // channel's instead, halfway, when they have long arrived. opens: nothing lies before the piece.
+  // Channels of a slab that a group of lanes, and a warp, works on: neighbouring ones.
+  static constexpr int of_group = backward_slab / L::groups, of_warp = of_group * L::channels;
+
+  // The gradients of one channel of a piece, but for the sums over its states. Those go by `sums`, shared memory of the warp: the
+  // channel only leaves its own there, and adds up those of the channel before while its first products are under way.
+  // number: of the channel in its group. Returns the rows of the group's next one. opens: nothing lies before the piece.
   template <bool opens, class Piece>
-  __device__ void backward_channel(Shared& shared, WeightGradient<T, E, N> da, ChannelRows& rows, BackwardStage& stage, const Piece& piece, int local,
-                                   const T* before, T* carry, Pending& pending, T* sums_of_lanes) const {
-    const int e = piece.channel + local, safe = existing(e);
+  __device__ ChannelRows backward_channel(Shared& shared, WeightGradient<T, E, N> da, ChannelRows rows, const BackwardStage& stage, const Piece& piece,
+                                          int number, const T* before, T* carry, T* sums) const {
+    const int local = L::group() * of_group + number, e = piece.channel + local, safe = existing(e);
     T from_future[states], h[chunk][states], decays[chunk][states], start[states];
     if constexpr (!opens) L::load(start, state(before, safe));
 #pragma unroll
     for (int i = 0; i < states; ++i) from_future[i] = 0;
     if (!piece.is_last()) L::load(from_future, state(static_cast<const T*>(carry), safe));
-    StepRows next = load_step(stage, 0, local);
+    BackwardSums::add_up(sums, number > 0 ? number - 1 : 0);  // the first channel has nothing to add: that costs less than a branch
 #pragma unroll
     for (int k = 0; k < chunk; ++k) {
-      const StepRows now = next;
-      next = load_step(stage, k + 1 < chunk ? k + 1 : k, local);
-      const T step = now.of.at[0], input = step * now.of.at[1];
+      const auto in = stage.channels[k][local];
+      const T step = in.at[0], input = step * in.at[1];
+      T b_k[states];
+      L::load(b_k, stage.b[k]);
 #pragma unroll
       for (int i = 0; i < states; ++i) {
         if (opens && k == 0) {
-          h[k][i] = input * now.b[i];
+          h[k][i] = input * b_k[i];
         } else {
           decays[k][i] = math::decay(step, rows.rate[i]);
-          h[k][i] = math::next_state(decays[k][i] * (k == 0 ? start[i] : h[k == 0 ? 0 : k - 1][i]), input, now.b[i]);
+          h[k][i] = math::next_state(decays[k][i] * (k == 0 ? start[i] : h[k == 0 ? 0 : k - 1][i]), input, b_k[i]);
         }
       }
     }
-    finish_channel(pending, stage, sums_of_lanes);
-    T sums[2 * chunk];  // of lambda b, then of lambda carried rate
+    StepRows next_step = load_step(stage, chunk - 1, local);
+    __syncwarp();  // the sums before have been read
+    const ChannelRows next = load_channel(da, e + 1);
 #pragma unroll
     for (int k = chunk - 1; k >= 0; --k) {
-      const StepRows now = next;
-      next = load_step(stage, k > 0 ? k - 1 : 0, local);
+      const StepRows now = next_step;
+      if (k > 0) next_step = load_step(stage, k - 1, local);
       const T step = now.of.at[0], input = step * now.of.at[1], dy = now.of.at[2];
-      sums[k] = sums[chunk + k] = 0;
+      T of_input = 0, of_rate = 0;  // sums of lambda b, of lambda carried rate
 #pragma unroll
       for (int i = 0; i < states; ++i) {
         const T lambda = math::adjoint(now.c[i], dy, from_future[i]);
         shared.dc[k][i] += dy * h[k][i];
         shared.db[k][i] += lambda * input;
-        sums[k] += lambda * now.b[i];
+        of_input += lambda * now.b[i];
         if (opens && k == 0) continue;
         from_future[i] = decays[k][i] * lambda;
         const T lambda_carried = from_future[i] * (k == 0 ? start[i] : h[k == 0 ? 0 : k - 1][i]);
-        sums[chunk + k] += lambda_carried * rows.rate[i];
+        of_rate += lambda_carried * rows.rate[i];
         rows.da[i] += lambda_carried * step;
       }
+      BackwardSums::put(sums, k, of_input, of_rate);
     }
     if (e < E) {
       if constexpr (!opens) L::store(state(carry, e), from_future);
       L::store(da.value + e * da.stride, rows.da);
     }
-    BackwardSums::put(sums, sums_of_lanes);
-    pending = {local, rows.skip};
+    __syncwarp();
+    return next;
   }
 
-  // to <- the sum of what the groups of lanes have left of db or dc, in their order.
-  static __device__ void sum_groups(Rows<T, N> to, const T* partial, int first, int rows) {
+  // ddelta and du of the warp's channels of a piece, when the sums of all of them have been added up.
+  template <class Piece>
+  __device__ void finish_channels(Rows<T, E> ddelta, Rows<T, E> du, const BackwardStage& stage, const Piece& piece, const T* sums) const {
+#pragma unroll
+    for (int i = lane(); i < of_warp * chunk; i += 32) {
+      const int k = i / of_warp, own = i % of_warp, local = warp() * of_warp + own, e = piece.channel + local;
+      const auto sum = BackwardSums::sum(sums, own / of_group, own % of_group, k);
+      const auto in = stage.channels[k][local];
+      const T step = in.at[0], u_k = in.at[1], dy = in.at[2];
+      if (e >= E || k >= piece.rows()) continue;
+      ddelta[piece.first + k][e] = T(math::ln2) * sum.second + u_k * sum.first;
+      du[piece.first + k][e] = d.value[e] * dy + step * sum.first;
+    }
+  }
+
+  // Where a group of lanes leaves its share of db (which = 0) and of dc (1).
+  static __device__ T* share_of(T* partial, int group, int which) {
+    const int place = (exchanges_both ? which * L::channels : 0) + group % L::channels;
+    return partial + group / L::channels * of_warp_elements + place * (chunk * padded(N));
+  }
+  static __device__ void leave(T* partial, int which, const T (&values)[chunk][states]) {
+#pragma unroll
+    for (int k = 0; k < chunk; ++k) L::store(share_of(partial, L::group(), which) + k * padded(N), values[k]);
+  }
+  // to <- the sum of what the groups have left, in their order.
+  static __device__ void sum_groups(Rows<T, N> to, T* partial, int which, int first, int rows) {
     constexpr int quads = padded(N) / 4;
     each(rows * quads, [&](int i) {
       Quad<T> sum{};
 #pragma unroll 8
-      for (int g = 0; g < L::groups; ++g) {
-        const auto q = load4(partial + g * chunk * padded(N) + 4 * i);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sum.at[j] += q.at[j];
-      }
+      for (int group = 0; group < L::groups; ++group) add_to(sum, load4(static_cast<const T*>(share_of(partial, group, which)) + 4 * i));
       store4(to[first + i / quads] + i % quads * 4, sum);
     });
-  }
-  static __device__ void leave(T* partial, const T (&values)[chunk][states]) {
-#pragma unroll
-    for (int k = 0; k < chunk; ++k) L::store(partial + (L::group() * chunk + k) * padded(N), values[k]);
   }
 
   // carry: a state in global memory, needed when there are boundaries.
   __device__ __noinline__ void backward(Block& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da,
                                         Rows<const T, E> dy, const T* boundaries, T* carry, Sequences sequences) const {
     T* const partial = be.scratch<T>();
-    BackwardStage* const stages = reinterpret_cast<BackwardStage*>(partial + partial_elements);
+    BackwardStage* const stages = reinterpret_cast<BackwardStage*>(partial + Block::warps * of_warp_elements);
     ScanPiece<E, chunk, backward_slab, true> piece(sequences);
     stages[0].template fetch<E>(piece, b, c, delta, u, dy);
     Shared shared;
@@ -319,44 +296,46 @@ struct SelectiveScan {
       __syncthreads();
       BackwardStage& stage = stages[turn];
       // Two loops: in one the compiler would move what both cases end with behind them, away from its products.
+      T* const sums = partial + warp() * of_warp_elements;  // of no other warp while channels are worked on
+      const int first = piece.channel + warp() * of_warp;
+      int number = 0;
       const auto each_channel = [&](auto&& f) {
-        ChannelRows now = load_channel(da, piece.channel + L::group());
-        for (int local = L::group(); local < backward_slab && piece.channel + local - L::group() < E; local += L::groups) {
-          const ChannelRows next = load_channel(da, piece.channel + local + L::groups);
-          f(local, now);
-          now = next;
-        }
+        ChannelRows rows = load_channel(da, piece.channel + L::group() * of_group);
+        for (; number < of_group && first + number < E; ++number) rows = f(rows);
       };
-      Pending pending;
-      T* const sums = partial + warp() * (L::channels * chunk * padded(N));  // of no other warp while channels are worked on
-      if (piece.is_first())
-        each_channel([&](int local, ChannelRows& rows) { backward_channel<true>(shared, da, rows, stage, piece, local, nullptr, carry, pending, sums); });
-      else
-        each_channel([&](int local, ChannelRows& rows) {
-          backward_channel<false>(shared, da, rows, stage, piece, local, boundaries + (piece.boundary() - 1) * state_size, carry, pending, sums);
-        });
-      finish_channel(pending, stage, sums);
-      const bool complete = piece.ends_slabs();
-      if (complete) leave(partial, shared.db);
-      __syncthreads();
-      const int rows = piece.rows();
-      each(rows * backward_slab, [&](int i) {
-        const int k = i / backward_slab, local = i % backward_slab, e = piece.channel + local;
-        if (e >= E) return;
-        ddelta[piece.first + k][e] = stage.channels[k][local].at[0];
-        du[piece.first + k][e] = stage.channels[k][local].at[1];
-      });
-      if (complete) {
-        sum_groups(db, partial, piece.first, rows);
-        __syncthreads();
-        leave(partial, shared.dc);
-        __syncthreads();
-        sum_groups(dc, partial, piece.first, rows);
-        shared = {};
+      if (piece.is_first()) {
+        each_channel([&](const ChannelRows& rows) { return backward_channel<true>(shared, da, rows, stage, piece, number, nullptr, carry, sums); });
+      } else {
+        const T* const before = boundaries + (piece.boundary() - 1) * state_size;
+        each_channel([&](const ChannelRows& rows) { return backward_channel<false>(shared, da, rows, stage, piece, number, before, carry, sums); });
       }
-      __syncthreads();
+      if (number > 0) {
+        BackwardSums::add_up(sums, number - 1);
+        __syncwarp();
+        finish_channels(ddelta, du, stage, piece, sums);
+        __syncwarp();
+      }
+      if (piece.ends_slabs()) {
+        const int rows = piece.rows();
+        leave(partial, 0, shared.db);
+        if constexpr (exchanges_both) {
+          leave(partial, 1, shared.dc);
+        } else {
+          __syncthreads();
+          sum_groups(db, partial, 0, piece.first, rows);
+          __syncthreads();
+          leave(partial, 1, shared.dc);
+        }
+        __syncthreads();
+        if constexpr (exchanges_both) sum_groups(db, partial, 0, piece.first, rows);
+        sum_groups(dc, partial, 1, piece.first, rows);
+        shared = {};
+      } else {
+        __syncthreads();
+      }
       piece = next;
     }
+    __syncthreads();
   }
 };
 
@@ -389,14 +368,7 @@ __device__ void selective_scan_backward(Block& be, Rows<T, E> ddelta, Rows<T, E>
   detail::clear_padding(ddelta);
   detail::clear_padding(du);
   detail::SelectiveScan<T, E, N>{delta, u, b, c, a, d}.backward(be, ddelta, du, db, dc, da, dy, boundaries, carry, sequences);
-  detail::column_sums<1>(
-      be, dy,
-      [&](int t, int e, detail::Quad<T>(&sum)[1]) {
-        const auto g = detail::load4(dy[t] + e), input = detail::load4(u[t] + e);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sum[0].at[j] += g.at[j] * input.at[j];
-      },
-      [&](int e, int, T sum) { dd.value[e] += sum; });
+  detail::add_products(be, dd, dy, u);
 }
 
 }  // namespace mamba::cuda

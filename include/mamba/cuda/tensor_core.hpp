@@ -26,12 +26,6 @@ struct Panel {
 
 inline constexpr int part_side = 32, part_units = part_side / 16;
 
-template <class T>
-__device__ void add(Quad<T>& q, const Quad<T>& more) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) q.at[i] += more.at[i];
-}
-
 // What a warp adds up: (32, 32) results in units of (16, 16). Of a unit a lane holds four columns of two rows: neighbours, so
 // that they are stored at once.
 template <class T>
@@ -81,11 +75,12 @@ __device__ Fragment fragment(Panel<float, along, Indices> panel, int index, int 
   return f;
 }
 
-// d (16, 8) += a (16, 8) b (8, 8).
+// d (16, 8) += a (16, 8) b (8, 8). Volatile, so that multiplications stay in their order: left to itself the compiler brings
+// those of one result together, and each waits for the one before.
 __device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[2][2], const std::uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]));
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]));
 }
 
 // sums += a b over elements k .. k + 8 of the sum, rows from `row` and columns from `column` on: the high parts' product and

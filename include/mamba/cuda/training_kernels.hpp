@@ -10,39 +10,40 @@
 
 namespace mamba::cuda {
 
-// Where a step's batch lies. All its sequences are of one length.
+// Where batches lie: two take turns, for the next one is drawn beside a step. All their sequences are of one length.
 struct DrawnBatch {
-  int* tokens;  // (batch, length)
-  int* labels;
-  CrossEntropy* loss;
-  TilePlace* places;
-  int tiles, per_tile, boundary_states;
+  int* tokens;         // (2, batch, length)
+  int* labels;         // (2, batch)
+  CrossEntropy* loss;  // (2)
+  TilePlace* places;   // (2, tiles)
+  int batch, tiles, per_tile, boundary_states;
 };
 
-// Begins the plan's next step: draws its sequences from (seed, epoch, index), cuts them into tiles. Needs a thread for each
-// sequence.
+// Draws the sequences of the plan's step that is so far ahead of the one under way, if there is one, from (seed, epoch, index), and
+// cuts them into tiles; notes the one under way. Needs a thread for each sequence.
 template <class Task>
-__global__ void draw_batch(DrawnBatch batch, Task task, std::uint64_t seed, const PlannedStep* plan, TrainingState* training) {
+__global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, const PlannedStep* plan, TrainingState* training, int ahead) {
+  const long long number = training->next + ahead;
+  const int turn = static_cast<int>(number % 2), i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (training->stopped) return;
-  const PlannedStep step = plan[training->next];
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i == 0) training->step = plan[training->next];
+  if (number >= training->planned) return;
+  const PlannedStep step = plan[number];
   if (i < step.sequences) {
     const Permutation order(static_cast<std::uint64_t>(task.train_samples()), seed, step.epoch);
     const auto sample = static_cast<std::int64_t>(order(static_cast<std::uint64_t>(step.first_sample + i)));
-    batch.labels[i] = task.train_sample(sample, batch.tokens + static_cast<std::ptrdiff_t>(i) * task.length);
+    const std::ptrdiff_t place = static_cast<std::ptrdiff_t>(turn) * drawn.batch + i;
+    drawn.labels[place] = task.train_sample(sample, drawn.tokens + place * task.length);
   }
-  if (i < batch.tiles) {
-    const int first = i * batch.per_tile, count = max(0, min(step.sequences - first, batch.per_tile));
-    batch.places[i] = {0, count, first * task.length, 0, count, first, first, batch.boundary_states};
+  if (i < drawn.tiles) {
+    const int first = i * drawn.per_tile, count = max(0, min(step.sequences - first, drawn.per_tile));
+    drawn.places[turn * drawn.tiles + i] = {0, count, first * task.length, 0, count, first, first, drawn.boundary_states};
   }
-  if (i == 0) {
-    batch.loss->weight = 1.0 / step.sequences;
-    training->step = step;
-  }
+  if (i == 0) drawn.loss[turn].weight = 1.0 / step.sequences;
 }
 
-// Ends the step: clips the gradients to the norm `clip`, updates parameters and rates; or stops the training. squares
-// (square_count) and shares (tiles) as the kernels before left them.
+// Ends the plan's step under way: clips the gradients to the norm `clip`, updates parameters and rates; or stops the training.
+// squares (square_count) and shares (tiles) as the kernels before left them.
 template <class T>
 __global__ void finish_step(T* parameters, T* derived, T* mean, T* square, T* gradients, const double* squares, int square_count, const double* shares,
                             int tiles, double clip, ArenaPlace place, TrainingState* training) {

@@ -65,10 +65,10 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
     }
     launch(cuda::forward_tiles<A>, call.blocks, call.arguments, states, logits_.template as<T>());
     launched("forward_tiles");
-    std::vector<T> values(static_cast<std::size_t>(call.readouts) * stride);
-    logits_.download(values.data(), values.size());
+    logits_host_.resize(static_cast<std::size_t>(call.readouts) * stride);
+    logits_.download(logits_host_.data(), logits_host_.size());
     if (state) state_.download(*state, batch);
-    use(0, Rows<const T, A::config.padded_vocab_size()>{values.data(), call.readouts});
+    use(0, Rows<const T, A::config.padded_vocab_size()>{logits_host_.data(), call.readouts});
   }
 
   // gradients <- those of the cross-entropy of the readout rows; returns it.
@@ -94,7 +94,7 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
   }
 
  private:
-  static constexpr std::size_t shared_bytes = cuda::Block::shared_bytes<T>;
+  static constexpr std::size_t shared_bytes = cuda::tile_shared_bytes<A>;
   static constexpr bool runs_anywhere = shared_bytes <= std::size_t{99} << 10;  // every device from 8.0 on has as much
 
   struct Call {
@@ -158,7 +158,7 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
     places_.upload(places_host_.data(), places_host_.size());
     const int* const at = indices_.template as<int>();
     return {{weights(), places_.template as<cuda::TilePlace>(), at, at + firsts_.size(), at + firsts_.size() + tokens_.size(),
-             at + firsts_.size() + 2 * tokens_.size(), partition.tiles, workspaces_.template as<std::byte>(), workspace_bytes, activation_bytes},
+             at + firsts_.size() + 2 * tokens_.size(), partition.tiles, workspaces_.template as<std::byte>(), workspace_bytes, activation_bytes, 0},
             blocks,
             readout_count};
   }
@@ -168,6 +168,7 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
   cuda::DeviceBuffer workspaces_, buffers_, indices_, places_, logits_, shares_, labels_, loss_;
   std::vector<cuda::TilePlace> places_host_;
   std::vector<int> firsts_, tokens_, times_, readouts_;
+  std::vector<T> logits_host_;
 };
 
 }  // namespace mamba

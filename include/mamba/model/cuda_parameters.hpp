@@ -32,7 +32,7 @@ class CudaParameters {
     for (const PlacedParameter& p : placed_)
       kinds.insert(kinds.end(), p.parameter.place() / 4, cuda::Kind{p.parameter.trained, p.parameter.derived == Derived::rate});
     kinds_.upload(kinds.data(), kinds.size());
-    squares_.reserve(place().blocks() * sizeof(double));
+    squares_.reserve(cuda::BufferSum::blocks(place(), 1 << 20) * sizeof(double));  // as many as any kernel leaves
   }
 
   const std::vector<PlacedParameter>& placed() const { return placed_; }
@@ -95,9 +95,9 @@ class CudaParameters {
 
   // gradients <- the sum of `count` buffers of their size, of which they may be the only one; those of the rates turned into A_log's.
   void sum_gradients(const T* buffers, int count) {
-    cuda::sum_buffers<<<place().blocks(), cuda::Block::threads>>>(gradients_->template on_device<T>(), buffers, count,
-                                                                  std::as_const(*derived_).template on_device<T>(), squares_.template as<double>(), place(),
-                                                                  nullptr);
+    cuda::sum_buffers<<<static_cast<unsigned>(cuda::BufferSum::blocks(place(), count)), cuda::Block::threads>>>(
+        gradients_->template on_device<T>(), buffers, count, std::as_const(*derived_).template on_device<T>(), squares_.template as<double>(), place(),
+        nullptr);
     launched("sum_buffers");
   }
 

@@ -31,6 +31,7 @@ class Engine<A, Cuda>::Training {
     require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
     const cuda::OnDevice on(engine.device_);
     stream_.emplace();
+    beside_.emplace();
     const Partition partition = partition_of({{}, batch, length, {}}, engine.size_ * sizeof(T));
     tiles_ = partition.tiles, per_tile_ = partition.per_tile, blocks_ = partition.buffers;
 
@@ -48,13 +49,13 @@ class Engine<A, Cuda>::Training {
     workspace_bytes_ = (activation_bytes_ + requirements.global_bytes + 255) / 256 * 256;
     workspaces_.reserve(workspace_bytes_ * static_cast<std::size_t>(blocks_));
     buffers_.reserve(static_cast<std::size_t>(blocks_) * engine.size_ * sizeof(T));
-    tokens_.reserve(static_cast<std::size_t>(batch) * length * sizeof(int));
-    labels_.reserve(static_cast<std::size_t>(batch) * sizeof(int));
-    places_.reserve(static_cast<std::size_t>(tiles_) * sizeof(cuda::TilePlace));
+    tokens_.reserve(2 * static_cast<std::size_t>(batch) * length * sizeof(int));
+    labels_.reserve(2 * static_cast<std::size_t>(batch) * sizeof(int));
+    places_.reserve(2 * static_cast<std::size_t>(tiles_) * sizeof(cuda::TilePlace));
     shares_.reserve(static_cast<std::size_t>(tiles_) * sizeof(double));
     plan_.reserve(most_steps * sizeof(PlannedStep));
-    const CrossEntropy loss{labels_.template as<int>(), A::config.vocab_size, 1.0};
-    loss_.upload(&loss, 1);
+    const CrossEntropy losses[] = {{labels_.template as<int>(), A::config.vocab_size, 1.0}, {labels_.template as<int>() + batch, A::config.vocab_size, 1.0}};
+    loss_.upload(losses, 2);
     const cuda::TrainingState state;
     state_.upload(&state, 1);
   }
@@ -72,12 +73,14 @@ class Engine<A, Cuda>::Training {
     const cuda::OnDevice on(engine_.device_);
     plan_.upload(plan.data(), plan.size());
     cuda::TrainingState state;
+    state.planned = static_cast<long long>(plan.size());
     state.loss_sum = loss_sum;
     state_.upload(&state, 1);
     engine_.weights();  // renews the rates if the parameters have changed
     T *const of_mean = mean.template on_device<T>(), *const of_square = square.template on_device<T>();
     T *const parameters = engine_.parameters_->template on_device<T>(), *const gradients = engine_.gradients_->template on_device<T>();
     if (!graph_) graph_.emplace(*stream_, [&](cudaStream_t stream) { launch_step(stream, parameters, gradients, of_mean, of_square); });
+    launch_draw(stream_->get(), 0);
     for (std::size_t i = 0; i < plan.size(); ++i) graph_->launch(*stream_);
     stream_->wait();
     state_.download(&state, 1);
@@ -85,40 +88,54 @@ class Engine<A, Cuda>::Training {
   }
 
  private:
+  cuda::DrawnBatch drawn() const {
+    return {tokens_.template as<int>(),
+            labels_.template as<int>(),
+            loss_.template as<CrossEntropy>(),
+            places_.template as<cuda::TilePlace>(),
+            batch_,
+            tiles_,
+            per_tile_,
+            boundary_states_};
+  }
+  cuda::TrainingState* state() const { return state_.template as<cuda::TrainingState>(); }
+
+  // On few multiprocessors, for it runs beside train_tiles, whose blocks want one each.
+  void launch_draw(cudaStream_t stream, int ahead) {
+    constexpr int threads = 1024;
+    cuda::draw_batch<<<static_cast<unsigned>((batch_ + threads - 1) / threads), threads, 0, stream>>>(drawn(), task_, seed_, plan_.template as<PlannedStep>(),
+                                                                                                      state(), ahead);
+    launched("draw_batch");
+  }
+
   void launch_step(cudaStream_t stream, T* parameters, T* gradients, T* mean, T* square) {
     constexpr int threads = cuda::Block::threads;
     const auto place = engine_.place();
-    auto* const training = state_.template as<cuda::TrainingState>();
+    const auto sum_blocks = static_cast<unsigned>(cuda::BufferSum::blocks(place, blocks_));
     T *const derived = engine_.derived_->template on_device<T>(), *const buffers = buffers_.template as<T>();
     double *const squares = engine_.squares_.template as<double>(), *const shares = shares_.template as<double>();
     const int* const indices = indices_.template as<int>();
-    const cuda::DrawnBatch drawn{tokens_.template as<int>(),
-                                 labels_.template as<int>(),
-                                 loss_.template as<CrossEntropy>(),
-                                 places_.template as<cuda::TilePlace>(),
-                                 tiles_,
-                                 per_tile_,
-                                 boundary_states_};
     const cuda::TileArguments<A> tiles{{parameters, derived, engine_.n_layers_},
-                                       drawn.places,
+                                       drawn().places,
                                        indices,
-                                       drawn.tokens,
+                                       drawn().tokens,
                                        indices + 2 * per_tile_ + 1,
                                        indices + per_tile_ + 1,
                                        tiles_,
                                        workspaces_.template as<std::byte>(),
                                        workspace_bytes_,
-                                       activation_bytes_};
-    cuda::draw_batch<<<static_cast<unsigned>((batch_ + threads - 1) / threads), threads, 0, stream>>>(drawn, task_, seed_, plan_.template as<PlannedStep>(),
-                                                                                                      training);
-    launched("draw_batch");
+                                       activation_bytes_,
+                                       batch_ * task_.length};
     allow_shared_memory(cuda::train_tiles<A, CrossEntropy>);
-    cuda::train_tiles<A, CrossEntropy><<<blocks_, threads, shared_bytes, stream>>>(tiles, buffers, engine_.size_, shares, drawn.loss, training);
+    beside_->fork(stream);
+    cuda::train_tiles<A, CrossEntropy><<<blocks_, threads, shared_bytes, stream>>>(tiles, buffers, engine_.size_, shares, drawn().loss, state());
     launched("train_tiles");
-    cuda::sum_buffers<<<place.blocks(), threads, 0, stream>>>(gradients, buffers, blocks_, derived, squares, place, training);
+    launch_draw(beside_->stream(), 1);
+    cuda::sum_buffers<<<sum_blocks, threads, 0, stream>>>(gradients, buffers, blocks_, derived, squares, place, state());
     launched("sum_buffers");
-    cuda::finish_step<<<place.blocks(), threads, 0, stream>>>(parameters, derived, mean, square, gradients, squares, static_cast<int>(place.blocks()), shares,
-                                                              tiles_, clip_, place, training);
+    beside_->join(stream);
+    cuda::finish_step<<<place.blocks(), threads, 0, stream>>>(parameters, derived, mean, square, gradients, squares, static_cast<int>(sum_blocks), shares,
+                                                              tiles_, clip_, place, state());
     launched("finish_step");
   }
 
@@ -130,6 +147,7 @@ class Engine<A, Cuda>::Training {
   std::size_t activation_bytes_ = 0, workspace_bytes_ = 0;
   cuda::DeviceBuffer workspaces_, buffers_, indices_, tokens_, labels_, places_, shares_, plan_, loss_, state_;
   std::optional<cuda::Stream> stream_;
+  std::optional<cuda::SideStream> beside_;
   std::optional<cuda::Graph> graph_;
 };
 

@@ -7,6 +7,7 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/network/conv.hpp>
+#include <mamba/network/fused.hpp>
 #include <mamba/network/linear.hpp>
 #include <mamba/network/mixer.hpp>
 
@@ -89,8 +90,7 @@ struct MixerOf<A, Mamba1> {
     probe.template visit<Point::b>(view(s.b));
     probe.template visit<Point::c>(view(s.c));
     linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
-    add_bias(be, s.pi, w.template get<"mixer.dt_proj.bias">());
-    softplus(be, s.delta, in(s.pi));
+    step_sizes(be, s.delta, s.pi, w.template get<"mixer.dt_proj.bias">());
     probe.template visit<Point::delta>(view(s.delta));
     selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
                    w.template get<"mixer.D">(), probe.blocked_rows());
@@ -121,8 +121,7 @@ struct MixerOf<A, Mamba1> {
     probe.template visit_gradient<Point::delta>(view(g.delta));
     probe.template visit_gradient<Point::c>(view(g.c));
     probe.template visit_gradient<Point::b>(view(g.b));
-    softplus_backward(be, g.delta, in(g.delta), in(s.pi));  // in place: now the gradient of pi
-    add_bias_backward(be, dw.template get<"mixer.dt_proj.bias">(), in(g.delta));
+    step_sizes_backward(be, g.delta, dw.template get<"mixer.dt_proj.bias">(), in(g.delta), in(s.pi));  // in place: now the gradient of pi
     linear_weight_backward(be, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r));
     linear_backward<Write::set>(be, g.r, in(g.delta), w.template get<"mixer.dt_proj.weight">());
 

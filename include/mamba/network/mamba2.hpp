@@ -7,6 +7,7 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/network/conv.hpp>
+#include <mamba/network/fused.hpp>
 #include <mamba/network/linear.hpp>
 #include <mamba/network/mixer.hpp>
 
@@ -88,8 +89,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit<Point::conv_output>(view(s.u));
     probe.template visit<Point::b>(columns<E, G * N>(s.u));
     probe.template visit<Point::c>(columns<E + G * N, G * N>(s.u));
-    add_bias(be, s.pi, w.template get<"mixer.dt_bias">());
-    softplus(be, s.delta, in(s.pi));
+    step_sizes(be, s.delta, s.pi, w.template get<"mixer.dt_bias">());
     probe.template visit<Point::delta>(view(s.delta));
     ssd<G, N>(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">(),
               probe.blocked_rows());
@@ -98,8 +98,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
       probe.restore(view(s.y), view(s.o));
     }
     probe.template visit<Point::scan_output>(view(s.y));
-    gate(be, s.g, in(s.y), in(s.z));
-    rms_norm<G>(be, s.o, s.rho, in(s.g), w.template get<"mixer.norm.weight">());
+    gated_norm<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
     probe.template visit<Point::gated_output>(view(s.o));
     linear(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
@@ -112,10 +111,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
     probe.template visit_gradient<Point::gated_output>(view(g.o));
-    zero(be, g.g);
-    rms_norm_backward<G>(be, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), static_cast<const T*>(s.rho), in(s.g),
-                         w.template get<"mixer.norm.weight">());
-    gate_backward(be, g.y, g.z, in(g.g), in(s.y), in(s.z));
+    gated_norm_backward<G>(be, g.y, g.z, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), in(s.g), static_cast<const T*>(s.rho), in(s.y), in(s.z),
+                           w.template get<"mixer.norm.weight">());
     probe.template visit_gradient<Point::scan_output>(view(g.y));
     ssd_backward<G, N>(be, g.delta, g.u, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y), static_cast<const T*>(s.boundaries),
                        in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
@@ -123,8 +120,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit_gradient<Point::c>(columns<E + G * N, G * N>(g.u));
     probe.template visit_gradient<Point::b>(columns<E, G * N>(g.u));
     probe.template visit_gradient<Point::conv_output>(view(g.u));
-    softplus_backward(be, g.delta, in(g.delta), in(s.pi));  // in place: now the gradient of pi
-    add_bias_backward(be, dw.template get<"mixer.dt_bias">(), in(g.delta));
+    step_sizes_backward(be, g.delta, dw.template get<"mixer.dt_bias">(), in(g.delta), in(s.pi));  // in place: now the gradient of pi
     conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 

@@ -131,10 +131,15 @@ struct HeadActivations {
     rho = memory.template take<T>(head_rows);
     if (with_backward) memory.take(dnormed, head_rows), memory.take(dinput, head_rows), memory.take(dlogits, head_rows);
   }
-  MAMBA_HOST_DEVICE void resize(int rows) { input.rows = normed.rows = dnormed.rows = dinput.rows = logits.rows = dlogits.rows = rows; }
+  MAMBA_HOST_DEVICE HeadActivations resized(int rows) const {
+    HeadActivations head = *this;
+    head.input.rows = head.normed.rows = head.dnormed.rows = head.dinput.rows = head.logits.rows = head.dlogits.rows = rows;
+    return head;
+  }
 };
 
-// All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one place.
+// All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one place. What changes
+// from layer to layer is a member too, for a backend keeps the object where it costs no registers.
 template <class A>
 class Activations {
  public:
@@ -172,7 +177,8 @@ class Activations {
   }
   MAMBA_HOST_DEVICE int n_layers() const { return n_layers_; }
 
-  Rows<T, D> mixed;  // a mixer's output
+  LayerActivations<A> current;  // of the layer at hand
+  Rows<T, D> mixed;             // a mixer's output
   HeadActivations<A> head;
   Rows<T, D> dresidual, dnormed;
   typename MixerOf<A>::Gradient gradient;
@@ -185,6 +191,12 @@ class Activations {
   std::size_t layer_bytes_ = 0, bytes_ = 0;
 };
 
+// to <- from, in what all who run the composition together share; this is for backends where one runs it alone.
+template <class Backend, class T>
+void assign(Backend&, T& to, const T& from) {
+  to = from;
+}
+
 // residual(M) <- the stack over a tile's tokens (specification, section 3).
 MAMBA_COMPOSITION
 template <class A, class Backend, class Probe>
@@ -193,7 +205,8 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const T
   embed<A>(be, activations.residual(0), tile.tokens, tile.sequences, tile.positions, w.front());
   for (int l = 0; l < w.n_layers; ++l) {
     probe.layer(l);
-    auto layer = activations.layer(l);
+    assign(be, activations.current, activations.layer(l));
+    auto& layer = activations.current;
     probe.template visit<Point::residual>(view(activations.residual(l)));
     rms_norm(be, layer.normed, layer.rho, in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
     probe.template visit<Point::normed_input>(view(layer.normed));
@@ -208,7 +221,8 @@ template <class A, class Backend, class Probe>
 MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Probe& probe) {
   for (int l = w.n_layers - 1; l >= 0; --l) {
     probe.layer(l);
-    const auto layer = activations.layer(l);
+    assign(be, activations.current, activations.layer(l));
+    const auto& layer = activations.current;
     MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual), layer.mixer, in(layer.normed), tile.sequences,
                          w.layer(l), probe);
     probe.template visit_gradient<Point::normed_input>(view(activations.dnormed));
@@ -225,7 +239,7 @@ template <class A, class Backend, class Use>
 MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Use&& use) {
   auto& head = activations.head;
   for (int first = 0; first < tile.readouts; first += head_rows) {
-    head.resize(tile.readouts - first < head_rows ? tile.readouts - first : head_rows);
+    assign(be, head, head.resized(tile.readouts - first < head_rows ? tile.readouts - first : head_rows));
     gather(be, head.input, in(activations.residual(w.n_layers)), tile.readout + first);
     rms_norm(be, head.normed, head.rho, in(head.input), w.back().template get<"backbone.norm_f.weight">());
     linear(be, head.logits, in(head.normed), w.front().template get<"backbone.embedding.weight">());
