@@ -5,42 +5,14 @@
 #include <vector>
 
 #include <mamba/cuda/block_backend.hpp>
-#include <mamba/cuda/runtime.hpp>
 #include <mamba/eigen/core.hpp>
 
-#include "support/primitives.hpp"
+#include "support/device_primitives.hpp"
 
 using namespace mamba;
-using support::Tensor;
+using support::OnDevice, support::Tensor, support::tensor;
 
 namespace {
-
-// Numbers in -1 .. 1 that float holds exactly, so that both precisions compute the same.
-template <class T, int Columns>
-Tensor<T, Columns> tensor(int rows, std::uint64_t seed, bool positive = false) {
-  Tensor<T, Columns> x(rows, seed);
-  for (int t = 0; t < rows; ++t)
-    for (int c = 0; c < Columns; ++c) {
-      const auto value = static_cast<T>(static_cast<float>(support::random_number(seed, static_cast<std::uint64_t>(t * Columns + c))));
-      x.at(t, c) = positive ? std::abs(value) : value;
-    }
-  return x;
-}
-
-// A tensor's copy on the device.
-template <class T, int Columns>
-class OnDevice {
- public:
-  explicit OnDevice(Tensor<T, Columns>& host) : host_(host) { buffer_.upload(host.in().data, count()); }
-  ~OnDevice() { buffer_.download(host_.rows().data, count()); }
-  Rows<T, Columns> rows() { return {buffer_.template as<T>(), host_.in().rows}; }
-  Rows<const T, Columns> in() { return {buffer_.template as<T>(), host_.in().rows}; }
-
- private:
-  std::size_t count() const { return static_cast<std::size_t>(host_.in().rows) * static_cast<std::size_t>(Tensor<T, Columns>::stride); }
-  Tensor<T, Columns>& host_;
-  cuda::DeviceBuffer buffer_;
-};
 
 template <class T, int H, int P, int G, int N>
 struct Sizes {
@@ -122,7 +94,7 @@ struct Pass {
     masks.upload(mask.data(), mask.size());
     device_states.upload(states.data(), states.size());
     constexpr int row = padded(H);
-    poison_padding(y), poison_padding(ddelta), poison_padding(dxbc);
+    support::poison_padding(y), support::poison_padding(ddelta), support::poison_padding(dxbc);
     std::vector<T> vectors;
     const T* const parts[] = {a.weight().value, a.weight().derived, d.weight().value, da.gradient().value, dd.gradient().value};
     for (const T* part : parts) vectors.insert(vectors.end(), part, part + row);
@@ -147,8 +119,8 @@ struct Pass {
                                                {at + 4 * row},
                                                global.as<std::byte>(),
                                                what.blocked ? masks.as<std::uint8_t>() : nullptr};
-      launch(run_ssd<T, H, P, G, N>, arguments);
-      if (what.backward) launch(run_ssd_backward<T, H, P, G, N>, arguments);
+      support::launch<T>(run_ssd<T, H, P, G, N>, arguments);
+      if (what.backward) support::launch<T>(run_ssd_backward<T, H, P, G, N>, arguments);
     }
     device_states.download(states.data(), states.size());
     weights.download(vectors.data(), vectors.size());
@@ -180,19 +152,6 @@ struct Pass {
     std::vector<T> all;
     for (int h = 0; h < H; ++h) all.push_back(static_cast<T>(static_cast<float>(support::random_number(seed, static_cast<std::uint64_t>(h)))));
     return all;
-  }
-  template <int Columns>
-  static void poison_padding(Tensor<T, Columns>& x) {
-    for (int t = 0; t < x.in().rows; ++t)
-      for (int c = Columns; c < Tensor<T, Columns>::stride; ++c) x.at(t, c) = T(1);
-  }
-  template <class Kernel>
-  static void launch(Kernel kernel, const Arguments<T, H, P, G, N>& arguments) {
-    constexpr auto bytes = static_cast<int>(cuda::Block::shared_bytes<T>);
-    cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-    kernel<<<1, cuda::Block::threads, bytes>>>(arguments);
-    cuda::check(cudaGetLastError(), "the launch");
-    cuda::check(cudaDeviceSynchronize(), "the kernel");
   }
 };
 
@@ -235,21 +194,17 @@ void check_all(const std::vector<int>& lengths) {
 
 const std::vector<int> mixed_lengths{5, 8, 1, 9, 16, 30, 3, 17, 8, 24, 7};
 
-void need_device() {
-  if (cuda::device_count() == 0) SKIP("no CUDA device");
-}
-
 }  // namespace
 
 TEST_CASE("CUDA: the state-space dual is the CPU's at the composite task's sizes") {
-  need_device();
+  support::need_device();
   check_all<1, 64, 1, 128>(std::vector<int>(16, 8));
   check_all<1, 64, 1, 128>(mixed_lengths);
   check_all<1, 64, 1, 128>({128});
 }
 
 TEST_CASE("CUDA: the state-space dual is the CPU's at odd sizes") {
-  need_device();
+  support::need_device();
   check_all<4, 4, 2, 5>(mixed_lengths);
   check_all<6, 3, 3, 18>(mixed_lengths);
   check_all<2, 40, 2, 70>(mixed_lengths);
@@ -257,14 +212,14 @@ TEST_CASE("CUDA: the state-space dual is the CPU's at odd sizes") {
 }
 
 TEST_CASE("CUDA: the state-space dual is the CPU's at large sizes") {
-  need_device();
+  support::need_device();
   check_all<4, 64, 1, 128>({8, 20, 100});
   check_all<1, 256, 1, 264>({3, 25});
   check_all<256, 1, 1, 12>({3, 25});
 }
 
 TEST_CASE("CUDA: tokens one by one and in pieces end in the same states") {
-  need_device();
+  support::need_device();
   check_all<2, 16, 1, 32>(std::vector<int>(70, 1));
   Pass<double, 2, 16, 1, 32> whole({21}, {.with_states = true, .backward = false}), pieces = whole;
   whole.on_gpu();
@@ -288,7 +243,7 @@ TEST_CASE("CUDA: tokens one by one and in pieces end in the same states") {
 }
 
 TEST_CASE("CUDA: the state-space dual gives the same bytes again") {
-  need_device();
+  support::need_device();
   Pass<float, 4, 16, 2, 24> first(mixed_lengths, {}), second(mixed_lengths, {});
   first.on_gpu(), second.on_gpu();
   CHECK(first.ddelta.dense() == second.ddelta.dense());
