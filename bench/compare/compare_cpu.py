@@ -37,10 +37,11 @@ import os
 import platform
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from our_bench import DEFAULT_PROGRAM, BenchError, OurBench
+from our_bench import BUILT, BenchError, OurBench
 from rows import Row, Times, figure, table
 
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}  # read by the C library when it starts
@@ -60,7 +61,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--bench", type=Path, default=DEFAULT_PROGRAM, metavar="PATH", help="our program (default: that of this clone)")
+    add("--bench", type=Path, default=BUILT / "bench_training", metavar="PATH", help="our program (default: that of this clone)")
     add("--rounds", type=int, default=3, metavar="N", help="turns of ours and of each peer (default: %(default)s)")
     batches = (
         "of the training step, the largest also of the forward pass; ours are timed where bench_training has such "
@@ -115,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
         )
         return 2
     import peers
+    from torch_models import CompositeModel
 
     threads = options.threads or cores()
     load = os.getloadavg()[0]
@@ -125,7 +127,8 @@ def run(options: argparse.Namespace) -> int:
     if options.reference:
         from reference_check import check
 
-        if not check(options.reference, peers.MIXERS, note):
+        models = {name: partial(CompositeModel, mixer) for name, mixer in peers.MIXERS.items()}
+        if not check(options.reference, models, note):
             note("the peers do not compute what the reference numbers say: nothing timed")
             return 3
     why_no_compile = "--no-compile" if options.no_compile else peers.why_no_compile()

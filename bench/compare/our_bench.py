@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-DEFAULT_PROGRAM = Path(__file__).resolve().parents[2] / "build/release/bench/bench_training"
+BUILT = Path(__file__).resolve().parents[2] / "build/release/bench"
 UNIT_MS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -26,7 +26,7 @@ class OurBench:
         except FileNotFoundError:
             raise BenchError(
                 f"{self.program} does not exist. Build it with\n"
-                "  cmake --preset release && cmake --build --preset release --target bench_training\n"
+                f"  cmake --preset release && cmake --build --preset release --target {self.program.name}\n"
                 "or say where it is: --bench PATH"
             ) from None
         except subprocess.CalledProcessError as error:
@@ -35,7 +35,7 @@ class OurBench:
             raise BenchError(f"{self.program} cannot be run: {error.strerror}") from None
 
     def milliseconds(self, row: str) -> list[float]:
-        """Three repetitions of half a second or more, the mean step of each."""
+        """Three repetitions, the mean step of each."""
         output = self.run(f"--benchmark_filter=^{row}$", "--benchmark_repetitions=3", "--benchmark_format=json")
         results = [r for r in json.loads(output)["benchmarks"] if r.get("run_type") == "iteration"]
         if not results or any(r.get("error_occurred") for r in results):

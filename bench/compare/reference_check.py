@@ -1,4 +1,4 @@
-"""Checks the PyTorch models of compare_cpu.py against reference numbers: --reference DIR.
+"""Checks the peers of compare_cpu.py and compare_gpu.py against reference numbers: --reference DIR.
 
 DIR holds these safetensors files, or some of them, with float32, float64 and int64 tensors of the composite task's
 sizes:
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_models import V, CompositeModel, TrainingStep
+from torch_models import V, TrainingStep
 
 BOUND = 2e-5  # of relative errors; single precision stays ten times below
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
@@ -52,7 +52,7 @@ def relative_error(got: Tensor | None, expected: Tensor, least_norm: float = 0.0
     return float((got.detach().double() - expected).norm() / expected.norm().clamp_min(least_norm))
 
 
-def single_batch(model: CompositeModel, numbers: dict[str, Tensor]) -> dict[str, float]:
+def single_batch(model: nn.Module, numbers: dict[str, Tensor]) -> dict[str, float]:
     model.load_state_dict(named(numbers, "param."))
     logits = model(numbers["input_ids"])
     loss = F.cross_entropy(logits, numbers["labels"])
@@ -67,7 +67,7 @@ def single_batch(model: CompositeModel, numbers: dict[str, Tensor]) -> dict[str,
     }
 
 
-def training(model: CompositeModel, numbers: dict[str, Tensor]) -> dict[str, float]:
+def training(model: nn.Module, numbers: dict[str, Tensor]) -> dict[str, float]:
     model.load_state_dict(named(numbers, "initial."))
     step = TrainingStep(model, numbers["input_ids"][0], numbers["labels"][0], model)
     results = []
@@ -82,15 +82,21 @@ def training(model: CompositeModel, numbers: dict[str, Tensor]) -> dict[str, flo
     }
 
 
-def check(folder: Path, mixers: dict[tuple[str, str], Callable[[], nn.Module]], report: Callable[[str], None]) -> bool:
-    """True when there are numbers and all agree."""
+def check(
+    folder: Path,
+    models: dict[tuple[str, str], Callable[[], nn.Module]],
+    report: Callable[[str], None],
+    device: str = "cpu",
+) -> bool:
+    """True when there are numbers and all models, by (mixer, variant), agree."""
     agree = []
-    for (mixer_name, variant), mixer in mixers.items():
+    for (mixer_name, variant), make in models.items():
         kind = mixer_name.lower().replace("-", "")
         for stem, compare in ((f"{kind}_composite", single_batch), (f"train_{kind}", training)):
             path = folder / f"{stem}.safetensors"
             if path.exists():
-                errors = compare(CompositeModel(mixer), read_safetensors(path))
+                numbers = {name: tensor.to(device) for name, tensor in read_safetensors(path).items()}
+                errors = compare(make().to(device), numbers)
                 agree.append(max(errors.values()) <= BOUND)
                 report(
                     f"{stem}, {variant}: relative errors " + ", ".join(f"{what} {e:.1e}" for what, e in errors.items())

@@ -25,6 +25,7 @@ class Row:
     what: str  # training_step or forward
     mixer: str  # Mamba-1 or Mamba-2
     batch: int
+    layers: int = 2
     ours: Times = field(default_factory=Times)
     peers: dict[str, Times] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)  # peer: why
@@ -34,7 +35,8 @@ class Row:
         return f"{self.what}/cpu/float/{mixer}/layers:2/batch:{self.batch}/threads:{threads}/real_time"
 
     def title(self) -> str:
-        return f"{self.mixer} {'forward pass' if self.what == 'forward' else 'training step'}, batch {self.batch}"
+        layers = "" if self.layers == 2 else f", {self.layers} layers"
+        return f"{self.mixer} {'forward pass' if self.what == 'forward' else 'training step'}{layers}, batch {self.batch}"
 
     def report(self) -> dict[str, Any]:
         def numbers(times: Times) -> dict[str, Any]:
@@ -59,8 +61,8 @@ def figure(value: float | None, unit: str = "") -> str:
     return (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}") + unit
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| | ours | PyTorch | | PyTorch / ours | of the fastest |", "|---|---|---|---|---|---|"]
+def table(rows: list[Row], peers: str = "PyTorch") -> str:
+    lines = [f"| | ours | {peers} | | {peers} / ours | of the fastest |", "|---|---|---|---|---|---|"]
     missing: dict[str, list[str]] = {}
     for row in rows:
         for peer, numbers in row.report()["peers"].items():
