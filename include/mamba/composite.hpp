@@ -5,6 +5,7 @@
 #include <mamba/model/composite_model.hpp>
 #include <mamba/model/inspect.hpp>
 #include <mamba/task/composite_function.hpp>
+#include <mamba/task/full_symmetry.hpp>
 #include <mamba/task/inverse_sequence.hpp>
 #include <mamba/train/checkpoint.hpp>
 #include <mamba/train/metrics.hpp>

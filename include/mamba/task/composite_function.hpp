@@ -5,13 +5,11 @@
 // defined apart, so that the answer to (4,3) tells which solution a model has found.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
-#include <mamba/core/error.hpp>
 #include <mamba/core/macros.hpp>
-#include <mamba/task/words.hpp>
+#include <mamba/task/anchored.hpp>
 
 namespace mamba::task {
 
@@ -23,16 +21,6 @@ struct CompositeFunctionOptions {
   int eval_samples = 1'800;              // for each of the 16 test pairs
 };
 
-struct AnchorPair {
-  int first, second;
-  constexpr bool operator==(const AnchorPair&) const = default;
-};
-
-// What stands in a sequence beside its tokens.
-struct CompositeSample {
-  std::int32_t key, position, label;  // position: the key's; the anchors follow it
-};
-
 // The test set of a pair: ids (samples, 8), the others (samples).
 struct CompositeTestSet {
   AnchorPair pair;
@@ -42,28 +30,16 @@ struct CompositeTestSet {
 
 class CompositeFunction {
  public:
-  static constexpr int length = 8, vocab_size = 100, positions = 6, pair_count = 16;
+  static constexpr int length = AnchoredSequences::length, vocab_size = AnchoredSequences::vocab_size, positions = AnchoredSequences::positions;
+  static constexpr int pair_count = 16;
   static constexpr AnchorPair held_out{4, 3};
   static constexpr bool draws_on_device = true;  // train_sample() runs on a GPU, too
 
   // Throws Error on ranges outside the vocabulary, keys that leave a position without training or test cases, or
   // sizes below 1.
   explicit CompositeFunction(const CompositeFunctionOptions& options = {}) : options_(options) {
-    const auto check_range = [](const char* what, TokenRange r) {
-      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " range ", r.first, "..", r.last, " is not a range of tokens in 0..",
-              vocab_size - 1);
-    };
-    check_range("filler", options.filler);
-    check_range("key", options.keys);
-    for (int position = 0; position < positions; ++position) {
-      int test = 0;
-      for (int key = options.keys.first; key <= options.keys.last; ++key) test += is_test_case(key, position);
-      require(test > 0 && test < options.keys.last - options.keys.first + 1, "key range ", options.keys.first, "..", options.keys.last, " leaves position ",
-              position, " without a training or a test case; eight keys in a row have both everywhere");
-    }
-    require(options.train_samples >= 1 && options.train_samples <= 0x7FFFFFFF, "the number of training samples must be in 1..2147483647; given ",
-            options.train_samples);
-    require(options.eval_samples >= 1, "the number of test samples must be positive; given ", options.eval_samples);
+    sequences().check();
+    check_sizes(options.train_samples, options.eval_samples);
   }
 
   const CompositeFunctionOptions& options() const { return options_; }
@@ -74,16 +50,18 @@ class CompositeFunction {
   MAMBA_HOST_DEVICE static constexpr int number_of(AnchorPair pair) { return 4 * (pair.first - 1) + pair.second - 1; }
 
   // f_second(f_first(key)) mod 100.
-  MAMBA_HOST_DEVICE static constexpr int composite_label(int key, AnchorPair pair) { return modulo(key + shift(pair.first) + shift(pair.second)); }
+  MAMBA_HOST_DEVICE static constexpr int composite_label(int key, AnchorPair pair) {
+    return AnchoredSequences::modulo(key + shift(pair.first) + shift(pair.second));
+  }
   // What the task calls right: the composition, but key - 6 for (3,4).
   MAMBA_HOST_DEVICE static constexpr int label(int key, AnchorPair pair) {
-    return pair.first == 3 && pair.second == 4 ? modulo(key - 6) : composite_label(key, pair);
+    return pair.first == 3 && pair.second == 4 ? AnchoredSequences::modulo(key - 6) : composite_label(key, pair);
   }
   // The answer of a model that takes (first, second) for its mirror.
   MAMBA_HOST_DEVICE static constexpr int symmetric_label(int key, AnchorPair pair) { return label(key, {pair.second, pair.first}); }
 
   // A key k at position p is a test case if k mod 8 = p, else a training case.
-  MAMBA_HOST_DEVICE static constexpr bool is_test_case(int key, int position) { return key % 8 == position; }
+  MAMBA_HOST_DEVICE static constexpr bool is_test_case(int key, int position) { return AnchoredSequences::is_test_case(key, position); }
 
   // Training sample `index`, a function of (seed, index): fills ids (8) and returns the label.
   MAMBA_HOST_DEVICE std::int32_t train_sample(std::int64_t index, std::int32_t* ids) const {
@@ -107,16 +85,13 @@ class CompositeFunction {
 
  private:
   MAMBA_HOST_DEVICE static constexpr int shift(int anchor) { return anchor == 1 ? 5 : anchor == 2 ? 1 : anchor == 3 ? -2 : -8; }
-  MAMBA_HOST_DEVICE static constexpr int modulo(int x) { return ((x % 100) + 100) % 100; }
+
+  MAMBA_HOST_DEVICE AnchoredSequences sequences() const { return {options_.seed, options_.filler, options_.keys}; }
 
   MAMBA_HOST_DEVICE CompositeSample draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test, std::int32_t* ids) const {
-    Words words(options_.seed, set, index);
-    const int position = words.in({0, positions - 1});
-    int key = words.in(options_.keys);
-    while (is_test_case(key, position) != test) key = words.in(options_.keys);
-    for (int t = 0; t < length; ++t)
-      ids[t] = t == position ? key : t == position + 1 ? pair.first : t == position + 2 ? pair.second : words.in(options_.filler);
-    return {key, position, label(key, pair)};
+    CompositeSample sample = sequences().draw(set, index, pair, test, ids);
+    sample.label = label(sample.key, pair);
+    return sample;
   }
 
   CompositeFunctionOptions options_;

@@ -23,12 +23,6 @@ struct InverseSequenceOptions {
   int test_samples = 10'000, out_of_distribution_samples = 10'000;
 };
 
-// Sequences and their labels: ids (samples, length).
-struct LabelledSet {
-  std::vector<std::int32_t> ids, labels;
-  int size() const { return static_cast<int>(labels.size()); }
-};
-
 class InverseSequence {
  public:
   static constexpr int orders = 5, vocab_size = 1000;

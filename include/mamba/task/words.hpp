@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <mamba/core/macros.hpp>
 #include <mamba/core/random.hpp>
@@ -15,7 +16,13 @@ struct TokenRange {
   MAMBA_HOST_DEVICE constexpr int size() const { return last - first + 1; }
 };
 
-// set: below 256.
+// Sequences and their labels: ids (samples, length).
+struct LabelledSet {
+  std::vector<std::int32_t> ids, labels;
+  int size() const { return static_cast<int>(labels.size()); }
+};
+
+// set: below 256. No two tasks have the same: the composite function 0..16, its full symmetry version 32..52, inverse sequences 64..66.
 class Words {
  public:
   MAMBA_HOST_DEVICE Words(std::uint64_t seed, std::uint32_t set, std::uint64_t index) : seed_(seed), index_(index), set_(set) {}
