@@ -49,10 +49,23 @@ struct Options {
   std::filesystem::path out;
   bool resume = false;
   std::filesystem::path evaluate;
-  bool json = false;
+  bool json = false, quiet = false;  // quiet: one of many runs, whose program speaks for them
 
   const char* unit() const { return training.schedule_in_steps ? "steps" : "epochs"; }
 };
+
+// Where options start from: those given beside a preset win. "paper": the paper's protocol; "quick" shows the effect in minutes.
+inline Options preset(std::string_view name) {
+  Options o;
+  if (name == "quick") {
+    o.layers = 3;
+    o.training.batch_size = 128;
+    o.training.schedule_in_steps = true;
+    o.training.schedule = {.initial_lr = 1e-5, .lr = 2e-3, .final_lr = 1e-5, .warmup = 200, .total = 6000};
+    o.eval_every = 250;
+  }
+  return o;
+}
 
 // "CPU" or "GPU 0".
 template <class Model>
@@ -236,8 +249,9 @@ int train_model(const Options& o) {
     mamba::io::write_file(o.out / "config.json", recorded(o).dump(2) + "\n");
   }
   const auto write_checkpoint = [&] { mamba::save_checkpoint(trainer, checkpoint, Json::Members{{"options", recorded(o)}, {"history", history.json()}}); };
-  std::fprintf(stderr, "%s on the %s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training", place_of<Model>(o).c_str(),
-               trainer.total_steps(), o.training.batch_size, o.out.c_str());
+  if (!o.quiet)
+    std::fprintf(stderr, "%s on the %s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training", place_of<Model>(o).c_str(),
+                 trainer.total_steps(), o.training.batch_size, o.out.c_str());
 
   support::catch_interrupts();
   const double start = support::seconds_now();
@@ -274,6 +288,7 @@ int train_model(const Options& o) {
       if (support::interrupted() && !trainer.finished()) {
         write_checkpoint();
         progress.finish();
+        if (o.quiet) return support::interrupted_run;
         std::fprintf(stderr, "Interrupted after step %ld of %ld. Continue with: train_composite --out %s --resume\n", trainer.steps(), trainer.total_steps(),
                      o.out.c_str());
         return support::interrupted_run;
@@ -282,7 +297,7 @@ int train_model(const Options& o) {
       char text[160];
       std::snprintf(text, sizeof text, "step %ld/%ld  epoch %.2f  loss %.4f%s  %.0f sequences/s", trainer.steps(), trainer.total_steps(), trainer.epochs(),
                     recent_loss, accuracies.c_str(), (static_cast<double>(trainer.sequences()) - sequences_before) / (now - start));
-      progress.show(static_cast<double>(trainer.steps()), text);
+      if (!o.quiet) progress.show(static_cast<double>(trainer.steps()), text);
     }
   }
 
@@ -295,6 +310,7 @@ int train_model(const Options& o) {
   metrics.emplace_back("steps", static_cast<std::int64_t>(trainer.steps()));
   metrics.emplace_back("epochs", trainer.epochs());
   mamba::io::write_file(o.out / "metrics.json", Json(metrics).dump(2) + "\n");
+  if (o.quiet) return support::done;
   const double seconds = support::seconds_now() - start;
   if (o.json) {
     metrics.emplace_back("seconds", seconds);

@@ -9,19 +9,6 @@ namespace {
 using composite_run::Options;
 using mamba::io::Json;
 
-// The presets are starting points: options given beside them win.
-Options preset(const std::string& name) {
-  Options o;
-  if (name == "quick") {
-    o.layers = 3;
-    o.training.batch_size = 128;
-    o.training.schedule_in_steps = true;
-    o.training.schedule = {.initial_lr = 1e-5, .lr = 2e-3, .final_lr = 1e-5, .warmup = 200, .total = 6000};
-    o.eval_every = 250;
-  }
-  return o;
-}
-
 std::string text_of(mamba::task::TokenRange r) { return std::to_string(r.first) + ".." + std::to_string(r.last); }
 
 // "20..99"
@@ -51,7 +38,7 @@ std::string preset_name(int argc, char** argv) {
 
 int run(int argc, char** argv) {
   std::string preset_text = preset_name(argc, argv);
-  Options o = preset(preset_text);
+  Options o = composite_run::preset(preset_text);
   mamba::Schedule& schedule = o.training.schedule;
 
   CLI::App app{

@@ -10,14 +10,15 @@
 
 namespace mamba::io {
 
-// One map: values (rows, columns) with the number in each cell.
+// One map: values (rows, columns) with the number in each cell; a NaN leaves its cell empty.
 struct Heatmap {
   std::string title, row_label, column_label;
   std::vector<std::string> row_names, column_names;
   std::vector<std::vector<double>> values;
+  double full = 0;  // the value of the full colour; 0: the largest
 };
 
-// Maps side by side, each with its own colour scale from 0 (or, with negative values, from -max) to its largest value.
+// Maps side by side, each with its own colour scale from 0 (or, with negative values, from -full) to its full colour.
 inline std::string heatmaps_svg(const std::string& title, const std::vector<Heatmap>& maps, int maps_in_a_row = 4) {
   using detail::escaped, detail::number;
   constexpr double cell = 40, left = 56, top = 46, gap = 40, head = 44;
@@ -28,7 +29,7 @@ inline std::string heatmaps_svg(const std::string& title, const std::vector<Heat
   }
   const auto columns = static_cast<double>(std::clamp(static_cast<int>(maps.size()), 1, maps_in_a_row));
   const double rows = std::ceil(static_cast<double>(maps.size()) / columns);
-  const double width = std::max(columns * (map_width + gap) + 20, 20 + 9 * static_cast<double>(title.size())), height = head + rows * (map_height + 14) + 10;
+  const double width = std::max(columns * (map_width + gap) + 20, 40 + 10 * static_cast<double>(title.size())), height = head + rows * (map_height + 14) + 10;
   std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + number(width) + " " + number(height) + "\" width=\"" + number(width) +
                     "\" height=\"" + number(height) +
                     "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n";
@@ -40,22 +41,24 @@ inline std::string heatmaps_svg(const std::string& title, const std::vector<Heat
     const Heatmap& map = maps[m];
     const double x0 = 20 + std::fmod(static_cast<double>(m), columns) * (map_width + gap) + left;
     const double y0 = head + std::floor(static_cast<double>(m) / columns) * (map_height + 14) + top;
-    double largest = 0;
-    for (const auto& row : map.values)
-      for (const double v : row)
-        if (std::isfinite(v)) largest = std::max(largest, std::abs(v));
+    double largest = map.full;
+    if (map.full == 0)
+      for (const auto& row : map.values)
+        for (const double v : row)
+          if (std::isfinite(v)) largest = std::max(largest, std::abs(v));
     text(x0, y0 - 26, map.title, "font-size=\"13\" font-weight=\"bold\"");
     for (std::size_t i = 0; i < map.values.size(); ++i) {
       const double y = y0 + cell * static_cast<double>(i);
       text(x0 - 6, y + cell / 2 + 4, map.row_names[i], "text-anchor=\"end\"");
       for (std::size_t j = 0; j < map.values[i].size(); ++j) {
-        const double v = map.values[i][j], share = largest > 0 && std::isfinite(v) ? v / largest : 0, x = x0 + cell * static_cast<double>(j);
+        const double v = map.values[i][j], share = largest > 0 && std::isfinite(v) ? std::clamp(v / largest, -1.0, 1.0) : 0,
+                     x = x0 + cell * static_cast<double>(j);
         // White to blue above zero, white to orange below.
         const auto mix = [&](double full) { return number(std::round(255 + (full - 255) * std::abs(share))); };
         const std::string colour = share >= 0 ? "rgb(" + mix(0) + "," + mix(92) + "," + mix(160) + ")" : "rgb(" + mix(213) + "," + mix(94) + "," + mix(0) + ")";
         out += "<rect x=\"" + number(x) + "\" y=\"" + number(y) + "\" width=\"" + number(cell) + "\" height=\"" + number(cell) + "\" fill=\"" + colour +
                "\" stroke=\"#dddddd\"/>\n";
-        text(x + cell / 2, y + cell / 2 + 4, number(v, std::abs(v) >= 10 ? "%.1f" : "%.2f"),
+        text(x + cell / 2, y + cell / 2 + 4, std::isfinite(v) ? number(v, std::abs(v) >= 10 ? "%.1f" : "%.2f") : "",
              std::string("text-anchor=\"middle\" font-size=\"11\" fill=\"") + (std::abs(share) > 0.55 ? "white" : "black") + "\"");
       }
     }

@@ -1,0 +1,133 @@
+// The phase diagram's figures: heatmaps in the layout of the paper's, every run's curve, and one page with all of it beside the
+// published numbers.
+#pragma once
+
+#include <cmath>
+#include <filesystem>
+#include <iterator>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <mamba/io/figure.hpp>
+#include <mamba/io/heatmap.hpp>
+#include <mamba/version.hpp>
+
+#include "sweep.hpp"
+
+namespace phase_report {
+
+using sweep::Json, sweep::Row, sweep::Table;
+
+// arXiv 2509.17514: accuracy on (4,3) by the composite label, mean of three seeds of its Mamba-2.
+inline std::optional<double> published(int layers, double gamma) {
+  constexpr double gammas[] = {.1, .2, .3, .4, .5, .6, .7, .8, .9, 1.0, 1.5, 2.0};
+  constexpr double of_layers[6][12] = {
+      {.06, .05, .04, .08, .25, .13, .29, .30, .50, .61, .34, .55}, {.07, .06, .06, .09, .07, .09, .17, .23, .85, .94, .64, .64},
+      {.08, .09, .10, .07, .12, .15, .23, .34, .49, .92, .77, .94}, {.10, .10, .11, .10, .14, .18, .31, .34, .44, .72, .73, .89},
+      {.12, .17, .10, .09, .26, .24, .28, .41, .55, .90, .97, .85}, {.06, .08, .11, .19, .33, .60, .71, .65, .86, .98, .98, .72}};
+  if (layers < 2 || layers > 7) return std::nullopt;
+  for (std::size_t i = 0; i < std::size(gammas); ++i)
+    if (gammas[i] == gamma) return of_layers[layers - 2][i];
+  return std::nullopt;
+}
+
+// What the table has: layers from the most to the fewest, as in the paper's figure, and gammas rising.
+struct Axes {
+  std::vector<int> layers;
+  std::vector<double> gammas;
+
+  explicit Axes(const Table& table) {
+    std::set<int, std::greater<>> l;
+    std::set<double> g;
+    for (const Row& row : table.rows()) l.insert(row.cell.layers), g.insert(row.cell.gamma);
+    layers.assign(l.begin(), l.end()), gammas.assign(g.begin(), g.end());
+  }
+};
+
+// The mean over a cell's runs that did not diverge; NaN without any.
+inline double mean(const Table& table, int layers, double gamma, double Row::*value) {
+  double sum = 0;
+  int count = 0;
+  for (const Row& row : table.rows())
+    if (row.cell.layers == layers && row.cell.gamma == gamma && !row.diverged) sum += row.*value, ++count;
+  return count > 0 ? sum / count : NAN;
+}
+
+inline std::string heatmap(const Table& table, const std::string& title, double Row::*value) {
+  const Axes axes(table);
+  mamba::io::Heatmap map{"mean over seeds", "layers", "gamma", {}, {}, {}, 1};
+  for (const double gamma : axes.gammas) map.column_names.push_back(Json(gamma).dump());
+  for (const int layers : axes.layers) {
+    map.row_names.push_back(std::to_string(layers));
+    auto& row = map.values.emplace_back();
+    for (const double gamma : axes.gammas) row.push_back(mean(table, layers, gamma, value));
+  }
+  return mamba::io::heatmaps_svg(title, {map}, 1);
+}
+
+// (epoch, accuracy) of a run's training_log.csv; nothing where it has left none.
+inline std::vector<std::pair<double, double>> curve(const std::filesystem::path& log) {
+  std::vector<std::pair<double, double>> points;
+  if (!std::filesystem::exists(log)) return points;
+  std::istringstream in(sweep::text_of(log));
+  std::string line;
+  std::getline(in, line);
+  double epoch = 0, loss = 0, composite = 0;
+  while (std::getline(in, line))
+    if (std::sscanf(line.c_str(), "%lf,%lf,%lf", &epoch, &loss, &composite) == 3) points.emplace_back(epoch, composite);
+  return points;
+}
+
+// Every run's composite accuracy over the epochs, a panel a cell.
+inline std::string curves(const Table& table, const std::filesystem::path& folder) {
+  const Axes axes(table);
+  mamba::io::LineChart chart;
+  chart.title = "Composite accuracy on (4,3) of every run", chart.x_label = "epoch", chart.columns = static_cast<int>(axes.gammas.size());
+  for (const int layers : axes.layers)
+    for (const double gamma : axes.gammas) {
+      mamba::io::Panel panel{std::to_string(layers) + " layers", {}, 0, 1, "gamma " + Json(gamma).dump() + ", epoch"};
+      for (const Row& row : table.rows())
+        if (row.cell.layers == layers && row.cell.gamma == gamma)
+          panel.series.push_back({"seed " + std::to_string(row.cell.seed), curve(folder / row.cell.name() / "training_log.csv")});
+      chart.panels.push_back(std::move(panel));
+    }
+  return chart.svg();
+}
+
+// One self-contained page. settings: as settings.json.
+inline std::string html(const Table& table, const std::filesystem::path& folder, const std::string& title, const Json& settings, bool beside_paper) {
+  using mamba::io::detail::escaped, mamba::io::detail::number;
+  std::string page = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>" + escaped(title) +
+                     "</title><style>body{font-family:sans-serif;max-width:1200px;margin:2em auto}table{border-collapse:collapse}td,th{border:1px solid "
+                     "#ccc;padding:.2em .6em;text-align:right}div{overflow-x:auto}</style></head>\n<body><h1>" +
+                     escaped(title) + "</h1>\n";
+  std::size_t diverged = 0;
+  for (const Row& row : table.rows()) diverged += row.diverged;
+  page += "<p>" + std::to_string(table.rows().size()) + " runs, " + std::to_string(diverged) + " of them diverged. mamba " MAMBA_VERSION ".</p>\n";
+  page += "<div>" + heatmap(table, "Composite label (key - 10)", &Row::composite) + "</div>\n<div>" +
+          heatmap(table, "Symmetric label (key - 6)", &Row::symmetric) + "</div>\n";
+  if (beside_paper) {
+    page +=
+        "<h2>Beside the published numbers (composite label)</h2>\n<table><tr><th>layers</th><th>gamma</th><th>runs</th><th>here</th><th>published</th>"
+        "<th>difference</th></tr>\n";
+    const Axes axes(table);
+    for (const int layers : axes.layers)
+      for (const double gamma : axes.gammas) {
+        const double here = mean(table, layers, gamma, &Row::composite);
+        const auto there = published(layers, gamma);
+        if (!there || !std::isfinite(here)) continue;
+        int runs = 0;
+        for (const Row& row : table.rows()) runs += row.cell.layers == layers && row.cell.gamma == gamma && !row.diverged;
+        page += "<tr><td>" + std::to_string(layers) + "</td><td>" + Json(gamma).dump() + "</td><td>" + std::to_string(runs) + "</td><td>" +
+                number(here, "%.2f") + "</td><td>" + number(*there, "%.2f") + "</td><td>" + number(here - *there, "%+.2f") + "</td></tr>\n";
+      }
+    page += "</table>\n";
+  }
+  page += "<h2>Every run</h2>\n<div>" + curves(table, folder) + "</div>\n<h2>Settings</h2>\n<pre>" + escaped(settings.dump(2)) + "</pre>\n</body></html>\n";
+  return page;
+}
+
+}  // namespace phase_report

@@ -1,0 +1,62 @@
+#!/bin/sh
+# phase_diagram from end to end on a tiny grid: killed and continued, in shards and merged, with equal rows; figures hold every number.
+set -u
+program=$1 work=$2
+. "$(dirname "$0")/expect.sh"
+rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
+grid="--device cpu --threads 1 --mixer mamba2 --layers 2 1 --gammas 0.5 1 --seeds 2 --train-samples 256 --eval-samples 20"
+short="$grid --steps 12 --batch-size 32"
+long="$grid --steps 400 --batch-size 32"
+without_seconds() { sed 's/,[^,]*$//' "$1"; }
+
+expect 0 "8 runs in whole" $program $short --out whole
+[ "$(wc -l <whole/runs.csv)" = 9 ] || say "runs.csv has not a row for each run"
+expect 0 "8 of them done" $program $short --out whole
+# Every cell's number is in the figures, which are XML.
+for figure in composite symmetric; do
+  [ "$(grep -c '<rect x' whole/phase_$figure.svg)" = 4 ] || say "phase_$figure.svg has not four cells"
+  ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/phase_$figure.svg || say "phase_$figure.svg is not XML"
+done
+mean=$(awk -F, '$1 == 2 && $2 == 1 {sum += $4; ++n} END {printf "%.2f", sum / n}' whole/runs.csv)
+grep -q ">$mean<" whole/phase_composite.svg || say "no $mean in phase_composite.svg"
+for words in "2 layers" "gamma 0.5" "published" "<polyline" '&quot;steps&quot;'; do grep -q -e "$words" whole/report.html || say "no '$words' in report.html"; done
+
+# Stopped by a signal in the middle, and killed: the same command goes on.
+$program $long --out long >out.txt 2>&1 &
+pid=$!
+while [ "$(ls long/runs 2>/dev/null | wc -l)" -lt 2 ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
+kill -INT $pid
+wait $pid
+[ $? = 130 ] || say "an interrupted diagram does not say so"
+grep -q "same command goes on" out.txt || say "no word on how to go on"
+$program $long --out long >out.txt 2>&1 &
+pid=$!
+sleep 0.3
+kill -KILL $pid
+wait $pid 2>/dev/null
+expect 0 "8 runs in long" $program $long --out long
+expect 0 "8 runs in straight" $program $long --out straight
+without_seconds long/runs.csv >a
+without_seconds straight/runs.csv >b
+cmp a b || say "a stopped diagram ends otherwise"
+
+# Two shards, put together.
+expect 0 "4 runs" $program $short --out one --shard 1/2
+expect 0 "4 runs" $program $short --out two --shard 2/2
+expect 0 "8 runs in merged" $program $short --out merged --merge one two
+without_seconds merged/runs.csv >a
+without_seconds whole/runs.csv >b
+cmp a b || say "shards merge to something else"
+cmp merged/phase_composite.svg whole/phase_composite.svg || say "the merged figure is another"
+
+# A run that diverges is a row, too.
+expect 0 "diverged" $program --device cpu --layers 1 --gammas 1 --seeds 1 --steps 12 --lr 1e30 --batch-size 8 --train-samples 64 --eval-samples 5 --out wild
+[ "$(sed -n 's/,[^,]*$//; 2p' wild/runs.csv)" = "1,1,0,0,0,0,nan,1" ] || say "a diverged run is not recorded as such"
+expect 2 "batch_size 32, not 16" $program $grid --steps 12 --batch-size 16 --out whole
+expect 2 "a shard is written as I/N" $program $short --out other --shard 3/2
+expect 3 "cannot open" $program $short --out other --merge nowhere
+echo "1,2" >>two/runs.csv
+expect 3 "is not a row of 9 numbers" $program $short --out other --merge two
+: >file
+expect 5 "cannot create" $program $short --out file/folder
+exit $failed
