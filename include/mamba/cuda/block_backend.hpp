@@ -7,6 +7,7 @@
 #include <mamba/cuda/causal_conv.hpp>
 #include <mamba/cuda/embedding.hpp>
 #include <mamba/cuda/linear.hpp>
+#include <mamba/cuda/norm.hpp>
 #include <mamba/cuda/rowwise.hpp>
 #include <mamba/cuda/selective_scan.hpp>
 #include <mamba/cuda/ssd.hpp>

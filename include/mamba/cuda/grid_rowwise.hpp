@@ -10,6 +10,7 @@
 #include <mamba/cuda/causal_conv.hpp>
 #include <mamba/cuda/embedding.hpp>
 #include <mamba/cuda/grid.hpp>
+#include <mamba/cuda/norm.hpp>
 #include <mamba/cuda/rowwise.hpp>
 
 namespace mamba::cuda {
