@@ -28,26 +28,33 @@ Json settings_of(const Options& o) {
   return members;
 }
 
+// Refuses a folder whose runs had other settings.
+void check_settings(const fs::path& folder, const Json& settings) {
+  const Json there = Json::parse(sweep::text_of(folder / "settings.json"));
+  for (const auto& [name, value] : settings.members())
+    if (const Json* other = there.find(name); !other || other->dump() != value.dump())
+      mamba::fail(mamba::ErrorKind::invalid_argument, folder.string(), " holds runs of ", name, " ", other ? other->dump() : "unknown", ", not ", value.dump());
+}
+
 // The folder of a diagram. Every run has its own in it; runs.csv and the figures are replaced as wholes.
 class Diagram {
  public:
   // Continues what is there. Throws Error where that had other settings.
   Diagram(fs::path folder, const Options& options) : folder_(std::move(folder)), settings_(settings_of(options)), variant_(options.variant) {
+    const bool continues = fs::exists(folder_ / "settings.json");
+    if (continues) check_settings(folder_, settings_);
     std::error_code error;
     fs::create_directories(runs(), error);
     if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", runs().string(), ": ", error.message());
-    if (fs::exists(folder_ / "settings.json")) check_settings(folder_);
-    else mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");
+    if (!continues) mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");
     if (fs::exists(folder_ / "runs.csv")) table_ = Table::read(folder_ / "runs.csv");
   }
 
   fs::path runs() const { return folder_ / "runs"; }
   const Table& table() const { return table_; }
 
-  // Takes over the runs of another folder, of which this one needs nothing more.
-  void merge(const fs::path& other) {
-    check_settings(other);
-    const Table theirs = Table::read(other / "runs.csv");
+  // Takes over the runs of another folder, of which this one needs nothing more. theirs: its table.
+  void merge(const fs::path& other, const Table& theirs) {
     for (const Row& row : theirs.rows()) {
       if (table_.find(row.cell)) continue;
       const fs::path from = other / "runs" / row.cell.name(), to = runs() / row.cell.name();
@@ -77,14 +84,6 @@ class Diagram {
   }
 
  private:
-  void check_settings(const fs::path& folder) const {
-    const Json there = Json::parse(sweep::text_of(folder / "settings.json"));
-    for (const auto& [name, value] : settings_.members())
-      if (const Json* other = there.find(name); !other || other->dump() != value.dump())
-        mamba::fail(mamba::ErrorKind::invalid_argument, folder.string(), " holds runs of ", name, " ", other ? other->dump() : "unknown", ", not ",
-                    value.dump());
-  }
-
   fs::path folder_;
   Json settings_;
   composite_run::Variant variant_;
@@ -125,7 +124,7 @@ std::vector<int> places_of(const std::string& device) {
 }
 
 // Runs what is left of the cells, one after another on every place.
-int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o, const std::vector<int>& places) {
+int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o, const composite_run::Built& built, const std::vector<int>& places) {
   std::vector<Cell> left;
   for (const Cell& cell : cells)
     if (!diagram.table().find(cell)) left.push_back(cell);
@@ -140,11 +139,10 @@ int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o, 
     try {
       Options own = o;
       own.gpu = std::max(place, 0);
-      const auto& built = find_variant(place < 0 ? composite_run::all_built() : composite_run::all_built_for_gpus(), o.variant);
       for (std::size_t i = next++; i < left.size() && !support::interrupted(); i = next++) {
         const auto row = run_cell(built, own, left[i], diagram.runs());
         const std::lock_guard hold(lock);
-        if (!row || failure) return;
+        if (!row) return;
         diagram.add(*row);
         ++done;
         const double seconds = support::seconds_now() - start;
@@ -240,11 +238,24 @@ int run(int argc, char** argv) {
       for (const int l : layers)
         for (const double gamma : gammas)
           if (share.has(number++)) cells.push_back({l, gamma, seed});
-    Diagram diagram(out, o);
-    for (const fs::path& other : merged) diagram.merge(other);
-    const int code = merged.empty() ? run_all(diagram, cells, o, places_of(device)) : static_cast<int>(support::done);
-    diagram.write();
-    std::printf("%zu runs in %s: runs.csv, phase_composite.svg, phase_symmetric.svg, report.html\n", diagram.table().rows().size(), out.c_str());
+    // All that may be refused is, before anything is written.
+    int code = support::done;
+    std::size_t count = 0;
+    if (merged.empty()) {
+      const auto places = places_of(device);
+      const auto& built = find_variant(places[0] < 0 ? composite_run::all_built() : composite_run::all_built_for_gpus(), o.variant);
+      Diagram diagram(out, o);
+      code = run_all(diagram, cells, o, built, places);
+      diagram.write();
+      count = diagram.table().rows().size();
+    } else {
+      std::vector<Table> theirs;
+      for (const fs::path& other : merged) check_settings(other, settings_of(o)), theirs.push_back(Table::read(other / "runs.csv"));
+      Diagram diagram(out, o);
+      for (std::size_t i = 0; i < merged.size(); ++i) diagram.merge(merged[i], theirs[i]);
+      count = diagram.table().rows().size();
+    }
+    std::printf("%zu runs in %s: runs.csv, phase_composite.svg, phase_symmetric.svg, report.html\n", count, out.c_str());
     return code;
   } catch (const mamba::Error& error) {
     std::fprintf(stderr, "phase_diagram: %s\n", error.what());

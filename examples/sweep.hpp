@@ -34,7 +34,7 @@ struct Cell {
   std::string name() const { return "layers" + std::to_string(layers) + "-gamma" + Json(gamma).dump() + "-seed" + std::to_string(seed); }
 };
 
-// What came out of a run; of one that diverged nothing but that and the time.
+// What came out of a run; of one that diverged nothing but that and the time. seconds: of one that was stopped, since it went on.
 struct Row {
   Cell cell;
   double composite = 0, symmetric = 0, best_composite = 0, train_loss = NAN, seconds = 0;

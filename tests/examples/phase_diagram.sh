@@ -54,7 +54,9 @@ expect 0 "diverged" $program --device cpu --layers 1 --gammas 1 --seeds 1 --step
 [ "$(sed -n 's/,[^,]*$//; 2p' wild/runs.csv)" = "1,1,0,0,0,0,nan,1" ] || say "a diverged run is not recorded as such"
 expect 2 "batch_size 32, not 16" $program $grid --steps 12 --batch-size 16 --out whole
 expect 2 "a shard is written as I/N" $program $short --out other --shard 3/2
-expect 3 "cannot open" $program $short --out other --merge nowhere
+expect 2 "was not built with" $program $short --position learned --residual gate --out other
+expect 3 "cannot open" $program $short --out other --merge one nowhere
+[ ! -e other ] || say "what is refused leaves a folder behind"
 echo "1,2" >>two/runs.csv
 expect 3 "is not a row of 9 numbers" $program $short --out other --merge two
 : >file
