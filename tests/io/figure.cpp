@@ -29,6 +29,29 @@ TEST_CASE("a chart holds its labels and one line for each series") {
   for (const char* label : {"a &lt; b &amp; c", ">epoch<", ">loss<", ">accuracy<", ">training<", ">one<", ">two<", ">0.5<"}) CHECK(count(svg, label) >= 1);
 }
 
+TEST_CASE("a band is drawn behind its line, and the axis has room for it") {
+  LineChart chart{"t", "x", {{"y", {{"mean", {{0, 1}, {1, 2}}, false, {{0, 0, 1.5}, {1, 1, 40}}}}}}};
+  const std::string svg = chart.svg();
+  CHECK(count(svg, "<polygon") == 1);
+  CHECK(svg.find("<polygon") < svg.find("<polyline"));
+  CHECK(count(svg, ">40<") == 1);
+  const auto at = svg.find("points=\"", svg.find("<polygon")) + 8;
+  CHECK(count(svg.substr(at, svg.find('"', at + 1) - at), ",") == 4);
+}
+
+TEST_CASE("a legend too long for its chart takes several rows") {
+  LineChart chart{"t", "x", {}};
+  chart.columns = 2;
+  for (int p = 0; p < 2; ++p) {
+    auto& series = chart.panels.emplace_back(mamba::io::Panel{"y", {}}).series;
+    for (int line = 0; line < 6; ++line) series.push_back({"a name of thirty letters no. " + std::to_string(line), {{0, 1}, {1, 2}}});
+  }
+  const auto places = mamba::io::detail::legend_places({"a name of thirty letters no. 0", "a name of thirty letters no. 1", "a"}, 400);
+  CHECK(places[1] == std::pair(0.0, 18.0));
+  CHECK(places[2].second == 18.0);
+  CHECK(count(chart.svg(), ">a name of thirty letters no. 5<") == 1);
+}
+
 TEST_CASE("degenerate data still make a chart") {
   for (const auto& points : {std::vector<std::pair<double, double>>{}, {{1, 1}}, {{1, NAN}, {2, INFINITY}}, {{0, 3}, {1, 3}}}) {
     const std::string svg = LineChart{"t", "x", {{"y", {{"s", points}}}}}.svg();

@@ -47,6 +47,20 @@ TEST_CASE("gamma initialisation: which tensors are drawn, and how wide") {
   }
 }
 
+TEST_CASE("gamma initialisation by the size of the input") {
+  MambaForComposite<composite_config, Mamba2<>> model({.n_layers = 1, .gamma = 0.7, .gamma_fan = Fan::in, .seed = 5});
+  const auto state = model.state_dict();
+  const auto check = [&](const char* name, double d1) {
+    INFO(name);
+    const auto& values = state.at(std::string("backbone.") + name).values;
+    CHECK(std::abs(moments(values).deviation / std::pow(d1, -0.7) - 1) < 5 / std::sqrt(2.0 * static_cast<double>(values.size())));
+  };
+  check("embedding.weight", 104);
+  check("layers.0.mixer.in_proj.weight", 32);
+  check("layers.0.mixer.conv1d.weight", 4);
+  check("layers.0.mixer.out_proj.weight", 64);
+}
+
 TEST_CASE("mamba_ssm's own initialisation") {
   MambaForComposite<composite_config> model({.n_layers = 4, .seed = 5});
   const auto state = model.state_dict();

@@ -32,10 +32,15 @@ struct Config {
   }
 };
 
+// Which size of a weight gamma's rule takes for d1: of its output, the first dimension as stored (the origin), or of its input (what
+// "x W" with W in R^(d1 x d2) would say; d_conv of the convolution). A lookup's input are its rows: for the embedding both are the same.
+enum class Fan { out, in };
+
 // What a model is built from at run time.
 struct ModelOptions {
   int n_layers = 2;
   std::optional<double> gamma{};  // weights ~ Normal(0, d1^-2gamma); empty: mamba_ssm's own initialisation
+  Fan gamma_fan = Fan::out;
   std::uint64_t seed = 0;
   int threads = 0;  // 0: all cores
   int device = 0;   // the GPU's index; the CPU has none

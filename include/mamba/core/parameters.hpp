@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -183,13 +182,14 @@ struct PlacedParameter {
 
 // The initial value of element `k` of a tensor: with gamma, the origin's rule (section 4.2), else mamba_ssm's (4.1).
 // tensor: the parameter's number in the walk over the model.
-inline double initial_value(const Parameter& p, std::string_view full_name, std::optional<double> gamma, int n_layers, std::uint64_t seed, std::uint32_t tensor,
-                            std::size_t k) {
-  const Random4 r = random_words(seed, RandomPurpose::initialisation, tensor, k);
+inline double initial_value(const Parameter& p, std::string_view full_name, const ModelOptions& options, std::uint32_t tensor, std::size_t k) {
+  const Random4 r = random_words(options.seed, RandomPurpose::initialisation, tensor, k);
   const double u = random_uniform(r.word[0], r.word[1]);
-  if (gamma && p.trained) {
-    if (p.rank >= 2 && full_name.find("weight") != std::string_view::npos) return random_normal(r) * std::pow(p.shape[0], -*gamma);
-    if (full_name.find("weight") == std::string_view::npos && full_name.find("bias") != std::string_view::npos) return 0;
+  const auto named = [&](std::string_view part) { return full_name.find(part) != std::string_view::npos; };
+  if (options.gamma && p.trained) {
+    const int d1 = options.gamma_fan == Fan::out || named("embedding") ? p.rows() : p.columns();
+    if (p.rank >= 2 && named("weight")) return random_normal(r) * std::pow(d1, -*options.gamma);
+    if (!named("weight") && named("bias")) return 0;
   }
   switch (p.law) {
     case Law::normal:
@@ -197,7 +197,7 @@ inline double initial_value(const Parameter& p, std::string_view full_name, std:
     case Law::uniform:
       return p.scale * (2 * u - 1);
     case Law::uniform_by_depth:
-      return p.scale * (2 * u - 1) / std::sqrt(n_layers);
+      return p.scale * (2 * u - 1) / std::sqrt(options.n_layers);
     case Law::constant:
       return p.scale;
     case Law::log_of_state:

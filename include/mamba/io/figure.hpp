@@ -13,9 +13,14 @@
 namespace mamba::io {
 
 struct Series {
+  struct Extent {
+    double x, low, high;
+  };
+
   std::string name;
   std::vector<std::pair<double, double>> points;
-  bool marked = false;  // a dot on every point
+  bool marked = false;         // a dot on every point
+  std::vector<Extent> band{};  // a shaded area behind the line, such as the smallest to the largest of several runs
 };
 
 struct Panel {
@@ -42,7 +47,7 @@ struct LineChart {
   bool grid() const { return columns > 1; }
   std::size_t column_of(std::size_t p) const { return p % static_cast<std::size_t>(columns); }
   std::size_t row_of(std::size_t p) const { return p / static_cast<std::size_t>(columns); }
-  double panel_width() const { return grid() ? 178 : 662; }
+  double panel_width() const { return columns == 1 ? 662 : columns == 2 ? 320 : 178; }
   double panel_height() const { return grid() ? 200 : 220; }
   double row_gap() const { return grid() ? 34 : 46; }
 
@@ -69,12 +74,27 @@ inline std::string stroke_of(std::size_t line) {
   return "stroke=\"" + colour_of(line) + "\" stroke-width=\"2\" stroke-dasharray=\"" + dashes[line % std::size(dashes)] + "\"";
 }
 
-// Names in a row, where no line runs.
-inline void draw_legend(Svg& page, double x, double y, const std::vector<std::string>& names) {
+// Where a legend's names stand, in rows from (0, 0) on that are at most `width` long.
+inline constexpr double legend_row = 18;
+inline std::vector<std::pair<double, double>> legend_places(const std::vector<std::string>& names, double width) {
+  std::vector<std::pair<double, double>> places;
+  double x = 0, y = 0;
+  for (const std::string& name : names) {
+    const double length = 60 + 6.6 * static_cast<double>(name.size());
+    if (x > 0 && x + length > width) x = 0, y += legend_row;
+    places.emplace_back(x, y);
+    x += length;
+  }
+  return places;
+}
+
+// Names in rows, where no line runs.
+inline void draw_legend(Svg& page, double x, double y, double width, const std::vector<std::string>& names) {
+  const auto places = legend_places(names, width);
   for (std::size_t line = 0; line < names.size(); ++line) {
-    page.line(x, y - 4, x + 30, y - 4, stroke_of(line));
-    page.text(x + 36, y, names[line], "font-size=\"12\"");
-    x += 60 + 6.6 * static_cast<double>(names[line].size());
+    const double left = x + places[line].first, base = y + places[line].second;
+    page.line(left, base - 4, left + 30, base - 4, stroke_of(line));
+    page.text(left + 36, base, names[line], "font-size=\"12\"");
   }
 }
 
@@ -111,9 +131,13 @@ inline detail::Axis LineChart::y_axis(std::size_t panel) const {
   }
   for (std::size_t p = 0; p < panels.size(); ++p)
     if (same_y_axis(p, panel))
-      for (const Series& series : panels[p].series)
+      for (const Series& series : panels[p].series) {
         for (const auto& [x, y] : series.points)
           if (detail::drawable(y, y_scale)) range.include(y);
+        for (const auto& [x, low, high] : series.band)
+          for (const double y : {low, high})
+            if (detail::drawable(y, y_scale)) range.include(y);
+      }
   return y_scale == Scale::log ? detail::log_y_axis(range) : detail::linear_y_axis(range);
 }
 
@@ -130,17 +154,19 @@ inline std::string LineChart::svg() const {
   using detail::number;
   const double step_down = panel_height() + row_gap();
   const std::size_t rows = panels.empty() ? 0 : row_of(panels.size() - 1) + 1;
-  const double height = top + static_cast<double>(rows) * step_down - row_gap() + bottom + (note.empty() ? 0 : 22);
   const std::vector<double> edges = column_edges();
   const std::vector<std::string> all_names = names();
+  const double legend_width = edges.back() - panel_left - panel_right;
+  const double first_row = top + (grid() && !all_names.empty() ? detail::legend_places(all_names, legend_width).back().second : 0);
+  const double height = first_row + static_cast<double>(rows) * step_down - row_gap() + bottom + (note.empty() ? 0 : 22);
   detail::Svg page(edges.back(), height);
   page.text(panel_left, 26, title, "font-size=\"16\" font-weight=\"bold\"");
-  if (grid()) detail::draw_legend(page, panel_left, 48, all_names);
+  if (grid()) detail::draw_legend(page, panel_left, 48, legend_width, all_names);
   if (!note.empty()) page.text(panel_left, height - 10, note, "font-size=\"12\" fill=\"#444444\"");
 
   for (std::size_t p = 0; p < panels.size(); ++p) {
     const Panel& panel = panels[p];
-    const double left = edges[column_of(p)], right = left + panel_width(), roof = top + static_cast<double>(row_of(p)) * step_down,
+    const double left = edges[column_of(p)], right = left + panel_width(), roof = first_row + static_cast<double>(row_of(p)) * step_down,
                  floor = roof + panel_height();
     const detail::Axis x = x_axis(column_of(p)), y = y_axis(p);
     const auto at_x = [&](double value) { return left + x.place(value) * panel_width(); };
@@ -172,6 +198,12 @@ inline std::string LineChart::svg() const {
     for (const Series& series : panel.series) {
       const auto line = grid() ? static_cast<std::size_t>(std::find(all_names.begin(), all_names.end(), series.name) - all_names.begin()) : own_names.size();
       own_names.push_back(series.name);
+      std::string edge;  // there along the top, back along the bottom
+      for (const auto& [px, low, high] : series.band) {
+        edge = number(at_x(px), "%.2f") + "," + number(at_y(high), "%.2f") + " " + edge;
+        edge += number(at_x(px), "%.2f") + "," + number(at_y(low), "%.2f") + " ";
+      }
+      if (!edge.empty()) page.polygon(edge, "fill=\"" + detail::colour_of(line) + "\" fill-opacity=\"0.15\"");
       std::vector<std::pair<double, double>> drawn;
       for (const auto& [px, py] : series.points)
         if (detail::drawable(px, x_scale) && detail::drawable(py, y_scale)) drawn.emplace_back(at_x(px), at_y(py));
@@ -182,7 +214,7 @@ inline std::string LineChart::svg() const {
       }
       page.polyline(points, detail::stroke_of(line));
     }
-    if (!grid()) detail::draw_legend(page, left, roof - 10, own_names);
+    if (!grid()) detail::draw_legend(page, left, roof - 10, INFINITY, own_names);
   }
   return page.finished();
 }

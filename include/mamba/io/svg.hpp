@@ -40,6 +40,7 @@ class Svg {
   void polyline(const std::string& points, const std::string& attributes) {
     out_ += "<polyline fill=\"none\" " + attributes + " points=\"" + points + "\"/>\n";
   }
+  void polygon(const std::string& points, const std::string& attributes) { out_ += "<polygon " + attributes + " points=\"" + points + "\"/>\n"; }
 
   std::string finished() const { return out_ + "</svg>\n"; }
 

@@ -44,7 +44,7 @@ class Model {
     for (const PlacedParameter& p : engine_.placed()) {
       Scalar* const values = engine_.mutable_parameters() + p.offset;
       for_each_element(p.parameter, [&](std::size_t k, std::size_t at) {
-        values[at] = static_cast<Scalar>(initial_value(p.parameter, p.name, options.gamma, options.n_layers, options.seed, tensor, k));
+        values[at] = static_cast<Scalar>(initial_value(p.parameter, p.name, options, tensor, k));
       });
       ++tensor;
     }
