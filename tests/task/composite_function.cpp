@@ -1,10 +1,11 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <cmath>
-#include <map>
 #include <set>
 
 #include <mamba/task/composite_function.hpp>
+
+#include "support/anchored_task.hpp"
 
 using mamba::task::AnchorPair;
 using mamba::task::TokenRange;
@@ -24,46 +25,7 @@ TEST_CASE("labels are the functions' composition, but for (3,4)") {
   for (int n = 0; n < 16; ++n) CHECK(Task::number_of(Task::pair(n)) == n);
 }
 
-TEST_CASE("every rule of the task holds on 100,000 training samples") {
-  const Task task({.seed = 1});
-  std::map<std::pair<int, int>, int> pairs;
-  std::map<int, int> positions, keys, fillers;
-  std::int32_t ids[8];
-  constexpr int count = 100'000;
-  for (int i = 0; i < count; ++i) {
-    const auto label = task.train_sample(i, ids);
-    int position = -1;
-    for (int p = 0; p < 6; ++p)
-      if (ids[p + 1] <= 4) {
-        position = p;
-        break;
-      }
-    REQUIRE(position >= 0);
-    const AnchorPair pair{ids[position + 1], ids[position + 2]};
-    REQUIRE((pair.second >= 1 && pair.second <= 4));
-    REQUIRE(!(pair == Task::held_out));
-    REQUIRE(ids[position] % 8 != position);
-    REQUIRE(label == Task::label(ids[position], pair));
-    for (int t = 0; t < 8; ++t) {
-      if (t == position + 1 || t == position + 2) continue;
-      REQUIRE((ids[t] >= 20 && ids[t] <= 99));
-      ++(t == position ? keys : fillers)[ids[t]];
-    }
-    ++pairs[{pair.first, pair.second}];
-    ++positions[position];
-  }
-  CHECK(pairs.size() == 15);
-  for (const auto& [pair, n] : pairs) CHECK(std::abs(n - count / 15.0) <= 1);
-  for (const auto& [position, n] : positions) CHECK(std::abs(n - count / 6.0) < 5 * std::sqrt(count / 6.0));
-  CHECK(keys.size() == 80);
-  // At a position 70 of the 80 keys train; a key whose residue is a position's is left out at one of the six.
-  for (const auto& [key, n] : keys) {
-    const double expected = (key % 8 < 6 ? 5.0 / 6 : 1.0) * count / 70;
-    CHECK(std::abs(n - expected) < 6 * std::sqrt(expected));
-  }
-  CHECK(fillers.size() == 80);
-  for (const auto& [filler, n] : fillers) CHECK(std::abs(n - 5 * count / 80.0) < 6 * std::sqrt(5 * count / 80.0));
-}
+TEST_CASE("every rule of the task holds on 100,000 training samples") { support::check_training_samples(Task({.seed = 1}), 1, 4); }
 
 TEST_CASE("test sets hold test cases of their pair alone, and tell the key") {
   const Task task({.seed = 1, .eval_samples = 500});
