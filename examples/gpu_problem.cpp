@@ -1,5 +1,5 @@
 #include <mamba/model/device.hpp>
 
-#include "composite_variants.hpp"
+#include "variants.hpp"
 
-std::string composite_run::gpu_problem(int index) { return mamba::gpu_problem(index); }
+std::string runs::gpu_problem(int index) { return mamba::gpu_problem(index); }

@@ -2,9 +2,10 @@
 #include <CLI/CLI.hpp>
 
 #include "interventions_run.hpp"
+#include "support/text_file.hpp"
 
 int main(int argc, char** argv) {
-  composite_run::InterventionOptions o;
+  runs::InterventionOptions o;
   CLI::App app{
       "Looks and reaches inside a trained model of the composite function task: blocks what key and anchors tell later\n"
       "tokens, substitutes the activations of (4,3), draws the information flow and the convolution's taps."};
@@ -33,11 +34,12 @@ int main(int argc, char** argv) {
     }
     // The run's own record stands beside the model.
     if (const auto record = o.model.parent_path() / "config.json"; !*initial && std::filesystem::exists(record)) {
-      const auto bytes = mamba::io::read_file(record);
-      o.initial_seed = mamba::io::Json::parse({bytes.data(), bytes.size()}).at("seed").integer<std::uint64_t>();
+      const auto of_run = mamba::io::Json::parse(support::text_of(record));
+      o.initial_seed = of_run.at("seed").integer<std::uint64_t>();
+      if (const auto* fan = of_run.find("gamma_fan"); fan && fan->string() == "in") o.gamma_fan = mamba::Fan::in;
     }
-    const auto variant = composite_run::variant_of(file).value_or(composite_run::Variant{});
-    return find_variant(composite_run::all_interventions(), variant).run(o);
+    const auto variant = runs::variant_of(file).value_or(runs::Variant{});
+    return find_variant(runs::all_interventions(), variant).run(o);
   } catch (const mamba::Error& error) {
     std::fprintf(stderr, "interventions: %s\n", error.what());
     return support::exit_code(error);

@@ -72,12 +72,7 @@ inline std::string heatmap(const Table& table, const std::string& title, double 
 inline std::vector<std::pair<double, double>> curve(const std::filesystem::path& log) {
   std::vector<std::pair<double, double>> points;
   if (!std::filesystem::exists(log)) return points;
-  std::istringstream in(sweep::text_of(log));
-  std::string line;
-  std::getline(in, line);
-  double epoch = 0, loss = 0, composite = 0;
-  while (std::getline(in, line))
-    if (std::sscanf(line.c_str(), "%lf,%lf,%lf", &epoch, &loss, &composite) == 3) points.emplace_back(epoch, composite);
+  for (const auto& row : support::NumberTable::read(log).rows) points.emplace_back(row[0], row[2]);
   return points;
 }
 

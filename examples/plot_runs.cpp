@@ -2,55 +2,30 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <mamba/io/figure.hpp>
-#include <mamba/io/file.hpp>
 #include <mamba/io/json.hpp>
 #include <mamba/version.hpp>
 
 #include "support/exit_codes.hpp"
+#include "support/text_file.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
 using mamba::io::Json;
 
-std::string text_of(const fs::path& path) {
-  const auto bytes = mamba::io::read_file(path);
-  return {bytes.data(), bytes.size()};
-}
-
-// The cells of a line.
-std::vector<std::string> cells(const std::string& line) {
-  std::vector<std::string> all;
-  std::istringstream in(line);
-  for (std::string cell; std::getline(in, cell, ',');) all.push_back(cell);
-  return all;
-}
-
 // (epoch, value) of a column of training_log.csv.
 std::vector<std::pair<double, double>> read_column(const fs::path& path, const std::string& column) {
-  std::istringstream in(text_of(path));
-  std::string line;
-  std::getline(in, line);
-  const auto names = cells(line);
-  const auto found = std::find(names.begin(), names.end(), column);
-  if (found == names.end()) mamba::fail(mamba::ErrorKind::bad_file, path.string(), " has no column ", column, ", but ", line);
-  const auto at = static_cast<std::size_t>(found - names.begin());
+  const auto log = support::NumberTable::read(path);
+  const auto found = std::find(log.names.begin(), log.names.end(), column);
+  if (found == log.names.end()) mamba::fail(mamba::ErrorKind::bad_file, path.string(), " has no column ", column);
   std::vector<std::pair<double, double>> points;
-  while (std::getline(in, line)) {
-    const auto row = cells(line);
-    char *end = nullptr, *end_of_epoch = nullptr;
-    if (row.size() == names.size()) points.emplace_back(std::strtod(row[0].c_str(), &end_of_epoch), std::strtod(row[at].c_str(), &end));
-    if (row.size() != names.size() || *end != '\0' || *end_of_epoch != '\0')
-      mamba::fail(mamba::ErrorKind::bad_file, path.string(), ": '", line, "' is not a row of ", names.size(), " numbers");
-  }
+  for (const auto& row : log.rows) points.emplace_back(row[0], row[static_cast<std::size_t>(found - log.names.begin())]);
   return points;
 }
 
@@ -88,7 +63,7 @@ int main(int argc, char** argv) {
     mamba::io::LineChart chart;
     chart.title = title, chart.x_label = "epoch", chart.note = column + " of training_log.csv, one line for each seed";
     for (const fs::path& run : runs) {
-      const Json config = Json::parse(text_of(run / "config.json"));
+      const Json config = Json::parse(support::text_of(run / "config.json"));
       const std::string name = panel_of(config);
       auto panel = std::find_if(chart.panels.begin(), chart.panels.end(), [&](const auto& p) { return p.y_label == name; });
       if (panel == chart.panels.end()) {

@@ -4,25 +4,20 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
+#include <cstdio>
 #include <filesystem>
-#include <sstream>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include <mamba/core/error.hpp>
-#include <mamba/io/file.hpp>
 #include <mamba/io/json.hpp>
+
+#include "support/text_file.hpp"
 
 namespace sweep {
 
 using mamba::io::Json;
-
-inline std::string text_of(const std::filesystem::path& path) {
-  const auto bytes = mamba::io::read_file(path);
-  return {bytes.data(), bytes.size()};
-}
 
 struct Cell {
   int layers;
@@ -48,23 +43,12 @@ class Table {
 
   // Throws Error where a line is not a row.
   static Table read(const std::filesystem::path& path) {
-    std::istringstream in(text_of(path));
-    std::string line;
-    std::getline(in, line);
-    if (line != header) mamba::fail(mamba::ErrorKind::bad_file, path.string(), " does not begin with ", header);
+    const auto numbers = support::NumberTable::read(path);
+    std::string names;
+    for (const std::string& name : numbers.names) names += (names.empty() ? "" : ",") + name;
+    if (names != header) mamba::fail(mamba::ErrorKind::bad_file, path.string(), " does not begin with ", header);
     Table table;
-    while (std::getline(in, line)) {
-      std::vector<double> v;
-      std::istringstream cells(line);
-      bool numbers = true;
-      for (std::string cell; std::getline(cells, cell, ',');) {
-        char* end = nullptr;
-        v.push_back(std::strtod(cell.c_str(), &end));
-        numbers = numbers && !cell.empty() && *end == '\0';
-      }
-      if (!numbers || v.size() != 9) mamba::fail(mamba::ErrorKind::bad_file, path.string(), ": '", line, "' is not a row of 9 numbers");
-      table.add({{static_cast<int>(v[0]), v[1], static_cast<std::uint64_t>(v[2])}, v[3], v[4], v[5], v[6], v[8], v[7] != 0});
-    }
+    for (const auto& v : numbers.rows) table.add({{static_cast<int>(v[0]), v[1], static_cast<std::uint64_t>(v[2])}, v[3], v[4], v[5], v[6], v[8], v[7] != 0});
     return table;
   }
 

@@ -1,20 +1,29 @@
-// The variants that the composite task's programs are built with, each in a translation unit of its own
-// (examples/CMakeLists.txt lists them).
+// The variants that the programs are built with for each task, each in a translation unit of its own (examples/CMakeLists.txt lists
+// them).
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "composite_run.hpp"
+#include "run.hpp"
 
-namespace composite_run {
+namespace runs {
 
-inline constexpr mamba::Config task_config{};
+template <class Experiment>
+using Variants = std::vector<Built<Experiment>>;
 
-const std::vector<Built>& all_built();
-const std::vector<Built>& all_built_for_gpus();  // none without a CUDA compiler
+const Variants<Composite>& composite_on_cpu();
+const Variants<Composite>& composite_on_gpu();  // none without a CUDA compiler, as the other GPUs' lists
+const Variants<FullSymmetry>& full_symmetry_on_cpu();
+const Variants<FullSymmetry>& full_symmetry_on_gpu();
+const Variants<Inverse>& inverse_on_cpu();
+const Variants<Inverse>& inverse_on_gpu();
 
-// Why the latter cannot run here on GPU number `index`; empty if they can.
+inline const Variants<Composite>& variants_of(Composite, bool gpu) { return gpu ? composite_on_gpu() : composite_on_cpu(); }
+inline const Variants<FullSymmetry>& variants_of(FullSymmetry, bool gpu) { return gpu ? full_symmetry_on_gpu() : full_symmetry_on_cpu(); }
+inline const Variants<Inverse>& variants_of(Inverse, bool gpu) { return gpu ? inverse_on_gpu() : inverse_on_cpu(); }
+
+// Why what is built for GPUs cannot run here on number `index`; empty if it can.
 std::string gpu_problem(int index);
 
-}  // namespace composite_run
+}  // namespace runs

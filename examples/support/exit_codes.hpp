@@ -7,7 +7,8 @@ namespace support {
 
 enum ExitCode { done = 0, usage = 2, bad_file = 3, diverged = 4, cannot_write = 5, device_failed = 6, interrupted_run = 130 };
 
-inline constexpr const char* exit_code_help = "Exit codes: 0 done, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, 6 the GPU failed, 130 interrupted.";
+inline constexpr const char* exit_code_help =
+    "Exit codes: 0 done, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, 6 the GPU failed, 130 interrupted.";
 
 inline int exit_code(const mamba::Error& error) {
   switch (error.kind()) {

@@ -40,8 +40,8 @@ enum class Law {
 // What a backend keeps beside a tensor, computed anew whenever the parameters change.
 enum class Derived {
   none,
-  transpose,     // (rows, columns) -> (columns, rows)
-  rate,          // A log2(e) with A = -exp(A_log); gradients arrive with respect to A
+  transpose,  // (rows, columns) -> (columns, rows)
+  rate,       // A log2(e) with A = -exp(A_log); gradients arrive with respect to A
 };
 
 struct Parameter {

@@ -74,8 +74,11 @@ class InverseSequence {
     return label;
   }
 
+  // The test samples of a set; of the training set as many of its first, where it has them.
   LabelledSet test_set(Set set) const {
-    const int count = set == Set::out_of_distribution ? options_.out_of_distribution_samples : options_.test_samples;
+    const int test_samples =
+        set == Set::train && options_.train_samples < options_.test_samples ? static_cast<int>(options_.train_samples) : options_.test_samples;
+    const int count = set == Set::out_of_distribution ? options_.out_of_distribution_samples : test_samples;
     LabelledSet all{std::vector<std::int32_t>(static_cast<std::size_t>(count) * static_cast<std::size_t>(length)), {}};
     for (int i = 0; i < count; ++i) all.labels.push_back(sample(set, i, all.ids.data() + static_cast<std::ptrdiff_t>(i) * length));
     return all;

@@ -1,0 +1,189 @@
+// The options that the programs share, and the program that trains one model on one task.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "support/token_range.hpp"
+#include "variants.hpp"
+
+namespace runs {
+
+// The value of --NAME before the others are read: their defaults depend on it.
+inline std::string early_option(int argc, char** argv, const std::string& name, std::string value) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == name && i + 1 < argc) value = argv[i + 1];
+    if (argument.starts_with(name + "=")) value = argument.substr(name.size() + 1);
+  }
+  return value;
+}
+
+inline void add_mixer_option(CLI::App& app, Variant& v) {
+  app.add_option("--mixer", v.mixer, "which block mixes the tokens")->check(CLI::IsMember({"mamba1", "mamba2"}));
+}
+inline void add_variant_options(CLI::App& app, Variant& v) {
+  add_mixer_option(app, v);
+  app.add_option("--conv", v.conv, "the convolution's kernel: learned, all ones, all ones with its bias zero")
+      ->check(CLI::IsMember({"learned", "ones", "ones-frozen"}));
+  app.add_option("--position", v.position, "what is added to the embedding")->check(CLI::IsMember({"none", "learned", "sinusoidal"}));
+  app.add_option("--residual", v.residual, "what bypasses the convolution")->check(CLI::IsMember({"none", "identity", "gate", "linear"}));
+}
+
+// A run's numbers, ranges and length as options. Their defaults are those that `o` has.
+template <class Experiment>
+class RunOptions {
+ public:
+  // but: options that the program has otherwise, or not.
+  RunOptions(CLI::App& app, Options<Experiment>& o, const std::vector<std::string>& but = {})
+      : app_(app), o_(o), total_(o.training.schedule.total), steps_(total_) {
+    epochs_option_ = app.add_option("--epochs", total_, "length of a run; the rate changes once an epoch")->check(CLI::PositiveNumber);
+    steps_option_ = app.add_option("--steps", steps_, "the same in steps; the rate changes every step")->check(CLI::PositiveNumber)->excludes(epochs_option_);
+    (o.training.schedule_in_steps ? epochs_option_ : steps_option_)->default_str("");
+    for_each_field(o, [&](const char* option, const char* what, auto& field) {
+      if (std::find(but.begin(), but.end(), option) != but.end()) return;
+      if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, mamba::task::TokenRange>)
+        app.add_option(option, ranges_[option] = support::text_of(field), what);
+      else if (const std::string name = option; name == "--batch-size" || name == "--eval-every")
+        app.add_option(option, field, what)->check(CLI::PositiveNumber);
+      else app.add_option(option, field, what);
+    });
+    fan_ = name_of(o.gamma_fan);
+    app.add_option("--gamma-fan", fan_, "which size of a weight is gamma's d1: of its output (the first dimension) or of its input")
+        ->check(CLI::IsMember({"out", "in"}));
+  }
+
+  bool length_given() const { return *epochs_option_ || *steps_option_; }
+
+  // After parsing: what the options said, in the run's options. Throws CLI::ValidationError.
+  void finish() {
+    for_each_field(o_, [&](const char* option, const char*, auto& field) {
+      if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, mamba::task::TokenRange>) {
+        if (const auto text = ranges_.find(option); text != ranges_.end()) field = support::range_of(text->second);
+      }
+    });
+    o_.gamma_fan = fan_ == "in" ? mamba::Fan::in : mamba::Fan::out;
+    if (length_given()) {
+      const bool in_steps = static_cast<bool>(*steps_option_);
+      set_length(o_, in_steps ? steps_ : total_, in_steps, app_.count("--eval-every") > 0);
+    }
+    mamba::Schedule& schedule = o_.training.schedule;
+    if (app_.count("--warmup") == 0) schedule.warmup = std::min(schedule.warmup, schedule.total / 10);
+  }
+
+ private:
+  CLI::App& app_;
+  Options<Experiment>& o_;
+  long total_, steps_;
+  std::string fan_;
+  std::map<std::string, std::string> ranges_;
+  CLI::Option *epochs_option_ = nullptr, *steps_option_ = nullptr;
+};
+
+namespace detail {
+
+// runs/NAME, or the first of runs/NAME-2, -3, ... that is not there yet.
+inline std::filesystem::path fresh_folder(const std::string& name) {
+  std::filesystem::path path = std::filesystem::path("runs") / name;
+  for (int n = 2; std::filesystem::exists(path); ++n) path = std::filesystem::path("runs") / (name + "-" + std::to_string(n));
+  return path;
+}
+
+// "mamba2-learned-position"
+inline std::string folder_name(const Variant& v) {
+  std::string name = title_of(v);
+  for (auto at = name.find(", "); at != std::string::npos; at = name.find(", ")) name.replace(at, 2, "-");
+  std::replace(name.begin(), name.end(), ' ', '-');
+  return name;
+}
+
+// The options of the run that stopped in o.out. Throws Error where one that the command line gives is another.
+template <class Experiment>
+Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& app) {
+  const auto file = mamba::io::SafetensorsFile::read(o.out / "checkpoint.safetensors");
+  const Json stopped = mamba::read_checkpoint_notes(file).at("options"), asked = recorded(o);
+  const auto same = [&](const std::string& option, const std::string& key) {
+    if (app.count(option) > 0 && asked.at(key).dump() != stopped.at(key).dump())
+      mamba::fail(mamba::ErrorKind::invalid_argument, option, " ", asked.at(key).dump(), " differs from the stopped run's ", stopped.at(key).dump());
+  };
+  same("--layers", "n_layers");
+  for (const char* length : {"--epochs", "--steps"}) same(length, "total"), same(length, "schedule_unit");
+  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan"}) same(option, key_of(option));
+  Options<Experiment> of_run = o;
+  for_each_field(of_run, [&](const char* option, const char*, auto&) { same(option, key_of(option)); });
+  restore(of_run, stopped);
+  return of_run;
+}
+
+}  // namespace detail
+
+// What a program that trains one model is.
+struct TrainingProgram {
+  const char *name, *description;
+  const char* folder_prefix;  // of runs/...
+};
+
+// Reads the command line, trains or evaluates, returns the exit code.
+template <class Experiment>
+int train_program(const TrainingProgram& program, int argc, char** argv) {
+  std::string preset_name = early_option(argc, argv, "--preset", "paper");
+  Options<Experiment> o = preset<Experiment>(preset_name);
+
+  CLI::App app{program.description};
+  app.footer(support::exit_code_help);
+  app.set_version_flag("--version", MAMBA_VERSION);
+  app.option_defaults()->always_capture_default();
+  std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
+  app.add_option("--preset", preset_name, "where the other options' defaults come from")->check(CLI::IsMember({"paper", "quick"}));
+  add_variant_options(app, o.variant);
+  app.add_option("--layers", o.layers, "number of layers")->check(CLI::Range(1, 1000));
+  app.add_option("--gamma", gamma, "initialisation: weights ~ Normal(0, d1^-2gamma); 'default': mamba_ssm's own");
+  RunOptions<Experiment> run_options(app, o);
+  app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
+  app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")->check(CLI::NonNegativeNumber);
+  app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
+  app.add_flag("--resume", o.resume, "continue the stopped run in --out");
+  app.add_option("--evaluate", o.evaluate, "only evaluate this model or checkpoint");
+  app.add_flag("--json", o.json, "the result as JSON on standard output");
+  try {
+    app.parse(argc, argv);
+    run_options.finish();
+    if (gamma == "default") o.gamma.reset();
+    else if (!CLI::detail::lexical_cast(gamma, o.gamma.emplace())) throw CLI::ValidationError("--gamma is a number or 'default'; given " + gamma);
+    if (o.resume && o.out.empty()) throw CLI::ValidationError("--resume needs --out, the folder of the stopped run");
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? support::done : support::usage;
+  }
+
+  try {
+    const auto choice = mamba::DeviceChoice::parse(device);
+    const auto& variants = variants_of(Experiment{}, choice.use_gpu(gpu_problem(choice.index)));
+    o.gpu = choice.index;
+    if (!o.evaluate.empty()) {
+      const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
+      o.layers = mamba::layers_in(file);
+      const bool chosen = app.count("--mixer") + app.count("--conv") + app.count("--position") + app.count("--residual") > 0;
+      if (const auto variant = variant_of(file); variant && !chosen) o.variant = *variant;
+      return find_variant(variants, o.variant).evaluate(o);
+    }
+    if (o.resume) o = detail::stopped_run(o, app);
+    const auto& built = find_variant(variants, o.variant);
+    if (o.out.empty())
+      o.out = detail::fresh_folder(program.folder_prefix + detail::folder_name(o.variant) + "-" + preset_name + "-layers" + std::to_string(o.layers) +
+                                   "-gamma" + gamma + "-seed" + std::to_string(o.seed));
+    else if (!o.resume && std::filesystem::exists(o.out / "checkpoint.safetensors"))
+      mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(), " already holds a run: continue it with --resume, or name another folder");
+    return built.train(o, program.name);
+  } catch (const mamba::Error& error) {
+    std::fprintf(stderr, "%s: %s\n", program.name, error.what());
+    return support::exit_code(error);
+  }
+}
+
+}  // namespace runs

@@ -1,0 +1,137 @@
+// The paper's comparisons of variants, and what its open details decide.
+#include <memory>
+
+#include "command_line.hpp"
+#include "comparison.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using comparison::Comparison, comparison::ComparisonOf, comparison::Job, comparison::Line, comparison::Settings;
+using runs::Composite, runs::FullSymmetry, runs::Inverse;
+
+template <class Experiment>
+using Options = runs::Options<Experiment>;
+
+std::vector<std::unique_ptr<Comparison>> all_comparisons() {
+  std::vector<std::unique_ptr<Comparison>> all;
+  const auto add = [&]<class Experiment>(Experiment, const char* name, const char* question, auto common, std::vector<Line<Experiment>> lines) {
+    all.push_back(std::make_unique<ComparisonOf<Experiment>>(name, question, common, std::move(lines)));
+  };
+  const auto nothing = [](auto&) {};
+
+  add(Composite{}, "ones-conv", "Does a convolution of ones turn the preference?", [](Options<Composite>& o) { o.layers = 5, o.gamma = 1.0; },
+      {{"standard", nothing}, {"ones, bias learned", [](auto& o) { o.variant.conv = "ones"; }}, {"ones, bias zero", [](auto& o) {
+                                                                                                   o.variant.conv = "ones-frozen";
+                                                                                                 }}});
+
+  add(Composite{}, "positions", "Do positions turn the preference?", [](Options<Composite>& o) { o.layers = 2, o.gamma = 0.5; },
+      {{"standard", nothing}, {"learned positions", [](auto& o) { o.variant.position = "learned"; }}, {"sinusoidal positions", [](auto& o) {
+                                                                                                         o.variant.position = "sinusoidal";
+                                                                                                       }}});
+
+  add(FullSymmetry{}, "full-symmetry", "Does a model that knows (3,4) know (4,3)?", [](Options<FullSymmetry>& o) { o.layers = 2, o.gamma = 0.5; },
+      {{"standard", nothing}});
+
+  const auto solving = [](double gamma) {
+    return [gamma](Options<Inverse>& o) { o.gamma = gamma, o.variant.residual = "identity", o.variant.position = "learned"; };
+  };
+  add(Inverse{}, "inverse", "Which blocks match inverse sequences?", [](Options<Inverse>& o) { o.layers = 2; },
+      {{"standard, gamma 0.5", [](auto& o) { o.gamma = 0.5; }},
+       {"standard, gamma 1", [](auto& o) { o.gamma = 1.0; }},
+       {"residual and positions, gamma 0.5", solving(0.5)},
+       {"residual and positions, gamma 1", solving(1.0)}});
+
+  add(Composite{}, "details", "What do the protocol's open details decide?", [](Options<Composite>& o) { o.layers = 3, o.gamma = 1.0; },
+      {{"protocol", nothing},
+       {"filler 0..99",
+        [](auto& o) {
+          o.task.filler = {0, 99};
+        }},
+       {"keys 0..99",
+        [](auto& o) {
+          o.task.keys = {0, 99};
+        }},
+       {"d1 of the input", [](auto& o) { o.gamma_fan = mamba::Fan::in; }},
+       {"gradients not clipped", [](auto& o) { o.training.clip = 1e9; }},
+       {"learning rate 1e-3", [](auto& o) { o.training.schedule.lr = 1e-3; }}});
+  return all;
+}
+
+int run(int argc, char** argv) {
+  const auto all = all_comparisons();
+  std::vector<std::string> known{"all"};
+  std::string list;
+  for (const auto& c : all) {
+    known.push_back(c->name);
+    list += "  " + c->name + std::string(16 - c->name.size(), ' ') + c->question + "\n";
+  }
+  Settings s;
+  s.out = "runs/compare_variants";
+  std::string preset = "paper", device = "auto";
+  std::vector<std::string> chosen{"ones-conv", "positions", "full-symmetry"}, mixers{"mamba2"};
+
+  CLI::App app{"Trains variants of a model over several seeds and draws their curves side by side (arXiv 2509.17514):\n" + list +
+               "A run that has ended is never run again: the same command goes on after a stop, and draws what is there."};
+  app.footer(support::exit_code_help);
+  app.set_version_flag("--version", MAMBA_VERSION);
+  app.option_defaults()->always_capture_default();
+  app.add_option("comparisons", chosen, "which, or all")->check(CLI::IsMember(known));
+  app.add_option("--preset", preset, "paper: its protocol; small: shorter runs of smaller batches, in minutes on a CPU")
+      ->check(CLI::IsMember({"paper", "small"}));
+  app.add_option("--mixer", mixers, "mamba2, which the paper's Mamba is, mamba1, or both")->check(CLI::IsMember({"mamba1", "mamba2"}));
+  app.add_option("--seeds", s.seeds, "how many, from 0 on")->check(CLI::Range(1, 1000));
+  const auto own = [&](const char* name, long& value, const char* what) {
+    return app.add_option(name, value, what)->check(CLI::PositiveNumber)->default_str("");
+  };
+  auto* const epochs = own("--epochs", s.epochs, "length of each run; unless given, the preset's");
+  own("--steps", s.steps, "the same in steps; the rate changes every step")->excludes(epochs);
+  own("--batch-size", s.batch_size, "sequences a step; unless given, the preset's");
+  own("--train-samples", s.train_samples, "size of the training set; unless given, the task's");
+  own("--eval-samples", s.eval_samples, "size of each test set; unless given, the task's");
+  app.add_option("--device", device, "auto, cpu, cuda, cuda:N, or all GPUs at once: all");
+  app.add_option("--threads", s.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
+  app.add_option("--out", s.out, "folder of the comparisons");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? support::done : support::usage;
+  }
+  s.small = preset == "small";
+  const auto wanted = [&](const Comparison& c) {
+    return std::any_of(chosen.begin(), chosen.end(), [&](const std::string& name) { return name == "all" || name == c.name; });
+  };
+  try {
+    const auto places = runs::places_of(device);
+    std::vector<Job> jobs;
+    std::size_t count = 0;
+    for (const std::string& mixer : mixers)
+      for (const auto& c : all) {
+        s.mixer = mixer;
+        if (!wanted(*c)) continue;
+        auto [left, of] = c->jobs(s, runs::on_gpu(places));
+        std::move(left.begin(), left.end(), std::back_inserter(jobs));
+        count += of;
+      }
+    std::error_code error;
+    fs::create_directories(s.out, error);
+    if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", s.out.string(), ": ", error.message());
+    const int code = runs::work_through(
+        jobs, count, places, [](const Job& job, int place) { return job.run(place); },
+        [](const Job& job, const runs::Outcome& outcome) { return job.name + ": " + job.told(outcome); });
+    for (const std::string& mixer : mixers)
+      for (const auto& c : all) {
+        s.mixer = mixer;
+        if (wanted(*c)) c->report(s);
+      }
+    std::printf("\nIn %s: for each comparison a figure (.svg), the runs' results (.csv) and their curves (-curves.csv).\n", s.out.c_str());
+    return code;
+  } catch (const mamba::Error& error) {
+    std::fprintf(stderr, "compare_variants: %s\n", error.what());
+    return support::exit_code(error);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return run(argc, argv); }

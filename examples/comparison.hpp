@@ -1,0 +1,244 @@
+// Comparisons of variants: a figure of training curves, a line for each variant (its mean over seeds, with their extent as a band).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <mamba/io/figure.hpp>
+
+#include "run_queue.hpp"
+
+namespace comparison {
+
+namespace fs = std::filesystem;
+using mamba::io::Json;
+
+// What the command line decides for all comparisons.
+struct Settings {
+  std::string mixer = "mamba2";
+  std::uint64_t seeds = 3;
+  bool small = false;                                                               // the quick presets' training
+  long epochs = 0, steps = 0, batch_size = 0, train_samples = 0, eval_samples = 0;  // 0: the comparison's own
+  int threads = 0;
+  fs::path out;
+};
+
+// One run: a line's, with one seed.
+struct Job {
+  std::string name;
+  std::function<std::optional<runs::Outcome>(int place)> run;
+  std::function<std::string(const runs::Outcome&)> told;
+};
+
+// What a program needs to know of a comparison, whatever its task.
+class Comparison {
+ public:
+  virtual ~Comparison() = default;
+  // Which runs are not there yet, of how many. Throws Error, and writes nothing, for what cannot be run, or where other runs are in the folder.
+  virtual std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const = 0;
+  // Writes the figure and the tables, and prints the final accuracies.
+  virtual void report(const Settings& settings) const = 0;
+
+  const std::string name, question;
+
+ protected:
+  Comparison(std::string name_, std::string question_) : name(std::move(name_)), question(std::move(question_)) {}
+};
+
+using Curve = std::vector<std::pair<double, double>>;  // (epoch, value)
+
+// The value at every epoch over the runs that have one: their mean, the smallest, the largest.
+inline mamba::io::Series series_of(const std::string& name, const std::vector<Curve>& curves) {
+  mamba::io::Series series{name, {}};
+  for (const auto& curve : curves)
+    for (const auto& [x, unused] : curve) {
+      const auto at = std::lower_bound(series.points.begin(), series.points.end(), std::pair<double, double>(x, -INFINITY));
+      if (at == series.points.end() || at->first != x) series.points.insert(at, {x, 0});
+    }
+  for (auto& [x, mean] : series.points) {
+    int count = 0;
+    double low = INFINITY, high = -INFINITY;
+    for (const auto& curve : curves)
+      for (const auto& [at, value] : curve)
+        if (at == x) mean += value, low = std::min(low, value), high = std::max(high, value), ++count;
+    mean /= count;
+    series.band.push_back({x, low, high});
+  }
+  return series;
+}
+
+// "Learning rate 0.001" -> "learning-rate-0.001"
+inline std::string slug(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (std::isalnum(static_cast<unsigned char>(c)) || c == '.') out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    else if (!out.empty() && out.back() != '-') out += '-';
+  }
+  while (!out.empty() && out.back() == '-') out.pop_back();
+  return out;
+}
+
+// A line of the figure: what it changes of the options that all share.
+template <class Experiment>
+struct Line {
+  std::string name;
+  std::function<void(runs::Options<Experiment>&)> change;
+};
+
+template <class Experiment>
+class ComparisonOf : public Comparison {
+ public:
+  using Options = runs::Options<Experiment>;
+  ComparisonOf(std::string name_, std::string question_, std::function<void(Options&)> common, std::vector<Line<Experiment>> lines)
+      : Comparison(std::move(name_), std::move(question_)), common_(std::move(common)), lines_(std::move(lines)) {}
+
+  std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const override {
+    std::vector<Job> left;
+    for (std::uint64_t seed = 0; seed < settings.seeds; ++seed)
+      for (const Line<Experiment>& line : lines_) {
+        const Options o = options(settings, line, seed);
+        o.training.schedule.check();
+        Experiment::task(o.task, o.layers, seed);
+        const auto* built = &find_variant(runs::variants_of(Experiment{}, gpu), o.variant);
+        if (fs::exists(o.out / "config.json")) runs::check_record(o.out / "config.json", recorded(o), o.out.string());
+        if (fs::exists(o.out / "metrics.json") || fs::exists(o.out / "diverged.txt")) continue;
+        left.push_back({name + ", " + line.name + ", seed " + std::to_string(seed),
+                        [o, built](int place) {
+                          Options own = o;
+                          own.gpu = std::max(place, 0);
+                          return run_or_continue(*built, own);
+                        },
+                        [](const runs::Outcome& outcome) {
+                          if (!outcome.metrics) return std::string("diverged");
+                          std::string text;
+                          for (std::size_t c = 0; c < Experiment::columns.size(); ++c)
+                            text += (c ? ", " : "") + std::string(Experiment::brief[c]) + " " +
+                                    mamba::io::detail::number(outcome.metrics->at(Experiment::columns[c]).number(), "%.3f");
+                          return text;
+                        }});
+      }
+    return {std::move(left), settings.seeds * lines_.size()};
+  }
+
+  void report(const Settings& settings) const override {
+    const Options first = options(settings, lines_[0], 0);
+    mamba::io::LineChart chart = empty_chart(settings, first);
+    std::string table = "variant,seed,diverged," + column_names() + ",best_" + Experiment::columns[Experiment::tracked] + ",train_loss\n";
+    std::string curves = "variant,seed,epoch,train_loss," + column_names() + ",lr\n";
+    std::printf("\n%s (%s)\n%-34s", question.c_str(), settings.mixer.c_str(), "at the end, mean over seeds");
+    for (const char* column : Experiment::columns) std::printf("  %13s", column);
+    std::printf("  best %s\n", Experiment::columns[Experiment::tracked]);
+    for (const Line<Experiment>& line : lines_) {
+      std::array<std::vector<Curve>, columns> of_seeds;
+      std::array<double, columns + 1> sums{};
+      int finished = 0;
+      for (std::uint64_t seed = 0; seed < settings.seeds; ++seed) {
+        const Options o = options(settings, line, seed);
+        const std::string begin = line.name + "," + std::to_string(seed) + ",";
+        // Where a line's epoch has another length, it is counted in the first line's.
+        for (std::vector<double> row : log_of(o.out)) {
+          row[0] *= steps_in_epoch(o) / steps_in_epoch(first);
+          for (std::size_t c = 0; c < columns; ++c) {
+            of_seeds[c].resize(seed + 1);
+            of_seeds[c].back().emplace_back(row[0], row[2 + c]);
+          }
+          curves += begin + support::row_text(row) + "\n";
+        }
+        if (const auto values = result_of(o.out)) {
+          table += begin + "0," + support::row_text(*values) + "\n";
+          for (std::size_t c = 0; c <= columns; ++c) sums[c] += (*values)[c];
+          ++finished;
+        } else if (fs::exists(o.out / "diverged.txt")) {
+          table += begin + "1," + support::row_text(std::vector<double>(columns + 2, NAN)) + "\n";
+        }
+      }
+      for (std::size_t c = 0; c < columns; ++c) chart.panels[c].series.push_back(series_of(line.name, of_seeds[c]));
+      std::printf("%-34s", line.name.c_str());
+      for (const double sum : sums) std::printf("  %13s", finished ? mamba::io::detail::number(sum / finished, "%.3f").c_str() : "-");
+      std::printf("  (%d of %llu runs)\n", finished, static_cast<unsigned long long>(settings.seeds));
+    }
+    const std::string stem = folder_name(settings);
+    mamba::io::write_file(settings.out / (stem + ".csv"), table);
+    mamba::io::write_file(settings.out / (stem + "-curves.csv"), curves);
+    mamba::io::write_file(settings.out / (stem + ".svg"), chart.svg());
+  }
+
+ private:
+  static constexpr std::size_t columns = Experiment::columns.size();
+
+  static std::string column_names() {
+    std::string names;
+    for (const char* column : Experiment::columns) names.append(names.empty() ? "" : ",").append(column);
+    return names;
+  }
+
+  mamba::io::LineChart empty_chart(const Settings& settings, const Options& first) const {
+    mamba::io::LineChart chart;
+    chart.title = question + " " + settings.mixer + ", " + std::to_string(first.layers) + " layers";
+    if (same_gamma(settings)) chart.title += ", gamma " + Json(*first.gamma).dump();
+    chart.x_label = "epoch";
+    chart.columns = static_cast<int>(columns);
+    chart.note = settings.seeds > 1 ? "mean of " + std::to_string(settings.seeds) + " seeds, from the smallest to the largest" : "one seed";
+    for (const char* column : Experiment::lines) chart.panels.push_back({column, {}, 0, 1});
+    return chart;
+  }
+
+  // The rows of a run's training_log.csv, as far as it has come.
+  static std::vector<std::vector<double>> log_of(const fs::path& run) {
+    if (!fs::exists(run / "training_log.csv")) return {};
+    return support::NumberTable::read(run / "training_log.csv").rows;
+  }
+
+  // A finished run's accuracies, the best of the tracked one, the training loss.
+  static std::optional<std::vector<double>> result_of(const fs::path& run) {
+    if (!fs::exists(run / "metrics.json")) return std::nullopt;
+    const Json metrics = Json::parse(support::text_of(run / "metrics.json"));
+    std::vector<double> values;
+    for (const char* column : Experiment::columns) values.push_back(metrics.at(column).number());
+    values.push_back(metrics.at(std::string("best_") + Experiment::columns[Experiment::tracked]).number());
+    values.push_back(metrics.at("train_loss").number());
+    return values;
+  }
+
+  std::string folder_name(const Settings& s) const { return name + "-" + s.mixer; }
+
+  static double steps_in_epoch(const Options& o) { return std::ceil(static_cast<double>(o.task.train_samples) / static_cast<double>(o.training.batch_size)); }
+
+  bool same_gamma(const Settings& s) const {
+    const auto gamma = options(s, lines_[0], 0).gamma;
+    return gamma && std::all_of(lines_.begin(), lines_.end(), [&](const Line<Experiment>& line) { return options(s, line, 0).gamma == gamma; });
+  }
+
+  Options options(const Settings& s, const Line<Experiment>& line, std::uint64_t seed) const {
+    Options o = runs::preset<Experiment>(s.small ? "quick" : "paper");
+    common_(o);
+    o.variant.mixer = s.mixer;
+    line.change(o);
+    if (s.batch_size) o.training.batch_size = static_cast<int>(s.batch_size);
+    if (s.train_samples) o.task.train_samples = s.train_samples;
+    if (s.eval_samples) set_eval_samples(o.task, static_cast<int>(s.eval_samples));
+    if (s.epochs || s.steps) set_length(o, s.steps ? s.steps : s.epochs, s.steps > 0);
+    o.training.schedule.warmup = std::min(o.training.schedule.warmup, o.training.schedule.total / 10);
+    o.seed = seed, o.threads = s.threads;
+    o.out = s.out / folder_name(s) / (slug(line.name) + "-seed" + std::to_string(seed));
+    return o;
+  }
+
+  template <class TaskOptions>
+  static void set_eval_samples(TaskOptions& task, int count) {
+    if constexpr (requires { task.eval_samples; }) task.eval_samples = count;
+    else task.test_samples = task.out_of_distribution_samples = count;
+  }
+
+  std::function<void(Options&)> common_;
+  std::vector<Line<Experiment>> lines_;
+};
+
+}  // namespace comparison
