@@ -57,6 +57,7 @@ class RunOptions {
     fan_ = name_of(o.gamma_fan);
     app.add_option("--gamma-fan", fan_, "which size of a weight is gamma's d1: of its output (the first dimension) or of its input")
         ->check(CLI::IsMember({"out", "in"}));
+    app.add_option("--position-std", o.position_std, "standard deviation of learned positions at the start; unless given, gamma's rule")->default_str("");
   }
 
   bool length_given() const { return *epochs_option_ || *steps_option_; }
@@ -114,7 +115,7 @@ Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& ap
   };
   same("--layers", "n_layers");
   for (const char* length : {"--epochs", "--steps"}) same(length, "total"), same(length, "schedule_unit");
-  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan"}) same(option, key_of(option));
+  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan", "--position-std"}) same(option, key_of(option));
   Options<Experiment> of_run = o;
   for_each_field(of_run, [&](const char* option, const char*, auto&) { same(option, key_of(option)); });
   restore(of_run, stopped);

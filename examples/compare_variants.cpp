@@ -26,15 +26,16 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
                                                                                                  }}});
 
   add(Composite{}, "positions", "Do positions turn the preference?", [](Options<Composite>& o) { o.layers = 2, o.gamma = 0.5; },
-      {{"standard", nothing}, {"learned positions", [](auto& o) { o.variant.position = "learned"; }}, {"sinusoidal positions", [](auto& o) {
-                                                                                                         o.variant.position = "sinusoidal";
-                                                                                                       }}});
+      {{"standard", nothing},
+       {"learned positions", [](auto& o) { o.variant.position = "learned"; }},
+       {"learned, from 0.02", [](auto& o) { o.variant.position = "learned", o.position_std = 0.02; }},
+       {"sinusoidal positions", [](auto& o) { o.variant.position = "sinusoidal"; }}});
 
   add(FullSymmetry{}, "full-symmetry", "Does a model that knows (3,4) know (4,3)?", [](Options<FullSymmetry>& o) { o.layers = 2, o.gamma = 0.5; },
       {{"standard", nothing}});
 
   const auto solving = [](double gamma) {
-    return [gamma](Options<Inverse>& o) { o.gamma = gamma, o.variant.residual = "identity", o.variant.position = "learned"; };
+    return [gamma](Options<Inverse>& o) { o.gamma = gamma, o.variant.residual = "identity", o.variant.position = "learned", o.position_std = 0.02; };
   };
   add(Inverse{}, "inverse", "Which blocks match inverse sequences?", [](Options<Inverse>& o) { o.layers = 2; },
       {{"standard, gamma 0.5", [](auto& o) { o.gamma = 0.5; }},

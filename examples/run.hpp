@@ -51,6 +51,7 @@ struct Options {
   int layers = 2;
   std::optional<double> gamma = 1.0;
   mamba::Fan gamma_fan = mamba::Fan::out;
+  std::optional<double> position_std{};
   std::uint64_t seed = 0;  // of initial weights, data and order
   mamba::TrainingOptions training{};
   typename Experiment::TaskOptions task{};
@@ -63,7 +64,9 @@ struct Options {
   bool json = false, quiet = false;  // quiet: one of many runs, whose program speaks for them
 
   const char* unit() const { return training.schedule_in_steps ? "steps" : "epochs"; }
-  mamba::ModelOptions model() const { return {.n_layers = layers, .gamma = gamma, .gamma_fan = gamma_fan, .seed = seed, .threads = threads, .device = gpu}; }
+  mamba::ModelOptions model() const {
+    return {.n_layers = layers, .gamma = gamma, .gamma_fan = gamma_fan, .position_std = position_std, .seed = seed, .threads = threads, .device = gpu};
+  }
 };
 
 // f(option, what it is, field) for all that is a number or a range of tokens and decides a run's result.
@@ -113,13 +116,10 @@ inline const char* name_of(mamba::Fan fan) { return fan == mamba::Fan::in ? "in"
 template <class Experiment>
 Json recorded(Options<Experiment> o) {
   Json::Members members = mamba::config_members(Experiment::config, o.layers, o.gamma).members();
-  const Json::Members training{{"gamma_fan", name_of(o.gamma_fan)},
-                               {"mixer", o.variant.mixer},
-                               {"conv", o.variant.conv},
-                               {"position", o.variant.position},
-                               {"residual", o.variant.residual},
-                               {"schedule_unit", o.unit()},
-                               {"total", detail::json_of(o.training.schedule.total)}};
+  const Json::Members training{{"gamma_fan", name_of(o.gamma_fan)}, {"position_std", o.position_std ? Json(*o.position_std) : Json()},
+                               {"mixer", o.variant.mixer},          {"conv", o.variant.conv},
+                               {"position", o.variant.position},    {"residual", o.variant.residual},
+                               {"schedule_unit", o.unit()},         {"total", detail::json_of(o.training.schedule.total)}};
   members.insert(members.end(), training.begin(), training.end());
   for_each_field(o, [&](const char* option, const char*, auto& field) { members.emplace_back(key_of(option), detail::json_of(field)); });
   return members;
@@ -132,6 +132,7 @@ void restore(Options<Experiment>& o, const Json& json) {
   o.layers = json.at("n_layers").integer<int>();
   o.gamma = json.at("gamma").is_null() ? std::nullopt : std::optional(json.at("gamma").number());
   o.gamma_fan = json.at("gamma_fan").string() == "in" ? mamba::Fan::in : mamba::Fan::out;
+  o.position_std = json.at("position_std").is_null() ? std::nullopt : std::optional(json.at("position_std").number());
   o.training.schedule_in_steps = json.at("schedule_unit").string() == "steps";
   o.training.schedule.total = json.at("total").integer<long>();
   for_each_field(o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });

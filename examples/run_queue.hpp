@@ -42,12 +42,13 @@ std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<E
   return outcome;
 }
 
-// Throws Error where a record differs from what is to be run, naming what. what: whose record it is.
+// Throws Error where a record differs from what is to be run, naming what. what: whose record it is. Not to mention an option is to leave it
+// at null, so that records outlive the coming of new ones.
 inline void check_record(const std::filesystem::path& record, const Json& expected, const std::string& what) {
   const Json there = Json::parse(support::text_of(record));
   for (const auto& [name, value] : expected.members())
-    if (const Json* other = there.find(name); !other || other->dump() != value.dump())
-      mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ", other ? other->dump() : "unknown", ", not ", value.dump());
+    if (const Json* other = there.find(name); (other ? other->dump() : Json().dump()) != value.dump())
+      mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ", other ? other->dump() : "null", ", not ", value.dump());
 }
 
 // The places of --device: indices of GPUs, or -1, the CPU, alone. "all": every GPU of the machine.

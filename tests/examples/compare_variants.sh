@@ -6,7 +6,7 @@ program=$1 work=$2
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 short="--device cpu --threads 1 --seeds 2 --batch-size 4 --train-samples 32 --eval-samples 5"
 
-expect 0 "34 runs, 0 of them done" $program all $short --steps 2 --out whole
+expect 0 "36 runs, 0 of them done" $program all $short --steps 2 --out whole
 for name in ones-conv positions full-symmetry inverse details; do
   for f in $name-mamba2.svg $name-mamba2.csv $name-mamba2-curves.csv; do [ -s "whole/$f" ] || say "no $f"; done
   ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/$name-mamba2.svg || say "$name's figure is not XML"
@@ -22,9 +22,9 @@ tr -d ' \n' <whole/details-mamba2/filler-0..99-seed0/config.json | grep -q '"fil
 
 # Continued: nothing runs twice, and a run that is missing comes back to the same bytes.
 cp whole/positions-mamba2.csv before.csv
-expect 0 "6 runs, 6 of them done" $program positions $short --steps 2 --out whole
+expect 0 "8 runs, 8 of them done" $program positions $short --steps 2 --out whole
 rm -r whole/positions-mamba2/standard-seed1
-expect 0 "6 runs, 5 of them done" $program positions $short --steps 2 --out whole
+expect 0 "8 runs, 7 of them done" $program positions $short --steps 2 --out whole
 cmp before.csv whole/positions-mamba2.csv || say "a run that is run again ends otherwise"
 $program positions $short --steps 100000 --out stopped >out.txt 2>&1 &
 pid=$!
@@ -37,7 +37,7 @@ grep -q "same command goes on" out.txt || say "no word on how to go on"
 [ -s stopped/positions-mamba2.svg ] || say "what is there is not drawn"
 
 # Both mixers.
-expect 0 "12 runs, 0 of them done" $program positions $short --steps 2 --mixer mamba1 mamba2 --out both
+expect 0 "16 runs, 0 of them done" $program positions $short --steps 2 --mixer mamba1 mamba2 --out both
 expect 2 "total 2, not 3" $program positions $short --steps 3 --out whole
 expect 2 "nonsense" $program nonsense
 expect 0 "ones-conv" $program --help

@@ -34,7 +34,7 @@ else
 fi
 
 expect 0 '"ood_acc"' $program --evaluate straight/checkpoint.safetensors --eval-samples 20 --json --device cpu
-expect 0 "guessing" $program $small --steps 2 --residual identity --position learned --numbers 30..40 --ood-numbers 300..320 --out variant
+expect 0 "guessing" $program $small --steps 2 --residual identity --position learned --position-std 0.02 --numbers 30..40 --ood-numbers 300..320 --out variant
 expect 0 "guessing" $program $small --steps 2 --preset quick --residual identity --position sinusoidal --out other
 expect 2 "was not built with" $program $small --steps 2 --conv ones --out x
 expect 2 "7" $program $small --steps 2 --numbers 20..24 --out x

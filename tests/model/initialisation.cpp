@@ -61,6 +61,17 @@ TEST_CASE("gamma initialisation by the size of the input") {
   check("layers.0.mixer.out_proj.weight", 64);
 }
 
+TEST_CASE("learned positions start as wide as they are told to") {
+  const auto deviation = [](ModelOptions options) {
+    MambaForComposite<composite_config, LearnedPosition<16>> model(options);
+    return moments(model.state_dict().at("backbone.position_embedding.weight").values).deviation;
+  };
+  CHECK(std::abs(deviation({.gamma = 0.5}) / 0.25 - 1) < 0.2);
+  CHECK(std::abs(deviation({}) / 0.02 - 1) < 0.2);
+  CHECK(std::abs(deviation({.gamma = 0.5, .position_std = 0.02}) / 0.02 - 1) < 0.2);
+  CHECK(deviation({.position_std = 0.0}) == 0);
+}
+
 TEST_CASE("mamba_ssm's own initialisation") {
   MambaForComposite<composite_config> model({.n_layers = 4, .seed = 5});
   const auto state = model.state_dict();

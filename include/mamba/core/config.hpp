@@ -41,6 +41,7 @@ struct ModelOptions {
   int n_layers = 2;
   std::optional<double> gamma{};  // weights ~ Normal(0, d1^-2gamma); empty: mamba_ssm's own initialisation
   Fan gamma_fan = Fan::out;
+  std::optional<double> position_std{};  // of LearnedPosition's initial values; empty: gamma's rule, or 0.02
   std::uint64_t seed = 0;
   int threads = 0;  // 0: all cores
   int device = 0;   // the GPU's index; the CPU has none
