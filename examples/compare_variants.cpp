@@ -87,6 +87,8 @@ int run(int argc, char** argv) {
   };
   auto* const epochs = own("--epochs", s.epochs, "length of each run; unless given, the preset's");
   own("--steps", s.steps, "the same in steps; the rate changes every step")->excludes(epochs);
+  own("--layers", s.layers, "of the models; unless given, each comparison's");
+  app.add_option("--lr", s.lr, "learning rate after the warm-up; unless given, each comparison's")->default_str("");
   own("--batch-size", s.batch_size, "sequences a step; unless given, the preset's");
   own("--train-samples", s.train_samples, "size of the training set; unless given, the task's");
   own("--eval-samples", s.eval_samples, "size of each test set; unless given, the task's");

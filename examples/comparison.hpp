@@ -24,8 +24,9 @@ using mamba::io::Json;
 struct Settings {
   std::string mixer = "mamba2";
   std::uint64_t seeds = 3;
-  bool small = false;                                                               // the quick presets' training
-  long epochs = 0, steps = 0, batch_size = 0, train_samples = 0, eval_samples = 0;  // 0: the comparison's own
+  bool small = false;                                                                           // the quick presets' training
+  long layers = 0, epochs = 0, steps = 0, batch_size = 0, train_samples = 0, eval_samples = 0;  // 0: the comparison's own
+  double lr = 0;                                                                                // likewise
   int threads = 0;
   fs::path out;
 };
@@ -221,6 +222,8 @@ class ComparisonOf : public Comparison {
     common_(o);
     o.variant.mixer = s.mixer;
     line.change(o);
+    if (s.layers) o.layers = static_cast<int>(s.layers);
+    if (s.lr > 0) o.training.schedule.lr = s.lr;
     if (s.batch_size) o.training.batch_size = static_cast<int>(s.batch_size);
     if (s.train_samples) o.task.train_samples = s.train_samples;
     if (s.eval_samples) set_eval_samples(o.task, static_cast<int>(s.eval_samples));

@@ -22,7 +22,7 @@ Json settings_of(const Options& o) {
   return members;
 }
 
-// The folder of a diagram. Every run has its own in it; runs.csv and the figures are replaced as wholes.
+// The folder of a diagram. Every run has its own in it; what has ended is in runs.csv and curves.csv, which with the figures are replaced as wholes.
 class Diagram {
  public:
   // Continues what is there. Throws Error where that had other settings.
@@ -33,23 +33,15 @@ class Diagram {
     fs::create_directories(run_folder(), error);
     if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", run_folder().string(), ": ", error.message());
     if (!continues) mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");
-    if (fs::exists(folder_ / "runs.csv")) table_ = Table::read(folder_ / "runs.csv");
+    if (fs::exists(folder_ / "runs.csv")) table_ = Table::read(folder_);
   }
 
   fs::path run_folder() const { return folder_ / "runs"; }
   const Table& table() const { return table_; }
 
-  // Takes over the runs of another folder, of which this one needs nothing more. theirs: its table.
-  void merge(const fs::path& other, const Table& theirs) {
-    for (const Row& row : theirs.rows()) {
-      if (table_.find(row.cell)) continue;
-      const fs::path from = other / "runs" / row.cell.name(), to = run_folder() / row.cell.name();
-      std::error_code error;
-      fs::create_directories(to, error);
-      for (const char* file : {"config.json", "training_log.csv", "metrics.json"})
-        if (fs::exists(from / file)) mamba::io::write_file(to / file, support::text_of(from / file));
-      table_.add(row);
-    }
+  // Takes over another diagram's runs.
+  void merge(const Table& theirs) {
+    for (const Row& row : theirs.rows()) table_.add(row);
     write();
   }
 
@@ -60,13 +52,14 @@ class Diagram {
 
   void write() const {
     using namespace phase_report;
+    mamba::io::write_file(folder_ / "curves.csv", table_.curves_csv());  // first: a curve without its run is no harm
     mamba::io::write_file(folder_ / "runs.csv", table_.csv());
     if (table_.rows().empty()) return;
     const std::string title = "Phase diagram: " + runs::title_of(variant_);
     mamba::io::write_file(folder_ / "phase_composite.svg", heatmap(table_, title + ", composite label", &Row::composite));
     mamba::io::write_file(folder_ / "phase_symmetric.svg", heatmap(table_, title + ", symmetric label", &Row::symmetric));
     const runs::Variant standard{variant_.mixer, "learned", "none", "none"};
-    mamba::io::write_file(folder_ / "report.html", html(table_, run_folder(), title, settings_, variant_ == standard));
+    mamba::io::write_file(folder_ / "report.html", html(table_, title, settings_, variant_ == standard));
   }
 
  private:
@@ -103,7 +96,8 @@ int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o, 
         return runs::run_or_continue(built, own);
       },
       [&](const Cell& cell, const runs::Outcome& outcome) {
-        const Row row = row_of(cell, outcome);
+        Row row = row_of(cell, outcome);
+        if (const fs::path log = diagram.run_folder() / cell.name() / "training_log.csv"; fs::exists(log)) row.log = support::NumberTable::read(log).rows;
         diagram.add(row);
         char text[160];
         std::snprintf(text, sizeof text, "%d layers, gamma %s, seed %llu: ", cell.layers, Json(cell.gamma).dump().c_str(),
@@ -172,13 +166,12 @@ int run(int argc, char** argv) {
       count = diagram.table().rows().size();
     } else {
       std::vector<Table> theirs;
-      for (const fs::path& other : merged)
-        runs::check_record(other / "settings.json", settings_of(o), other.string()), theirs.push_back(Table::read(other / "runs.csv"));
+      for (const fs::path& other : merged) runs::check_record(other / "settings.json", settings_of(o), other.string()), theirs.push_back(Table::read(other));
       Diagram diagram(out, o);
-      for (std::size_t i = 0; i < merged.size(); ++i) diagram.merge(merged[i], theirs[i]);
+      for (const Table& table : theirs) diagram.merge(table);
       count = diagram.table().rows().size();
     }
-    std::printf("%zu runs in %s: runs.csv, phase_composite.svg, phase_symmetric.svg, report.html\n", count, out.c_str());
+    std::printf("%zu runs in %s: runs.csv, curves.csv, phase_composite.svg, phase_symmetric.svg, report.html\n", count, out.c_str());
     return code;
   } catch (const mamba::Error& error) {
     std::fprintf(stderr, "phase_diagram: %s\n", error.what());

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cmath>
-#include <filesystem>
 #include <iterator>
 #include <optional>
 #include <set>
@@ -68,16 +67,15 @@ inline std::string heatmap(const Table& table, const std::string& title, double 
   return mamba::io::heatmaps_svg(title, {map}, 1);
 }
 
-// (epoch, accuracy) of a run's training_log.csv; nothing where it has left none.
-inline std::vector<std::pair<double, double>> curve(const std::filesystem::path& log) {
+// (epoch, composite accuracy) of a run.
+inline std::vector<std::pair<double, double>> curve(const Row& row) {
   std::vector<std::pair<double, double>> points;
-  if (!std::filesystem::exists(log)) return points;
-  for (const auto& row : support::NumberTable::read(log).rows) points.emplace_back(row[0], row[2]);
+  for (const auto& line : row.log) points.emplace_back(line[0], line[2]);
   return points;
 }
 
 // Every run's composite accuracy over the epochs, a panel a cell.
-inline std::string curves(const Table& table, const std::filesystem::path& folder) {
+inline std::string curves(const Table& table) {
   const Axes axes(table);
   mamba::io::LineChart chart;
   chart.title = "Composite accuracy on (4,3) of every run", chart.x_label = "epoch", chart.columns = static_cast<int>(axes.gammas.size());
@@ -85,15 +83,14 @@ inline std::string curves(const Table& table, const std::filesystem::path& folde
     for (const double gamma : axes.gammas) {
       mamba::io::Panel panel{std::to_string(layers) + " layers", {}, 0, 1, "gamma " + Json(gamma).dump() + ", epoch"};
       for (const Row& row : table.rows())
-        if (row.cell.layers == layers && row.cell.gamma == gamma)
-          panel.series.push_back({"seed " + std::to_string(row.cell.seed), curve(folder / row.cell.name() / "training_log.csv")});
+        if (row.cell.layers == layers && row.cell.gamma == gamma) panel.series.push_back({"seed " + std::to_string(row.cell.seed), curve(row)});
       chart.panels.push_back(std::move(panel));
     }
   return chart.svg();
 }
 
 // One self-contained page. settings: as settings.json.
-inline std::string html(const Table& table, const std::filesystem::path& folder, const std::string& title, const Json& settings, bool beside_paper) {
+inline std::string html(const Table& table, const std::string& title, const Json& settings, bool beside_paper) {
   using mamba::io::detail::escaped, mamba::io::detail::number;
   std::string page = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>" + escaped(title) +
                      "</title><style>body{font-family:sans-serif;max-width:1200px;margin:2em auto}table{border-collapse:collapse}td,th{border:1px solid "
@@ -122,7 +119,7 @@ inline std::string html(const Table& table, const std::filesystem::path& folder,
       }
     page += "</table>\n";
   }
-  page += "<h2>Every run</h2>\n<div>" + curves(table, folder) + "</div>\n<h2>Settings</h2>\n<pre>" + escaped(settings.dump(2)) + "</pre>\n</body></html>\n";
+  page += "<h2>Every run</h2>\n<div>" + curves(table) + "</div>\n<h2>Settings</h2>\n<pre>" + escaped(settings.dump(2)) + "</pre>\n</body></html>\n";
   return page;
 }
 

@@ -29,26 +29,27 @@ struct Cell {
   std::string name() const { return "layers" + std::to_string(layers) + "-gamma" + Json(gamma).dump() + "-seed" + std::to_string(seed); }
 };
 
-// What came out of a run; of one that diverged nothing but that and the time. seconds: of one that was stopped, since it went on.
+// What came out of a run; of one that diverged its log alone. seconds: of one that was stopped, since it went on.
 struct Row {
   Cell cell;
   double composite = 0, symmetric = 0, best_composite = 0, train_loss = NAN, seconds = 0;
   bool diverged = false;
+  std::vector<std::vector<double>> log{};  // the rows of its training_log.csv
 };
 
-// runs.csv: a row a run, sorted.
+// All that a diagram is drawn from: runs.csv, a row a run, and curves.csv, a row an evaluation, both sorted.
 class Table {
  public:
   static constexpr const char* header = "layers,gamma,seed,composite_acc,symmetric_acc,best_composite_acc,train_loss,diverged,seconds";
+  static constexpr const char* curves_header = "layers,gamma,seed,epoch,train_loss,composite_acc,symmetric_acc,lr";
 
-  // Throws Error where a line is not a row.
-  static Table read(const std::filesystem::path& path) {
-    const auto numbers = support::NumberTable::read(path);
-    std::string names;
-    for (const std::string& name : numbers.names) names += (names.empty() ? "" : ",") + name;
-    if (names != header) mamba::fail(mamba::ErrorKind::bad_file, path.string(), " does not begin with ", header);
+  // Both files of a folder. Throws Error where a line is not a row.
+  static Table read(const std::filesystem::path& folder) {
     Table table;
-    for (const auto& v : numbers.rows) table.add({{static_cast<int>(v[0]), v[1], static_cast<std::uint64_t>(v[2])}, v[3], v[4], v[5], v[6], v[8], v[7] != 0});
+    for (const auto& v : rows_of(folder / "runs.csv", header)) table.add({cell_of(v), v[3], v[4], v[5], v[6], v[8], v[7] != 0});
+    for (const auto& v : rows_of(folder / "curves.csv", curves_header))
+      if (const auto at = table.place_of(cell_of(v)); at != table.rows_.end() && at->cell.key() == cell_of(v).key())
+        table.rows_[static_cast<std::size_t>(at - table.rows_.begin())].log.emplace_back(v.begin() + 3, v.end());
     return table;
   }
 
@@ -64,17 +65,31 @@ class Table {
   std::string csv() const {
     std::string text = std::string(header) + "\n";
     for (const Row& r : rows_) {
-      text += std::to_string(r.cell.layers) + "," + Json(r.cell.gamma).dump() + "," + std::to_string(r.cell.seed);
-      for (const double x : {r.composite, r.symmetric, r.best_composite}) text += "," + Json(x).dump();
-      text += "," + (std::isfinite(r.train_loss) ? Json(r.train_loss).dump() : std::string("nan"));
+      text += text_of(r.cell) + "," + support::row_text({r.composite, r.symmetric, r.best_composite, r.train_loss});
       char seconds[32];
       std::snprintf(seconds, sizeof seconds, "%.1f", r.seconds);
       text += std::string(r.diverged ? ",1," : ",0,") + seconds + "\n";
     }
     return text;
   }
+  std::string curves_csv() const {
+    std::string text = std::string(curves_header) + "\n";
+    for (const Row& r : rows_)
+      for (const auto& line : r.log) text += text_of(r.cell) + "," + support::row_text(line) + "\n";
+    return text;
+  }
 
  private:
+  static std::vector<std::vector<double>> rows_of(const std::filesystem::path& path, const std::string& expected) {
+    auto table = support::NumberTable::read(path);
+    std::string names;
+    for (const std::string& name : table.names) names.append(names.empty() ? "" : ",").append(name);
+    if (names != expected) mamba::fail(mamba::ErrorKind::bad_file, path.string(), " does not begin with ", expected);
+    return std::move(table.rows);
+  }
+  static Cell cell_of(const std::vector<double>& row) { return {static_cast<int>(row[0]), row[1], static_cast<std::uint64_t>(row[2])}; }
+  static std::string text_of(const Cell& cell) { return std::to_string(cell.layers) + "," + Json(cell.gamma).dump() + "," + std::to_string(cell.seed); }
+
   std::vector<Row>::const_iterator place_of(const Cell& cell) const {
     return std::lower_bound(rows_.begin(), rows_.end(), cell, [](const Row& row, const Cell& c) { return row.cell.key() < c.key(); });
   }

@@ -39,6 +39,7 @@ expect 0 "8 runs in straight" $program $long --out straight
 without_seconds long/runs.csv >a
 without_seconds straight/runs.csv >b
 cmp a b || say "a stopped diagram ends otherwise"
+cmp long/curves.csv straight/curves.csv || say "a stopped diagram's curves are others"
 
 # Two shards, put together.
 expect 0 "4 runs" $program $short --out one --shard 1/2
@@ -47,7 +48,7 @@ expect 0 "8 runs in merged" $program $short --out merged --merge one two
 without_seconds merged/runs.csv >a
 without_seconds whole/runs.csv >b
 cmp a b || say "shards merge to something else"
-cmp merged/phase_composite.svg whole/phase_composite.svg || say "the merged figure is another"
+for f in curves.csv phase_composite.svg phase_symmetric.svg report.html; do cmp merged/$f whole/$f || say "merged, $f is another"; done
 
 # A run that diverges is a row, too.
 expect 0 "diverged" $program --device cpu --layers 1 --gammas 1 --seeds 1 --steps 12 --lr 1e30 --batch-size 8 --train-samples 64 --eval-samples 5 --out wild
