@@ -2,7 +2,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
@@ -10,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "support/token_range.hpp"
+#include "support/arguments.hpp"
 #include "variants.hpp"
 
 namespace runs {
@@ -43,8 +46,9 @@ class RunOptions {
   // but: options that the program has otherwise, or not.
   RunOptions(CLI::App& app, Options<Experiment>& o, const std::vector<std::string>& but = {})
       : app_(app), o_(o), total_(o.training.schedule.total), steps_(total_) {
-    epochs_option_ = app.add_option("--epochs", total_, "length of a run; the rate changes once an epoch")->check(CLI::PositiveNumber);
-    steps_option_ = app.add_option("--steps", steps_, "the same in steps; the rate changes every step")->check(CLI::PositiveNumber)->excludes(epochs_option_);
+    epochs_option_ = app.add_option("--epochs", total_, "length of a run; the rate changes once an epoch")->check(CLI::Range(1L, longest_run));
+    steps_option_ =
+        app.add_option("--steps", steps_, "the same in steps; the rate changes every step")->check(CLI::Range(1L, longest_run))->excludes(epochs_option_);
     (o.training.schedule_in_steps ? epochs_option_ : steps_option_)->default_str("");
     for_each_field(o, [&](const char* option, const char* what, auto& field) {
       if (std::find(but.begin(), but.end(), option) != but.end()) return;
@@ -70,15 +74,16 @@ class RunOptions {
       }
     });
     o_.gamma_fan = fan_ == "in" ? mamba::Fan::in : mamba::Fan::out;
-    if (length_given()) {
-      const bool in_steps = static_cast<bool>(*steps_option_);
-      set_length(o_, in_steps ? steps_ : total_, in_steps, app_.count("--eval-every") > 0);
-    }
-    mamba::Schedule& schedule = o_.training.schedule;
-    if (app_.count("--warmup") == 0) schedule.warmup = std::min(schedule.warmup, schedule.total / 10);
+    if (!length_given()) return;
+    const long warmup = o_.training.schedule.warmup, eval_every = o_.eval_every;
+    set_length(o_, *steps_option_ ? steps_ : total_, static_cast<bool>(*steps_option_));
+    if (app_.count("--warmup") > 0) o_.training.schedule.warmup = warmup;
+    if (app_.count("--eval-every") > 0) o_.eval_every = eval_every;
   }
 
  private:
+  static constexpr long longest_run = 1'000'000'000;
+
   CLI::App& app_;
   Options<Experiment>& o_;
   long total_, steps_;
@@ -104,11 +109,36 @@ inline std::string folder_name(const Variant& v) {
   return name;
 }
 
+// The options of a file's run, but for those that the command line gives: from a checkpoint's notes, or the record beside a model. Without
+// either o.
+template <class Experiment>
+Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::io::SafetensorsFile& file, const std::filesystem::path& path,
+                                    const CLI::App& app) {
+  const auto record = path.parent_path() / "config.json";
+  Json of_run;
+  if (file.metadata().count("notes") > 0) of_run = mamba::read_checkpoint_notes(file).at("options");
+  else if (std::filesystem::exists(record)) of_run = Json::parse(support::text_of(record));
+  else return o;
+  Options<Experiment> merged = o;
+  restore(merged, of_run);
+  const Json asked = recorded(o);
+  Json::Members members = recorded(merged).members();
+  for (auto& [name, value] : members) {
+    std::string option = "--" + name;
+    std::replace(option.begin(), option.end(), '_', '-');
+    if (app.get_option_no_throw(option) && app.count(option) > 0) value = asked.at(name);
+  }
+  restore(merged, Json(members));
+  return merged;
+}
+
 // The options of the run that stopped in o.out. Throws Error where one that the command line gives is another.
 template <class Experiment>
 Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& app) {
   const auto file = mamba::io::SafetensorsFile::read(o.out / "checkpoint.safetensors");
-  const Json stopped = mamba::read_checkpoint_notes(file).at("options"), asked = recorded(o);
+  Options<Experiment> of_run = o;
+  restore(of_run, mamba::read_checkpoint_notes(file).at("options"));
+  const Json stopped = recorded(of_run), asked = recorded(o);
   const auto same = [&](const std::string& option, const std::string& key) {
     if (app.count(option) > 0 && asked.at(key).dump() != stopped.at(key).dump())
       mamba::fail(mamba::ErrorKind::invalid_argument, option, " ", asked.at(key).dump(), " differs from the stopped run's ", stopped.at(key).dump());
@@ -116,9 +146,7 @@ Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& ap
   same("--layers", "n_layers");
   for (const char* length : {"--epochs", "--steps"}) same(length, "total"), same(length, "schedule_unit");
   for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan", "--position-std"}) same(option, key_of(option));
-  Options<Experiment> of_run = o;
   for_each_field(of_run, [&](const char* option, const char*, auto&) { same(option, key_of(option)); });
-  restore(of_run, stopped);
   return of_run;
 }
 
@@ -149,42 +177,41 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
   app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
   app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")->check(CLI::NonNegativeNumber);
   app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
-  app.add_flag("--resume", o.resume, "continue the stopped run in --out");
-  app.add_option("--evaluate", o.evaluate, "only evaluate this model or checkpoint");
+  auto* const resume = app.add_flag("--resume", o.resume, "continue the stopped run in --out");
+  app.add_option("--evaluate", o.evaluate, "only evaluate this model or checkpoint, on its run's task unless told otherwise")->excludes(resume);
   app.add_flag("--json", o.json, "the result as JSON on standard output");
   try {
     app.parse(argc, argv);
     run_options.finish();
     if (gamma == "default") o.gamma.reset();
-    else if (!CLI::detail::lexical_cast(gamma, o.gamma.emplace())) throw CLI::ValidationError("--gamma is a number or 'default'; given " + gamma);
+    else o.gamma = support::number_of("--gamma", gamma);
     if (o.resume && o.out.empty()) throw CLI::ValidationError("--resume needs --out, the folder of the stopped run");
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? support::done : support::usage;
   }
 
-  try {
+  return support::guarded(program.name, [&] {
     const auto choice = mamba::DeviceChoice::parse(device);
     const auto& variants = variants_of(Experiment{}, choice.use_gpu(gpu_problem(choice.index)));
     o.gpu = choice.index;
     if (!o.evaluate.empty()) {
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
-      o.layers = mamba::layers_in(file);
       const bool chosen = app.count("--mixer") + app.count("--conv") + app.count("--position") + app.count("--residual") > 0;
+      o = detail::options_of_file(o, file, o.evaluate, app);
       if (const auto variant = variant_of(file); variant && !chosen) o.variant = *variant;
+      o.layers = mamba::layers_in(file);
       return find_variant(variants, o.variant).evaluate(o);
     }
     if (o.resume) o = detail::stopped_run(o, app);
     const auto& built = find_variant(variants, o.variant);
+    check(o, built.longest);
     if (o.out.empty())
       o.out = detail::fresh_folder(program.folder_prefix + detail::folder_name(o.variant) + "-" + preset_name + "-layers" + std::to_string(o.layers) +
                                    "-gamma" + gamma + "-seed" + std::to_string(o.seed));
     else if (!o.resume && std::filesystem::exists(o.out / "checkpoint.safetensors"))
       mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(), " already holds a run: continue it with --resume, or name another folder");
     return built.train(o, program.name);
-  } catch (const mamba::Error& error) {
-    std::fprintf(stderr, "%s: %s\n", program.name, error.what());
-    return support::exit_code(error);
-  }
+  });
 }
 
 }  // namespace runs

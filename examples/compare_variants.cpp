@@ -1,5 +1,12 @@
 // The paper's comparisons of variants, and what its open details decide.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <iterator>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "command_line.hpp"
 #include "comparison.hpp"
@@ -69,8 +76,8 @@ int run(int argc, char** argv) {
   }
   Settings s;
   s.out = "runs/compare_variants";
-  std::string preset = "paper", device = "auto";
-  std::vector<std::string> chosen{"ones-conv", "positions", "full-symmetry"}, mixers{"mamba2"};
+  std::string preset = "paper", device = "auto", mixer_choice = "mamba2";
+  std::vector<std::string> chosen{"ones-conv", "positions", "full-symmetry"};
 
   CLI::App app{"Trains variants of a model over several seeds and draws their curves side by side (arXiv 2509.17514):\n" + list +
                "A run that has ended is never run again: the same command goes on after a stop, and draws what is there."};
@@ -80,15 +87,15 @@ int run(int argc, char** argv) {
   app.add_option("comparisons", chosen, "which, or all")->check(CLI::IsMember(known));
   app.add_option("--preset", preset, "paper: its protocol; small: shorter runs of smaller batches, in minutes on a CPU")
       ->check(CLI::IsMember({"paper", "small"}));
-  app.add_option("--mixer", mixers, "mamba2, which the paper's Mamba is, mamba1, or both")->check(CLI::IsMember({"mamba1", "mamba2"}));
+  app.add_option("--mixer", mixer_choice, "mamba2, which the paper's Mamba is, mamba1, or both")->check(CLI::IsMember({"mamba1", "mamba2", "both"}));
   app.add_option("--seeds", s.seeds, "how many, from 0 on")->check(CLI::Range(1, 1000));
-  const auto own = [&](const char* name, long& value, const char* what) {
+  const auto own = [&](const char* name, auto& value, const char* what) {
     return app.add_option(name, value, what)->check(CLI::PositiveNumber)->default_str("");
   };
   auto* const epochs = own("--epochs", s.epochs, "length of each run; unless given, the preset's");
   own("--steps", s.steps, "the same in steps; the rate changes every step")->excludes(epochs);
   own("--layers", s.layers, "of the models; unless given, each comparison's");
-  app.add_option("--lr", s.lr, "learning rate after the warm-up; unless given, each comparison's")->default_str("");
+  app.add_option("--lr", s.lr, "learning rate after the warm-up of lines that have none of their own")->check(CLI::PositiveNumber)->default_str("");
   own("--batch-size", s.batch_size, "sequences a step; unless given, the preset's");
   own("--train-samples", s.train_samples, "size of the training set; unless given, the task's");
   own("--eval-samples", s.eval_samples, "size of each test set; unless given, the task's");
@@ -104,35 +111,36 @@ int run(int argc, char** argv) {
   const auto wanted = [&](const Comparison& c) {
     return std::any_of(chosen.begin(), chosen.end(), [&](const std::string& name) { return name == "all" || name == c.name; });
   };
-  try {
-    const auto places = runs::places_of(device);
-    std::vector<Job> jobs;
-    std::size_t count = 0;
+  const std::vector<std::string> mixers = mixer_choice == "both" ? std::vector<std::string>{"mamba2", "mamba1"} : std::vector{mixer_choice};
+  const auto for_each_wanted = [&](auto&& f) {
     for (const std::string& mixer : mixers)
       for (const auto& c : all) {
         s.mixer = mixer;
-        if (!wanted(*c)) continue;
-        auto [left, of] = c->jobs(s, runs::on_gpu(places));
-        std::move(left.begin(), left.end(), std::back_inserter(jobs));
-        count += of;
+        if (wanted(*c)) f(*c);
       }
-    std::error_code error;
-    fs::create_directories(s.out, error);
-    if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", s.out.string(), ": ", error.message());
+  };
+  return support::guarded("compare_variants", [&] {
+    const auto places = runs::places_of(device);
+    const auto left = [&] {
+      std::pair<std::vector<Job>, std::size_t> jobs;
+      for_each_wanted([&](const Comparison& c) {
+        auto [some, of] = c.jobs(s, runs::on_gpu(places));
+        std::move(some.begin(), some.end(), std::back_inserter(jobs.first));
+        jobs.second += of;
+      });
+      return jobs;
+    };
+    left();  // what is refused is refused before anything is written
+    support::create_folder(s.out);
+    const support::FolderLock lock(s.out);
+    const auto [jobs, count] = left();
     const int code = runs::work_through(
         jobs, count, places, [](const Job& job, int place) { return job.run(place); },
         [](const Job& job, const runs::Outcome& outcome) { return job.name + ": " + job.told(outcome); });
-    for (const std::string& mixer : mixers)
-      for (const auto& c : all) {
-        s.mixer = mixer;
-        if (wanted(*c)) c->report(s);
-      }
+    for_each_wanted([&](const Comparison& c) { c.report(s); });
     std::printf("\nIn %s: for each comparison a figure (.svg), the runs' results (.csv) and their curves (-curves.csv).\n", s.out.c_str());
     return code;
-  } catch (const mamba::Error& error) {
-    std::fprintf(stderr, "compare_variants: %s\n", error.what());
-    return support::exit_code(error);
-  }
+  });
 }
 
 }  // namespace

@@ -2,7 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <cmath>
+#include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -24,9 +28,10 @@ using mamba::io::Json;
 struct Settings {
   std::string mixer = "mamba2";
   std::uint64_t seeds = 3;
-  bool small = false;                                                                           // the quick presets' training
-  long layers = 0, epochs = 0, steps = 0, batch_size = 0, train_samples = 0, eval_samples = 0;  // 0: the comparison's own
-  double lr = 0;                                                                                // likewise
+  bool small = false;                             // the quick presets' training
+  long epochs = 0, steps = 0, train_samples = 0;  // 0: the comparison's own
+  int layers = 0, batch_size = 0, eval_samples = 0;
+  std::optional<double> lr{};
   int threads = 0;
   fs::path out;
 };
@@ -105,9 +110,8 @@ class ComparisonOf : public Comparison {
     for (std::uint64_t seed = 0; seed < settings.seeds; ++seed)
       for (const Line<Experiment>& line : lines_) {
         const Options o = options(settings, line, seed);
-        o.training.schedule.check();
-        Experiment::task(o.task, o.layers, seed);
         const auto* built = &find_variant(runs::variants_of(Experiment{}, gpu), o.variant);
+        check(o, built->longest);
         if (fs::exists(o.out / "config.json")) runs::check_record(o.out / "config.json", recorded(o), o.out.string());
         if (fs::exists(o.out / "metrics.json") || fs::exists(o.out / "diverged.txt")) continue;
         left.push_back({name + ", " + line.name + ", seed " + std::to_string(seed),
@@ -142,10 +146,12 @@ class ComparisonOf : public Comparison {
       int finished = 0;
       for (std::uint64_t seed = 0; seed < settings.seeds; ++seed) {
         const Options o = options(settings, line, seed);
-        const std::string begin = line.name + "," + std::to_string(seed) + ",";
-        // Where a line's epoch has another length, it is counted in the first line's.
-        for (std::vector<double> row : log_of(o.out)) {
-          row[0] *= steps_in_epoch(o) / steps_in_epoch(first);
+        const std::string begin = slug(line.name) + "," + std::to_string(seed) + ",";
+        if (fs::exists(o.out / "diverged.txt")) {  // has no place in a mean
+          table += begin + "1," + support::row_text(std::vector<double>(columns + 2, NAN)) + "\n";
+          continue;
+        }
+        for (const std::vector<double>& row : log_of(o.out)) {
           for (std::size_t c = 0; c < columns; ++c) {
             of_seeds[c].resize(seed + 1);
             of_seeds[c].back().emplace_back(row[0], row[2 + c]);
@@ -156,8 +162,6 @@ class ComparisonOf : public Comparison {
           table += begin + "0," + support::row_text(*values) + "\n";
           for (std::size_t c = 0; c <= columns; ++c) sums[c] += (*values)[c];
           ++finished;
-        } else if (fs::exists(o.out / "diverged.txt")) {
-          table += begin + "1," + support::row_text(std::vector<double>(columns + 2, NAN)) + "\n";
         }
       }
       for (std::size_t c = 0; c < columns; ++c) chart.panels[c].series.push_back(series_of(line.name, of_seeds[c]));
@@ -186,7 +190,9 @@ class ComparisonOf : public Comparison {
     if (same_gamma(settings)) chart.title += ", gamma " + Json(*first.gamma).dump();
     chart.x_label = "epoch";
     chart.columns = static_cast<int>(columns);
-    chart.note = settings.seeds > 1 ? "mean of " + std::to_string(settings.seeds) + " seeds, from the smallest to the largest" : "one seed";
+    chart.note = settings.seeds > 1
+                     ? "mean of up to " + std::to_string(settings.seeds) + " seeds that are there and did not diverge; from the smallest to the largest"
+                     : "one seed";
     for (const char* column : Experiment::lines) chart.panels.push_back({column, {}, 0, 1});
     return chart;
   }
@@ -210,8 +216,6 @@ class ComparisonOf : public Comparison {
 
   std::string folder_name(const Settings& s) const { return name + "-" + s.mixer; }
 
-  static double steps_in_epoch(const Options& o) { return std::ceil(static_cast<double>(o.task.train_samples) / static_cast<double>(o.training.batch_size)); }
-
   bool same_gamma(const Settings& s) const {
     const auto gamma = options(s, lines_[0], 0).gamma;
     return gamma && std::all_of(lines_.begin(), lines_.end(), [&](const Line<Experiment>& line) { return options(s, line, 0).gamma == gamma; });
@@ -221,14 +225,13 @@ class ComparisonOf : public Comparison {
     Options o = runs::preset<Experiment>(s.small ? "quick" : "paper");
     common_(o);
     o.variant.mixer = s.mixer;
+    if (s.layers) o.layers = s.layers;
+    if (s.lr) o.training.schedule.lr = *s.lr;
     line.change(o);
-    if (s.layers) o.layers = static_cast<int>(s.layers);
-    if (s.lr > 0) o.training.schedule.lr = s.lr;
-    if (s.batch_size) o.training.batch_size = static_cast<int>(s.batch_size);
+    if (s.batch_size) o.training.batch_size = s.batch_size;
     if (s.train_samples) o.task.train_samples = s.train_samples;
-    if (s.eval_samples) set_eval_samples(o.task, static_cast<int>(s.eval_samples));
+    if (s.eval_samples) set_eval_samples(o.task, s.eval_samples);
     if (s.epochs || s.steps) set_length(o, s.steps ? s.steps : s.epochs, s.steps > 0);
-    o.training.schedule.warmup = std::min(o.training.schedule.warmup, o.training.schedule.total / 10);
     o.seed = seed, o.threads = s.threads;
     o.out = s.out / folder_name(s) / (slug(line.name) + "-seed" + std::to_string(seed));
     return o;

@@ -1,6 +1,7 @@
 // The tasks that the programs train on: what of a task is an option, what is measured, which model it takes.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdio>
@@ -24,7 +25,7 @@ struct Composite {
   using Task = mamba::task::CompositeFunction;
   using TaskOptions = mamba::task::CompositeFunctionOptions;
   static constexpr mamba::Config config{};
-  static constexpr const char* title = "Composite function task";
+  static constexpr const char *name = "composite", *title = "Composite function task";
   static constexpr const char* accuracy = "accuracy on (4,3)";
   static constexpr std::array columns{"composite_acc", "symmetric_acc"};
   static constexpr std::array lines{"composite (key - 10)", "symmetric (key - 6)"};
@@ -99,13 +100,13 @@ struct FullSymmetry {
   using Task = mamba::task::FullSymmetry;
   using TaskOptions = mamba::task::FullSymmetryOptions;
   static constexpr mamba::Config config{.d_model = 128};
-  static constexpr const char* title = "Composite function task, full symmetry";
+  static constexpr const char *name = "full symmetry", *title = "Composite function task, full symmetry";
   static constexpr const char* accuracy = "accuracy";
   static constexpr std::array columns{"pair34_acc", "pair43_acc"};
   static constexpr std::array lines{"pair (3,4)", "pair (4,3), never shown"};
   static constexpr std::array brief{"34", "43"};
   static constexpr std::size_t tracked = 1;
-  static constexpr const char* tracked_name = "43";
+  static constexpr const char* tracked_name = "pair43";
 
   template <class Options, class F>
   static void for_each_field(Options& o, F&& f) {
@@ -150,7 +151,7 @@ struct Inverse {
   using Task = mamba::task::InverseSequence;
   using TaskOptions = mamba::task::InverseSequenceOptions;
   static constexpr mamba::Config config{.vocab_size = Task::vocab_size, .d_model = 128};
-  static constexpr const char* title = "Inverse sequence matching task";
+  static constexpr const char *name = "inverse sequences", *title = "Inverse sequence matching task";
   static constexpr const char* accuracy = "accuracy";
   static constexpr std::array columns{"train_acc", "test_acc", "ood_acc"};
   static constexpr std::array lines{"training", "test", "out of distribution"};

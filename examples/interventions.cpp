@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? support::done : support::usage;
   }
-  try {
+  return support::guarded("interventions", [&] {
     const auto file = mamba::io::SafetensorsFile::read(o.model);
     o.layers = mamba::layers_in(file);
     if (const auto config = file.metadata().find("config"); config != file.metadata().end()) {
@@ -34,14 +34,9 @@ int main(int argc, char** argv) {
     }
     // The run's own record stands beside the model.
     if (const auto record = o.model.parent_path() / "config.json"; !*initial && std::filesystem::exists(record)) {
-      const auto of_run = mamba::io::Json::parse(support::text_of(record));
-      o.initial_seed = of_run.at("seed").integer<std::uint64_t>();
-      if (const auto* fan = of_run.find("gamma_fan"); fan && fan->string() == "in") o.gamma_fan = mamba::Fan::in;
+      o.initial_seed = mamba::io::Json::parse(support::text_of(record)).at("seed").integer<std::uint64_t>();
     }
     const auto variant = runs::variant_of(file).value_or(runs::Variant{});
     return find_variant(runs::all_interventions(), variant).run(o);
-  } catch (const mamba::Error& error) {
-    std::fprintf(stderr, "interventions: %s\n", error.what());
-    return support::exit_code(error);
-  }
+  });
 }

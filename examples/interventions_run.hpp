@@ -2,11 +2,13 @@
 // convolution taps (the paper's section on mechanisms; the specification's sections 10 and 11).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,7 +30,6 @@ struct InterventionOptions {
   std::vector<int> in_layers;      // of blocking and substitution; empty: all
   std::uint64_t initial_seed = 0;  // of the initial weights, for the taps' cosines
   std::optional<double> gamma = 1.0;
-  mamba::Fan gamma_fan = mamba::Fan::out;
   int threads = 0;
   bool json = false;
 };
@@ -160,7 +161,7 @@ std::vector<mamba::io::Heatmap> tap_cosines(const Model& model, const char* when
 
 template <class Model>
 int intervene(const InterventionOptions& o) {
-  Model model({.n_layers = o.layers, .gamma = o.gamma, .gamma_fan = o.gamma_fan, .seed = o.initial_seed, .threads = o.threads});
+  Model model({.n_layers = o.layers, .gamma = o.gamma, .seed = o.initial_seed, .threads = o.threads});
   const auto initial_taps = tap_cosines(model, "initial");
   mamba::load(model, o.model);
   for (const int l : o.in_layers) mamba::require(l >= 0 && l < model.n_layers(), "layer ", l, " is not in 0..", model.n_layers() - 1);

@@ -1,5 +1,10 @@
 // Layers x gamma x seeds on the composite function task: which solution is preferred where (the paper's phase diagram).
+#include <algorithm>
 #include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "command_line.hpp"
 #include "phase_report.hpp"
@@ -29,11 +34,11 @@ class Diagram {
   Diagram(fs::path folder, const Options& options) : folder_(std::move(folder)), settings_(settings_of(options)), variant_(options.variant) {
     const bool continues = fs::exists(folder_ / "settings.json");
     if (continues) runs::check_record(folder_ / "settings.json", settings_, folder_.string());
-    std::error_code error;
-    fs::create_directories(run_folder(), error);
-    if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", run_folder().string(), ": ", error.message());
-    if (!continues) mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");
     if (fs::exists(folder_ / "runs.csv")) table_ = Table::read(folder_);
+    support::create_folder(run_folder());
+    lock_.emplace(folder_);
+    if (!continues) mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");
+    if (fs::exists(folder_ / "runs.csv")) table_ = Table::read(folder_);  // as it is now that it is ours alone
   }
 
   fs::path run_folder() const { return folder_ / "runs"; }
@@ -66,6 +71,7 @@ class Diagram {
   fs::path folder_;
   Json settings_;
   runs::Variant variant_;
+  std::optional<support::FolderLock> lock_;
   Table table_;
 };
 
@@ -137,23 +143,26 @@ int run(int argc, char** argv) {
   app.add_option("--device", device, "auto, cpu, cuda, cuda:N, or all GPUs at once: all");
   app.add_option("--threads", o.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
   app.add_option("--out", out, "folder of the diagram");
-  app.add_option("--shard", shard, "I/N: only the I-th of N shares of the runs");
-  app.add_option("--merge", merged, "folders of other shards: takes their runs over instead of running any");
+  auto* const shard_option = app.add_option("--shard", shard, "I/N: only the I-th of N shares of the runs, in a folder of its own");
+  app.add_option("--merge", merged, "folders of other shards: takes their runs over instead of running any")->excludes(shard_option);
   try {
     app.parse(argc, argv);
     run_options.finish();
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? support::done : support::usage;
   }
-  try {
-    o.training.schedule.check();
+  return support::guarded("phase_diagram", [&] {
     const auto share = sweep::Shard::parse(shard);
     std::vector<Cell> cells;
     std::size_t number = 0;
     for (std::uint64_t seed = 0; seed < seeds; ++seed)  // a whole diagram first, then its repetitions
-      for (const int l : layers)
-        for (const double gamma : gammas)
+      for (const int l : support::distinct(layers))
+        for (const double gamma : support::distinct(gammas)) {
+          Options of_cell = o;
+          of_cell.layers = l, of_cell.gamma = gamma;
+          runs::check(of_cell, 0);
           if (share.has(number++)) cells.push_back({l, gamma, seed});
+        }
     // All that may be refused is, before anything is written.
     int code = support::done;
     std::size_t count = 0;
@@ -166,17 +175,17 @@ int run(int argc, char** argv) {
       count = diagram.table().rows().size();
     } else {
       std::vector<Table> theirs;
-      for (const fs::path& other : merged) runs::check_record(other / "settings.json", settings_of(o), other.string()), theirs.push_back(Table::read(other));
+      for (const fs::path& other : merged) {
+        runs::check_record(other / "settings.json", settings_of(o), other.string());
+        theirs.push_back(Table::read(other));
+      }
       Diagram diagram(out, o);
       for (const Table& table : theirs) diagram.merge(table);
       count = diagram.table().rows().size();
     }
     std::printf("%zu runs in %s: runs.csv, curves.csv, phase_composite.svg, phase_symmetric.svg, report.html\n", count, out.c_str());
     return code;
-  } catch (const mamba::Error& error) {
-    std::fprintf(stderr, "phase_diagram: %s\n", error.what());
-    return support::exit_code(error);
-  }
+  });
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Draws what train_composite has logged, one line a run: runs that differ in nothing but the seed share a panel.
+// Draws what training programs have logged, one line a run: runs that differ in nothing but the seed share a panel.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -29,15 +29,37 @@ std::vector<std::pair<double, double>> read_column(const fs::path& path, const s
   return points;
 }
 
-// What a run's panel is called: its mixer, layers, gamma, and what of the variant is not the default.
-std::string panel_of(const Json& config) {
+// A run's record without its seed: what it shares with those of its panel.
+Json::Members without_seed(const Json& config) {
+  Json::Members members;
+  for (const auto& [key, value] : config.members())
+    if (key != "seed") members.emplace_back(key, value);
+  return members;
+}
+
+// What a panel is called: mixer, layers, gamma, and what else differs between the runs.
+std::string name_of(const Json& config, const std::vector<std::string>& differing) {
   std::string name = config.at("mixer").string() == "mamba1" ? "Mamba-1" : "Mamba-2";
   const Json& gamma = config.at("gamma");
   name += ", " + config.at("n_layers").dump() + " layers, " + (gamma.is_null() ? "default init." : "gamma " + gamma.dump());
-  const std::pair<const char*, const char*> defaults[] = {{"conv", "learned"}, {"position", "none"}, {"residual", "none"}};
-  for (const auto& [key, usual] : defaults)
-    if (config.at(key).string() != usual) name += std::string(", ") + key + " " + config.at(key).string();
+  for (const std::string& key : differing)
+    if (const Json* value = config.find(key)) name += ", " + key + " " + (value->is_string() ? value->string() : value->dump());
   return name;
+}
+
+// The keys whose values are not the same in all records, but for those that name_of() tells anyway.
+std::vector<std::string> differing_keys(const std::vector<Json>& configs) {
+  std::vector<std::string> keys;
+  for (const Json& config : configs)
+    for (const auto& [key, value] : config.members()) {
+      const bool differs = std::any_of(configs.begin(), configs.end(), [&, k = key, text = value.dump()](const Json& other) {
+        const Json* const theirs = other.find(k);
+        return !theirs || theirs->dump() != text;
+      });
+      const bool told = key == "mixer" || key == "n_layers" || key == "gamma" || key == "seed";
+      if (differs && !told && std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
+    }
+  return keys;
 }
 
 }  // namespace
@@ -46,37 +68,38 @@ int main(int argc, char** argv) {
   std::vector<fs::path> runs;
   fs::path out = "runs.svg";
   std::string column = "composite_acc", title = "Accuracy on the pair (4,3)";
-  CLI::App app{"Draws the curves of several runs of train_composite: a line for each, a panel for those that differ in the seed alone."};
+  CLI::App app{"Draws the curves of several training runs: a line for each, a panel for those that differ in the seed alone."};
   app.footer(support::exit_code_help);
   app.set_version_flag("--version", MAMBA_VERSION);
   app.option_defaults()->always_capture_default();
   app.add_option("runs", runs, "their output folders")->required();
   app.add_option("--out", out, "the figure (SVG)");
-  app.add_option("--column", column, "of training_log.csv: composite_acc, symmetric_acc, train_loss, lr");
+  app.add_option("--column", column, "of training_log.csv: composite_acc, test_acc, train_loss, lr, ...");
   app.add_option("--title", title, "of the figure");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? support::done : support::usage;
   }
-  try {
+  return support::guarded("plot_runs", [&] {
     mamba::io::LineChart chart;
     chart.title = title, chart.x_label = "epoch", chart.note = column + " of training_log.csv, one line for each seed";
-    for (const fs::path& run : runs) {
-      const Json config = Json::parse(support::text_of(run / "config.json"));
-      const std::string name = panel_of(config);
-      auto panel = std::find_if(chart.panels.begin(), chart.panels.end(), [&](const auto& p) { return p.y_label == name; });
-      if (panel == chart.panels.end()) {
-        chart.panels.push_back({name, {}, 0, column.ends_with("_acc") ? 1.0 : 0.0});
-        panel = chart.panels.end() - 1;
+    std::vector<Json> configs;
+    for (const fs::path& run : runs) configs.push_back(Json::parse(support::text_of(run / "config.json")));
+    const auto differing = differing_keys(configs);
+    std::vector<std::string> shared;  // by the runs of each panel
+    for (std::size_t r = 0; r < runs.size(); ++r) {
+      const std::string record = Json(without_seed(configs[r])).dump();
+      const auto found = std::find(shared.begin(), shared.end(), record);
+      const auto p = static_cast<std::size_t>(found - shared.begin());
+      if (found == shared.end()) {
+        shared.push_back(record);
+        chart.panels.push_back({name_of(configs[r], differing), {}, 0, column.ends_with("_acc") ? 1.0 : 0.0});
       }
-      panel->series.push_back({"seed " + config.at("seed").dump(), read_column(run / "training_log.csv", column)});
+      chart.panels[p].series.push_back({"seed " + configs[r].at("seed").dump(), read_column(runs[r] / "training_log.csv", column)});
     }
     mamba::io::write_file(out, chart.svg());
     std::printf("%zu runs in %zu panels, in %s\n", runs.size(), chart.panels.size(), out.string().c_str());
-    return support::done;
-  } catch (const mamba::Error& error) {
-    std::fprintf(stderr, "plot_runs: %s\n", error.what());
-    return support::exit_code(error);
-  }
+    return static_cast<int>(support::done);
+  });
 }

@@ -18,8 +18,10 @@
 
 #include "experiments.hpp"
 #include "support/exit_codes.hpp"
+#include "support/folder.hpp"
 #include "support/interrupt.hpp"
 #include "support/progress.hpp"
+#include "support/text_file.hpp"
 
 namespace runs {
 
@@ -115,7 +117,9 @@ inline const char* name_of(mamba::Fan fan) { return fan == mamba::Fan::in ? "in"
 // What decides a run's result, as config.json and checkpoints record it.
 template <class Experiment>
 Json recorded(Options<Experiment> o) {
-  Json::Members members = mamba::config_members(Experiment::config, o.layers, o.gamma).members();
+  Json::Members members{{"task", Experiment::name}};
+  const Json model = mamba::config_members(Experiment::config, o.layers, o.gamma);
+  members.insert(members.end(), model.members().begin(), model.members().end());
   const Json::Members training{{"gamma_fan", name_of(o.gamma_fan)}, {"position_std", o.position_std ? Json(*o.position_std) : Json()},
                                {"mixer", o.variant.mixer},          {"conv", o.variant.conv},
                                {"position", o.variant.position},    {"residual", o.variant.residual},
@@ -125,14 +129,23 @@ Json recorded(Options<Experiment> o) {
   return members;
 }
 
-// The reverse: the options of a stopped run.
+// What metadata or a record call a variant.
+inline Variant variant_from(const Json& json) {
+  return {json.at("mixer").string(), json.at("conv").string(), json.at("position").string(), json.at("residual").string()};
+}
+
+// The reverse: the options of a run. Throws Error(bad_file) where it was another task's. What came after the record was written is as it was
+// before there was a choice.
 template <class Experiment>
 void restore(Options<Experiment>& o, const Json& json) {
-  o.variant = {json.at("mixer").string(), json.at("conv").string(), json.at("position").string(), json.at("residual").string()};
+  if (const Json* task = json.find("task"); task && task->string() != Experiment::name)
+    mamba::fail(mamba::ErrorKind::bad_file, "the run is of the task \"", task->string(), "\", not of \"", Experiment::name, "\"");
+  o.variant = variant_from(json);
   o.layers = json.at("n_layers").integer<int>();
   o.gamma = json.at("gamma").is_null() ? std::nullopt : std::optional(json.at("gamma").number());
-  o.gamma_fan = json.at("gamma_fan").string() == "in" ? mamba::Fan::in : mamba::Fan::out;
-  o.position_std = json.at("position_std").is_null() ? std::nullopt : std::optional(json.at("position_std").number());
+  const Json *const fan = json.find("gamma_fan"), *const std = json.find("position_std");
+  o.gamma_fan = fan && fan->string() == "in" ? mamba::Fan::in : mamba::Fan::out;
+  o.position_std = !std || std->is_null() ? std::nullopt : std::optional(std->number());
   o.training.schedule_in_steps = json.at("schedule_unit").string() == "steps";
   o.training.schedule.total = json.at("total").integer<long>();
   for_each_field(o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });
@@ -172,12 +185,34 @@ Options<Experiment> preset(std::string_view name) {
   return o;
 }
 
-// A run of `total` epochs or steps: the schedule's shape stays, with a shorter warm-up where the run is short.
+// A run of `total` epochs or steps. Where it is counted otherwise than before, warm-up and evaluations keep their share of it; the warm-up is
+// never more than a tenth.
 template <class Experiment>
-void set_length(Options<Experiment>& o, long total, bool in_steps, bool keeps_evaluations = false) {
-  if (!keeps_evaluations && (in_steps != o.training.schedule_in_steps || o.eval_every > total)) o.eval_every = std::max(1L, total / 20);
+void set_length(Options<Experiment>& o, long total, bool in_steps) {
+  mamba::Schedule& schedule = o.training.schedule;
+  if (in_steps != o.training.schedule_in_steps) {
+    schedule.warmup = total * schedule.warmup / schedule.total;
+    o.eval_every = std::max(1L, total / 20);
+  } else if (o.eval_every > total) {
+    o.eval_every = std::max(1L, total / 20);
+  }
   o.training.schedule_in_steps = in_steps;
-  o.training.schedule.total = total;
+  schedule.total = total;
+  schedule.warmup = std::min(schedule.warmup, total / 10);
+}
+
+// All that a run may be refused for. Throws Error. longest: how many tokens the variant reads at most; 0: any number.
+template <class Experiment>
+void check(const Options<Experiment>& o, int longest) {
+  using mamba::require;
+  o.model().check();
+  o.training.check();
+  const auto task = Experiment::task(o.task, o.layers, o.seed);
+  require(longest == 0 || task.length <= longest, "the task's sequences of ", task.length, " tokens are longer than the ", longest, " positions of \"",
+          title_of(o.variant), "\"");
+  require(o.eval_every >= 1, "an evaluation comes after at least one epoch or step; given ", o.eval_every);
+  require(!o.position_std || o.variant.position == "learned", "position_std is of learned positions; the position is ", o.variant.position);
+  require(o.gamma || o.gamma_fan == mamba::Fan::out, "gamma_fan without gamma");
 }
 
 // "CPU" or "GPU 0".
@@ -224,9 +259,10 @@ struct History {
     for (const char* column : Experiment::columns) text += std::string(column) + ",";
     text += "lr\n";
     for (const Row& r : rows) {
-      text += Json(r.epoch).dump() + "," + Json(r.train_loss).dump() + ",";
-      for (const double a : r.accuracies) text += Json(a).dump() + ",";
-      text += Json(r.lr).dump() + "\n";
+      std::vector<double> line{r.epoch, r.train_loss};
+      line.insert(line.end(), r.accuracies.begin(), r.accuracies.end());
+      line.push_back(r.lr);
+      text += support::row_text(line) + "\n";
     }
     return text;
   }
@@ -277,9 +313,7 @@ int train_model(const Options<Experiment>& o, const char* program) {
     mamba::load_checkpoint(trainer, file);
     history = History<Experiment>::from(mamba::read_checkpoint_notes(file).at("history"));
   } else {
-    std::error_code error;
-    std::filesystem::create_directories(o.out, error);
-    if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", o.out.string(), ": ", error.message());
+    support::create_folder(o.out);
     mamba::io::write_file(o.out / "config.json", recorded(o).dump(2) + "\n");
   }
   const auto write_checkpoint = [&] { mamba::save_checkpoint(trainer, checkpoint, Json::Members{{"options", recorded(o)}, {"history", history.json()}}); };
@@ -294,13 +328,14 @@ int train_model(const Options<Experiment>& o, const char* program) {
   std::string accuracies;
   {
     support::Progress progress(static_cast<double>(trainer.total_steps()), static_cast<double>(trainer.steps()));
-    const long every = o.eval_every * (o.training.schedule_in_steps ? 1 : trainer.steps_per_epoch());
+    const long every = std::min(o.eval_every, o.training.schedule.total) * (o.training.schedule_in_steps ? 1 : trainer.steps_per_epoch());
     long at_once = 1;  // steps between two looks at the clock
     while (!trainer.finished()) {
       const long to_evaluation = std::min(every - trainer.steps() % every, trainer.total_steps() - trainer.steps());
+      const long piece = std::min(at_once, to_evaluation);
       const double before = support::seconds_now();
-      trainer.run(std::min(at_once, to_evaluation));
-      if (support::seconds_now() - before < 0.1) at_once *= 2;
+      trainer.run(piece);
+      if (piece == at_once && support::seconds_now() - before < 0.1) at_once *= 2;
       const double loss = trainer.last_loss(), lr = trainer.last_lr();
       recent_loss = std::isnan(recent_loss) ? loss : 0.95 * recent_loss + 0.05 * loss;
       if (trainer.steps() % every == 0 || trainer.finished()) {
@@ -369,10 +404,12 @@ struct Built {
   Variant variant;
   int (*train)(const Options<Experiment>&, const char* program);
   int (*evaluate)(const Options<Experiment>&);
+  int longest;  // how many tokens it reads at most; 0: any number
 
   template <class Model>
   static Built of() {
-    return {built_variant<Model>(), train_model<Experiment, Model>, evaluate_file<Experiment, Model>};
+    return {built_variant<Model>(), train_model<Experiment, Model>, evaluate_file<Experiment, Model>,
+            mamba::network::longest_sequence<typename Model::Architecture>()};
   }
 };
 
@@ -391,8 +428,7 @@ const auto& find_variant(const List& list, const Variant& wanted) {
 inline std::optional<Variant> variant_of(const mamba::io::SafetensorsFile& file) {
   const auto found = file.metadata().find("variant");
   if (found == file.metadata().end()) return std::nullopt;
-  const Json names = Json::parse(found->second);
-  return Variant{names.at("mixer").string(), names.at("conv").string(), names.at("position").string(), names.at("residual").string()};
+  return variant_from(Json::parse(found->second));
 }
 
 }  // namespace runs

@@ -32,7 +32,7 @@ struct Cell {
 // What came out of a run; of one that diverged its log alone. seconds: of one that was stopped, since it went on.
 struct Row {
   Cell cell;
-  double composite = 0, symmetric = 0, best_composite = 0, train_loss = NAN, seconds = 0;
+  double composite = NAN, symmetric = NAN, best_composite = NAN, train_loss = NAN, seconds = 0;
   bool diverged = false;
   std::vector<std::vector<double>> log{};  // the rows of its training_log.csv
 };
@@ -104,7 +104,8 @@ struct Shard {
   static Shard parse(const std::string& text) {
     unsigned long number = 0, of = 0;
     int used = 0;
-    if (std::sscanf(text.c_str(), "%lu/%lu%n", &number, &of, &used) != 2 || static_cast<std::size_t>(used) != text.size() || number < 1 || number > of)
+    if (text.find_first_not_of("0123456789/") != std::string::npos || std::sscanf(text.c_str(), "%lu/%lu%n", &number, &of, &used) != 2 ||
+        static_cast<std::size_t>(used) != text.size() || number < 1 || number > of)
       mamba::fail(mamba::ErrorKind::invalid_argument, "a shard is written as I/N with I in 1..N, for example 2/8; given ", text);
     return {number, of};
   }

@@ -1,6 +1,9 @@
 // What the programs' exit codes mean, the same for all of them.
 #pragma once
 
+#include <cstdio>
+#include <filesystem>
+
 #include <mamba/core/error.hpp>
 
 namespace support {
@@ -24,6 +27,20 @@ inline int exit_code(const mamba::Error& error) {
       return device_failed;
   }
   return usage;
+}
+
+// What f returns, or the code of the error that it threw, told as the program's.
+template <class F>
+int guarded(const char* program, F&& f) {
+  try {
+    return f();
+  } catch (const mamba::Error& error) {
+    std::fprintf(stderr, "%s: %s\n", program, error.what());
+    return exit_code(error);
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::fprintf(stderr, "%s: %s\n", program, error.what());
+    return cannot_write;
+  }
 }
 
 }  // namespace support

@@ -4,42 +4,58 @@ set -u
 program=$1 work=$2
 . "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-short="--device cpu --threads 1 --seeds 2 --batch-size 4 --train-samples 32 --eval-samples 5"
+short="--device cpu --threads 1 --batch-size 4 --train-samples 32 --eval-samples 5"
 
-expect 0 "36 runs, 0 of them done" $program all $short --steps 2 --out whole
+expect 0 "36 runs, 0 of them done" $program all $short --seeds 2 --steps 2 --out whole
 for name in ones-conv positions full-symmetry inverse details; do
   for f in $name-mamba2.svg $name-mamba2.csv $name-mamba2-curves.csv; do [ -s "whole/$f" ] || say "no $f"; done
   ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/$name-mamba2.svg || say "$name's figure is not XML"
 done
 [ "$(wc -l <whole/inverse-mamba2.csv)" = 9 ] || say "inverse has not a row for each run"
 [ "$(head -n 1 whole/inverse-mamba2.csv)" = "variant,seed,diverged,train_acc,test_acc,ood_acc,best_test_acc,train_loss" ] || say "header of a table"
-# A line, a band and a name for every variant in every panel.
-[ "$(grep -c '<polygon' whole/ones-conv-mamba2.svg)" = 6 ] || say "not a band for each variant"
-[ "$(grep -c '<polyline' whole/ones-conv-mamba2.svg)" = 6 ] || say "not a line for each variant"
-for words in "ones, bias zero" "composite (key - 10)" "5 layers, gamma 1<" "mean of 2 seeds"; do grep -q -e "$words" whole/ones-conv-mamba2.svg || say "no '$words' in the figure"; done
+# Every row has a cell for each name.
+for table in whole/*.csv; do [ "$(awk -F, '{print NF}' $table | sort -u | wc -l)" = 1 ] || say "$table has rows of several lengths"; done
+# A line, a band and a name for every variant in every panel; a step in an epoch of eight is its place there.
+[ "$(grep -c '<polygon .*points="[0-9]' whole/ones-conv-mamba2.svg)" = 6 ] || say "not a band for each variant"
+[ "$(grep -c '<polyline .*points="[0-9]' whole/ones-conv-mamba2.svg)" = 6 ] || say "not a line for each variant"
+for words in "ones, bias zero" "composite (key - 10)" "5 layers, gamma 1<" "mean of up to 2 seeds"; do grep -q -e "$words" whole/ones-conv-mamba2.svg || say "no '$words' in the figure"; done
 grep -q '"conv": "ones-frozen"' whole/ones-conv-mamba2/ones-bias-zero-seed1/config.json || say "a variant is not what it is called"
 tr -d ' \n' <whole/details-mamba2/filler-0..99-seed0/config.json | grep -q '"filler":\[0,99\]' || say "a detail is not what it is called"
 
 # Continued: nothing runs twice, and a run that is missing comes back to the same bytes.
 cp whole/positions-mamba2.csv before.csv
-expect 0 "8 runs, 8 of them done" $program positions $short --steps 2 --out whole
+expect 0 "8 runs, 8 of them done" $program positions $short --seeds 2 --steps 2 --out whole
 rm -r whole/positions-mamba2/standard-seed1
-expect 0 "8 runs, 7 of them done" $program positions $short --steps 2 --out whole
+expect 0 "8 runs, 7 of them done" $program positions $short --seeds 2 --steps 2 --out whole
 cmp before.csv whole/positions-mamba2.csv || say "a run that is run again ends otherwise"
-$program positions $short --steps 100000 --out stopped >out.txt 2>&1 &
+long="positions $short --seeds 2 --steps 400"
+$program $long --out stopped >out.txt 2>&1 &
 pid=$!
 while [ ! -s stopped/positions-mamba2/standard-seed0/config.json ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
-sleep 0.2
+sleep 0.1
 kill -INT $pid
 wait $pid
 [ $? = 130 ] || say "an interrupted comparison does not say so"
 grep -q "same command goes on" out.txt || say "no word on how to go on"
-[ -s stopped/positions-mamba2.svg ] || say "what is there is not drawn"
+expect 0 "8 runs, [0-7] of them done" $program $long --out stopped
+expect 0 "8 runs, 0 of them done" $program $long --out straight
+for f in .csv -curves.csv .svg; do cmp stopped/positions-mamba2$f straight/positions-mamba2$f || say "a stopped comparison ends otherwise: $f"; done
+
+# A run that diverges is told, and in no mean; lines with a learning rate of their own keep it.
+expect 0 "standard  .*(0 of 1 runs)" $program positions $short --steps 4 --seeds 1 --lr 1e30 --out wild
+[ "$(sed -n 2p wild/positions-mamba2.csv)" = "standard,0,1,nan,nan,nan,nan" ] || say "a diverged run is not recorded as such"
+expect 0 "learning rate 1e-3" $program details $short --steps 2 --seeds 1 --lr 5e-4 --out rates
+grep -q '"lr": 0.001,' rates/details-mamba2/learning-rate-1e-3-seed0/config.json || say "a line has lost its own learning rate"
+grep -q '"lr": 0.0005,\|"lr": 5e-04,\|"lr": 5e-4,' rates/details-mamba2/protocol-seed0/config.json || say "a learning rate is not used"
 
 # Both mixers.
-expect 0 "16 runs, 0 of them done" $program positions $short --steps 2 --mixer mamba1 mamba2 --out both
-expect 2 "total 2, not 3" $program positions $short --steps 3 --out whole
+expect 0 "16 runs, 0 of them done" $program positions $short --seeds 2 --steps 2 --mixer both --out both
+expect 2 "total 2, not 3" $program positions $short --seeds 2 --steps 3 --out whole
 expect 2 "nonsense" $program nonsense
+expect 2 "batch-size" $program positions $short --batch-size 4294967297 --out x
+expect 2 "lr" $program positions $short --steps 2 --lr -1 --out x
+expect 2 "65 tokens are longer than the 64 positions" $program inverse $short --steps 2 --layers 14 --out x
+[ ! -e x ] || say "what is refused leaves a folder behind"
 expect 0 "ones-conv" $program --help
 : >file
 expect 5 "cannot create" $program positions $short --steps 2 --out file/folder

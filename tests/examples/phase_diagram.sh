@@ -52,9 +52,15 @@ for f in curves.csv phase_composite.svg phase_symmetric.svg report.html; do cmp 
 
 # A run that diverges is a row, too.
 expect 0 "diverged" $program --device cpu --layers 1 --gammas 1 --seeds 1 --steps 12 --lr 1e30 --batch-size 8 --train-samples 64 --eval-samples 5 --out wild
-[ "$(sed -n 's/,[^,]*$//; 2p' wild/runs.csv)" = "1,1,0,0,0,0,nan,1" ] || say "a diverged run is not recorded as such"
+[ "$(sed -n 's/,[^,]*$//; 2p' wild/runs.csv)" = "1,1,0,nan,nan,nan,nan,1" ] || say "a diverged run is not recorded as such"
 expect 2 "batch_size 32, not 16" $program $grid --steps 12 --batch-size 16 --out whole
-expect 2 "a shard is written as I/N" $program $short --out other --shard 3/2
+for shard in 3/2 1/-1 0/2 1; do expect 2 "a shard is written as I/N" $program $short --out other --shard $shard; done
+expect 2 "without a training or a test case" $program $short --keys 20..21 --out other
+expect 2 "weight decay" $program $short --weight-decay -1 --out other
+expect 2 "excludes" $program $short --out other --merge one --shard 1/2
+expect 0 "1 runs in twice" $program --device cpu --layers 1 1 --gammas 1 --seeds 1 --steps 2 --batch-size 8 --train-samples 64 --eval-samples 5 --out twice
+# A folder is one process's.
+if command -v flock >/dev/null; then expect 2 "another process's" flock whole/.lock $program $short --out whole; fi
 expect 2 "was not built with" $program $short --position learned --residual gate --out other
 expect 3 "cannot open" $program $short --out other --merge one nowhere
 [ ! -e other ] || say "what is refused leaves a folder behind"

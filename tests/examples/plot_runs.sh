@@ -13,7 +13,7 @@ run a mamba1 learned 0
 run b mamba1 learned 1
 run c mamba2 ones 0
 expect 0 "3 runs in 2 panels" $program a b c --out all.svg --title "A & B"
-for words in "A &amp; B" "Mamba-1, 3 layers, gamma 1<" "Mamba-2, 3 layers, gamma 1, conv ones" "seed 1"; do grep -q -e "$words" all.svg || say "no '$words' in the figure"; done
+for words in "A &amp; B" "Mamba-1, 3 layers, gamma 1, conv learned" "Mamba-2, 3 layers, gamma 1, conv ones" "seed 1"; do grep -q -e "$words" all.svg || say "no '$words' in the figure"; done
 [ "$(grep -c '<polyline\|<path' all.svg)" -ge 3 ] || say "not a line for each run"
 expect 0 "1 runs" $program a --column train_loss --out loss.svg
 expect 3 "no column speed" $program a --column speed

@@ -20,7 +20,7 @@ long="$program $small --epochs 150 --eval-every 50 --device cpu"  # where it las
 expect 0 "prefers" $long --out long
 $long --out stopped --threads 1 >out.txt 2>&1 &
 pid=$!
-while [ ! -s stopped/config.json ]; do sleep 0.05; done
+while [ ! -s stopped/config.json ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
 sleep 0.3
 kill -INT $pid
 wait $pid
@@ -37,8 +37,18 @@ else
   say "an interrupted run exits with 130, not $code"
 fi
 
+# An evaluation after every step, many of them.
+expect 0 "prefers" $program $small --steps 100 --eval-every 1 --out often
+[ "$(wc -l <often/training_log.csv)" = 101 ] || say "not an evaluation after every step"
+expect 0 "prefers" $program $small --epochs 1 --eval-every 9223372036854775807 --out seldom
+
 expect 0 "Accuracy on the test cases" $program --evaluate straight/model_final.safetensors --eval-samples 20 --seed 5
 expect 0 '"composite_acc"' $program --evaluate straight/checkpoint.safetensors --eval-samples 20 --json
+# A file is evaluated on its run's task: its record gives the same accuracies as the run.
+expect 0 '"composite_acc"' $program --evaluate straight/model_final.safetensors --json
+grep composite_acc out.txt >a
+grep '"composite_acc"' straight/metrics.json >b
+cmp a b || say "a model's evaluation is not its run's"
 expect 0 '"seconds"' $program $small --steps 3 --out json --json
 expect 0 "prefers" $program $small --steps 3 --gamma default --filler 0..99 --keys 30..60 --out ranges
 expect 0 "prefers" $program $small --steps 3 --mixer mamba2 --position learned --residual identity --out variant
@@ -60,7 +70,11 @@ expect 2 "gamma" $program --gamma nonsense
 expect 2 "FIRST..LAST" $program --filler 20-99
 expect 2 "without a training or a test case" $program --keys 20..21 --out x
 expect 2 "does not fit" $program --steps 5 --warmup 6 --out x
+expect 2 "position_std is of learned positions" $program $small --steps 3 --position-std 0.1 --out x
+expect 2 "gamma_fan without gamma" $program $small --steps 3 --gamma default --gamma-fan in --out x
+expect 2 "excludes" $program --evaluate straight/model_final.safetensors --resume --out straight
 expect 2 "needs --out" $program --resume
+expect 5 "too long" $program $small --steps 3 --out "$(head -c 300 /dev/zero | tr '\0' a)"
 expect 3 "cannot open" $program --resume --out nowhere
 expect 3 "cannot open" $program --evaluate nowhere
 head -c 1000 straight/model_final.safetensors >short.safetensors

@@ -1,7 +1,7 @@
 #!/bin/sh
 # train_inverse from end to end: outputs, resuming to the same bytes, evaluation, exit codes.
 set -u
-program=$1 work=$2
+program=$1 composite=$2 work=$3
 . "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 small="--layers 1 --batch-size 8 --train-samples 64 --eval-samples 20 --ood-samples 10 --seed 5 --mixer mamba2 --device cpu"
@@ -19,7 +19,7 @@ long="$program $small --epochs 100 --eval-every 50"
 expect 0 "guessing" $long --out long
 $long --out stopped --threads 1 >out.txt 2>&1 &
 pid=$!
-while [ ! -s stopped/config.json ]; do sleep 0.05; done
+while [ ! -s stopped/config.json ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
 sleep 0.3
 kill -INT $pid
 wait $pid
@@ -33,11 +33,14 @@ else
   say "an interrupted run exits with 130, not $code"
 fi
 
+expect 0 "prefers" $composite --layers 1 --steps 2 --batch-size 8 --train-samples 64 --eval-samples 5 --device cpu --out composite
 expect 0 '"ood_acc"' $program --evaluate straight/checkpoint.safetensors --eval-samples 20 --json --device cpu
 expect 0 "guessing" $program $small --steps 2 --residual identity --position learned --position-std 0.02 --numbers 30..40 --ood-numbers 300..320 --out variant
 expect 0 "guessing" $program $small --steps 2 --preset quick --residual identity --position sinusoidal --out other
 expect 2 "was not built with" $program $small --steps 2 --conv ones --out x
-expect 2 "7" $program $small --steps 2 --numbers 20..24 --out x
+expect 2 "three that are congruent modulo 3 need 7" $program $small --steps 2 --numbers 20..24 --out x
+expect 2 "65 tokens are longer than the 64 positions" $program --device cpu --layers 14 --position learned --out x
+expect 3 'of the task "composite", not of "inverse sequences"' $program --resume --out composite --device cpu
 expect 2 "FIRST..LAST" $program --numbers 20-99
 expect 0 "Exit codes" $program --help
 [ ! -e x ] || say "a refused run left a folder"

@@ -30,7 +30,7 @@ TEST_CASE("a chart holds its labels and one line for each series") {
 }
 
 TEST_CASE("a band is drawn behind its line, and the axis has room for it") {
-  LineChart chart{"t", "x", {{"y", {{"mean", {{0, 1}, {1, 2}}, false, {{0, 0, 1.5}, {1, 1, 40}}}}}}};
+  LineChart chart{"t", "x", {{"y", {{"mean", {{0, 1}, {1, 2}}, false, {{0, 0, 1.5}, {0.5, NAN, 1}, {1, 1, 40}}}}}}};
   const std::string svg = chart.svg();
   CHECK(count(svg, "<polygon") == 1);
   CHECK(svg.find("<polygon") < svg.find("<polyline"));

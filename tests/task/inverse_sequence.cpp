@@ -123,4 +123,19 @@ TEST_CASE("a trainer takes sequences whose length is known at run time") {
   CHECK(trainer.last_loss() < first - 1);
   const double share = evaluate(model, task.test_set(Set::test));
   CHECK((share >= 0 && share <= 1));
+
+  mamba::MambaForComposite<config, mamba::LearnedPosition<28>> short_sighted({.n_layers = 2, .seed = 1});
+  CHECK_THROWS_WITH(mamba::Trainer(short_sighted, task, {}), ContainsSubstring("sequences of 29 tokens are longer than the model's max_seq_len 28"));
+}
+
+TEST_CASE("inverse sequences: the training set's test samples are its own first ones") {
+  const Task task({.seed = 3, .train_samples = 40, .test_samples = 50});
+  const auto set = task.test_set(Set::train);
+  REQUIRE(set.size() == 40);
+  std::vector<std::int32_t> ids(29);
+  for (int i = 0; i < 40; ++i) {
+    CHECK(task.train_sample(i, ids.data()) == set.labels[static_cast<std::size_t>(i)]);
+    CHECK(std::equal(ids.begin(), ids.end(), set.ids.begin() + 29 * i));
+  }
+  CHECK(task.test_set(Set::test).size() == 50);
 }

@@ -7,8 +7,11 @@
 //   H heads, P headdim, G groups (Mamba-2)
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
+
+#include <mamba/core/error.hpp>
 
 namespace mamba {
 
@@ -45,6 +48,15 @@ struct ModelOptions {
   std::uint64_t seed = 0;
   int threads = 0;  // 0: all cores
   int device = 0;   // the GPU's index; the CPU has none
+
+  // Throws Error for n_layers < 1, a gamma or position_std that is negative or not finite, threads < 0.
+  void check() const {
+    require(n_layers >= 1, "a model has at least one layer; n_layers is ", n_layers);
+    require(!gamma || (std::isfinite(*gamma) && *gamma >= 0), "gamma must be a number from 0 on; given ", gamma.value_or(0));
+    require(!position_std || (std::isfinite(*position_std) && *position_std >= 0), "the standard deviation of positions must be a number from 0 on; given ",
+            position_std.value_or(0));
+    require(threads >= 0, "threads must be 0 (all cores) or more; given ", threads);
+  }
 };
 
 }  // namespace mamba

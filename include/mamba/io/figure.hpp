@@ -114,9 +114,12 @@ inline std::vector<double> LineChart::column_edges() const {
 inline detail::Axis LineChart::x_axis(std::size_t column) const {
   std::vector<double> values;
   for (std::size_t p = column; p < panels.size(); p += static_cast<std::size_t>(columns))
-    for (const Series& series : panels[p].series)
+    for (const Series& series : panels[p].series) {
       for (const auto& [x, y] : series.points)
         if (detail::drawable(x, x_scale)) values.push_back(x);
+      for (const auto& [x, low, high] : series.band)
+        if (detail::drawable(x, x_scale)) values.push_back(x);
+    }
   if (x_scale == Scale::log) return detail::log_x_axis(std::move(values));
   detail::Range range;
   for (const double x : values) range.include(x);
@@ -200,6 +203,7 @@ inline std::string LineChart::svg() const {
       own_names.push_back(series.name);
       std::string edge;  // there along the top, back along the bottom
       for (const auto& [px, low, high] : series.band) {
+        if (!detail::drawable(px, x_scale) || !detail::drawable(low, y_scale) || !detail::drawable(high, y_scale)) continue;
         edge = number(at_x(px), "%.2f") + "," + number(at_y(high), "%.2f") + " " + edge;
         edge += number(at_x(px), "%.2f") + "," + number(at_y(low), "%.2f") + " ";
       }

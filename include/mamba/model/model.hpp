@@ -38,7 +38,7 @@ class Model {
   static constexpr Config config = A::config;
 
   // Draws the initial parameters: with options.gamma the origin's rule, else mamba_ssm's (specification, section 4).
-  // Throws Error for n_layers < 1, a gamma or position_std that is negative or not finite, threads < 0.
+  // Throws Error on options out of range.
   explicit Model(const ModelOptions& options) : engine_(checked(options)), options_(options) {
     std::uint32_t tensor = 0;
     for (const PlacedParameter& p : engine_.placed()) {
@@ -208,11 +208,7 @@ class Model {
   }
 
   static const ModelOptions& checked(const ModelOptions& options) {
-    require(options.n_layers >= 1, "a model has at least one layer; n_layers is ", options.n_layers);
-    require(!options.gamma || (std::isfinite(*options.gamma) && *options.gamma >= 0), "gamma must be a number from 0 on; given ", options.gamma.value_or(0));
-    require(!options.position_std || (std::isfinite(*options.position_std) && *options.position_std >= 0),
-            "the standard deviation of positions must be a number from 0 on; given ", options.position_std.value_or(0));
-    require(options.threads >= 0, "threads must be 0 (all cores) or more; given ", options.threads);
+    options.check();
     return options;
   }
 

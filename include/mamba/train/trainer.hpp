@@ -23,6 +23,14 @@ struct TrainingOptions {
   double weight_decay = 1e-2;
   double clip = 1;         // the largest gradient norm
   std::uint64_t seed = 0;  // of the shuffling
+
+  // Throws Error on what is out of range.
+  void check() const {
+    schedule.check();
+    require(batch_size >= 1, "the batch size must be positive; given ", batch_size);
+    require(std::isfinite(clip) && clip > 0, "the largest gradient norm must be positive; given ", clip);
+    require(std::isfinite(weight_decay) && weight_decay >= 0, "the weight decay must be a number from 0 on; given ", weight_decay);
+  }
 };
 
 // A task whose samples an engine can draw itself: Task::draws_on_device says that train_sample() may run where the model does.
@@ -61,9 +69,12 @@ class Trainer {
  public:
   using Scalar = typename ModelType::Scalar;
 
-  // Holds references to model and task. Throws Error on options out of range.
+  // Holds references to model and task. Throws Error on options out of range, or sequences longer than the model reads.
   Trainer(ModelType& model, const Task& task, const TrainingOptions& options)
-      : model_(model), task_(task), options_(checked(options)), optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
+      : model_(model),
+        task_(task),
+        options_(checked(options, task.length)),
+        optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
     const auto batch = static_cast<std::size_t>(place_of(0).count);
     ids_.reserve(batch * length()), labels_.reserve(batch);
   }
@@ -112,10 +123,10 @@ class Trainer {
   void restore_loss(double sum, std::int64_t count) { loss_sum_ = sum, loss_count_ = count; }
 
  private:
-  static const TrainingOptions& checked(const TrainingOptions& o) {
-    o.schedule.check();
-    require(o.batch_size >= 1, "the batch size must be positive; given ", o.batch_size);
-    require(std::isfinite(o.clip) && o.clip > 0, "the largest gradient norm must be positive; given ", o.clip);
+  static const TrainingOptions& checked(const TrainingOptions& o, int length) {
+    constexpr int longest = network::longest_sequence<typename ModelType::Architecture>();
+    o.check();
+    require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
     return o;
   }
 
