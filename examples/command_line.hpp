@@ -58,9 +58,11 @@ class RunOptions {
         app.add_option(option, field, what)->check(CLI::PositiveNumber);
       else app.add_option(option, field, what);
     });
-    fan_ = name_of(o.gamma_fan);
+    fan_ = name_of(o.gamma_fan), biases_ = o.gamma_zeroes_biases ? "zero" : "own";
     app.add_option("--gamma-fan", fan_, "which size of a weight is gamma's d1: of its output (the first dimension) or of its input")
         ->check(CLI::IsMember({"out", "in"}));
+    app.add_option("--gamma-biases", biases_, "biases at the start: zero, or mamba_ssm's own with the step sizes 0.001 .. 0.1")
+        ->check(CLI::IsMember({"zero", "own"}));
     app.add_option("--position-std", o.position_std, "standard deviation of learned positions at the start; unless given, gamma's rule")->default_str("");
   }
 
@@ -73,6 +75,7 @@ class RunOptions {
         if (const auto text = ranges_.find(option); text != ranges_.end()) field = support::range_of(text->second);
       }
     });
+    o_.gamma_zeroes_biases = biases_ == "zero";
     o_.gamma_fan = fan_ == "in" ? mamba::Fan::in : mamba::Fan::out;
     if (!length_given()) return;
     const long warmup = o_.training.schedule.warmup, eval_every = o_.eval_every;
@@ -87,7 +90,7 @@ class RunOptions {
   CLI::App& app_;
   Options<Experiment>& o_;
   long total_, steps_;
-  std::string fan_;
+  std::string fan_, biases_;
   std::map<std::string, std::string> ranges_;
   CLI::Option *epochs_option_ = nullptr, *steps_option_ = nullptr;
 };
@@ -145,7 +148,8 @@ Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& ap
   };
   same("--layers", "n_layers");
   for (const char* length : {"--epochs", "--steps"}) same(length, "total"), same(length, "schedule_unit");
-  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan", "--position-std"}) same(option, key_of(option));
+  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan", "--gamma-biases", "--position-std"})
+    same(option, key_of(option));
   for_each_field(of_run, [&](const char* option, const char*, auto&) { same(option, key_of(option)); });
   return of_run;
 }

@@ -61,6 +61,7 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
           o.task.keys = {0, 99};
         }},
        {"d1 of the input", [](auto& o) { o.gamma_fan = mamba::Fan::in; }},
+       {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }},
        {"gradients not clipped", [](auto& o) { o.training.clip = 1e9; }},
        {"learning rate 1e-3", [](auto& o) { o.training.schedule.lr = 1e-3; }}});
   return all;

@@ -53,6 +53,7 @@ struct Options {
   int layers = 2;
   std::optional<double> gamma = 1.0;
   mamba::Fan gamma_fan = mamba::Fan::out;
+  bool gamma_zeroes_biases = true;
   std::optional<double> position_std{};
   std::uint64_t seed = 0;  // of initial weights, data and order
   mamba::TrainingOptions training{};
@@ -67,7 +68,14 @@ struct Options {
 
   const char* unit() const { return training.schedule_in_steps ? "steps" : "epochs"; }
   mamba::ModelOptions model() const {
-    return {.n_layers = layers, .gamma = gamma, .gamma_fan = gamma_fan, .position_std = position_std, .seed = seed, .threads = threads, .device = gpu};
+    return {.n_layers = layers,
+            .gamma = gamma,
+            .gamma_fan = gamma_fan,
+            .gamma_zeroes_biases = gamma_zeroes_biases,
+            .position_std = position_std,
+            .seed = seed,
+            .threads = threads,
+            .device = gpu};
   }
 };
 
@@ -120,10 +128,15 @@ Json recorded(Options<Experiment> o) {
   Json::Members members{{"task", Experiment::name}};
   const Json model = mamba::config_members(Experiment::config, o.layers, o.gamma);
   members.insert(members.end(), model.members().begin(), model.members().end());
-  const Json::Members training{{"gamma_fan", name_of(o.gamma_fan)}, {"position_std", o.position_std ? Json(*o.position_std) : Json()},
-                               {"mixer", o.variant.mixer},          {"conv", o.variant.conv},
-                               {"position", o.variant.position},    {"residual", o.variant.residual},
-                               {"schedule_unit", o.unit()},         {"total", detail::json_of(o.training.schedule.total)}};
+  const Json::Members training{{"gamma_fan", name_of(o.gamma_fan)},
+                               {"gamma_biases", o.gamma_zeroes_biases ? "zero" : "own"},
+                               {"position_std", o.position_std ? Json(*o.position_std) : Json()},
+                               {"mixer", o.variant.mixer},
+                               {"conv", o.variant.conv},
+                               {"position", o.variant.position},
+                               {"residual", o.variant.residual},
+                               {"schedule_unit", o.unit()},
+                               {"total", detail::json_of(o.training.schedule.total)}};
   members.insert(members.end(), training.begin(), training.end());
   for_each_field(o, [&](const char* option, const char*, auto& field) { members.emplace_back(key_of(option), detail::json_of(field)); });
   return members;
@@ -143,8 +156,9 @@ void restore(Options<Experiment>& o, const Json& json) {
   o.variant = variant_from(json);
   o.layers = json.at("n_layers").integer<int>();
   o.gamma = json.at("gamma").is_null() ? std::nullopt : std::optional(json.at("gamma").number());
-  const Json *const fan = json.find("gamma_fan"), *const std = json.find("position_std");
+  const Json *const fan = json.find("gamma_fan"), *const biases = json.find("gamma_biases"), *const std = json.find("position_std");
   o.gamma_fan = fan && fan->string() == "in" ? mamba::Fan::in : mamba::Fan::out;
+  o.gamma_zeroes_biases = !biases || biases->string() == "zero";
   o.position_std = !std || std->is_null() ? std::nullopt : std::optional(std->number());
   o.training.schedule_in_steps = json.at("schedule_unit").string() == "steps";
   o.training.schedule.total = json.at("total").integer<long>();
@@ -212,7 +226,7 @@ void check(const Options<Experiment>& o, int longest) {
           title_of(o.variant), "\"");
   require(o.eval_every >= 1, "an evaluation comes after at least one epoch or step; given ", o.eval_every);
   require(!o.position_std || o.variant.position == "learned", "position_std is of learned positions; the position is ", o.variant.position);
-  require(o.gamma || o.gamma_fan == mamba::Fan::out, "gamma_fan without gamma");
+  require(o.gamma || (o.gamma_fan == mamba::Fan::out && o.gamma_zeroes_biases), "gamma_fan and gamma_biases are gamma's");
 }
 
 // "CPU" or "GPU 0".

@@ -71,7 +71,7 @@ expect 2 "FIRST..LAST" $program --filler 20-99
 expect 2 "without a training or a test case" $program --keys 20..21 --out x
 expect 2 "does not fit" $program --steps 5 --warmup 6 --out x
 expect 2 "position_std is of learned positions" $program $small --steps 3 --position-std 0.1 --out x
-expect 2 "gamma_fan without gamma" $program $small --steps 3 --gamma default --gamma-fan in --out x
+expect 2 "are gamma's" $program $small --steps 3 --gamma default --gamma-fan in --out x
 expect 2 "excludes" $program --evaluate straight/model_final.safetensors --resume --out straight
 expect 2 "needs --out" $program --resume
 expect 5 "too long" $program $small --steps 3 --out "$(head -c 300 /dev/zero | tr '\0' a)"

@@ -61,10 +61,19 @@ TEST_CASE("gamma initialisation by the size of the input") {
   check("layers.0.mixer.out_proj.weight", 64);
 }
 
+TEST_CASE("gamma may leave the biases to mamba_ssm's law") {
+  MambaForComposite<composite_config, Mamba2<>> model({.n_layers = 1, .gamma = 1.0, .gamma_zeroes_biases = false, .seed = 5});
+  const auto state = model.state_dict();
+  const double step = std::log1p(std::exp(static_cast<double>(state.at("backbone.layers.0.mixer.dt_bias").values[0])));
+  CHECK((step > 0.000999 && step < 0.1001));
+  const Moments bias = moments(state.at("backbone.layers.0.mixer.conv1d.bias").values);
+  CHECK(std::abs(bias.deviation / (0.5 / std::sqrt(3.0)) - 1) < 0.2);
+}
+
 TEST_CASE("learned positions start as wide as they are told to") {
   const auto deviation = [](ModelOptions options) {
     MambaForComposite<composite_config, LearnedPosition<16>> model(options);
-    return moments(model.state_dict().at("backbone.position_embedding.weight").values).deviation;
+    return moments(model.state_dict().at("position_embedding.weight").values).deviation;
   };
   CHECK(std::abs(deviation({.gamma = 0.5}) / 0.25 - 1) < 0.2);
   CHECK(std::abs(deviation({}) / 0.02 - 1) < 0.2);

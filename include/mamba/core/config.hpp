@@ -44,6 +44,7 @@ struct ModelOptions {
   int n_layers = 2;
   std::optional<double> gamma{};  // weights ~ Normal(0, d1^-2gamma); empty: mamba_ssm's own initialisation
   Fan gamma_fan = Fan::out;
+  bool gamma_zeroes_biases = true;       // as the origin; else they are drawn as mamba_ssm draws them: steps of 0.001 .. 0.1
   std::optional<double> position_std{};  // of LearnedPosition's initial values; empty: gamma's rule, or 0.02
   std::uint64_t seed = 0;
   int threads = 0;  // 0: all cores

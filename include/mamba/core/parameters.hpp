@@ -190,7 +190,7 @@ inline double initial_value(const Parameter& p, std::string_view full_name, cons
   if (options.gamma && p.trained) {
     const int d1 = options.gamma_fan == Fan::out || named("embedding") ? p.rows() : p.columns();
     if (p.rank >= 2 && named("weight")) return random_normal(r) * std::pow(d1, -*options.gamma);
-    if (!named("weight") && named("bias")) return 0;
+    if (!named("weight") && named("bias") && options.gamma_zeroes_biases) return 0;
   }
   switch (p.law) {
     case Law::normal:
