@@ -28,9 +28,9 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
   const auto nothing = [](auto&) {};
 
   add(Composite{}, "ones-conv", "Does a convolution of ones turn the preference?", [](Options<Composite>& o) { o.layers = 5, o.gamma = 1.0; },
-      {{"standard", nothing}, {"ones, bias learned", [](auto& o) { o.variant.conv = "ones"; }}, {"ones, bias zero", [](auto& o) {
-                                                                                                   o.variant.conv = "ones-frozen";
-                                                                                                 }}});
+      {{"standard", nothing},
+       {"ones, bias learned", [](auto& o) { o.variant.conv = "ones"; }},  // the paper does not say what becomes of the bias
+       {"ones, bias zero", [](auto& o) { o.variant.conv = "ones-frozen"; }}});
 
   add(Composite{}, "positions", "Do positions turn the preference?", [](Options<Composite>& o) { o.layers = 2, o.gamma = 0.5; },
       {{"standard", nothing},
@@ -50,16 +50,11 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
        {"residual and positions, gamma 0.5", solving(0.5)},
        {"residual and positions, gamma 1", solving(1.0)}});
 
+  static constexpr mamba::task::TokenRange everything{0, 99};
   add(Composite{}, "details", "What do the protocol's open details decide?", [](Options<Composite>& o) { o.layers = 3, o.gamma = 1.0; },
       {{"protocol", nothing},
-       {"filler 0..99",
-        [](auto& o) {
-          o.task.filler = {0, 99};
-        }},
-       {"keys 0..99",
-        [](auto& o) {
-          o.task.keys = {0, 99};
-        }},
+       {"filler 0..99", [](auto& o) { o.task.filler = everything; }},
+       {"keys 0..99", [](auto& o) { o.task.keys = everything; }},
        {"d1 of the input", [](auto& o) { o.gamma_fan = mamba::Fan::in; }},
        {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }},
        {"gradients not clipped", [](auto& o) { o.training.clip = 1e9; }},
