@@ -28,11 +28,8 @@ inline std::string early_option(int argc, char** argv, const std::string& name, 
   return value;
 }
 
-inline void add_mixer_option(CLI::App& app, Variant& v) {
-  app.add_option("--mixer", v.mixer, "which block mixes the tokens")->check(CLI::IsMember({"mamba1", "mamba2"}));
-}
 inline void add_variant_options(CLI::App& app, Variant& v) {
-  add_mixer_option(app, v);
+  app.add_option("--mixer", v.mixer, "which block mixes the tokens")->check(CLI::IsMember({"mamba1", "mamba2"}));
   app.add_option("--conv", v.conv, "the convolution's kernel: learned, all ones, all ones with its bias zero")
       ->check(CLI::IsMember({"learned", "ones", "ones-frozen"}));
   app.add_option("--position", v.position, "what is added to the embedding")->check(CLI::IsMember({"none", "learned", "sinusoidal"}));
@@ -66,8 +63,6 @@ class RunOptions {
     app.add_option("--position-std", o.position_std, "standard deviation of learned positions at the start; unless given, gamma's rule")->default_str("");
   }
 
-  bool length_given() const { return *epochs_option_ || *steps_option_; }
-
   // After parsing: what the options said, in the run's options. Throws CLI::ValidationError.
   void finish() {
     for_each_field(o_, [&](const char* option, const char*, auto& field) {
@@ -77,7 +72,7 @@ class RunOptions {
     });
     o_.gamma_zeroes_biases = biases_ == "zero";
     o_.gamma_fan = fan_ == "in" ? mamba::Fan::in : mamba::Fan::out;
-    if (!length_given()) return;
+    if (!*epochs_option_ && !*steps_option_) return;
     const long warmup = o_.training.schedule.warmup, eval_every = o_.eval_every;
     set_length(o_, *steps_option_ ? steps_ : total_, static_cast<bool>(*steps_option_));
     if (app_.count("--warmup") > 0) o_.training.schedule.warmup = warmup;

@@ -20,22 +20,18 @@ using mamba::io::Json;
 template <std::size_t Count>
 using Accuracies = std::array<double, Count>;
 
-// The composite function task, standard version.
-struct Composite {
-  using Task = mamba::task::CompositeFunction;
-  using TaskOptions = mamba::task::CompositeFunctionOptions;
-  static constexpr mamba::Config config{};
-  static constexpr const char *name = "composite", *title = "Composite function task";
-  static constexpr const char* accuracy = "accuracy on (4,3)";
-  static constexpr std::array columns{"composite_acc", "symmetric_acc"};
-  static constexpr std::array lines{"composite (key - 10)", "symmetric (key - 6)"};
-  static constexpr std::array brief{"comp", "sym"};
-  static constexpr std::size_t tracked = 0;  // the column whose best model is kept ...
-  static constexpr const char* tracked_name = "composite";
+// "43"
+inline std::string name_of(mamba::task::AnchorPair pair) { return std::to_string(pair.first) + std::to_string(pair.second); }
+
+// What both versions of the composite function task share.
+template <class Task_, class TaskOptions_>
+struct Anchored {
+  using Task = Task_;
+  using TaskOptions = TaskOptions_;
 
   // f(option, what it is, field): all that a user may set.
-  template <class Options, class F>
-  static void for_each_field(Options& o, F&& f) {
+  template <class F>
+  static void for_each_field(TaskOptions& o, F&& f) {
     f("--train-samples", "size of the training set", o.train_samples);
     f("--eval-samples", "size of each pair's test set", o.eval_samples);
     f("--filler", "tokens of the filler, FIRST..LAST", o.filler);
@@ -45,6 +41,18 @@ struct Composite {
     options.seed = seed;
     return Task(options);
   }
+};
+
+// The standard version.
+struct Composite : Anchored<mamba::task::CompositeFunction, mamba::task::CompositeFunctionOptions> {
+  static constexpr mamba::Config config{};
+  static constexpr const char *name = "composite", *title = "Composite function task";
+  static constexpr const char* accuracy = "accuracy on (4,3)";
+  static constexpr std::array columns{"composite_acc", "symmetric_acc"};
+  static constexpr std::array lines{"composite (key - 10)", "symmetric (key - 6)"};
+  static constexpr std::array brief{"comp", "sym"};
+  static constexpr std::size_t tracked = 0;  // the column whose best model is kept ...
+  static constexpr const char* tracked_name = "composite";
 
   template <class Model>
   class Evaluation {
@@ -71,7 +79,7 @@ struct Composite {
     Json::Members pairs;
     for (int p = 0; p < Task::pair_count; ++p) {
       all.push_back(mamba::evaluate(model, task.test_set(p)));
-      pairs.emplace_back(std::to_string(Task::pair(p).first) + std::to_string(Task::pair(p).second), all.back().label);
+      pairs.emplace_back(name_of(Task::pair(p)), all.back().label);
     }
     const auto& held_out = all[Task::number_of(Task::held_out)];
     return {{"composite_acc", held_out.composite},
@@ -84,7 +92,7 @@ struct Composite {
     std::printf("Accuracy on the test cases of each pair (first anchor down, second across):\n\n         1      2      3      4\n");
     for (int first = 1; first <= 4; ++first) {
       std::printf("  %d ", first);
-      for (int second = 1; second <= 4; ++second) std::printf("  %.3f", pairs.at(std::to_string(first) + std::to_string(second)).number());
+      for (int second = 1; second <= 4; ++second) std::printf("  %.3f", pairs.at(name_of({first, second})).number());
       std::printf("\n");
     }
     std::printf("\n(4,3), which training never shows: composite (key - 10) %.3f, symmetric (key - 6) %.3f\n", metrics.at("composite_acc").number(),
@@ -96,9 +104,7 @@ struct Composite {
 };
 
 // Its full symmetry version: does a model that knows (3,4) know (4,3)?
-struct FullSymmetry {
-  using Task = mamba::task::FullSymmetry;
-  using TaskOptions = mamba::task::FullSymmetryOptions;
+struct FullSymmetry : Anchored<mamba::task::FullSymmetry, mamba::task::FullSymmetryOptions> {
   static constexpr mamba::Config config{.d_model = 128};
   static constexpr const char *name = "full symmetry", *title = "Composite function task, full symmetry";
   static constexpr const char* accuracy = "accuracy";
@@ -107,15 +113,6 @@ struct FullSymmetry {
   static constexpr std::array brief{"34", "43"};
   static constexpr std::size_t tracked = 1;
   static constexpr const char* tracked_name = "pair43";
-
-  template <class Options, class F>
-  static void for_each_field(Options& o, F&& f) {
-    Composite::for_each_field(o, f);
-  }
-  static Task task(TaskOptions options, int, std::uint64_t seed) {
-    options.seed = seed;
-    return Task(options);
-  }
 
   template <class Model>
   class Evaluation {
@@ -130,14 +127,8 @@ struct FullSymmetry {
   template <class Model>
   static Json::Members final_metrics(Model& model, const Task& task) {
     Json::Members pairs;
-    double of_34 = 0, of_43 = 0;
-    for (int p = 0; p < Task::pair_count; ++p) {
-      const auto pair = Task::pair(p);
-      const double measured = mamba::evaluate(model, task.test_set(p));
-      pairs.emplace_back(std::to_string(pair.first) + std::to_string(pair.second), measured);
-      if (pair == mamba::task::AnchorPair{3, 4}) of_34 = measured;
-      if (pair == Task::held_out) of_43 = measured;
-    }
+    for (int p = 0; p < Task::pair_count; ++p) pairs.emplace_back(name_of(Task::pair(p)), mamba::evaluate(model, task.test_set(p)));
+    const Json of_34 = pairs[Task::number_of({3, 4})].second, of_43 = pairs[Task::number_of(Task::held_out)].second;
     return {{"pair34_acc", of_34}, {"pair43_acc", of_43}, {"pair_acc", std::move(pairs)}};
   }
   static void print(const Json& metrics) {
@@ -159,8 +150,8 @@ struct Inverse {
   static constexpr std::size_t tracked = 1;
   static constexpr const char* tracked_name = "test";
 
-  template <class Options, class F>
-  static void for_each_field(Options& o, F&& f) {
+  template <class F>
+  static void for_each_field(TaskOptions& o, F&& f) {
     f("--train-samples", "size of the training set", o.train_samples);
     f("--eval-samples", "size of the test set, and how much of the training set is evaluated", o.test_samples);
     f("--ood-samples", "size of the set out of distribution", o.out_of_distribution_samples);

@@ -185,7 +185,7 @@ int intervene(const InterventionOptions& o) {
     support::Progress progress(Task::pair_count, 0);
     for (int p = 0; p < Task::pair_count; ++p) {
       const PairRates r = intervene_pair(model, o, p);
-      const std::string name = std::to_string(Task::pair(p).first) + std::to_string(Task::pair(p).second);
+      const std::string name = name_of(Task::pair(p));
       const double values[6] = {r.blocked_strict.value(),     r.blocked_downstream.value(),     r.blocked_strict_at_5.value(),
                                 r.substituted_strict.value(), r.substituted_downstream.value(), r.substituted_strict_at_5.value()};
       csv += name;

@@ -165,32 +165,31 @@ void restore(Options<Experiment>& o, const Json& json) {
   for_each_field(o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });
 }
 
-// Where options start from: those given beside a preset win. "paper": the paper's protocol; "quick" shows the effect in minutes.
+// A short run for a CPU, counted in steps.
+template <class Experiment>
+void shorten(Options<Experiment>& o, int batch_size, double lr, long warmup, long total, long eval_every) {
+  o.training.batch_size = batch_size, o.eval_every = eval_every;
+  o.training.schedule_in_steps = true;
+  o.training.schedule = {.initial_lr = 1e-5, .lr = lr, .final_lr = 1e-5, .warmup = warmup, .total = total};
+}
+
+// Where options start from: those given beside a preset win. "paper": the paper's protocol; "quick": a short version, which shows the effect
+// on the composite function task and tries the others out.
 inline void apply_preset(Options<Composite>& o, std::string_view name) {
   if (name != "quick") return;
   o.layers = 3;
-  o.training.batch_size = 128;
-  o.training.schedule_in_steps = true;
-  o.training.schedule = {.initial_lr = 1e-5, .lr = 2e-3, .final_lr = 1e-5, .warmup = 200, .total = 6000};
-  o.eval_every = 250;
+  shorten(o, 128, 2e-3, 200, 6000, 250);
 }
 inline void apply_preset(Options<FullSymmetry>& o, std::string_view name) {
   o.gamma = 0.5;
-  if (name != "quick") return;
-  o.training.batch_size = 128;
-  o.training.schedule_in_steps = true;
-  o.training.schedule = {.initial_lr = 1e-5, .lr = 1e-3, .final_lr = 1e-5, .warmup = 100, .total = 1000};
-  o.eval_every = 50;
+  if (name == "quick") shorten(o, 128, 1e-3, 100, 1000, 50);
 }
 inline void apply_preset(Options<Inverse>& o, std::string_view name) {
   o.gamma = 0.5;
   o.training.batch_size = 1024;
   if (name != "quick") return;
-  o.training.batch_size = 64;
-  o.training.schedule_in_steps = true;
-  o.training.schedule = {.initial_lr = 1e-5, .lr = 1e-3, .final_lr = 1e-5, .warmup = 100, .total = 1000};
   o.task.test_samples = o.task.out_of_distribution_samples = 1000;
-  o.eval_every = 50;
+  shorten(o, 64, 1e-3, 100, 1000, 50);
 }
 template <class Experiment>
 Options<Experiment> preset(std::string_view name) {

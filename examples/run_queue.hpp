@@ -42,8 +42,8 @@ std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<E
   return outcome;
 }
 
-// Throws Error where a record differs from what is to be run, naming what. what: whose record it is. Not to mention an option is to leave it
-// at null, so that records outlive the coming of new ones.
+// Throws Error where a record differs from what is to be run, naming what. what: whose record it is. An option that the record does not
+// mention counts as null.
 inline void check_record(const std::filesystem::path& record, const Json& expected, const std::string& what) {
   const Json there = Json::parse(support::text_of(record));
   for (const auto& [name, value] : expected.members())

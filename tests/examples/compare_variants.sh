@@ -15,7 +15,7 @@ done
 [ "$(head -n 1 whole/inverse-mamba2.csv)" = "variant,seed,diverged,train_acc,test_acc,ood_acc,best_test_acc,train_loss" ] || say "header of a table"
 # Every row has a cell for each name.
 for table in whole/*.csv; do [ "$(awk -F, '{print NF}' $table | sort -u | wc -l)" = 1 ] || say "$table has rows of several lengths"; done
-# A line, a band and a name for every variant in every panel; a step in an epoch of eight is its place there.
+# A line, a band and a name for every variant in every panel.
 [ "$(grep -c '<polygon .*points="[0-9]' whole/ones-conv-mamba2.svg)" = 6 ] || say "not a band for each variant"
 [ "$(grep -c '<polyline .*points="[0-9]' whole/ones-conv-mamba2.svg)" = 6 ] || say "not a line for each variant"
 for words in "ones, bias zero" "composite (key - 10)" "5 layers, gamma 1<" "mean of up to 2 seeds"; do grep -q -e "$words" whole/ones-conv-mamba2.svg || say "no '$words' in the figure"; done
