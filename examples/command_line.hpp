@@ -60,6 +60,8 @@ class RunOptions {
         ->check(CLI::IsMember({"out", "in"}));
     app.add_option("--gamma-biases", biases_, "biases at the start: zero, or mamba_ssm's own with the step sizes 0.001 .. 0.1")
         ->check(CLI::IsMember({"zero", "own"}));
+    app.add_option("--embedding-std", o.embedding_std, "standard deviation of the embedding at the start; unless given, gamma's rule, vocabulary^-gamma")
+        ->default_str("");
     app.add_option("--position-std", o.position_std, "standard deviation of learned positions at the start; unless given, gamma's rule")->default_str("");
   }
 
@@ -143,7 +145,7 @@ Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& ap
   };
   same("--layers", "n_layers");
   for (const char* length : {"--epochs", "--steps"}) same(length, "total"), same(length, "schedule_unit");
-  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan", "--gamma-biases", "--position-std"})
+  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan", "--gamma-biases", "--embedding-std", "--position-std"})
     same(option, key_of(option));
   for_each_field(of_run, [&](const char* option, const char*, auto&) { same(option, key_of(option)); });
   return of_run;

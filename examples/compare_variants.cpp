@@ -46,9 +46,13 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
   };
   add(Inverse{}, "inverse", "Which blocks match inverse sequences?", [](Options<Inverse>& o) { o.layers = 2; },
       {{"standard, gamma 0.5", [](auto& o) { o.gamma = 0.5; }},
+       {"standard, gamma 0.5, biases of mamba_ssm", [](auto& o) { o.gamma = 0.5, o.gamma_zeroes_biases = false; }},
        {"standard, gamma 1", [](auto& o) { o.gamma = 1.0; }},
        {"residual and positions, gamma 0.5", solving(0.5)},
-       {"residual and positions, gamma 1", solving(1.0)}});
+       {"residual and positions, gamma 0.5, biases of mamba_ssm", [solving](auto& o) { solving(0.5)(o), o.gamma_zeroes_biases = false; }},
+       {"residual and positions, gamma 1", solving(1.0)},
+       // The vocabulary's size is not given; with 1000 the embedding starts at .001, narrower than the norm's epsilon lets through.
+       {"residual and positions, gamma 1, embedding from 0.02", [solving](auto& o) { solving(1.0)(o), o.embedding_std = 0.02; }}});
 
   static constexpr mamba::task::TokenRange everything{0, 99};
   add(Composite{}, "details", "What do the protocol's open details decide?", [](Options<Composite>& o) { o.layers = 3, o.gamma = 1.0; },
@@ -57,6 +61,7 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
        {"keys 0..99", [](auto& o) { o.task.keys = everything; }},
        {"d1 of the input", [](auto& o) { o.gamma_fan = mamba::Fan::in; }},
        {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }},
+       {"both of these", [](auto& o) { o.gamma_fan = mamba::Fan::in, o.gamma_zeroes_biases = false; }},
        {"gradients not clipped", [](auto& o) { o.training.clip = 1e9; }},
        {"learning rate 1e-3", [](auto& o) { o.training.schedule.lr = 1e-3; }}});
   return all;

@@ -136,7 +136,10 @@ class ComparisonOf : public Comparison {
     mamba::io::LineChart chart = empty_chart(settings, first);
     std::string table = "variant,seed,diverged," + column_names() + ",best_" + Experiment::columns[Experiment::tracked] + ",train_loss\n";
     std::string curves = "variant,seed,epoch,train_loss," + column_names() + ",lr\n";
-    std::printf("\n%s (%s)\n%-34s", question.c_str(), settings.mixer.c_str(), "at the end, mean over seeds");
+    const std::string means = "at the end, mean over seeds";
+    auto width = static_cast<int>(means.size());
+    for (const Line<Experiment>& line : lines_) width = std::max(width, static_cast<int>(line.name.size()));
+    std::printf("\n%s (%s)\n%-*s", question.c_str(), settings.mixer.c_str(), width, means.c_str());
     for (const char* column : Experiment::columns) std::printf("  %13s", column);
     std::printf("  best %s\n", Experiment::columns[Experiment::tracked]);
     for (const Line<Experiment>& line : lines_) {
@@ -164,7 +167,7 @@ class ComparisonOf : public Comparison {
         }
       }
       for (std::size_t c = 0; c < columns; ++c) chart.panels[c].series.push_back(series_of(line.name, of_seeds[c]));
-      std::printf("%-34s", line.name.c_str());
+      std::printf("%-*s", width, line.name.c_str());
       for (const double sum : sums) std::printf("  %13s", finished ? mamba::io::detail::number(sum / finished, "%.3f").c_str() : "-");
       std::printf("  (%d of %llu runs)\n", finished, static_cast<unsigned long long>(settings.seeds));
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <iterator>
 #include <optional>
@@ -58,7 +59,9 @@ inline double mean(const Table& table, int layers, double gamma, double Row::*va
 
 inline std::string heatmap(const Table& table, const std::string& title, double Row::*value) {
   const Axes axes(table);
-  mamba::io::Heatmap map{"mean over seeds", "layers", "gamma", {}, {}, {}, 1};
+  std::set<std::uint64_t> seeds;
+  for (const Row& row : table.rows()) seeds.insert(row.cell.seed);
+  mamba::io::Heatmap map{seeds.size() > 1 ? "mean over up to " + std::to_string(seeds.size()) + " seeds" : "one seed", "layers", "gamma", {}, {}, {}, 1};
   for (const double gamma : axes.gammas) map.column_names.push_back(Json(gamma).dump());
   for (const int layers : axes.layers) {
     map.row_names.push_back(std::to_string(layers));

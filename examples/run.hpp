@@ -54,7 +54,7 @@ struct Options {
   std::optional<double> gamma = 1.0;
   mamba::Fan gamma_fan = mamba::Fan::out;
   bool gamma_zeroes_biases = true;
-  std::optional<double> position_std{};
+  std::optional<double> embedding_std{}, position_std{};
   std::uint64_t seed = 0;  // of initial weights, data and order
   mamba::TrainingOptions training{};
   typename Experiment::TaskOptions task{};
@@ -72,6 +72,7 @@ struct Options {
             .gamma = gamma,
             .gamma_fan = gamma_fan,
             .gamma_zeroes_biases = gamma_zeroes_biases,
+            .embedding_std = embedding_std,
             .position_std = position_std,
             .seed = seed,
             .threads = threads,
@@ -107,6 +108,7 @@ namespace detail {
 template <class T>
 Json json_of(const T& field) {
   if constexpr (std::is_same_v<T, mamba::task::TokenRange>) return Json::Elements{field.first, field.last};
+  else if constexpr (std::is_same_v<T, std::optional<double>>) return field ? Json(*field) : Json();
   else if constexpr (std::is_same_v<T, long>) return static_cast<std::int64_t>(field);
   else return field;
 }
@@ -130,7 +132,8 @@ Json recorded(Options<Experiment> o) {
   members.insert(members.end(), model.members().begin(), model.members().end());
   const Json::Members training{{"gamma_fan", name_of(o.gamma_fan)},
                                {"gamma_biases", o.gamma_zeroes_biases ? "zero" : "own"},
-                               {"position_std", o.position_std ? Json(*o.position_std) : Json()},
+                               {"embedding_std", detail::json_of(o.embedding_std)},
+                               {"position_std", detail::json_of(o.position_std)},
                                {"mixer", o.variant.mixer},
                                {"conv", o.variant.conv},
                                {"position", o.variant.position},
@@ -155,11 +158,14 @@ void restore(Options<Experiment>& o, const Json& json) {
     mamba::fail(mamba::ErrorKind::bad_file, "the run is of the task \"", task->string(), "\", not of \"", Experiment::name, "\"");
   o.variant = variant_from(json);
   o.layers = json.at("n_layers").integer<int>();
-  o.gamma = json.at("gamma").is_null() ? std::nullopt : std::optional(json.at("gamma").number());
-  const Json *const fan = json.find("gamma_fan"), *const biases = json.find("gamma_biases"), *const std = json.find("position_std");
+  const Json *const fan = json.find("gamma_fan"), *const biases = json.find("gamma_biases");
   o.gamma_fan = fan && fan->string() == "in" ? mamba::Fan::in : mamba::Fan::out;
   o.gamma_zeroes_biases = !biases || biases->string() == "zero";
-  o.position_std = !std || std->is_null() ? std::nullopt : std::optional(std->number());
+  const auto optional = [&](const char* name) {
+    const Json* value = json.find(name);
+    return value && !value->is_null() ? std::optional(value->number()) : std::nullopt;
+  };
+  o.embedding_std = optional("embedding_std"), o.position_std = optional("position_std"), o.gamma = optional("gamma");
   o.training.schedule_in_steps = json.at("schedule_unit").string() == "steps";
   o.training.schedule.total = json.at("total").integer<long>();
   for_each_field(o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });

@@ -6,12 +6,12 @@ program=$1 work=$2
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 short="--device cpu --threads 1 --batch-size 4 --train-samples 32 --eval-samples 5"
 
-expect 0 "38 runs, 0 of them done" $program all $short --seeds 2 --steps 2 --out whole
+expect 0 "46 runs, 0 of them done" $program all $short --seeds 2 --steps 2 --out whole
 for name in ones-conv positions full-symmetry inverse details; do
   for f in $name-mamba2.svg $name-mamba2.csv $name-mamba2-curves.csv; do [ -s "whole/$f" ] || say "no $f"; done
   ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/$name-mamba2.svg || say "$name's figure is not XML"
 done
-[ "$(wc -l <whole/inverse-mamba2.csv)" = 9 ] || say "inverse has not a row for each run"
+[ "$(wc -l <whole/inverse-mamba2.csv)" = 15 ] || say "inverse has not a row for each run"
 [ "$(head -n 1 whole/inverse-mamba2.csv)" = "variant,seed,diverged,train_acc,test_acc,ood_acc,best_test_acc,train_loss" ] || say "header of a table"
 # Every row has a cell for each name.
 for table in whole/*.csv; do [ "$(awk -F, '{print NF}' $table | sort -u | wc -l)" = 1 ] || say "$table has rows of several lengths"; done

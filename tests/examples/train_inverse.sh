@@ -35,7 +35,8 @@ fi
 
 expect 0 "prefers" $composite --layers 1 --steps 2 --batch-size 8 --train-samples 64 --eval-samples 5 --device cpu --out composite
 expect 0 '"ood_acc"' $program --evaluate straight/checkpoint.safetensors --eval-samples 20 --json --device cpu
-expect 0 "guessing" $program $small --steps 2 --residual identity --position learned --position-std 0.02 --numbers 30..40 --ood-numbers 300..320 --out variant
+expect 0 "guessing" $program $small --steps 2 --residual identity --position learned --position-std 0.02 --embedding-std 0.05 --numbers 30..40 --ood-numbers 300..320 --out variant
+grep -q '"embedding_std": 0.05' variant/config.json || say "a record without the embedding's width"
 expect 0 "guessing" $program $small --steps 2 --preset quick --residual identity --position sinusoidal --out other
 expect 2 "was not built with" $program $small --steps 2 --conv ones --out x
 expect 2 "three that are congruent modulo 3 need 7" $program $small --steps 2 --numbers 20..24 --out x

@@ -1,5 +1,6 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,12 @@ TEST_CASE("a legend too long for its chart takes several rows") {
   CHECK(places[1] == std::pair(0.0, 18.0));
   CHECK(places[2].second == 18.0);
   CHECK(count(chart.svg(), ">a name of thirty letters no. 5<") == 1);
+}
+
+TEST_CASE("no two of 42 lines look the same") {
+  std::set<std::string> strokes;
+  for (std::size_t line = 0; line < 42; ++line) strokes.insert(mamba::io::detail::stroke_of(line));
+  CHECK(strokes.size() == 42);
 }
 
 TEST_CASE("degenerate data still make a chart") {

@@ -163,6 +163,7 @@ TEST_CASE("bad options are refused in words") {
   refused({.n_layers = -2}, "n_layers is -2");
   refused({.gamma = -0.5}, "gamma must be a number from 0 on; given -0.5");
   refused({.gamma = std::numeric_limits<double>::quiet_NaN()}, "gamma must be");
+  refused({.embedding_std = INFINITY}, "the standard deviation of the embedding must be a number from 0 on; given inf");
   refused({.position_std = -0.1}, "the standard deviation of positions must be a number from 0 on; given -0.1");
   refused({.threads = -1}, "threads must be");
 }

@@ -70,15 +70,20 @@ TEST_CASE("gamma may leave the biases to mamba_ssm's law") {
   CHECK(std::abs(bias.deviation / (0.5 / std::sqrt(3.0)) - 1) < 0.2);
 }
 
-TEST_CASE("learned positions start as wide as they are told to") {
-  const auto deviation = [](ModelOptions options) {
+TEST_CASE("the embedding and learned positions start as wide as they are told to") {
+  const auto deviation = [](ModelOptions options, const char* name = "position_embedding.weight") {
     MambaForComposite<composite_config, LearnedPosition<16>> model(options);
-    return moments(model.state_dict().at("position_embedding.weight").values).deviation;
+    return moments(model.state_dict().at(name).values).deviation;
   };
   CHECK(std::abs(deviation({.gamma = 0.5}) / 0.25 - 1) < 0.2);
   CHECK(std::abs(deviation({}) / 0.02 - 1) < 0.2);
   CHECK(std::abs(deviation({.gamma = 0.5, .position_std = 0.02}) / 0.02 - 1) < 0.2);
   CHECK(deviation({.position_std = 0.0}) == 0);
+  const char* const embedding = "backbone.embedding.weight";
+  CHECK(std::abs(deviation({.gamma = 0.5}, embedding) / 0.1 - 1) < 0.1);
+  CHECK(std::abs(deviation({.gamma = 0.5, .position_std = 3.0}, embedding) / 0.1 - 1) < 0.1);
+  CHECK(std::abs(deviation({.gamma = 0.5, .embedding_std = 0.3}, embedding) / 0.3 - 1) < 0.1);
+  CHECK(std::abs(deviation({.gamma = 0.5, .embedding_std = 3.0}) / 0.25 - 1) < 0.2);
 }
 
 TEST_CASE("mamba_ssm's own initialisation") {

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include <mamba/core/error.hpp>
 
@@ -44,18 +45,19 @@ struct ModelOptions {
   int n_layers = 2;
   std::optional<double> gamma{};  // weights ~ Normal(0, d1^-2gamma); empty: mamba_ssm's own initialisation
   Fan gamma_fan = Fan::out;
-  bool gamma_zeroes_biases = true;       // as the origin; else they are drawn as mamba_ssm draws them: steps of 0.001 .. 0.1
-  std::optional<double> position_std{};  // of LearnedPosition's initial values; empty: gamma's rule, or 0.02
+  bool gamma_zeroes_biases = true;        // as the origin; else they are drawn as mamba_ssm draws them: steps of 0.001 .. 0.1
+  std::optional<double> embedding_std{};  // of the embedding's initial values; empty: gamma's rule (d1 the vocabulary), or 0.02
+  std::optional<double> position_std{};   // of LearnedPosition's; empty: gamma's rule (d1 the longest sequence), or 0.02
   std::uint64_t seed = 0;
   int threads = 0;  // 0: all cores
   int device = 0;   // the GPU's index; the CPU has none
 
-  // Throws Error for n_layers < 1, a gamma or position_std that is negative or not finite, threads < 0.
+  // Throws Error for n_layers < 1, a gamma, embedding_std or position_std that is negative or not finite, threads < 0.
   void check() const {
     require(n_layers >= 1, "a model has at least one layer; n_layers is ", n_layers);
     require(!gamma || (std::isfinite(*gamma) && *gamma >= 0), "gamma must be a number from 0 on; given ", gamma.value_or(0));
-    require(!position_std || (std::isfinite(*position_std) && *position_std >= 0), "the standard deviation of positions must be a number from 0 on; given ",
-            position_std.value_or(0));
+    for (const auto& [width, what] : {std::pair(embedding_std, "the embedding"), std::pair(position_std, "positions")})
+      require(!width || (std::isfinite(*width) && *width >= 0), "the standard deviation of ", what, " must be a number from 0 on; given ", width.value_or(0));
     require(threads >= 0, "threads must be 0 (all cores) or more; given ", threads);
   }
 };

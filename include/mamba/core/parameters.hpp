@@ -186,7 +186,8 @@ inline double initial_value(const Parameter& p, std::string_view full_name, cons
   const Random4 r = random_words(options.seed, RandomPurpose::initialisation, tensor, k);
   const double u = random_uniform(r.word[0], r.word[1]);
   const auto named = [&](std::string_view part) { return full_name.find(part) != std::string_view::npos; };
-  if (options.position_std && named("position_embedding")) return random_normal(r) * *options.position_std;
+  if (named("embedding"))
+    if (const auto& deviation = named("position_embedding") ? options.position_std : options.embedding_std) return random_normal(r) * *deviation;
   if (options.gamma && p.trained) {
     const int d1 = options.gamma_fan == Fan::out || named("embedding") ? p.rows() : p.columns();
     if (p.rank >= 2 && named("weight")) return random_normal(r) * std::pow(d1, -*options.gamma);

@@ -64,9 +64,9 @@ struct LineChart {
 
 namespace detail {
 
-// Colours that stay apart for colour-blind readers (Okabe and Ito), and dashes for those who print.
+// Colours that stay apart for colour-blind readers (Okabe and Ito), and dashes for those who print: no common divisor, so that 42 lines differ.
 inline std::string colour_of(std::size_t line) {
-  constexpr const char* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
+  constexpr const char* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#404040"};
   return colours[line % std::size(colours)];
 }
 inline std::string stroke_of(std::size_t line) {
