@@ -23,7 +23,7 @@ using Task = Composite::Task;
 
 struct InterventionOptions {
   std::filesystem::path model;
-  std::filesystem::path out = "interventions";
+  std::filesystem::path out = "runs/interventions";
   int layers = 2;
   int sequences = 480;  // for each of the 16 pairs
   std::uint64_t seed = 42;
@@ -211,8 +211,8 @@ int intervene(const InterventionOptions& o) {
   mamba::io::write_file(o.out / "information_flow.svg", mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", information_flow(model, o)));
   auto taps = initial_taps;
   for (auto& map : tap_cosines(model, "now")) taps.push_back(std::move(map));
-  mamba::io::write_file(o.out / "conv_taps.svg",
-                        mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, model.n_layers() <= 4 ? model.n_layers() : 4));
+  const int in_a_row = std::min(model.n_layers(), 8);  // what has become of a layer stands below its beginning
+  mamba::io::write_file(o.out / "conv_taps.svg", mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
 
   if (o.json) {
     std::cout << Json(Json::Members{{"pairs", std::move(table)}}).dump(2) << "\n";
