@@ -29,13 +29,8 @@ rm -r whole/positions-mamba2/standard-seed1
 expect 0 "8 runs, 7 of them done" $program positions $short --seeds 2 --steps 2 --out whole
 cmp before.csv whole/positions-mamba2.csv || say "a run that is run again ends otherwise"
 long="positions $short --seeds 2 --steps 400"
-$program $long --out stopped >out.txt 2>&1 &
-pid=$!
-while [ ! -s stopped/positions-mamba2/standard-seed0/config.json ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
-sleep 0.1
-kill -INT $pid
-wait $pid
-[ $? = 130 ] || say "an interrupted comparison does not say so"
+interrupt stopped/positions-mamba2/standard-seed0/config.json $program $long --out stopped
+[ $got = 130 ] || say "an interrupted comparison does not say so"
 grep -q "same command goes on" out.txt || say "no word on how to go on"
 expect 0 "8 runs, [0-7] of them done" $program $long --out stopped
 expect 0 "8 runs, 0 of them done" $program $long --out straight

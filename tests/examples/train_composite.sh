@@ -15,17 +15,11 @@ done
 [ "$(wc -l <straight/training_log.csv)" = 3 ] || say "log rows"
 for key in n_layers gamma vocab_size d_model d_state d_conv expand seed lr batch_size; do grep -q "\"$key\"" straight/config.json || say "config.json lacks $key"; done
 
-# Interrupted after a second's work, continued: the same bytes.
+# Interrupted after a moment's work, continued: the same bytes.
 long="$program $small --epochs 150 --eval-every 50 --device cpu"  # where it lasts long enough to be interrupted
 expect 0 "prefers" $long --out long
-$long --out stopped --threads 1 >out.txt 2>&1 &
-pid=$!
-while [ ! -s stopped/config.json ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
-sleep 0.3
-kill -INT $pid
-wait $pid
-code=$?
-if [ $code = 130 ]; then
+interrupt stopped/config.json $long --out stopped --threads 1
+if [ $got = 130 ]; then
   grep -q "Continue with" out.txt || say "no advice after an interrupt"
   expect 2 "already holds a run" $long --out stopped
   expect 2 "differs from the stopped run" $program --out stopped --resume --seed 6
@@ -34,7 +28,7 @@ if [ $code = 130 ]; then
     cmp "long/$f" "stopped/$f" || say "$f differs after resuming"
   done
 else
-  say "an interrupted run exits with 130, not $code"
+  say "an interrupted run exits with 130, not $got"
 fi
 
 # An evaluation after every step, many of them.

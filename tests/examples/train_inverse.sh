@@ -14,23 +14,17 @@ for f in $files; do [ -s "straight/$f" ] || say "no $f"; done
 for key in n_layers gamma d_model numbers ood_numbers ood_samples; do grep -q "\"$key\"" straight/config.json || say "config.json lacks $key"; done
 for words in ">training<" ">test<" ">out of distribution<"; do grep -q "$words" straight/curves.svg || say "no '$words' in the figure"; done
 
-# Interrupted after a second's work, continued: the same bytes.
+# Interrupted after a moment's work, continued: the same bytes.
 long="$program $small --epochs 100 --eval-every 50"
 expect 0 "guessing" $long --out long
-$long --out stopped --threads 1 >out.txt 2>&1 &
-pid=$!
-while [ ! -s stopped/config.json ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
-sleep 0.3
-kill -INT $pid
-wait $pid
-code=$?
-if [ $code = 130 ]; then
+interrupt stopped/config.json $long --out stopped --threads 1
+if [ $got = 130 ]; then
   grep -q "Continue with: train_inverse --out stopped --resume" out.txt || say "no advice after an interrupt"
   expect 2 "differs from the stopped run" $program --out stopped --resume --numbers 20..50 --device cpu
   expect 0 "Continuing" $program --out stopped --resume --device cpu
   for f in $files; do cmp "long/$f" "stopped/$f" || say "$f differs after resuming"; done
 else
-  say "an interrupted run exits with 130, not $code"
+  say "an interrupted run exits with 130, not $got"
 fi
 
 expect 0 "prefers" $composite --layers 1 --steps 2 --batch-size 8 --train-samples 64 --eval-samples 5 --device cpu --out composite
