@@ -39,7 +39,8 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
        {"sinusoidal positions", [](auto& o) { o.variant.position = "sinusoidal"; }}});
 
   add(FullSymmetry{}, "full-symmetry", "Does a model that knows (3,4) know (4,3)?", [](Options<FullSymmetry>& o) { o.layers = 2, o.gamma = 0.5; },
-      {{"standard", nothing}});
+      {{"standard", nothing},
+       {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }}});
 
   const auto solving = [](double gamma) {
     return [gamma](Options<Inverse>& o) { o.gamma = gamma, o.variant.residual = "identity", o.variant.position = "learned", o.position_std = 0.02; };

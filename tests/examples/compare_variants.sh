@@ -6,7 +6,7 @@ program=$1 work=$2
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 short="--device cpu --threads 1 --batch-size 4 --train-samples 32 --eval-samples 5"
 
-expect 0 "46 runs, 0 of them done" $program all $short --seeds 2 --steps 2 --out whole
+expect 0 "48 runs, 0 of them done" $program all $short --seeds 2 --steps 2 --out whole
 for name in ones-conv positions full-symmetry inverse details; do
   for f in $name-mamba2.svg $name-mamba2.csv $name-mamba2-curves.csv; do [ -s "whole/$f" ] || say "no $f"; done
   ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/$name-mamba2.svg || say "$name's figure is not XML"
