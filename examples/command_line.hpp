@@ -36,6 +36,9 @@ inline void add_variant_options(CLI::App& app, Variant& v) {
   app.add_option("--residual", v.residual, "what bypasses the convolution")->check(CLI::IsMember({"none", "identity", "gate", "linear"}));
 }
 
+// Of --layers, and of --epochs or --steps.
+inline const CLI::Validator is_depth = CLI::Range(1, 1000), is_length = CLI::Range(1L, 1'000'000'000L);
+
 // A run's numbers, ranges and length as options. Their defaults are those that `o` has.
 template <class Experiment>
 class RunOptions {
@@ -43,14 +46,14 @@ class RunOptions {
   // but: options that the program has otherwise, or not.
   RunOptions(CLI::App& app, Options<Experiment>& o, const std::vector<std::string>& but = {})
       : app_(app), o_(o), total_(o.training.schedule.total), steps_(total_) {
-    epochs_option_ = app.add_option("--epochs", total_, "length of a run; the rate changes once an epoch")->check(CLI::Range(1L, longest_run));
-    steps_option_ =
-        app.add_option("--steps", steps_, "the same in steps; the rate changes every step")->check(CLI::Range(1L, longest_run))->excludes(epochs_option_);
+    epochs_option_ = app.add_option("--epochs", total_, "length of a run; the rate changes once an epoch")->check(is_length);
+    steps_option_ = app.add_option("--steps", steps_, "the same in steps; the rate changes every step")->check(is_length)->excludes(epochs_option_);
     (o.training.schedule_in_steps ? epochs_option_ : steps_option_)->default_str("");
     for_each_field(o, [&](const char* option, const char* what, auto& field) {
       if (std::find(but.begin(), but.end(), option) != but.end()) return;
       if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, mamba::task::TokenRange>)
         app.add_option(option, ranges_[option] = support::text_of(field), what);
+      else if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, std::uint64_t>) app.add_option(option, field, what)->check(support::is_seed);
       else if (const std::string name = option; name == "--batch-size" || name == "--eval-every")
         app.add_option(option, field, what)->check(CLI::PositiveNumber);
       else app.add_option(option, field, what);
@@ -82,8 +85,6 @@ class RunOptions {
   }
 
  private:
-  static constexpr long longest_run = 1'000'000'000;
-
   CLI::App& app_;
   Options<Experiment>& o_;
   long total_, steps_;
@@ -93,13 +94,6 @@ class RunOptions {
 };
 
 namespace detail {
-
-// runs/NAME, or the first of runs/NAME-2, -3, ... that is not there yet.
-inline std::filesystem::path fresh_folder(const std::string& name) {
-  std::filesystem::path path = std::filesystem::path("runs") / name;
-  for (int n = 2; std::filesystem::exists(path); ++n) path = std::filesystem::path("runs") / (name + "-" + std::to_string(n));
-  return path;
-}
 
 // "mamba2-learned-position"
 inline std::string folder_name(const Variant& v) {
@@ -114,13 +108,10 @@ inline std::string folder_name(const Variant& v) {
 template <class Experiment>
 Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::io::SafetensorsFile& file, const std::filesystem::path& path,
                                     const CLI::App& app) {
-  const auto record = path.parent_path() / "config.json";
-  Json of_run;
-  if (file.metadata().count("notes") > 0) of_run = mamba::read_checkpoint_notes(file).at("options");
-  else if (std::filesystem::exists(record)) of_run = Json::parse(support::text_of(record));
-  else return o;
+  const auto of_run = record_of(file, path);
+  if (!of_run) return o;
   Options<Experiment> merged = o;
-  restore(merged, of_run);
+  restore(merged, *of_run);
   const Json asked = recorded(o);
   Json::Members members = recorded(merged).members();
   for (auto& [name, value] : members) {
@@ -172,7 +163,7 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
   std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
   app.add_option("--preset", preset_name, "where the other options' defaults come from")->check(CLI::IsMember({"paper", "quick"}));
   add_variant_options(app, o.variant);
-  app.add_option("--layers", o.layers, "number of layers")->check(CLI::Range(1, 1000));
+  app.add_option("--layers", o.layers, "number of layers")->check(is_depth);
   app.add_option("--gamma", gamma, "initialisation: weights ~ Normal(0, d1^-2gamma); 'default': mamba_ssm's own");
   RunOptions<Experiment> run_options(app, o);
   app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
@@ -207,10 +198,14 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     const auto& built = find_variant(variants, o.variant);
     check(o, built.longest);
     if (o.out.empty())
-      o.out = detail::fresh_folder(program.folder_prefix + detail::folder_name(o.variant) + "-" + preset_name + "-layers" + std::to_string(o.layers) +
-                                   "-gamma" + gamma + "-seed" + std::to_string(o.seed));
-    else if (!o.resume && std::filesystem::exists(o.out / "checkpoint.safetensors"))
-      mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(), " already holds a run: continue it with --resume, or name another folder");
+      o.out =
+          support::create_fresh_folder(std::filesystem::path("runs") / (program.folder_prefix + detail::folder_name(o.variant) + "-" + preset_name + "-layers" +
+                                                                        std::to_string(o.layers) + "-gamma" + gamma + "-seed" + std::to_string(o.seed)));
+    else support::create_folder(o.out);
+    const support::FolderLock lock(o.out);
+    for (const char* file : {"checkpoint.safetensors", "metrics.json"})
+      if (!o.resume && std::filesystem::exists(o.out / file))
+        mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(), " already holds a run: continue it with --resume, or name another folder");
     return built.train(o, program.name);
   });
 }

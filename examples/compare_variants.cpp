@@ -39,8 +39,7 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
        {"sinusoidal positions", [](auto& o) { o.variant.position = "sinusoidal"; }}});
 
   add(FullSymmetry{}, "full-symmetry", "Does a model that knows (3,4) know (4,3)?", [](Options<FullSymmetry>& o) { o.layers = 2, o.gamma = 0.5; },
-      {{"standard", nothing},
-       {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }}});
+      {{"standard", nothing}, {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }}});
 
   const auto solving = [](double gamma) {
     return [gamma](Options<Inverse>& o) { o.gamma = gamma, o.variant.residual = "identity", o.variant.position = "learned", o.position_std = 0.02; };
@@ -91,12 +90,12 @@ int run(int argc, char** argv) {
       ->check(CLI::IsMember({"paper", "small"}));
   app.add_option("--mixer", mixer_choice, "mamba2, which the paper's Mamba is, mamba1, or both")->check(CLI::IsMember({"mamba1", "mamba2", "both"}));
   app.add_option("--seeds", s.seeds, "how many, from 0 on")->check(CLI::Range(1, 1000));
-  const auto own = [&](const char* name, auto& value, const char* what) {
-    return app.add_option(name, value, what)->check(CLI::PositiveNumber)->default_str("");
+  const auto own = [&](const char* name, auto& value, const char* what, const CLI::Validator& valid = CLI::PositiveNumber) {
+    return app.add_option(name, value, what)->check(valid)->default_str("");
   };
-  auto* const epochs = own("--epochs", s.epochs, "length of each run; unless given, the preset's");
-  own("--steps", s.steps, "the same in steps; the rate changes every step")->excludes(epochs);
-  own("--layers", s.layers, "of the models; unless given, each comparison's");
+  auto* const epochs = own("--epochs", s.epochs, "length of each run; unless given, the preset's", runs::is_length);
+  own("--steps", s.steps, "the same in steps; the rate changes every step", runs::is_length)->excludes(epochs);
+  own("--layers", s.layers, "of the models; unless given, each comparison's", runs::is_depth);
   app.add_option("--lr", s.lr, "learning rate after the warm-up of lines that have none of their own")->check(CLI::PositiveNumber)->default_str("");
   own("--batch-size", s.batch_size, "sequences a step; unless given, the preset's");
   own("--train-samples", s.train_samples, "size of the training set; unless given, the task's");
@@ -138,7 +137,7 @@ int run(int argc, char** argv) {
     const auto [jobs, count] = left();
     const int code = runs::work_through(
         jobs, count, places, [](const Job& job, int place) { return job.run(place); },
-        [](const Job& job, const runs::Outcome& outcome) { return job.name + ": " + job.told(outcome); });
+        [](const Job& job, const runs::Outcome& outcome) { return job.told(outcome); });
     for_each_wanted([&](const Comparison& c) { c.report(s); });
     std::printf("\nIn %s: for each comparison a figure (.svg), the runs' results (.csv) and their curves (-curves.csv).\n", s.out.c_str());
     return code;

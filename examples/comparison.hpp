@@ -40,6 +40,8 @@ struct Job {
   std::string name;
   std::function<std::optional<runs::Outcome>(int place)> run;
   std::function<std::string(const runs::Outcome&)> told;
+
+  std::string title() const { return name; }
 };
 
 // What a program needs to know of a comparison, whatever its task.
@@ -208,7 +210,7 @@ class ComparisonOf : public Comparison {
   // A finished run's accuracies, the best of the tracked one, the training loss.
   static std::optional<std::vector<double>> result_of(const fs::path& run) {
     if (!fs::exists(run / "metrics.json")) return std::nullopt;
-    const Json metrics = Json::parse(support::text_of(run / "metrics.json"));
+    const Json metrics = support::read_json(run / "metrics.json");
     std::vector<double> values;
     for (const char* column : Experiment::columns) values.push_back(metrics.at(column).number());
     values.push_back(metrics.at(std::string("best_") + Experiment::columns[Experiment::tracked]).number());

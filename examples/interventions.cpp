@@ -2,7 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include "interventions_run.hpp"
-#include "support/text_file.hpp"
+#include "support/arguments.hpp"
 
 int main(int argc, char** argv) {
   runs::InterventionOptions o;
@@ -13,11 +13,12 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", MAMBA_VERSION);
   app.option_defaults()->always_capture_default();
   app.add_option("model", o.model, "a model or checkpoint of train_composite")->required();
-  app.add_option("--out", o.out, "folder for table and figures");
+  app.add_option("--out", o.out, "folder for table and figures; unless given, a new one in runs/");
   app.add_option("--sequences", o.sequences, "sequences for each of the 16 pairs")->check(CLI::Range(1, 1000000));
-  app.add_option("--seed", o.seed, "of the sequences");
+  app.add_option("--seed", o.seed, "of the sequences")->check(support::is_seed);
   app.add_option("--in-layers", o.in_layers, "layers in which to intervene; unless given, all");
-  auto* const initial = app.add_option("--initial-seed", o.initial_seed, "seed of the run that trained the model; unless given, what its file says, or 0");
+  auto* const initial = app.add_option("--initial-seed", o.initial_seed, "seed of the run that trained the model; unless given, what its record says, or 0")
+                            ->check(support::is_seed);
   app.add_option("--threads", o.threads, "0: all cores")->check(CLI::NonNegativeNumber);
   app.add_flag("--json", o.json, "the table as JSON on standard output");
   try {
@@ -32,10 +33,7 @@ int main(int argc, char** argv) {
       const auto gamma = mamba::io::Json::parse(config->second).at("gamma");
       o.gamma = gamma.is_null() ? std::nullopt : std::optional(gamma.number());
     }
-    // The run's own record stands beside the model.
-    if (const auto record = o.model.parent_path() / "config.json"; !*initial && std::filesystem::exists(record)) {
-      o.initial_seed = mamba::io::Json::parse(support::text_of(record)).at("seed").integer<std::uint64_t>();
-    }
+    if (const auto record = runs::record_of(file, o.model); record && !*initial) o.initial_seed = record->at("seed").integer<std::uint64_t>();
     const auto variant = runs::variant_of(file).value_or(runs::Variant{});
     return find_variant(runs::all_interventions(), variant).run(o);
   });

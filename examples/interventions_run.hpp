@@ -23,7 +23,7 @@ using Task = Composite::Task;
 
 struct InterventionOptions {
   std::filesystem::path model;
-  std::filesystem::path out = "runs/interventions";
+  std::filesystem::path out;  // empty: a new one in runs/
   int layers = 2;
   int sequences = 480;  // for each of the 16 pairs
   std::uint64_t seed = 42;
@@ -165,9 +165,18 @@ int intervene(const InterventionOptions& o) {
   const auto initial_taps = tap_cosines(model, "initial");
   mamba::load(model, o.model);
   for (const int l : o.in_layers) mamba::require(l >= 0 && l < model.n_layers(), "layer ", l, " is not in 0..", model.n_layers() - 1);
-  std::error_code error;
-  std::filesystem::create_directories(o.out, error);
-  if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", o.out.string(), ": ", error.message());
+  std::filesystem::path out = o.out;
+  if (out.empty()) out = support::create_fresh_folder("runs/interventions");
+  else support::create_folder(out);
+  Json::Elements layers;
+  for (const int l : o.in_layers) layers.emplace_back(l);
+  mamba::io::write_file(out / "config.json", Json(Json::Members{{"model", o.model.string()},
+                                                                {"sequences", o.sequences},
+                                                                {"seed", o.seed},
+                                                                {"in_layers", o.in_layers.empty() ? Json() : Json(std::move(layers))},
+                                                                {"initial_seed", o.initial_seed}})
+                                                     .dump(2) +
+                                                 "\n");
 
   mamba::io::BarChart blocking{"Blocking key and anchors: share of unchanged answers", "match rate", {}, {"strict", "downstream", "strict, key at 5"}, {}};
   mamba::io::BarChart substitution{"Substituting the activations of (4,3): share of its answers",
@@ -176,9 +185,11 @@ int intervene(const InterventionOptions& o) {
                                    {"from the first anchor", "from key + 3", "from the first anchor, key at 5"},
                                    {}};
   Json::Elements table;
-  std::string csv =
-      "pair,blocked_strict,blocked_downstream,blocked_strict_key_at_5,substituted_strict,substituted_downstream,substituted_strict_key_at_5,sequences,key_at_"
-      "5\n";
+  constexpr const char* keys[] = {"blocked_strict",     "blocked_downstream",     "blocked_strict_key_at_5",
+                                  "substituted_strict", "substituted_downstream", "substituted_strict_key_at_5"};
+  std::string csv = "pair";
+  for (const char* key : keys) csv.append(",").append(key);
+  csv += ",sequences,key_at_5\n";
   double sums[6] = {};
   int counts[6] = {};
   {
@@ -186,14 +197,11 @@ int intervene(const InterventionOptions& o) {
     for (int p = 0; p < Task::pair_count; ++p) {
       const PairRates r = intervene_pair(model, o, p);
       const std::string name = name_of(Task::pair(p));
-      const double values[6] = {r.blocked_strict.value(),     r.blocked_downstream.value(),     r.blocked_strict_at_5.value(),
-                                r.substituted_strict.value(), r.substituted_downstream.value(), r.substituted_strict_at_5.value()};
-      csv += name;
+      const std::vector<double> values{r.blocked_strict.value(),     r.blocked_downstream.value(),     r.blocked_strict_at_5.value(),
+                                       r.substituted_strict.value(), r.substituted_downstream.value(), r.substituted_strict_at_5.value()};
+      csv += name + "," + support::row_text(values);
       Json::Members row{{"pair", name}};
-      constexpr const char* keys[] = {"blocked_strict",     "blocked_downstream",     "blocked_strict_key_at_5",
-                                      "substituted_strict", "substituted_downstream", "substituted_strict_key_at_5"};
-      for (int k = 0; k < 6; ++k) {
-        csv += "," + Json(values[k]).dump();
+      for (std::size_t k = 0; k < values.size(); ++k) {
         row.emplace_back(keys[k], values[k]);
         if (std::isfinite(values[k])) sums[k] += values[k], ++counts[k];
       }
@@ -205,14 +213,14 @@ int intervene(const InterventionOptions& o) {
     }
   }
   const auto mean = [&](int k) { return counts[k] ? sums[k] / counts[k] : NAN; };
-  mamba::io::write_file(o.out / "interventions.csv", csv);
-  mamba::io::write_file(o.out / "blocking.svg", blocking.svg());
-  mamba::io::write_file(o.out / "substitution.svg", substitution.svg());
-  mamba::io::write_file(o.out / "information_flow.svg", mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", information_flow(model, o)));
+  mamba::io::write_file(out / "interventions.csv", csv);
+  mamba::io::write_file(out / "blocking.svg", blocking.svg());
+  mamba::io::write_file(out / "substitution.svg", substitution.svg());
+  mamba::io::write_file(out / "information_flow.svg", mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", information_flow(model, o)));
   auto taps = initial_taps;
   for (auto& map : tap_cosines(model, "now")) taps.push_back(std::move(map));
   const int in_a_row = std::min(model.n_layers(), 8);  // what has become of a layer stands below its beginning
-  mamba::io::write_file(o.out / "conv_taps.svg", mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
+  mamba::io::write_file(out / "conv_taps.svg", mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
 
   if (o.json) {
     std::cout << Json(Json::Members{{"pairs", std::move(table)}}).dump(2) << "\n";
@@ -232,7 +240,7 @@ int intervene(const InterventionOptions& o) {
               o.sequences);
   if (Model::Architecture::Mixer::name == std::string_view("mamba1"))
     std::printf("For Mamba-1, substitution from the first anchor on gives (4,3)'s answers for any weights when the key is before 5: read the other column.\n");
-  std::printf("In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, interventions.csv.\n", o.out.c_str());
+  std::printf("In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, interventions.csv.\n", out.c_str());
   return support::done;
 }
 

@@ -106,11 +106,8 @@ int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o, 
         if (const fs::path log = diagram.run_folder() / cell.name() / "training_log.csv"; fs::exists(log)) row.log = support::NumberTable::read(log).rows;
         diagram.add(row);
         char text[160];
-        std::snprintf(text, sizeof text, "%d layers, gamma %s, seed %llu: ", cell.layers, Json(cell.gamma).dump().c_str(),
-                      static_cast<unsigned long long>(cell.seed));
-        std::string told = text;
         std::snprintf(text, sizeof text, "composite %.3f, symmetric %.3f", row.composite, row.symmetric);
-        return told + (row.diverged ? "diverged" : text);
+        return std::string(row.diverged ? "diverged" : text);
       });
 }
 
@@ -135,7 +132,7 @@ int run(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   app.add_option("--preset", preset, "paper: its grid and protocol; small: 2 layers, gamma 0.5, 1, 1.5, one seed, short runs")
       ->check(CLI::IsMember({"paper", "small"}));
-  app.add_option("--layers", layers, "numbers of layers, in the order in which they run")->check(CLI::Range(1, 1000));
+  app.add_option("--layers", layers, "numbers of layers, in the order in which they run")->check(runs::is_depth);
   app.add_option("--gammas", gammas, "of the initialisation")->check(CLI::NonNegativeNumber);
   app.add_option("--seeds", seeds, "how many, from 0 on")->check(CLI::Range(1, 1000));
   runs::add_variant_options(app, o.variant);

@@ -85,7 +85,7 @@ int main(int argc, char** argv) {
     mamba::io::LineChart chart;
     chart.title = title, chart.x_label = "epoch", chart.note = column + " of training_log.csv, one line for each seed";
     std::vector<Json> configs;
-    for (const fs::path& run : runs) configs.push_back(Json::parse(support::text_of(run / "config.json")));
+    for (const fs::path& run : runs) configs.push_back(support::read_json(run / "config.json"));
     const auto differing = differing_keys(configs);
     std::vector<std::string> shared;  // by the runs of each panel
     for (std::size_t r = 0; r < runs.size(); ++r) {

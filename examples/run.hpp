@@ -115,8 +115,11 @@ Json json_of(const T& field) {
 
 template <class T>
 void set_from_json(T& field, const Json& json) {
-  if constexpr (std::is_same_v<T, mamba::task::TokenRange>) field = {json.elements().at(0).integer<int>(), json.elements().at(1).integer<int>()};
-  else if constexpr (std::is_floating_point_v<T>) field = json.number();
+  if constexpr (std::is_same_v<T, mamba::task::TokenRange>) {
+    const Json::Elements& ends = json.elements();
+    if (ends.size() != 2) mamba::fail(mamba::ErrorKind::bad_file, "a range of tokens has two ends; given ", json.dump());
+    field = {ends[0].integer<int>(), ends[1].integer<int>()};
+  } else if constexpr (std::is_floating_point_v<T>) field = json.number();
   else field = json.integer<T>();
 }
 
@@ -143,6 +146,15 @@ Json recorded(Options<Experiment> o) {
   members.insert(members.end(), training.begin(), training.end());
   for_each_field(o, [&](const char* option, const char*, auto& field) { members.emplace_back(key_of(option), detail::json_of(field)); });
   return members;
+}
+
+// The record of the run that a file came from: a checkpoint's notes, or the config.json beside it where it is these programs'.
+inline std::optional<Json> record_of(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path) {
+  if (file.metadata().count("notes") > 0) return mamba::read_checkpoint_notes(file).at("options");
+  const auto record = path.parent_path() / "config.json";
+  if (!std::filesystem::exists(record)) return std::nullopt;
+  const Json json = support::read_json(record);
+  return json.find("schedule_unit") ? std::optional(json) : std::nullopt;
 }
 
 // What metadata or a record call a variant.
@@ -234,10 +246,12 @@ void check(const Options<Experiment>& o, int longest) {
   require(o.gamma || (o.gamma_fan == mamba::Fan::out && o.gamma_zeroes_biases), "gamma_fan and gamma_biases are gamma's");
 }
 
+template <class Model>
+inline constexpr bool on_cpu = std::is_same_v<typename Model::Architecture::Backend, mamba::Cpu>;
 // "CPU" or "GPU 0".
 template <class Model, class Experiment>
 std::string place_of(const Options<Experiment>& o) {
-  return std::is_same_v<typename Model::Architecture::Backend, mamba::Cpu> ? "CPU" : "GPU " + std::to_string(o.gpu);
+  return on_cpu<Model> ? "CPU" : "GPU " + std::to_string(o.gpu);
 }
 
 // What training_log.csv holds, and the best of the tracked accuracy.
@@ -267,7 +281,8 @@ struct History {
     History h{{}, json.at("best").number(), json.at("best_epoch").number()};
     for (const Json& line : json.at("log").elements()) {
       const auto& v = line.elements();
-      Row row{v.at(0).number(), v.at(1).number(), {}, v.at(2 + columns).number()};
+      if (v.size() != 3 + columns) mamba::fail(mamba::ErrorKind::bad_file, "a line of the log has ", 3 + columns, " numbers; given ", line.dump());
+      Row row{v[0].number(), v[1].number(), {}, v[2 + columns].number()};
       for (std::size_t c = 0; c < columns; ++c) row.accuracies[c] = v[2 + c].number();
       h.rows.push_back(row);
     }
@@ -380,8 +395,8 @@ int train_model(const Options<Experiment>& o, const char* program) {
         write_checkpoint();
         progress.finish();
         if (o.quiet) return support::interrupted_run;
-        std::fprintf(stderr, "Interrupted after step %ld of %ld. Continue with: %s --out %s --resume\n", trainer.steps(), trainer.total_steps(), program,
-                     o.out.c_str());
+        std::fprintf(stderr, "Interrupted after step %ld of %ld. Continue with: %s --out %s --resume --device %s\n", trainer.steps(), trainer.total_steps(),
+                     program, o.out.c_str(), on_cpu<Model> ? "cpu" : ("cuda:" + std::to_string(o.gpu)).c_str());
         return support::interrupted_run;
       }
       if (now - last_checkpoint > checkpoint_seconds) write_checkpoint(), last_checkpoint = now;

@@ -23,17 +23,27 @@ struct Outcome {
   double seconds = 0;
 };
 
+// Throws Error where a record differs from what is to be run, naming what. what: whose record it is. An option that the record does not
+// mention counts as null.
+inline void check_record(const std::filesystem::path& record, const Json& expected, const std::string& what) {
+  const Json there = support::read_json(record);
+  for (const auto& [name, value] : expected.members())
+    if (const Json* other = there.find(name); (other ? other->dump() : Json().dump()) != value.dump())
+      mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ", other ? other->dump() : "null", ", not ", value.dump());
+}
+
 // A run in its folder o.out, or the rest of one that was stopped there. Nothing if it was interrupted. Throws Error for all but a
 // divergence, of which diverged.txt tells.
 template <class Experiment>
 std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<Experiment> o) {
   o.quiet = true;
   o.resume = std::filesystem::exists(o.out / "checkpoint.safetensors");
+  if (o.resume) check_record(o.out / "config.json", recorded(o), o.out.string());
   const double start = support::seconds_now();
   Outcome outcome;
   try {
     if (built.train(o, "") == support::interrupted_run) return std::nullopt;
-    outcome.metrics = Json::parse(support::text_of(o.out / "metrics.json"));
+    outcome.metrics = support::read_json(o.out / "metrics.json");
   } catch (const mamba::Error& error) {
     if (error.kind() != mamba::ErrorKind::diverged) throw;
     mamba::io::write_file(o.out / "diverged.txt", std::string(error.what()) + "\n");
@@ -42,30 +52,25 @@ std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<E
   return outcome;
 }
 
-// Throws Error where a record differs from what is to be run, naming what. what: whose record it is. An option that the record does not
-// mention counts as null.
-inline void check_record(const std::filesystem::path& record, const Json& expected, const std::string& what) {
-  const Json there = Json::parse(support::text_of(record));
-  for (const auto& [name, value] : expected.members())
-    if (const Json* other = there.find(name); (other ? other->dump() : Json().dump()) != value.dump())
-      mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ", other ? other->dump() : "null", ", not ", value.dump());
-}
-
-// The places of --device: indices of GPUs, or -1, the CPU, alone. "all": every GPU of the machine.
+// The places of --device: indices of GPUs, or -1, the CPU, alone. "all": every GPU of the machine that can, those that cannot being told of.
 inline std::vector<int> places_of(const std::string& device) {
   if (device != "all") {
     const auto choice = mamba::DeviceChoice::parse(device);
     return {choice.use_gpu(gpu_problem(choice.index)) ? choice.index : -1};
   }
   std::vector<int> gpus;
-  while (gpu_problem(static_cast<int>(gpus.size())).empty()) gpus.push_back(static_cast<int>(gpus.size()));
+  for (int gpu = 0; gpu < gpu_count(); ++gpu) {
+    if (const std::string problem = gpu_problem(gpu); problem.empty()) gpus.push_back(gpu);
+    else std::fprintf(stderr, "Without GPU %d: %s\n", gpu, problem.c_str());
+  }
   if (gpus.empty()) mamba::fail(mamba::ErrorKind::device_failed, gpu_problem(0));
   return gpus;
 }
 inline bool on_gpu(const std::vector<int>& places) { return places[0] >= 0; }
 
-// run(job, place) -> std::optional<Outcome>, at the same time as others, for every job; record(job, outcome) -> what to tell of it, one at a
-// time. Returns the exit code: an interrupt lets the runs in hand write their checkpoints. `all`: how many there are with those done before.
+// run(job, place) -> std::optional<Outcome>, at the same time as others, for every job, which has a title(); record(job, outcome) -> what to
+// tell of it, one at a time. `all`: how many there are with those done before. Returns the exit code. An interrupt lets the runs in hand write
+// their checkpoints; so does the error of one of them, which is thrown again at the end.
 template <class Job, class Run, class Record>
 int work_through(const std::vector<Job>& jobs, std::size_t all, const std::vector<int>& places, Run&& run, Record&& record) {
   const std::size_t before = all - jobs.size();
@@ -77,21 +82,23 @@ int work_through(const std::vector<Job>& jobs, std::size_t all, const std::vecto
   std::mutex lock;
   std::exception_ptr failure;
   const auto work = [&](int place) {
+    std::size_t i = 0;
     try {
-      for (std::size_t i = next++; i < jobs.size() && !support::interrupted(); i = next++) {
+      for (i = next++; i < jobs.size() && !support::interrupted(); i = next++) {
         const std::optional<Outcome> outcome = run(jobs[i], place);
         const std::lock_guard hold(lock);
         if (!outcome) return;
         const std::string told = record(jobs[i], *outcome);
         ++done;
         const double left = (support::seconds_now() - start) / static_cast<double>(done) * static_cast<double>(jobs.size() - done);
-        std::fprintf(stderr, "[%zu/%zu] %s (%s); %s left\n", before + done, all, told.c_str(), support::duration_text(outcome->seconds).c_str(),
-                     support::duration_text(left).c_str());
+        std::fprintf(stderr, "[%zu/%zu] %s: %s (%s); %s left\n", before + done, all, jobs[i].title().c_str(), told.c_str(),
+                     support::duration_text(outcome->seconds).c_str(), support::duration_text(left).c_str());
       }
     } catch (...) {
       const std::lock_guard hold(lock);
+      std::fprintf(stderr, "%s failed%s\n", jobs[i].title().c_str(), places.size() > 1 ? "; the others that run now write their checkpoints" : "");
       if (!failure) failure = std::current_exception();
-      next = jobs.size();
+      support::interrupt();
     }
   };
   std::vector<std::thread> threads;

@@ -25,6 +25,7 @@ struct Cell {
   std::uint64_t seed;
 
   auto key() const { return std::tuple(layers, gamma, seed); }
+  std::string title() const { return std::to_string(layers) + " layers, gamma " + Json(gamma).dump() + ", seed " + std::to_string(seed); }
   // Of its folder.
   std::string name() const { return "layers" + std::to_string(layers) + "-gamma" + Json(gamma).dump() + "-seed" + std::to_string(seed); }
 };

@@ -23,6 +23,8 @@ inline const Variants<Composite>& variants_of(Composite, bool gpu) { return gpu 
 inline const Variants<FullSymmetry>& variants_of(FullSymmetry, bool gpu) { return gpu ? full_symmetry_on_gpu() : full_symmetry_on_cpu(); }
 inline const Variants<Inverse>& variants_of(Inverse, bool gpu) { return gpu ? inverse_on_gpu() : inverse_on_cpu(); }
 
+// GPUs of this machine that the programs could see.
+int gpu_count();
 // Why what is built for GPUs cannot run here on number `index`; empty if it can.
 std::string gpu_problem(int index);
 

@@ -2,16 +2,19 @@
 #pragma once
 
 #include <cstdio>
+#include <exception>
 #include <filesystem>
+#include <iostream>
+#include <new>
 
 #include <mamba/core/error.hpp>
 
 namespace support {
 
-enum ExitCode { done = 0, usage = 2, bad_file = 3, diverged = 4, cannot_write = 5, device_failed = 6, interrupted_run = 130 };
+enum ExitCode { done = 0, other = 1, usage = 2, bad_file = 3, diverged = 4, cannot_write = 5, device_failed = 6, interrupted_run = 130 };
 
 inline constexpr const char* exit_code_help =
-    "Exit codes: 0 done, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, 6 the GPU failed, 130 interrupted.";
+    "Exit codes: 0 done, 1 no memory or no threads, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, 6 the GPU failed, 130 interrupted.";
 
 inline int exit_code(const mamba::Error& error) {
   switch (error.kind()) {
@@ -29,17 +32,25 @@ inline int exit_code(const mamba::Error& error) {
   return usage;
 }
 
-// What f returns, or the code of the error that it threw, told as the program's.
+// What f returns, once all that it printed is out, or the code of the error that it threw, told as the program's.
 template <class F>
 int guarded(const char* program, F&& f) {
   try {
-    return f();
+    const int code = f();
+    if (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout)) mamba::fail(mamba::ErrorKind::cannot_write, "standard output cannot be written");
+    return code;
   } catch (const mamba::Error& error) {
     std::fprintf(stderr, "%s: %s\n", program, error.what());
     return exit_code(error);
   } catch (const std::filesystem::filesystem_error& error) {
     std::fprintf(stderr, "%s: %s\n", program, error.what());
     return cannot_write;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "%s: not enough memory\n", program);
+    return other;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: %s\n", program, error.what());
+    return other;
   }
 }
 

@@ -15,9 +15,19 @@
 namespace support {
 
 // Throws Error(bad_file).
-inline std::string text_of(const std::filesystem::path& path) {
+inline std::string read_text(const std::filesystem::path& path) {
   const auto bytes = mamba::io::read_file(path);
   return {bytes.data(), bytes.size()};
+}
+
+// Throws Error(bad_file) that names the file.
+inline mamba::io::Json read_json(const std::filesystem::path& path) {
+  const std::string text = read_text(path);
+  try {
+    return mamba::io::Json::parse(text);
+  } catch (const mamba::Error& error) {
+    mamba::fail(error.kind(), path.string(), ": ", error.what());
+  }
 }
 
 // The cells of a line.
@@ -42,7 +52,7 @@ struct NumberTable {
 
   // Throws Error(bad_file) where a line has not a number for each name.
   static NumberTable read(const std::filesystem::path& path) {
-    std::istringstream in(text_of(path));
+    std::istringstream in(read_text(path));
     std::string line;
     std::getline(in, line);
     NumberTable table{cells(line), {}};

@@ -48,6 +48,8 @@ expect 0 "16 runs, 0 of them done" $program positions $short --seeds 2 --steps 2
 expect 2 "total 2, not 3" $program positions $short --seeds 2 --steps 3 --out whole
 expect 2 "nonsense" $program nonsense
 expect 2 "batch-size" $program positions $short --batch-size 4294967297 --out x
+expect 2 "layers" $program positions $short --layers 2000000000 --out x
+expect 2 "epochs" $program full-symmetry $short --epochs 9223372036854775807 --out x
 expect 2 "lr" $program positions $short --steps 2 --lr -1 --out x
 expect 2 "65 tokens are longer than the 64 positions" $program inverse $short --steps 2 --layers 14 --out x
 [ ! -e x ] || say "what is refused leaves a folder behind"

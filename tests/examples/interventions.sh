@@ -14,6 +14,13 @@ done
 # Substituting everything behind the key in Mamba-1 gives (4,3)'s answers for any weights, unless the key is at 5
 # (the specification's section 11.2): a mean of exactly 1.
 [ "$(awk -F, 'NR > 1 && $5 != 1' mamba1-all/interventions.csv | wc -l)" = 0 ] || say "substitution in Mamba-1 is not what it must be"
+grep -q '"model": "mamba1/model_final.safetensors"' mamba1-all/config.json || say "no record of what the figures are of"
+# Without --out each has a folder of its own. A checkpoint knows its run wherever it lies.
+expect 0 prefers $train --layers 1 --seed 7 --steps 3 --batch-size 16 --train-samples 64 --eval-samples 10 --out seven
+cp seven/checkpoint.safetensors . && $program checkpoint.safetensors --sequences 2 >/dev/null 2>&1 && $program seven/model_final.safetensors --sequences 1 >/dev/null 2>&1
+grep -q '"initial_seed": 7' runs/interventions/config.json || say "a checkpoint's seed is lost"
+grep -q '"initial_seed": 7' runs/interventions-2/config.json || say "a model's seed is lost"
+! grep -q null runs/interventions-2/interventions.csv || say "a table with null"
 expect 3 "cannot open" $program nowhere
 expect 2 "layer 2 is not in 0..1" $program mamba1/model_final.safetensors --in-layers 2
 expect 2 "model is required" $program

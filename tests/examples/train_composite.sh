@@ -20,9 +20,10 @@ long="$program $small --epochs 150 --eval-every 50 --device cpu"  # where it las
 expect 0 "prefers" $long --out long
 interrupt stopped/config.json $long --out stopped --threads 1
 if [ $got = 130 ]; then
-  grep -q "Continue with" out.txt || say "no advice after an interrupt"
+  grep -q "Continue with: train_composite --out stopped --resume --device cpu$" out.txt || say "no advice after an interrupt"
   expect 2 "already holds a run" $long --out stopped
   expect 2 "differs from the stopped run" $program --out stopped --resume --seed 6
+  ! command -v flock >/dev/null || expect 2 "stopped is another process's" flock stopped/.lock $program --out stopped --resume --device cpu
   expect 0 "Continuing" $program --out stopped --resume --device cpu
   for f in config.json training_log.csv metrics.json curves.svg model_best_composite.safetensors model_final.safetensors checkpoint.safetensors; do
     cmp "long/$f" "stopped/$f" || say "$f differs after resuming"
@@ -44,6 +45,19 @@ grep composite_acc out.txt >a
 grep '"composite_acc"' straight/metrics.json >b
 cmp a b || say "a model's evaluation is not its run's"
 expect 0 '"seconds"' $program $small --steps 3 --out json --json
+rm straight/checkpoint.safetensors
+expect 2 "already holds a run" $run --out straight
+if [ -w /dev/full ]; then
+  $program --evaluate straight/model_final.safetensors --json >/dev/full 2>out.txt
+  [ $? = 5 ] || say "a full disk behind standard output goes unnoticed"
+fi
+# Without --out two runs never share a folder; a record that is not ours does not matter.
+for n in 1 2; do expect 0 "prefers" $program $small --steps 3; done
+[ "$(ls runs | wc -l)" = 2 ] && [ -s "$(ls -d runs/*-2)/metrics.json" ] || say "two runs without --out have not a folder each"
+mkdir foreign && cp straight/model_final.safetensors foreign && echo '{"d_model": 768}' >foreign/config.json
+expect 0 "Accuracy" $program --evaluate foreign/model_final.safetensors --eval-samples 20
+echo nonsense >foreign/config.json
+expect 3 "foreign/config.json: JSON" $program --evaluate foreign/model_final.safetensors
 expect 0 "prefers" $program $small --steps 3 --gamma default --filler 0..99 --keys 30..60 --out ranges
 expect 0 "prefers" $program $small --steps 3 --mixer mamba2 --position learned --residual identity --out variant
 grep -q '"mixer": "mamba2"' variant/config.json || say "config.json lacks the variant"
@@ -62,6 +76,9 @@ expect 2 "" $program --layers 0
 expect 2 "gamma" $program --gamma -1 --out x
 expect 2 "gamma" $program --gamma nonsense
 expect 2 "FIRST..LAST" $program --filler 20-99
+expect 2 "FIRST..LAST" $program --filler 20..4294967395
+expect 2 "a seed is a whole number" $program --seed -1 --out x
+expect 2 "a seed is a whole number" $program --seed 99999999999999999999 --out x
 expect 2 "without a training or a test case" $program --keys 20..21 --out x
 expect 2 "does not fit" $program --steps 5 --warmup 6 --out x
 expect 2 "position_std is of learned positions" $program $small --steps 3 --position-std 0.1 --out x

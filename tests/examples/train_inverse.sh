@@ -19,7 +19,7 @@ long="$program $small --epochs 100 --eval-every 50"
 expect 0 "guessing" $long --out long
 interrupt stopped/config.json $long --out stopped --threads 1
 if [ $got = 130 ]; then
-  grep -q "Continue with: train_inverse --out stopped --resume" out.txt || say "no advice after an interrupt"
+  grep -q "Continue with: train_inverse --out stopped --resume --device cpu$" out.txt || say "no advice after an interrupt"
   expect 2 "differs from the stopped run" $program --out stopped --resume --numbers 20..50 --device cpu
   expect 0 "Continuing" $program --out stopped --resume --device cpu
   for f in $files; do cmp "long/$f" "stopped/$f" || say "$f differs after resuming"; done

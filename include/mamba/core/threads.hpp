@@ -20,15 +20,16 @@ class ThreadPool {
     const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     workers_ = threads > 0 ? threads : cores;
     looks_ = workers_ <= cores ? 4000 : 0;
-    for (int worker = 1; worker < workers_; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
+    try {
+      for (int worker = 1; worker < workers_; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
+    } catch (...) {  // the system has no more: those that there are must end before the error goes on
+      stop();
+      throw;
+    }
   }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
-  ~ThreadPool() {
-    stopping_ = true;
-    begin_round();
-    for (auto& thread : threads_) thread.join();
-  }
+  ~ThreadPool() { stop(); }
 
   int workers() const { return workers_; }
 
@@ -53,6 +54,12 @@ class ThreadPool {
   }
 
  private:
+  void stop() {
+    stopping_ = true;
+    begin_round();
+    for (auto& thread : threads_) thread.join();
+  }
+
   void begin_round() {
     round_.fetch_add(1, std::memory_order_release);
     round_.notify_all();

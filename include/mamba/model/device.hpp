@@ -47,6 +47,15 @@ struct DeviceChoice {
   }
 };
 
+// How many GPUs there are, whether this source's models can run on them or not.
+inline int gpu_count() {
+#ifdef __CUDACC__
+  return cuda::device_count();
+#else
+  return 0;
+#endif
+}
+
 // Why this source's models cannot run on GPU number `index`; empty if they can.
 inline std::string gpu_problem([[maybe_unused]] int index = 0) {
 #ifdef __CUDACC__
