@@ -173,11 +173,9 @@ void restore(Options<Experiment>& o, const Json& json) {
   const Json *const fan = json.find("gamma_fan"), *const biases = json.find("gamma_biases");
   o.gamma_fan = fan && fan->string() == "in" ? mamba::Fan::in : mamba::Fan::out;
   o.gamma_zeroes_biases = !biases || biases->string() == "zero";
-  const auto optional = [&](const char* name) {
-    const Json* value = json.find(name);
-    return value && !value->is_null() ? std::optional(value->number()) : std::nullopt;
-  };
-  o.embedding_std = optional("embedding_std"), o.position_std = optional("position_std"), o.gamma = optional("gamma");
+  const auto number_or_null = [](const Json* value) { return value && !value->is_null() ? std::optional(value->number()) : std::nullopt; };
+  o.gamma = number_or_null(&json.at("gamma"));
+  o.embedding_std = number_or_null(json.find("embedding_std")), o.position_std = number_or_null(json.find("position_std"));
   o.training.schedule_in_steps = json.at("schedule_unit").string() == "steps";
   o.training.schedule.total = json.at("total").integer<long>();
   for_each_field(o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });

@@ -15,7 +15,7 @@ namespace mamba {
 
 class ThreadPool {
  public:
-  // threads: how many work, the caller included; 0: one for each core.
+  // threads: how many work, the caller included; 0: one for each core. Throws std::system_error when the system has not so many.
   explicit ThreadPool(int threads) {
     const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     workers_ = threads > 0 ? threads : cores;
