@@ -54,7 +54,8 @@ struct EightLongSequences {
   Sequences view() const { return {first.data(), T / 8}; }
 } const tile;
 
-eigen::Core core;
+Buffer scratch;
+eigen::Core core(scratch);
 
 template <int Out, int In, int T = ::T>
 void linear_forward(benchmark::State& state) {

@@ -18,7 +18,8 @@ void check_conv() {
   constexpr int rows = 10;
   const int first[] = {0, 7, 8, 10};
   const Sequences sequences{first, 3};
-  eigen::Core core;
+  Buffer scratch;
+  eigen::Core core(scratch);
   Tensor<T, E> x(rows, 1), v(rows, 2), dv(rows, 3), dx(rows, 4);
   support::Parameter2<T, E, K> w(5), dw(6);
   support::Parameter2<T, 1, E> bias(7);

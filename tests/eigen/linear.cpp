@@ -16,7 +16,8 @@ namespace {
 template <class T, int Out, int In>
 void check_linear(int rows) {
   INFO("rows " << rows << ", out " << Out << ", in " << In);
-  eigen::Core core;
+  Buffer scratch;
+  eigen::Core core(scratch);
   Tensor<T, In> x(rows, 1), dx(rows, 2);
   Tensor<T, Out> y(rows, 3), dy(rows, 4);
   support::Parameter2<T, Out, In> w(5), dw(6);
@@ -68,13 +69,13 @@ TEST_CASE("a team of threads changes no bit of a linear layer") {
     INFO("rows " << rows);
     const Tensor<float, in> x(rows, 1);
     const support::Parameter2<float, out, in> w(2);
-    eigen::Core alone;
+    Buffer scratch;
+    eigen::Core alone(scratch);
     Tensor<float, out> expected(rows, 3);
     linear(alone, expected.rows(), x.in(), w.weight());
     for (const int threads : {2, 7}) {
       ThreadPool pool(threads);
-      eigen::Core core;
-      core.team = &pool;
+      eigen::Core core(scratch, &pool);
       Tensor<float, out> y(rows, 4);
       linear(core, y.rows(), x.in(), w.weight());
       CHECK(y.dense() == expected.dense());
@@ -84,7 +85,8 @@ TEST_CASE("a team of threads changes no bit of a linear layer") {
 }
 
 TEST_CASE("a block of a weight's rows is a weight") {
-  eigen::Core core;
+  Buffer scratch;
+  eigen::Core core(scratch);
   Tensor<float, 20> x(9, 1);
   support::Parameter2<float, 41, 20> w(2);
   Tensor<float, 41> whole(9, 3);

@@ -13,7 +13,8 @@ using support::Tensor;
 namespace {
 
 constexpr int rows = 5, D = 19;
-eigen::Core core;
+Buffer scratch;
+eigen::Core core(scratch);
 
 // The slope of sum(dy * f(x)) along one element of x, by central differences.
 template <int Columns>

@@ -20,7 +20,8 @@ void check_reference(const char* name, int batch, int length) {
   for (int b = 0; b <= batch; ++b) first.push_back(b * length);
   const Sequences sequences{first.data(), batch};
   const auto load = [&]<int Columns>(const char* tensor) { return Tensor<T, Columns>(rows, file.tensor<T>(tensor).values); };
-  eigen::Core core;
+  Buffer scratch;
+  eigen::Core core(scratch);
   auto u = load.template operator()<E>("u"), pi = load.template operator()<E>("delta_raw"), z = load.template operator()<E>("z");
   auto dout = load.template operator()<E>("grad_y");
   auto b = load.template operator()<N>("B"), c = load.template operator()<N>("C");
@@ -69,7 +70,8 @@ void check_reference(const char* name, int batch, int length) {
 template <int E, int N>
 void check_recurrence(int length) {
   INFO("channels " << E << ", states " << N << ", length " << length);
-  eigen::Core core;
+  Buffer scratch;
+  eigen::Core core(scratch);
   const int first[] = {0, length};
   Tensor<double, E> delta(length, 1), u(length, 2), y(length, 3);
   Tensor<double, N> b(length, 4), c(length, 5);

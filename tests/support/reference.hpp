@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
@@ -11,6 +10,8 @@
 #include <mamba/io/json.hpp>
 #include <mamba/io/safetensors.hpp>
 #include <mamba/model/model.hpp>
+
+#include "support/scratch.hpp"
 
 namespace support {
 
@@ -64,14 +65,6 @@ inline std::vector<std::int32_t> random_tokens(std::size_t count, int below, std
 inline double random_number(std::uint64_t seed, std::uint64_t i) {
   const auto r = mamba::random_words(seed, mamba::RandomPurpose::task, 98, i);
   return 2 * mamba::random_uniform(r.word[0], r.word[1]) - 1;
-}
-
-// The folder of a test's own files, empty at first.
-inline std::filesystem::path scratch(const std::string& name) {
-  const auto path = std::filesystem::temp_directory_path() / ("mamba-tests-" + name);
-  std::filesystem::remove_all(path);
-  std::filesystem::create_directories(path);
-  return path;
 }
 
 }  // namespace support

@@ -7,12 +7,13 @@
 //   H heads, P headdim, G groups (Mamba-2)
 #pragma once
 
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <utility>
 
 #include <mamba/core/error.hpp>
+#include <mamba/core/finite.hpp>
 
 namespace mamba {
 
@@ -51,14 +52,20 @@ struct ModelOptions {
   std::uint64_t seed = 0;
   int threads = 0;  // 0: all cores
   int device = 0;   // the GPU's index; the CPU has none
+  // How many bytes of activations a tile of a batch may take where a model runs over the whole GPU. With the sizes of model and batch it
+  // decides how a batch is cut, and so the order of sums; what memory is free does not. A single sequence may take more.
+  std::size_t tile_bytes = std::size_t{16} << 30;
 
   // Throws Error for n_layers < 1, a gamma, embedding_std or position_std that is negative or not finite, threads < 0.
   void check() const {
     require(n_layers >= 1, "a model has at least one layer; n_layers is ", n_layers);
-    require(!gamma || (std::isfinite(*gamma) && *gamma >= 0), "gamma must be a number from 0 on; given ", gamma.value_or(0));
+    require(n_layers <= 1'000'000, "a model has at most 1000000 layers; n_layers is ", n_layers);
+    require(!gamma || (is_finite(*gamma) && *gamma >= 0), "gamma must be a number from 0 on; given ", gamma.value_or(0));
     for (const auto& [width, what] : {std::pair(embedding_std, "the embedding"), std::pair(position_std, "positions")})
-      require(!width || (std::isfinite(*width) && *width >= 0), "the standard deviation of ", what, " must be a number from 0 on; given ", width.value_or(0));
-    require(threads >= 0, "threads must be 0 (all cores) or more; given ", threads);
+      require(!width || (is_finite(*width) && *width >= 0), "the standard deviation of ", what, " must be a number from 0 on; given ", width.value_or(0));
+    require(threads >= 0 && threads <= 65536, "threads must be 0 (all cores) to 65536; given ", threads);
+    require(device >= 0, "the index of a GPU is 0 or more; given ", device);
+    require(tile_bytes > 0, "a tile must be allowed some bytes");
   }
 };
 

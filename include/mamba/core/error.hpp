@@ -1,9 +1,12 @@
 // User errors: what was given, what was expected, thrown before anything is changed.
 #pragma once
 
-#include <sstream>
+#include <mamba/core/requirements.hpp>
+
 #include <stdexcept>
 #include <string>
+
+#include <mamba/core/text.hpp>
 
 namespace mamba {
 
@@ -25,12 +28,12 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
-// Throws an Error whose message is the parts, one after the other.
+// Throws an Error whose message is the parts, one after the other; numbers in any locale as in C's.
 template <class... Parts>
 [[noreturn]] void fail(ErrorKind kind, const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw Error(kind, message.str());
+  std::string message;
+  (append_text(message, parts), ...);
+  throw Error(kind, message);
 }
 
 template <class... Parts>

@@ -1,6 +1,8 @@
 // The few words that differ between compilers.
 #pragma once
 
+#include <mamba/core/requirements.hpp>
+
 #if defined(__CUDACC__)
 #define MAMBA_HOST_DEVICE __host__ __device__
 // Goes before `template` of a function that serves host backends and device backends alike: silences nvcc's check of

@@ -41,7 +41,7 @@ class Buffer {
   void reserve(std::size_t bytes) {
     if (bytes <= bytes_) return;
     release();
-    data_ = ::operator new (bytes, alignment(bytes));
+    data_ = ::operator new(bytes, alignment(bytes));
     bytes_ = bytes;
 #if defined(__linux__)
     // Reading a large model's weights is a quarter faster from large pages; where there are none this does nothing.
@@ -62,7 +62,7 @@ class Buffer {
   static std::align_val_t alignment(std::size_t bytes) { return std::align_val_t{bytes >= large ? large_page : cache_line}; }
 
   void release() {
-    if (data_) ::operator delete (data_, alignment(bytes_));
+    if (data_) ::operator delete(data_, alignment(bytes_));
     data_ = nullptr;
     bytes_ = 0;
   }

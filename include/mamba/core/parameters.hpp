@@ -22,7 +22,9 @@ namespace mamba {
 template <std::size_t Size>
 struct FixedString {
   char text[Size]{};
-  consteval FixedString(const char (&literal)[Size]) { std::copy_n(literal, Size, text); }
+  consteval FixedString(const char (&literal)[Size]) {
+    for (std::size_t i = 0; i < Size; ++i) text[i] = literal[i];
+  }
   constexpr std::string_view view() const { return {text, Size - 1}; }
 };
 
@@ -61,7 +63,7 @@ struct Parameter {
   constexpr std::size_t place() const {
     const auto natural = static_cast<std::size_t>(rows()) * static_cast<std::size_t>(padded(columns()));
     const auto transposed = static_cast<std::size_t>(columns()) * static_cast<std::size_t>(padded(rows()));
-    return derived == Derived::transpose ? std::max(natural, transposed) : natural;
+    return derived == Derived::transpose ? (std::max)(natural, transposed) : natural;
   }
 };
 
@@ -91,7 +93,10 @@ template <std::size_t... Counts>
 constexpr auto join(const ParameterTable<Counts>&... tables) {
   ParameterTable<(Counts + ...)> all{};
   std::size_t at = 0;
-  ((std::copy(tables.begin(), tables.end(), all.begin() + static_cast<std::ptrdiff_t>(at)), at += Counts), ...);
+  const auto append = [&](const auto& table) {
+    for (const Parameter& p : table) all[at++] = p;
+  };
+  (append(tables), ...);
   return all;
 }
 
@@ -132,19 +137,22 @@ struct WeightGradient {
 };
 
 // Looks a name up in a table at compile time; a name that is not there does not compile.
+template <std::size_t Count>
+consteval std::size_t index_of(const ParameterTable<Count>& table, std::string_view name) {
+  for (std::size_t i = 0; i < Count; ++i)
+    if (table[i].name == name) return i;
+  throw "no parameter of this name";
+}
+template <std::size_t Count>
+constexpr std::size_t place_before(const ParameterTable<Count>& table, std::size_t index) {
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < index; ++i) at += table[i].place();
+  return at;
+}
 template <auto& table, FixedString name>
 struct Lookup {
-  static consteval std::size_t index() {
-    for (std::size_t i = 0; i < table.size(); ++i)
-      if (table[i].name == name.view()) return i;
-    throw "no parameter of this name";
-  }
-  static consteval std::size_t offset() {
-    std::size_t at = 0;
-    for (std::size_t i = 0; i < index(); ++i) at += table[i].place();
-    return at;
-  }
-  static constexpr int rows = table[index()].rows(), columns = table[index()].columns();
+  static constexpr std::size_t index = index_of(table, name.view()), offset = place_before(table, index);
+  static constexpr int rows = table[index].rows(), columns = table[index].columns();
 };
 
 // The tensors of one table inside an arena and beside it the derived ones.
@@ -156,7 +164,7 @@ struct Weights {
   template <FixedString name>
   MAMBA_HOST_DEVICE constexpr auto get() const {
     using L = Lookup<table, name>;
-    constexpr std::size_t offset = L::offset();
+    constexpr std::size_t offset = L::offset;
     return Weight<Scalar, L::rows, L::columns>{values + offset, derived + offset};
   }
 };
@@ -168,7 +176,7 @@ struct Gradients {
   template <FixedString name>
   MAMBA_HOST_DEVICE constexpr auto get() const {
     using L = Lookup<table, name>;
-    constexpr std::size_t offset = L::offset();
+    constexpr std::size_t offset = L::offset;
     return WeightGradient<Scalar, L::rows, L::columns>{values + offset};
   }
 };
@@ -207,7 +215,7 @@ inline double initial_value(const Parameter& p, std::string_view full_name, cons
     case Law::log_uniform:
       return std::log(1 + (p.scale - 1) * u);
     case Law::inverse_softplus_step: {
-      const double step = std::max(1e-4, std::exp(u * (std::log(0.1) - std::log(0.001)) + std::log(0.001)));
+      const double step = (std::max)(1e-4, std::exp(u * (std::log(0.1) - std::log(0.001)) + std::log(0.001)));
       return step + std::log(-std::expm1(-step));
     }
   }

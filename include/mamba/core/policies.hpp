@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include <mamba/core/config.hpp>
+#include <mamba/core/instruction_set.hpp>
 
 namespace mamba {
 
@@ -67,10 +68,12 @@ concept ConvResidualPolicy = Answers<P, question::ConvResidual> && requires {
 
 // --- the answers -----------------------------------------------------------------------------------------------
 
+inline namespace MAMBA_INSTRUCTION_SET {
 struct Cpu {
   using answers = question::Backend;
   static constexpr const char* name = "cpu";
 };
+}  // namespace MAMBA_INSTRUCTION_SET
 
 // An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles: a tile of tokens for each block where a
 // configuration fits a block's shared memory, else CudaGrid's way.

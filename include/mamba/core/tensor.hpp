@@ -3,7 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -17,6 +19,10 @@ struct HostTensor {
   std::vector<std::int64_t> shape;
   std::vector<Scalar> values;
 };
+
+// Tensors by their names.
+template <class Scalar>
+using StateDict = std::map<std::string, HostTensor<Scalar>>;
 
 // A dense row-major matrix on the host.
 template <class Scalar>
@@ -32,6 +38,7 @@ class Matrix {
   Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) { return values_[static_cast<std::size_t>(i * cols_ + j)]; }
   const Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) const { return values_[static_cast<std::size_t>(i * cols_ + j)]; }
   std::span<const Scalar> row(std::ptrdiff_t i) const { return {values_.data() + i * cols_, static_cast<std::size_t>(cols_)}; }
+  std::span<const Scalar> values() const { return values_; }
 
  private:
   std::ptrdiff_t rows_ = 0, cols_ = 0;
@@ -47,8 +54,9 @@ class MatrixView {
   // Read-only.
   template <class Mutable>
   requires(std::is_same_v<Scalar, const Mutable>) MAMBA_HOST_DEVICE MatrixView(MatrixView<Mutable> other)
-      : MatrixView(&other(0, 0), other.rows(), other.cols(), other.stride()) {}
+      : MatrixView(other.data(), other.rows(), other.cols(), other.stride()) {}
 
+  MAMBA_HOST_DEVICE Scalar* data() const { return data_; }
   MAMBA_HOST_DEVICE std::ptrdiff_t rows() const { return rows_; }
   MAMBA_HOST_DEVICE std::ptrdiff_t cols() const { return cols_; }
   MAMBA_HOST_DEVICE std::ptrdiff_t stride() const { return stride_; }

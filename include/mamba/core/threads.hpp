@@ -2,45 +2,73 @@
 // what is its own, and results are combined afterwards in the order of the numbers.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <type_traits>
 #include <vector>
 
+#include <mamba/core/exclusive.hpp>
+#include <mamba/core/processors.hpp>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
 namespace mamba {
 
+namespace detail {
+
+// How often this process has been forked from another, which had threads that it has not.
+inline std::uint32_t fork_count() {
+  static std::atomic<std::uint32_t> count{0};
+#if defined(__unix__) || defined(__APPLE__)
+  [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, [] { count.fetch_add(1, std::memory_order_relaxed); });
+#endif
+  return count.load(std::memory_order_relaxed);
+}
+
+}  // namespace detail
+
+// Used by one thread at a time. A task that comes back to its own pool runs what it brings by itself: nobody else is free to help.
+// After a fork() the child's pool begins with new threads; one that was at work while another thread forked says that it is in use.
 class ThreadPool {
  public:
-  // threads: how many work, the caller included; 0: one for each core. Throws std::system_error when the system has not so many.
+  // threads: how many work, the caller included; 0: one for each processor that this process may use. Throws std::system_error when
+  // the system has not so many.
   explicit ThreadPool(int threads) {
-    const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-    workers_ = threads > 0 ? threads : cores;
-    looks_ = workers_ <= cores ? 4000 : 0;
-    try {
-      for (int worker = 1; worker < workers_; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
-    } catch (...) {  // the system has no more: those that there are must end before the error goes on
-      stop();
-      throw;
-    }
+    const int processors = available_processors();
+    workers_ = threads > 0 ? threads : processors;
+    looks_ = workers_ <= processors ? 4000 : 0;
+    start();
   }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
-  ~ThreadPool() { stop(); }
+  ~ThreadPool() {
+    if (forked()) leave_threads();
+    else if (threads_) stop();
+  }
 
   int workers() const { return workers_; }
 
   // Calls work(task, worker) for every task in [0, tasks), worker in [0, workers()); returns when all are done, and
-  // throws the first exception that one of them threw. Allocates nothing.
+  // throws the first exception that one of them threw. Allocates nothing. Throws Error where another thread is in it.
   template <class Work>
   void run(int tasks, Work&& work) {
+    if (const Inside* const inside = Inside::of(this)) {
+      for (int task = 0; task < tasks; ++task) work(task, inside->worker);
+      return;
+    }
     if (workers_ == 1 || tasks <= 1) {
       for (int task = 0; task < tasks; ++task) work(task, 0);
       return;
     }
+    const Exclusive::Use use(in_use_, "a pool of threads");
+    if (forked()) leave_threads();
+    if (!threads_) start();
     call_ = [](void* context, int task, int worker) { (*static_cast<std::remove_reference_t<Work>*>(context))(task, worker); };
     context_ = const_cast<void*>(static_cast<const void*>(&work));
     tasks_ = tasks;
@@ -54,11 +82,56 @@ class ThreadPool {
   }
 
  private:
+  // Which pools' tasks this thread is in, the innermost first.
+  class Inside {
+   public:
+    Inside(const ThreadPool* pool, int number) : worker(number), pool_(pool), outer_(innermost()) { innermost() = this; }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+    ~Inside() { innermost() = outer_; }
+
+    static const Inside* of(const ThreadPool* pool) {
+      const Inside* at = innermost();
+      while (at && at->pool_ != pool) at = at->outer_;
+      return at;
+    }
+
+    const int worker;
+
+   private:
+    static const Inside*& innermost() {
+      thread_local const Inside* of_thread = nullptr;
+      return of_thread;
+    }
+
+    const ThreadPool* pool_;
+    const Inside* outer_;
+  };
+
+  bool forked() const { return forks_ != detail::fork_count(); }
+
+  void start() {
+    forks_ = detail::fork_count();
+    threads_ = std::make_unique<std::vector<std::thread>>();
+    stopping_ = false;
+    round_.store(0, std::memory_order_relaxed);
+    try {
+      for (int worker = 1; worker < workers_; ++worker) threads_->emplace_back([this, worker] { serve(worker); });
+    } catch (...) {  // the system has no more: those that there are must end before the error goes on
+      stop();
+      throw;
+    }
+  }
+
   void stop() {
     stopping_ = true;
     begin_round();
-    for (auto& thread : threads_) thread.join();
+    for (auto& thread : *threads_) thread.join();
+    threads_.reset();
   }
+
+  // Of a process before a fork: there is nobody to wait for, and nothing to end.
+  void leave_threads() { [[maybe_unused]] auto* const left = threads_.release(); }
 
   void begin_round() {
     round_.fetch_add(1, std::memory_order_release);
@@ -93,6 +166,7 @@ class ThreadPool {
   }
 
   void take_tasks(int worker) {
+    const Inside inside(this, worker);
     for (int task; (task = next_task_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) {
       try {
         call_(context_, task, worker);
@@ -105,7 +179,9 @@ class ThreadPool {
   }
 
   int workers_ = 1, looks_ = 0;
-  std::vector<std::thread> threads_;
+  std::uint32_t forks_ = 0;
+  std::unique_ptr<std::vector<std::thread>> threads_;
+  Exclusive in_use_;
   void (*call_)(void*, int, int) = nullptr;
   void* context_ = nullptr;
   int tasks_ = 0;

@@ -3,12 +3,13 @@
 
 #include <algorithm>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/eigen/simd.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 // v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
 // where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1 inputs.
@@ -33,7 +34,7 @@ void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, W
       }
     }
     if (past) {
-      const int kept = std::max(0, K - 1 - (end - begin));  // of the old rows, the newest
+      const int kept = (std::max)(0, K - 1 - (end - begin));  // of the old rows, the newest
       std::copy_n(past + (K - 1 - kept) * x.stride, kept * x.stride, past);
       for (int row = kept; row < K - 1; ++row) std::copy_n(x[end - (K - 1) + row], x.stride, past + row * x.stride);
     }
@@ -85,4 +86,4 @@ void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const T
   }
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

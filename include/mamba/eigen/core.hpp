@@ -1,6 +1,7 @@
 // The CPU's backend: one core. Its primitives are the functions of this namespace that take a Core first.
 #pragma once
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/threads.hpp>
@@ -12,12 +13,16 @@
 #include <mamba/eigen/ssd.hpp>
 #include <mamba/eigen/team.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
+// Made anew for each call, so that nothing of one call is left where another reads it.
 struct Core {
   static constexpr bool fuses_convolution = false;
-  Buffer scratch;              // what a primitive needs while it runs
-  ThreadPool* team = nullptr;  // threads that have nothing else to do meanwhile
+
+  explicit Core(Buffer& memory, ThreadPool* threads = nullptr) : scratch(memory), team(threads) {}
+
+  Buffer& scratch;         // what a primitive needs while it runs
+  ThreadPool* const team;  // threads that have nothing else to do meanwhile
 };
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

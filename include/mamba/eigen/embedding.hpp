@@ -4,12 +4,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/eigen/simd.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 namespace detail {
 
@@ -68,7 +69,7 @@ void add_sinusoids(Core&, Rows<T, D> x, Sequences sequences, const int* position
   }
   // All sequences begin at 0: a position is computed once for all of them.
   int longest = 0;
-  for (int s = 0; s < sequences.count; ++s) longest = std::max(longest, sequences.end(s) - sequences.begin(s));
+  for (int s = 0; s < sequences.count; ++s) longest = (std::max)(longest, sequences.end(s) - sequences.begin(s));
   for (int position = 0; position < longest; ++position) {
     fill(position);
     for (int s = 0; s < sequences.count; ++s)
@@ -76,4 +77,4 @@ void add_sinusoids(Core&, Rows<T, D> x, Sequences sequences, const int* position
   }
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

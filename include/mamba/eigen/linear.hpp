@@ -7,12 +7,13 @@
 
 #include <algorithm>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/eigen/team.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 namespace detail {
 
@@ -64,7 +65,7 @@ void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_
       if (rows - row == block - 1 - i) rows_at(std::integral_constant<int, block - 1 - i>{});
     });
   };
-  for (int p = first_panel; p < std::min(panels, last_panel); ++p) columns_at(p * panel, std::integral_constant<int, panel>{});
+  for (int p = first_panel; p < (std::min)(panels, last_panel); ++p) columns_at(p * panel, std::integral_constant<int, panel>{});
   if constexpr (rest > 0)
     if (last_panel > panels) columns_at(panels * panel, std::integral_constant<int, rest>{});
 }
@@ -110,7 +111,7 @@ void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, 
   };
   if (In >= 256 && x.rows == 1) {
     share_out(core, (Out + weight_rows - 1) / weight_rows, work, [&](int i) {
-      for (int o = i * weight_rows; o < std::min(Out, (i + 1) * weight_rows); ++o) {
+      for (int o = i * weight_rows; o < (std::min)(Out, (i + 1) * weight_rows); ++o) {
         const T sum = detail::row_product<In>(x.data, w.value + static_cast<std::ptrdiff_t>(o) * w.stride);
         y.data[o] = write == Write::add ? y.data[o] + sum : sum;
       }
@@ -118,7 +119,7 @@ void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, 
   } else if (constexpr int panels = detail::panel_count<T, Out>; x.rows <= piece) {
     share_out(core, panels, work, [&](int i) { rows_and_panels(0, x.rows, i, i + 1); });
   } else {
-    share_out(core, (x.rows + piece - 1) / piece, work, [&](int i) { rows_and_panels(i * piece, std::min(piece, x.rows - i * piece), 0, panels); });
+    share_out(core, (x.rows + piece - 1) / piece, work, [&](int i) { rows_and_panels(i * piece, (std::min)(piece, x.rows - i * piece), 0, panels); });
   }
   clear_padding(y);
 }
@@ -136,4 +137,4 @@ void linear_weight_backward(Core&, WeightGradient<T, Out, In> dw, Rows<const T, 
   detail::product<Write::add, In>(dw.value, dw.stride, Out, dy.data, 1, dy.stride, x.data, x.stride, x.rows);
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

@@ -4,13 +4,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/eigen/linear.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/activation.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 namespace detail {
 
@@ -193,7 +194,7 @@ double cross_entropy(Core&, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const
     const T* const x = logits[i];
     T* const dx = dlogits[i];
     T largest = x[0];
-    for (int v = 1; v < classes; ++v) largest = std::max(largest, x[v]);
+    for (int v = 1; v < classes; ++v) largest = (std::max)(largest, x[v]);
     const V shift = V::broadcast(largest);
     for (int v = 0; v < classes; v += V::width) exp(V::load(x + v) - shift).store(dx + v);
     std::fill(dx + classes, dx + dlogits.stride, T(0));
@@ -208,4 +209,4 @@ double cross_entropy(Core&, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const
   return loss;
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

@@ -7,13 +7,14 @@
 
 #include <algorithm>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/scan_step.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 inline constexpr int scan_chunk = 16;  // steps between kept states
 
@@ -39,7 +40,7 @@ struct ScanBlocking {
     while (vectors % most != 0) --most;
     return most;
   }
-  static constexpr int block_vectors = divisor(std::min({vectors, states, MostVectors}));
+  static constexpr int block_vectors = divisor((std::min)({vectors, states, MostVectors}));
   static constexpr int block_channels = states / block_vectors;
 };
 
@@ -71,7 +72,8 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
 
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
-    detail::each_scan_block<Blocking, E>([&](int e, auto channels, int first_vector) MAMBA_INLINE_LAMBDA {
+    detail::each_scan_block<Blocking, E>([&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
+      constexpr int channels = decltype(block_channels)::value;  // not an argument: nvcc with g++ 13 takes none for an array's size
       const int n = first_vector * V::width;
       V h[channels][vectors], rate[channels][vectors];
       // A single step is over before the processor has guessed where the next states lie.
@@ -115,7 +117,7 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
         });
     });
     if (states) states += state_size;
-    if (boundaries) boundaries += std::max(0, end - begin - 1) / scan_chunk * state_size;
+    if (boundaries) boundaries += (std::max)(0, end - begin - 1) / scan_chunk * state_size;
   }
   clear_padding(y);
 }
@@ -139,10 +141,11 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
     const int begin = sequences.begin(s), end = sequences.end(s);
     const int chunks = (end - begin + scan_chunk - 1) / scan_chunk;
     for (int chunk = chunks - 1; chunk >= 0; --chunk) {
-      const int first = begin + chunk * scan_chunk, last = std::min(end, first + scan_chunk);
+      const int first = begin + chunk * scan_chunk, last = (std::min)(end, first + scan_chunk);
       const T* const start = chunk > 0 ? boundaries + (chunk - 1) * state_size : nullptr;
       const bool has_future = chunk + 1 < chunks;
-      detail::each_scan_block<Blocking, E>([&](int e, auto channels, int first_vector) MAMBA_INLINE_LAMBDA {
+      detail::each_scan_block<Blocking, E>([&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
+        constexpr int channels = decltype(block_channels)::value;
         const int n = first_vector * V::width;
         const auto place = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };
         V kept_decay[scan_chunk][channels][vectors], kept_carried[scan_chunk][channels][vectors];
@@ -220,8 +223,8 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         });
       });
     }
-    boundaries += std::max(0, chunks - 1) * state_size;
+    boundaries += (std::max)(0, chunks - 1) * state_size;
   }
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

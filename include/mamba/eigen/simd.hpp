@@ -1,12 +1,21 @@
 // A vector of numbers in one register: Eigen's packet for the machine, with operators.
 #pragma once
 
+// Eigen's own way with CUDA is not ours: its packets are the host's.
+#if defined(__CUDACC__) && !defined(EIGEN_NO_CUDA)
+#if defined(EIGEN_WORLD_VERSION)
+#error "mamba: where nvcc compiles, define EIGEN_NO_CUDA before Eigen is included first (-DEIGEN_NO_CUDA)"
+#endif
+#define EIGEN_NO_CUDA
+#endif
+
 #include <Eigen/Core>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/macros.hpp>
 #include <mamba/core/tensor.hpp>
 
@@ -16,7 +25,7 @@
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 #endif
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 namespace packet = Eigen::internal;
 
@@ -55,6 +64,23 @@ struct Simd {
     return v;
   }
 
+  // x, of which the compiler knows nothing: (a + b) - b is not a, whatever it has been told of arithmetic. g++ with such flags is refused
+  // (core/requirements.hpp); clang does not say so.
+  MAMBA_INLINE static Simd as_written(Simd x) {
+#if defined(__clang__) && (defined(__x86_64__) || defined(__aarch64__))
+    if constexpr (!std::is_arithmetic_v<Packet>) {
+#if defined(__AVX512F__)
+      asm("" : "+v"(x.value));
+#elif defined(__x86_64__)
+      asm("" : "+x"(x.value));
+#else
+      asm("" : "+w"(x.value));
+#endif
+    }
+#endif
+    return x;
+  }
+
   // f for every lane by itself: what Eigen has no packet function for.
   template <class F>
   static Simd each(Simd a, F&& f) {
@@ -74,7 +100,7 @@ struct Simd {
 
   friend MAMBA_INLINE Simd multiply_add(Simd a, Simd b, Simd c) { return of(packet::pmadd(a.value, b.value, c.value)); }
   friend MAMBA_INLINE Simd select(Simd mask, Simd a, Simd b) { return of(packet::pselect(mask.value, a.value, b.value)); }
-  friend MAMBA_INLINE Simd max(Simd a, Simd b) { return of(packet::pmax(a.value, b.value)); }
+  friend MAMBA_INLINE Simd maximum(Simd a, Simd b) { return of(packet::pmax(a.value, b.value)); }
   friend MAMBA_INLINE Simd exp(Simd a) {
     if constexpr (packet::packet_traits<Scalar>::HasExp) return of(packet::pexp(a.value));
     else return each(a, [](Scalar x) { return std::exp(x); });
@@ -93,15 +119,15 @@ struct Simd {
     if constexpr (std::is_arithmetic_v<Packet>) {
       return of(std::exp2(x.value));
     } else if constexpr (!std::is_same_v<Scalar, float>) {
-      x = max(x, Simd(-1022.0));
+      x = maximum(x, Simd(-1022.0));
       const Simd n = of(packet::print(x.value));
       return of(packet::pldexp(exp((x - n) * Simd(0.693147180559945309)).value, n.value));
 #ifdef __AVX512F__
     } else if constexpr (width == 16) {
-      x = max(x, Simd(-126.0));
+      x = maximum(x, Simd(-126.0));
       const Simd to_sixteenth(0x1.8p+19);
-      const Simd shifted = x + to_sixteenth;  // 16 n in the low bits
-      const Simd n = shifted - to_sixteenth, r = x - n;
+      const Simd shifted = as_written(x + to_sixteenth);  // 16 n in the low bits
+      const Simd n = as_written(shifted - to_sixteenth), r = x - n;
       const Packet powers = _mm512_setr_ps(1.0F, 1.04427373F, 1.09050775F, 1.13878858F, 1.18920708F, 1.24185777F, 1.29683959F, 1.35425556F, 1.41421354F,
                                            1.47682619F, 1.54221082F, 1.61049032F, 1.68179286F, 1.75625217F, 1.8340081F, 1.91520655F);
       const Simd power = of(_mm512_permutexvar_ps(_mm512_castps_si512(shifted.value), powers));
@@ -111,11 +137,11 @@ struct Simd {
       return of(_mm512_scalef_ps(multiply_add(power * r, p, power).value, n.value));  // scalef takes n's floor
 #endif
     } else {
-      x = max(x, Simd(-126.0));
+      x = maximum(x, Simd(-126.0));
       using Integers = typename packet::unpacket_traits<Packet>::integer_packet;
       const Simd to_integer(0x1.8p+23);
-      const Simd shifted = x + to_integer;  // n in the low bits
-      const Simd r = x - (shifted - to_integer);
+      const Simd shifted = as_written(x + to_integer);  // n in the low bits
+      const Simd r = x - as_written(shifted - to_integer);
       Simd p(0.00015353361937715863);
       p = multiply_add(p, r, Simd(0.0013398874403796194));
       p = multiply_add(p, r, Simd(0.00961843735747067));
@@ -170,7 +196,7 @@ inline constexpr int vectors_for(int columns) {
   return (columns + V::width - 1) / V::width;
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
@@ -15,7 +16,7 @@
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/scan_step.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 inline constexpr int ssd_chunk = 64;
 
@@ -166,7 +167,7 @@ void ssd(Core& core, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> de
     T* const carried = states ? states : k.state;
     if (!states && end - sequences.begin(s) > S::Q) std::fill_n(carried, S::state_size, T(0));
     for (int first = sequences.begin(s); first < end; first += S::Q) {
-      const int q = std::min(S::Q, end - first);
+      const int q = (std::min)(S::Q, end - first);
       const bool has_past = states || first > sequences.begin(s), has_future = states || first + q < end;
       if (boundaries && first > sequences.begin(s)) boundaries = std::copy_n(carried, S::state_size, boundaries);
       for (int group = 0; group < G; ++group) {
@@ -208,7 +209,7 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s), chunks = (end - begin + S::Q - 1) / S::Q;
     for (int chunk = chunks - 1; chunk >= 0; --chunk) {
-      const int first = begin + chunk * S::Q, q = std::min(S::Q, end - first);
+      const int first = begin + chunk * S::Q, q = (std::min)(S::Q, end - first);
       const T* const past = chunk > 0 ? boundaries + (chunk - 1) * S::state_size : nullptr;
       const bool has_future = chunk + 1 < chunks;
       for (int group = 0; group < G; ++group) {
@@ -321,8 +322,8 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
         }
       }
     }
-    boundaries += std::max(0, chunks - 1) * S::state_size;
+    boundaries += (std::max)(0, chunks - 1) * S::state_size;
   }
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <mamba/core/denormals.hpp>
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/threads.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 // A primitive that does less than this many multiply-adds is over before another thread has begun.
 inline constexpr long long team_work = 1 << 15;
@@ -23,4 +24,4 @@ void share_out(Core& core, int pieces, long long work, Piece&& piece) {
   }
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

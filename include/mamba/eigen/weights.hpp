@@ -4,12 +4,13 @@
 #include <cmath>
 #include <cstddef>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/adamw.hpp>
 #include <mamba/math/scan_step.hpp>
 
-namespace mamba::eigen {
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 // derived <- what the parameter's declaration asks for (Derived).
 template <class T>
@@ -66,4 +67,4 @@ void adamw(T* parameters, T* mean, T* square, const T* gradients, std::size_t co
   }
 }
 
-}  // namespace mamba::eigen
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET
