@@ -5,6 +5,22 @@ using namespace mamba;
 
 inline constexpr Config config{};
 struct NotAPolicy {};
+// Answers that somebody has declared, and whose meaning is written nowhere.
+struct NewPosition {
+  using answers = question::Position;
+  static constexpr const char* name = "new";
+};
+struct NewPositions : NewPosition {
+  static constexpr int positions = 8;
+};
+struct NewResidual {
+  using answers = question::ConvResidual;
+  static constexpr const char* name = "new";
+};
+struct NewMixer {
+  using answers = question::Mixer;
+  static constexpr const char* name = "new";
+};
 
 #if defined(CASE_two_scalars)
 using Chosen = MambaForComposite<config, float, double>;
@@ -26,6 +42,14 @@ using Chosen = MambaForComposite<config, Mamba2<48>>;
 using Chosen = MambaForComposite<config, Mamba2<16, 3>>;
 #elif defined(CASE_no_policy)
 using Chosen = MambaForComposite<config, NotAPolicy>;
+#elif defined(CASE_new_position)
+using Chosen = MambaForComposite<config, NewPosition>;
+#elif defined(CASE_new_positions)
+using Chosen = MambaForComposite<config, NewPositions>;
+#elif defined(CASE_new_residual)
+using Chosen = MambaForComposite<config, NewResidual>;
+#elif defined(CASE_new_mixer)
+using Chosen = MambaForComposite<config, NewMixer>;
 #elif defined(CASE_long_double)
 using Chosen = MambaForComposite<config, long double>;
 #elif defined(CASE_zero_size)
@@ -36,7 +60,7 @@ using Chosen = MambaForComposite<config>;
 #endif
 
 #if defined(CASE_unknown_parameter)
-constexpr auto offset = Lookup<network::Tables<Resolve<config>>::layer, "mixer.misspelt">::offset();
+constexpr auto offset = Lookup<network::Tables<Resolve<config>>::layer, "mixer.misspelt">::offset;
 #endif
 
 int main() { Chosen model({.n_layers = 1}); }

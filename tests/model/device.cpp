@@ -67,10 +67,10 @@ TEST_CASE("a device is auto, cpu, cuda or cuda:N") {
   }
 }
 
-TEST_CASE("a GPU that has a problem is used by nobody, and whoever asks for it by name is told") {
+TEST_CASE("a GPU that has a problem is used by nobody, and whoever asks for it by name is told; the library itself writes nothing") {
   const std::string problem = "CUDA: no device";
   const auto use = [](const char* text, const std::string& p) { return DeviceChoice::parse(text).use_gpu(p); };
-  std::string said = on_stderr([&] {
+  const std::string said = on_stderr([&] {
     CHECK_FALSE(use("cpu", ""));
     CHECK_FALSE(use("cpu", problem));
     CHECK(use("cuda", ""));
@@ -81,8 +81,7 @@ TEST_CASE("a GPU that has a problem is used by nobody, and whoever asks for it b
     CHECK_THROWS_WITH(use("cuda", problem), problem);
   });
   CHECK(said.empty());
-  said = on_stderr([&] { CHECK_FALSE(use("auto", problem)); });
-  CHECK(said == "On the CPU: CUDA: no device\n");
+  CHECK(on_stderr([&] { CHECK_FALSE(use("auto", problem)); }).empty());
 }
 
 TEST_CASE("a plain C++ source's models run on the CPU") {
@@ -97,8 +96,7 @@ TEST_CASE("a plain C++ source's models run on the CPU") {
     MambaForComposite<config, Backend> model(options);
     return model(support::random_tokens(3 * 8, 11, 1), 3).rows();
   };
-  CHECK_THAT(on_stderr([&] { CHECK(on_device(DeviceChoice::parse("auto"), options, rows) == 3); }),
-             ContainsSubstring("On the CPU: CUDA: this program was built without it"));
+  CHECK(on_stderr([&] { CHECK(on_device(DeviceChoice::parse("auto"), options, rows) == 3); }).empty());
   CHECK(on_stderr([&] { CHECK(on_device(DeviceChoice::parse("cpu"), options, rows) == 3); }).empty());
   CHECK(calls == 2);
   for (const char* text : {"cuda", "cuda:1"}) {

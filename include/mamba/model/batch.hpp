@@ -36,6 +36,7 @@ inline Batch checked_batch(const Config& config, int longest, std::span<const st
     const int own = checked.length_of(s);
     require(own >= 1 && own <= checked.length, "length ", own, " of sequence ", s, " is not in 1..", checked.length);
     const int so_far = before.empty() ? 0 : before[static_cast<std::size_t>(s)];
+    require(own <= 0x7FFFFFFF - so_far, "sequence ", s, " has had ", so_far, " tokens; with ", own, " more they are beyond what is counted");
     require(longest == 0 || own <= longest - so_far, "sequence ", s, " of ", so_far + static_cast<long long>(own),
             " tokens is longer than the model's max_seq_len ", longest);
     for (int t = 0; t < own; ++t) {
@@ -72,13 +73,13 @@ struct Partition {
   static Partition of(const Batch& batch, std::size_t parameter_bytes, const Limits& limits) {
     Partition p;
     p.sequences = batch.batch;
-    p.per_tile = std::max(1, limits.tile_tokens / batch.length);
+    p.per_tile = (std::max)(1, limits.tile_tokens / batch.length);
     p.tiles = (p.sequences + p.per_tile - 1) / p.per_tile;
     const auto affordable = static_cast<int>(std::clamp<std::size_t>(limits.most_bytes / parameter_bytes, 1, limits.most_buffers));
     p.buffers = std::clamp(p.tiles / limits.tiles_per_buffer, 1, affordable);
     return p;
   }
-  int first_sequence(int tile) const { return std::min(sequences, tile * per_tile); }
+  int first_sequence(int tile) const { return (std::min)(sequences, tile * per_tile); }
   int first_tile(int buffer) const { return static_cast<int>(static_cast<long long>(tiles) * buffer / buffers); }
 };
 

@@ -31,13 +31,15 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
 
   // The last token's logits, (batch, vocab_size); ids (batch, length). Throws Error as logits() does.
   Matrix<Scalar> operator()(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = this->use();
     const Batch input = this->check(ids, batch, lengths);
-    return this->last_logits(input, [&](auto&& use) { this->engine().logits(input, Readout::last, use); });
+    return this->last_logits(input, [&](auto&& take) { this->engine().logits(input, Readout::last, take); });
   }
 
   // Mean cross-entropy of the last token over vocab_size; sets the gradients. ids (batch, length), labels (batch).
   // Throws Error on ids or labels outside the vocabulary, or when the ids do not divide into the labels' number.
   double loss_and_gradients(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels, std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = this->use();
     const Batch input = check_labels(ids, labels, lengths);
     return this->engine().loss_and_gradients(input, Readout::last, cross_entropy_of(labels));
   }
@@ -47,6 +49,7 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
   template <class Visitor>
   double visit_gradients(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels, Visitor&& visitor,
                          std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = this->use();
     const Batch input = check_labels(ids, labels, lengths);
     return this->engine().visited_loss_and_gradients(input, Readout::last, visitor, cross_entropy_of(labels));
   }
@@ -54,6 +57,7 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
   // The same with a loss of the user's own; returns the sum of the shares.
   template <LastTokenLoss<Scalar> Loss>
   double loss_and_gradients(std::span<const std::int32_t> ids, int batch, Loss&& loss, std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = this->use();
     const Batch input = this->check(ids, batch, lengths);
     return this->engine().loss_and_gradients(input, Readout::last, [&](auto& core, auto dlogits, auto logits, int first) {
       zero(core, dlogits);

@@ -45,7 +45,7 @@ class Engine<A, Cpu> {
     constexpr std::size_t piece = 16384;
     for (const PlacedParameter& p : placed_)
       for (std::size_t at = 0; p.parameter.trained && at < p.parameter.place(); at += piece)
-        trained_.push_back({p.offset + at, std::min(piece, p.parameter.place() - at)});
+        trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.place() - at)});
     squares_.resize(trained_.size());
     workers_.resize(static_cast<std::size_t>(pool_->workers()));
   }
@@ -64,6 +64,10 @@ class Engine<A, Cpu> {
 
   // Memory of the parameters' layout, for an optimiser's state.
   Arena make_arena() const { return Buffer(size_ * sizeof(T)); }
+  // The state of `batch` sequences, in memory of this engine's kind.
+  State<A> make_state(int batch) const {
+    return State<A>(n_layers_, batch, [](std::size_t bytes) { return Buffer(bytes); });
+  }
 
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
@@ -92,7 +96,7 @@ class Engine<A, Cpu> {
   // The bytes of everything this engine holds.
   std::size_t memory_bytes() const {
     std::size_t sum = parameters_.bytes() + derived_.bytes() + gradients_.bytes();
-    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.core.scratch.bytes() + worker.indices.capacity() * sizeof(int);
+    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.scratch.bytes() + worker.indices.capacity() * sizeof(int);
     for (const Buffer& buffer : buffers_) sum += buffer.bytes();
     return sum;
   }
@@ -101,11 +105,16 @@ class Engine<A, Cpu> {
   // several threads at once. state, where given: where the sequences begin and, afterwards, end.
   template <class Use>
   void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
-    each_tile(batch, readout, [&](Worker& worker, network::Tile tile, int first_sequence) {
+    network::TileStates<T> first;
+    if (state) {
+      auto [history, states] = state->memory();
+      first = state->tile_states(history.template as<T>(), states.template as<T>());
+    }
+    each_tile(batch, readout, [&](Worker& worker, ThreadPool* team, network::Tile tile, int first_sequence) {
       network::TileStates<T> states;
-      if (state) states = state->from(first_sequence), tile.positions = state->positions().data() + first_sequence;
+      if (state) states = State<A>::from(first, first_sequence), tile.positions = state->positions().data() + first_sequence;
       network::NoProbe probe;
-      run_forward(worker, tile, states, probe, use);
+      run_forward(worker, team, tile, states, probe, use);
     });
     if (state)
       for (int s = 0; s < batch.batch; ++s) state->advance(s, batch.length_of(s));
@@ -114,25 +123,25 @@ class Engine<A, Cpu> {
   // The same with S cut at the rows whose mask (batch, length) is 1.
   template <Reading reading, class Use>
   void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
-    each_tile(batch, Readout::last, [&](Worker& worker, const network::Tile& tile, int first_sequence) {
+    each_tile(batch, Readout::last, [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
       BlockingProbe<reading> probe(mask.data() + static_cast<std::ptrdiff_t>(first_sequence) * batch.length, batch.length, layers);
-      run_forward(worker, tile, {}, probe, use);
+      run_forward(worker, team, tile, {}, probe, use);
     });
   }
 
   // The same with the reference's activations after the convolution at the rows whose mask is 1.
   template <class Use>
   void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
-    each_tile(batch, Readout::last, [&](Worker& worker, const network::Tile& tile, int first_sequence) {
+    each_tile(batch, Readout::last, [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(first_sequence) * batch.length;
       std::vector<int> reference_tokens(reference.ids.begin() + first, reference.ids.begin() + first + tile.rows());
       network::Tile of_reference = tile;
       of_reference.tokens = reference_tokens.data();
       std::vector<T> record;
       RecordingProbe<T> recording(record);
-      run_forward(worker, of_reference, {}, recording, [](int, auto) {});
+      run_forward(worker, team, of_reference, {}, recording, [](int, auto) {});
       SubstitutingProbe<T> substituting(record, mask.data() + first, layers);
-      run_forward(worker, tile, {}, substituting, use);
+      run_forward(worker, team, tile, {}, substituting, use);
     });
   }
 
@@ -147,7 +156,7 @@ class Engine<A, Cpu> {
       const network::Tile tile = pack(workers_[0], batch, Readout::last, partition, t);
       const std::vector<int> where = places(batch, partition, t);
       FunctionProbe<Visitor> probe(visitor, where);
-      run_forward(workers_[0], tile, {}, probe, use);
+      run_forward(workers_[0], nullptr, tile, {}, probe, use);
     }
   }
 
@@ -179,31 +188,32 @@ class Engine<A, Cpu> {
     std::size_t offset, count;
   };
   struct alignas(2 * cache_line) Worker {
-    eigen::Core core;
-    Buffer activations;
+    Buffer scratch, activations;
     std::vector<int> indices;
   };
 
-  // body(worker, tile, number of its first sequence), shared out over the threads.
+  // body(worker, team, tile, number of its first sequence), shared out over the threads; a single tile has them all as its team.
   template <class Body>
   void each_tile(const Batch& batch, Readout readout, Body&& body) {
     prepare();
     const Partition partition = Partition::of(batch, size_ * sizeof(T));
     number_readouts(batch, readout, partition);
     reserve_workers(batch, partition, false);
-    pool_->run(partition.tiles, [&](int tile, int worker_index) {
-      Worker& worker = workers_[static_cast<std::size_t>(worker_index)];
-      worker.core.team = partition.tiles == 1 ? pool_.get() : nullptr;
-      body(worker, pack(worker, batch, readout, partition, tile), partition.first_sequence(tile));
-    });
+    const auto on_worker = [&](int tile, int number, ThreadPool* team) {
+      Worker& worker = workers_[static_cast<std::size_t>(number)];
+      body(worker, team, pack(worker, batch, readout, partition, tile), partition.first_sequence(tile));
+    };
+    if (partition.tiles == 1) on_worker(0, 0, pool_.get());
+    else pool_->run(partition.tiles, [&](int tile, int number) { on_worker(tile, number, nullptr); });
   }
 
   template <class Probe, class Use>
-  void run_forward(Worker& worker, const network::Tile& tile, network::TileStates<T> states, Probe& probe, Use&& use) {
+  void run_forward(Worker& worker, ThreadPool* team, const network::Tile& tile, network::TileStates<T> states, Probe& probe, Use&& use) {
     const FlushDenormals flush;
+    eigen::Core core(worker.scratch, team);
     auto activations = make_activations(worker, tile, false);
-    network::forward(worker.core, activations, tile, weights(), states, probe);
-    network::read_out(worker.core, activations, tile, weights(), [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
+    network::forward(core, activations, tile, weights(), states, probe);
+    network::read_out(core, activations, tile, weights(), [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
   }
 
   Partition begin_gradients(const Batch& batch, Readout readout) {
@@ -220,6 +230,7 @@ class Engine<A, Cpu> {
   template <class Loss, class MakeProbe>
   void fill_buffer(const Batch& batch, Readout readout, const Partition& partition, int buffer, Worker& worker, Loss& loss, MakeProbe&& make_probe) {
     const FlushDenormals flush;
+    eigen::Core core(worker.scratch);
     T* const sums = buffers_[static_cast<std::size_t>(buffer)].template as<T>();
     std::fill_n(sums, size_, T(0));
     for (int t = partition.first_tile(buffer); t < partition.first_tile(buffer + 1); ++t) {
@@ -227,8 +238,8 @@ class Engine<A, Cpu> {
       auto activations = make_activations(worker, tile, true);
       auto probe = make_probe(t);
       shares_[static_cast<std::size_t>(t)] = network::loss_and_gradients(
-          worker.core, network::ModelGradients<A>{sums, n_layers_}, activations, tile, weights(),
-          [&](auto dlogits, auto logits, int first) { return loss(worker.core, dlogits, logits, first); }, probe);
+          core, network::ModelGradients<A>{sums, n_layers_}, activations, tile, weights(),
+          [&](auto dlogits, auto logits, int first) { return loss(core, dlogits, logits, first); }, probe);
     }
   }
 
@@ -249,7 +260,8 @@ class Engine<A, Cpu> {
       if (worker.indices.size() < indices) worker.indices.resize(indices);
       for (int s = 0; s <= partition.per_tile; ++s) worker.indices[static_cast<std::size_t>(s)] = s * batch.length;
       make_activations(worker, {nullptr, {worker.indices.data(), partition.per_tile}}, with_backward);
-      network::MixerOf<A>::reserve(worker.core, with_backward);
+      eigen::Core core(worker.scratch);
+      network::MixerOf<A>::reserve(core, with_backward);
     }
   }
 
@@ -303,7 +315,8 @@ class Engine<A, Cpu> {
   }
 
   network::Activations<A> make_activations(Worker& worker, const network::Tile& tile, bool with_backward) {
-    const int boundaries = with_backward ? network::MixerOf<A>::kept_states(worker.core, tile.sequences) : 0;
+    eigen::Core core(worker.scratch);
+    const int boundaries = with_backward ? network::MixerOf<A>::kept_states(core, tile.sequences) : 0;
     worker.activations.reserve(network::Activations<A>(nullptr, n_layers_, tile.rows(), boundaries, with_backward).bytes());
     return {worker.activations.data(), n_layers_, tile.rows(), boundaries, with_backward};
   }
@@ -319,7 +332,7 @@ class Engine<A, Cpu> {
     constexpr std::size_t stretch = 4096;  // elements a task sums; a multiple of row_alignment
     pool_->run(static_cast<int>((size_ + stretch - 1) / stretch), [&](int task, int) {
       const std::size_t first = static_cast<std::size_t>(task) * stretch;
-      eigen::sum_buffers(gradients_.as<T>(), buffer_pointers_.data(), buffers, first, std::min(size_, first + stretch));
+      eigen::sum_buffers(gradients_.as<T>(), buffer_pointers_.data(), buffers, first, (std::min)(size_, first + stretch));
     });
     pool_->run(static_cast<int>(placed_.size()), [&](int i, int) {
       const PlacedParameter& p = placed_[static_cast<std::size_t>(i)];

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <charconv>
-#include <cstdio>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,15 +36,22 @@ struct DeviceChoice {
   }
 
   // Whether the GPU is to be used, `problem` being what keeps it from that (empty: nothing). Asked for by name it must work:
-  // else throws Error(device_failed). "auto" says on stderr why it falls back to the CPU.
+  // else throws Error(device_failed). "auto" falls back to the CPU.
   bool use_gpu(const std::string& problem) const {
     if (kind == Kind::cpu) return false;
     if (problem.empty()) return true;
     if (kind == Kind::cuda) fail(ErrorKind::device_failed, problem);
-    std::fprintf(stderr, "On the CPU: %s\n", problem.c_str());
     return false;
   }
 };
+
+// What follows means one thing where nvcc compiles and another where it does not; a program may hold sources of both kinds, and each has
+// its own.
+#ifdef __CUDACC__
+inline namespace compiled_for_cuda {
+#else
+inline namespace compiled_without_cuda {
+#endif
 
 // How many GPUs there are, whether this source's models can run on them or not.
 inline int gpu_count() {
@@ -77,5 +83,7 @@ decltype(auto) on_device(const DeviceChoice& choice, [[maybe_unused]] Options& o
   }
   return std::forward<F>(f).template operator()<Cpu>();
 }
+
+}  // inline namespace
 
 }  // namespace mamba

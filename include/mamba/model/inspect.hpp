@@ -20,7 +20,6 @@ namespace mamba {
 template <class A>
 std::vector<Matrix<double>> ssm_matrices(Model<A>& model, std::span<const std::int32_t> ids, int layer) {
   using Mixer = network::MixerOf<A>;
-  constexpr bool is_mamba1 = std::is_same_v<typename A::Mixer, Mamba1>;
   require(layer >= 0 && layer < model.n_layers(), "layer ", layer, " is not in 0..", model.n_layers() - 1);
   const auto at = [&](Point point) { return model.activations(point, ids, 1)[static_cast<std::size_t>(layer)]; };
   const auto b = at(Point::b), c = at(Point::c), delta = at(Point::delta);
@@ -35,7 +34,7 @@ std::vector<Matrix<double>> ssm_matrices(Model<A>& model, std::span<const std::i
       double elapsed = 0;
       for (std::ptrdiff_t j = i; j >= 0; --j) {
         double sum = 0;
-        if constexpr (is_mamba1) {
+        if constexpr (Mixer::rate_per_state) {
           for (int n = 0; n < N; ++n)
             sum += static_cast<double>(c(i, n)) * static_cast<double>(b(j, n)) * std::exp(rate(static_cast<std::size_t>(m * N + n)) * elapsed);
           sum *= static_cast<double>(delta(j, m));

@@ -22,6 +22,7 @@ class MambaLMHeadModel : public Model<Resolve<config_, Policies...>> {
   // Mean cross-entropy of the next token over all positions that have one and over the padded vocabulary; sets the
   // gradients. ids (batch, length). Throws Error on ids outside the vocabulary, or when no position has a next token.
   double loss_and_gradients(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = this->use();
     const Batch input = this->check(ids, batch, lengths);
     next_tokens_.clear();
     for (int s = 0; s < input.batch; ++s) next_tokens_.insert(next_tokens_.end(), input.tokens_of(s) + 1, input.tokens_of(s) + input.length_of(s));

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +11,8 @@
 
 #include <mamba/core/config.hpp>
 #include <mamba/core/error.hpp>
+#include <mamba/core/exclusive.hpp>
+#include <mamba/core/finite.hpp>
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/policies.hpp>
 #include <mamba/core/tensor.hpp>
@@ -24,12 +25,9 @@
 
 namespace mamba {
 
-template <class Scalar>
-using StateDict = std::map<std::string, HostTensor<Scalar>>;
-
-// The base of MambaLMHeadModel and MambaForComposite. A model is used by one thread at a time; different models are
-// independent of each other. Calls allocate on first use and when a call is larger than all before, then no more,
-// except for the matrices that they return.
+// The base of MambaLMHeadModel and MambaForComposite. A model is used by one call at a time: a second one, from another thread or from
+// inside the first (a visitor, a loss), throws Error. Different models are independent of each other. Calls allocate on first use and when a call is larger
+// than all before, then no more, except for the matrices that they return.
 template <class A>
 class Model {
  public:
@@ -45,6 +43,8 @@ class Model {
       Scalar* const values = engine_.mutable_parameters() + p.offset;
       for_each_element(p.parameter,
                        [&](std::size_t k, std::size_t at) { values[at] = static_cast<Scalar>(initial_value(p.parameter, p.name, options, tensor, k)); });
+      require(count_nonfinite(std::span<const Scalar>(values, p.parameter.place())) == 0, "the initial values of ", p.name, " are beyond what a ",
+              sizeof(Scalar) == 4 ? "float" : "double", " holds: gamma or a standard deviation is too large");
       ++tensor;
     }
   }
@@ -59,6 +59,7 @@ class Model {
   // The logits of all positions, (batch * length, padded vocabulary); ids (batch, length). Positions from a sequence's
   // length on are zero. Throws Error on ids that are not in the vocabulary or do not divide into the batch.
   Matrix<Scalar> logits(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = use();
     const Batch input = check(ids, batch, lengths);
     Matrix<Scalar> result(static_cast<std::ptrdiff_t>(input.batch) * input.length, config.padded_vocab_size());
     const std::vector<std::ptrdiff_t> rows = lengths.empty() ? std::vector<std::ptrdiff_t>{} : rows_of(input);
@@ -74,13 +75,15 @@ class Model {
   // The state of `batch` sequences that have had no token. Throws Error for batch < 1.
   State<A> initial_state(int batch) const {
     require(batch > 0, "a state is of at least one sequence; given ", batch);
-    return State<A>(n_layers(), batch);
+    return engine_.make_state(batch);
   }
 
   // One more token for each sequence, tokens (batch): advances the state and returns the logits, (batch, padded
   // vocabulary), valid until the next step. Allocates nothing once a batch of this size has been stepped. Throws Error,
   // and leaves the state, when it is of another batch or model, a token is not in the vocabulary or a sequence too long.
   const Matrix<Scalar>& step(std::span<const std::int32_t> tokens, State<A>& state) {
+    require(tokens.size() == static_cast<std::size_t>(state.batch()), tokens.size(), " token ids do not divide into ", state.batch(),
+            " sequences of one token, which a step takes");
     advance(tokens, state.batch(), {}, state, step_logits_);
     return step_logits_;
   }
@@ -99,8 +102,9 @@ class Model {
   // the visitor may change the rows. It is called on this thread.
   template <class Visitor>
   Matrix<Scalar> visit(std::span<const std::int32_t> ids, int batch, Visitor&& visitor, std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = use();
     const Batch input = check(ids, batch, lengths);
-    return last_logits(input, [&](auto&& use) { engine_.visited_logits(input, visitor, use); });
+    return last_logits(input, [&](auto&& take) { engine_.visited_logits(input, visitor, take); });
   }
 
   // The activations at a point of every layer, each (batch * length, width); rows from a sequence's length on are zero.
@@ -123,21 +127,23 @@ class Model {
   // Error on a mask of another size or a layer that does not exist.
   Matrix<Scalar> blocked(std::span<const std::int32_t> ids, int batch, std::span<const std::uint8_t> mask, std::span<const int> layers = {},
                          Reading reading = Reading::strict) {
+    const auto in_use = use();
     const Batch input = check(ids, batch, {});
     const ChosenLayers chosen = check_intervention(input, mask, layers);
-    return last_logits(input, [&](auto&& use) {
-      if (reading == Reading::strict) engine_.template blocked_logits<Reading::strict>(input, mask, chosen, use);
-      else engine_.template blocked_logits<Reading::downstream>(input, mask, chosen, use);
+    return last_logits(input, [&](auto&& take) {
+      if (reading == Reading::strict) engine_.template blocked_logits<Reading::strict>(input, mask, chosen, take);
+      else engine_.template blocked_logits<Reading::downstream>(input, mask, chosen, take);
     });
   }
 
   // The same with the activations after the convolution of a run over reference_ids (batch, length) where mask is 1.
   Matrix<Scalar> substituted(std::span<const std::int32_t> ids, std::span<const std::int32_t> reference_ids, int batch, std::span<const std::uint8_t> mask,
                              std::span<const int> layers = {}) {
+    const auto in_use = use();
     const Batch input = check(ids, batch, {}), reference = check(reference_ids, batch, {});
     require(ids.size() == reference_ids.size(), "the reference's ", reference_ids.size(), " tokens are not as many as the target's ", ids.size());
     const ChosenLayers chosen = check_intervention(input, mask, layers);
-    return last_logits(input, [&](auto&& use) { engine_.substituted_logits(input, reference, mask, chosen, use); });
+    return last_logits(input, [&](auto&& take) { engine_.substituted_logits(input, reference, mask, chosen, take); });
   }
 
   // --- parameters --------------------------------------------------------------------------------------------------
@@ -153,6 +159,7 @@ class Model {
   // Replaces all parameters. Throws Error, and changes nothing, unless names and shapes are this model's and frozen
   // tensors hold what they must.
   void load_state_dict(const StateDict<Scalar>& dict) {
+    const auto in_use = use();
     check_dict(dict, [](const PlacedParameter&) { return true; });
     fill_arena(engine_.mutable_parameters(), dict);
     engine_.parameters_changed();
@@ -163,11 +170,15 @@ class Model {
   void check_trained_dict(const StateDict<Scalar>& dict) const { check_dict(dict, is_trained); }
   void fill_arena(Scalar* arena, const StateDict<Scalar>& dict) const {
     for (const PlacedParameter& p : engine_.placed())
-      if (const auto found = dict.find(p.name); found != dict.end())
-        for_each_element(p.parameter, [&](std::size_t k, std::size_t at) { arena[p.offset + at] = found->second.values[k]; });
+      if (const auto found = dict.find(p.name); found != dict.end()) {
+        const std::vector<Scalar>& values = found->second.values;
+        std::fill_n(arena + p.offset, p.parameter.place(), Scalar(0));  // what pads is zero, whatever an update has made of it
+        for_each_element(p.parameter, [&](std::size_t k, std::size_t at) { arena[p.offset + at] = values[k]; });
+      }
   }
 
-  // For optimisers and the like: the arenas behind the dictionaries.
+  // For optimisers and the like: the arenas behind the dictionaries, and what such a call holds while it uses them.
+  [[nodiscard]] Exclusive::Use use() { return {in_use_, "the model"}; }
   Engine<A>& engine() { return engine_; }
   const Engine<A>& engine() const { return engine_; }
 
@@ -191,6 +202,7 @@ class Model {
   void advance(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths, State<A>& state, Matrix<Scalar>& result) {
     require(state.n_layers() == n_layers(), "the state is of a model with ", state.n_layers(), " layers; this one has ", n_layers());
     require(state.batch() == batch, "the state is of ", state.batch(), " sequences; given ", batch);
+    const auto in_use = use();
     const Batch input = checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths, state.positions());
     if (result.rows() != batch) result = Matrix<Scalar>(batch, config.padded_vocab_size());
     engine_.logits(
@@ -240,9 +252,9 @@ class Model {
       check_tensor(p, found->second);
     }
     if (dict.size() == expected) return;
-    for (const auto& [name, tensor] : dict)
-      if (std::none_of(engine_.placed().begin(), engine_.placed().end(), [&](const PlacedParameter& p) { return wanted(p) && p.name == name; }))
-        fail(ErrorKind::bad_file, "the model has no parameter ", name);
+    for (const auto& entry : dict)
+      if (std::none_of(engine_.placed().begin(), engine_.placed().end(), [&](const PlacedParameter& p) { return wanted(p) && p.name == entry.first; }))
+        fail(ErrorKind::bad_file, "the model has no parameter ", entry.first);
   }
 
   static HostTensor<Scalar> tensor_of(const Parameter& p, const Scalar* values) {
@@ -274,6 +286,7 @@ class Model {
   }
 
   Engine<A> engine_;
+  Exclusive in_use_;
   ModelOptions options_;
   Matrix<Scalar> step_logits_;
 };

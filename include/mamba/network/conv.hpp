@@ -12,6 +12,22 @@
 
 namespace mamba::network {
 
+// What each residual policy means; one without a line here does not compile.
+enum class Bypass {
+  none,      // c
+  identity,  // c + x
+  gate,      // c * x
+  linear,    // c + W x
+};
+template <class ConvResidual_>
+constexpr Bypass bypass_of() {
+  if constexpr (std::is_same_v<ConvResidual_, NoConvResidual>) return Bypass::none;
+  else if constexpr (std::is_same_v<ConvResidual_, ConvResidual>) return Bypass::identity;
+  else if constexpr (std::is_same_v<ConvResidual_, ConvGate>) return Bypass::gate;
+  else if constexpr (std::is_same_v<ConvResidual_, LinearConvResidual>) return Bypass::linear;
+  else static_assert(sizeof(ConvResidual_) == 0, "mamba: what this residual policy means is written nowhere (network/conv.hpp, bypass_of)");
+}
+
 // mixer.conv1d.weight (channels, 1, taps) and .bias (channels), then mixer.residual_proj.weight (channels, channels)
 // where the policy has it.
 template <class A>
@@ -22,7 +38,7 @@ constexpr auto conv_parameters(int channels, int taps) {
       .name = "mixer.conv1d.weight", .rank = 3, .shape = {channels, 1, taps}, .law = Law::uniform, .scale = bound, .derived = Derived::transpose};
   const Parameter bias = vector_parameter("mixer.conv1d.bias", channels, Law::uniform, bound);
   const ParameterTable<2> conv{Kernel::learned_weight ? weight : frozen(weight, 1), Kernel::learned_bias ? bias : frozen(bias, 0)};
-  if constexpr (std::is_same_v<typename A::ConvResidual, LinearConvResidual>)
+  if constexpr (bypass_of<typename A::ConvResidual>() == Bypass::linear)
     return join(conv, ParameterTable<1>{matrix_parameter("mixer.residual_proj.weight", channels, channels, Law::uniform, 1 / table_sqrt(channels))});
   else return conv;
 }
@@ -30,24 +46,24 @@ constexpr auto conv_parameters(int channels, int taps) {
 // Where it costs more to store v and read it again than to compute it twice, a backend has the convolution with its SiLU, and
 // their gradients, in one piece each. The gate needs v itself.
 template <class A, class Backend>
-inline constexpr bool fuses_convolution = Backend::fuses_convolution && !std::is_same_v<typename A::ConvResidual, ConvGate>;
+inline constexpr bool fuses_convolution = Backend::fuses_convolution&& bypass_of<typename A::ConvResidual>() != Bypass::gate;
 
 // v (T, C), u (T, C) <- the convolution of x (T, C) and what the rest of the block uses.
 MAMBA_COMPOSITION
 template <class A, class Backend, class T, int C, class LayerWeights>
 MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<T, C> v, Rows<T, C> u, Rows<const T, C> x, Sequences sequences, LayerWeights w, T* history = nullptr) {
-  using Residual = typename A::ConvResidual;
+  constexpr Bypass bypass = bypass_of<typename A::ConvResidual>();
   const auto weight = w.template get<"mixer.conv1d.weight">();
   const auto bias = w.template get<"mixer.conv1d.bias">();
   if constexpr (fuses_convolution<A, Backend>) {
     causal_conv_silu(be, u, x, sequences, weight, bias, history);
   } else {
     causal_conv(be, v, x, sequences, weight, bias, history);
-    if constexpr (std::is_same_v<Residual, ConvGate>) gate(be, u, x, in(v));
+    if constexpr (bypass == Bypass::gate) gate(be, u, x, in(v));
     else silu(be, u, in(v));
   }
-  if constexpr (std::is_same_v<Residual, ConvResidual>) add(be, u, in(u), x);
-  if constexpr (std::is_same_v<Residual, LinearConvResidual>) linear<Write::add>(be, u, x, w.template get<"mixer.residual_proj.weight">());
+  if constexpr (bypass == Bypass::identity) add(be, u, in(u), x);
+  if constexpr (bypass == Bypass::linear) linear<Write::add>(be, u, x, w.template get<"mixer.residual_proj.weight">());
 }
 
 // dx (T, C) <- the gradient with respect to x, dw += those of the learned parameters; du (T, C) is used up.
@@ -56,14 +72,14 @@ template <class A, class Backend, class T, int C, class LayerGradients, class La
 MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du, Rows<const T, C> v, Rows<const T, C> x, Sequences sequences,
                                      LayerWeights w) {
   using Kernel = typename A::ConvKernel;
-  using Residual = typename A::ConvResidual;
+  constexpr Bypass bypass = bypass_of<typename A::ConvResidual>();
   // dx <- the part that bypasses the convolution.
-  constexpr Write rest = std::is_same_v<Residual, NoConvResidual> ? Write::set : Write::add;
-  if constexpr (std::is_same_v<Residual, ConvGate>) {
+  constexpr Write rest = bypass == Bypass::none ? Write::set : Write::add;
+  if constexpr (bypass == Bypass::gate) {
     gate_backward(be, dx, du, in(du), x, v);
   } else {
-    if constexpr (std::is_same_v<Residual, ConvResidual>) copy(be, dx, in(du));
-    if constexpr (std::is_same_v<Residual, LinearConvResidual>) {
+    if constexpr (bypass == Bypass::identity) copy(be, dx, in(du));
+    if constexpr (bypass == Bypass::linear) {
       linear_backward<Write::set>(be, dx, in(du), w.template get<"mixer.residual_proj.weight">());
       linear_weight_backward(be, dw.template get<"mixer.residual_proj.weight">(), in(du), x);
     }
@@ -75,7 +91,7 @@ MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients 
     causal_conv_silu_backward<rest, Kernel::learned_weight, Kernel::learned_bias>(be, dx, dweight, dbias, in(du), x, sequences, weight,
                                                                                   w.template get<"mixer.conv1d.bias">());
   } else {
-    if constexpr (!std::is_same_v<Residual, ConvGate>) silu_backward(be, du, in(du), v);
+    if constexpr (bypass != Bypass::gate) silu_backward(be, du, in(du), v);
     if constexpr (Kernel::learned_weight) causal_conv_weight_backward(be, dweight, in(du), x, sequences);
     if constexpr (Kernel::learned_bias) add_bias_backward(be, dbias, in(du));
     causal_conv_backward<rest>(be, dx, in(du), sequences, weight);

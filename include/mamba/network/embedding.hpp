@@ -11,11 +11,28 @@
 
 namespace mamba::network {
 
+// What each position policy means; one without a line here does not compile.
+enum class PositionKind {
+  none,
+  learned,     // Position::positions vectors, one for each position
+  sinusoidal,  // sines and cosines
+};
+template <class Position>
+constexpr PositionKind position_of() {
+  if constexpr (std::is_same_v<Position, NoPosition>) return PositionKind::none;
+  else if constexpr (std::is_same_v<Position, SinusoidalPosition>) return PositionKind::sinusoidal;
+  else if constexpr (requires { typename LearnedPosition<Position::positions>; }) {
+    static_assert(std::is_same_v<Position, LearnedPosition<Position::positions>>, "mamba: this position policy is no LearnedPosition, though it has positions");
+    return PositionKind::learned;
+  } else static_assert(sizeof(Position) == 0, "mamba: what this position policy means is written nowhere (network/embedding.hpp, position_of)");
+}
+
 // The longest sequence that an architecture can read; 0: any.
 template <class A>
 constexpr int longest_sequence() {
   int longest = A::config.max_seq_len;
-  if constexpr (requires { A::Position::positions; }) longest = longest == 0 ? A::Position::positions : std::min(longest, A::Position::positions);
+  if constexpr (position_of<typename A::Position>() == PositionKind::learned)
+    longest = longest == 0 ? A::Position::positions : (std::min)(longest, A::Position::positions);
   return longest;
 }
 
@@ -23,7 +40,7 @@ template <class A>
 constexpr auto embedding_parameters() {
   constexpr int D = A::config.d_model;
   const ParameterTable<1> tokens{matrix_parameter("backbone.embedding.weight", A::config.padded_vocab_size(), D, Law::normal, 0.02)};
-  if constexpr (requires { A::Position::positions; })
+  if constexpr (position_of<typename A::Position>() == PositionKind::learned)
     return join(tokens, ParameterTable<1>{matrix_parameter("position_embedding.weight", A::Position::positions, D, Law::normal, 0.02, Derived::none)});
   else return tokens;
 }
@@ -33,8 +50,9 @@ MAMBA_COMPOSITION
 template <class A, class Backend, class T, int D, class FrontWeights>
 MAMBA_HOST_DEVICE void embed(Backend& be, Rows<T, D> x, const int* tokens, Sequences sequences, const int* positions, FrontWeights w) {
   embedding(be, x, tokens, w.template get<"backbone.embedding.weight">());
-  if constexpr (std::is_same_v<typename A::Position, SinusoidalPosition>) add_sinusoids(be, x, sequences, positions);
-  if constexpr (requires { A::Position::positions; }) add_positions(be, x, sequences, positions, w.template get<"position_embedding.weight">());
+  constexpr PositionKind position = position_of<typename A::Position>();
+  if constexpr (position == PositionKind::sinusoidal) add_sinusoids(be, x, sequences, positions);
+  if constexpr (position == PositionKind::learned) add_positions(be, x, sequences, positions, w.template get<"position_embedding.weight">());
 }
 
 // dw += the gradients of the look-ups, given dx (T, D).
@@ -42,7 +60,8 @@ MAMBA_COMPOSITION
 template <class A, class Backend, class T, int D, class FrontGradients>
 MAMBA_HOST_DEVICE void embed_backward(Backend& be, FrontGradients dw, Rows<const T, D> dx, const int* tokens, Sequences sequences) {
   embedding_backward(be, dw.template get<"backbone.embedding.weight">(), dx, tokens);
-  if constexpr (requires { A::Position::positions; }) add_positions_backward(be, dw.template get<"position_embedding.weight">(), dx, sequences);
+  if constexpr (position_of<typename A::Position>() == PositionKind::learned)
+    add_positions_backward(be, dw.template get<"position_embedding.weight">(), dx, sequences);
 }
 
 }  // namespace mamba::network

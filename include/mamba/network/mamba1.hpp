@@ -1,6 +1,8 @@
 // The Mamba-1 mixer: n (T, D) -> m (T, D) (specification, sections 2 and 5; Gu and Dao 2023, algorithm 2).
 #pragma once
 
+#include <algorithm>
+
 #include <mamba/core/macros.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
@@ -62,6 +64,9 @@ struct MixerOf<A, Mamba1> {
       carry = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(E) * padded(N)) : nullptr;
     }
   };
+
+  static constexpr bool rate_per_state = true;          // A (E, N), and S holds the step sizes; else A (H)
+  static constexpr int widest = (std::max)({E, N, R});  // of the rows above
 
   // A sequence's state between calls: the last K-1 rows of x, and (E, N).
   static constexpr std::size_t history_size = static_cast<std::size_t>(K - 1) * padded(E);

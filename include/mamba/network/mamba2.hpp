@@ -23,6 +23,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   static constexpr int H = E / P;
   static_assert(H % G == 0, "mamba: Mamba2's ngroups must divide the number of heads");
   static constexpr int C = E + 2 * G * N;  // channels of the convolution: x, b, c
+  static constexpr bool rate_per_state = false;
+  static constexpr int widest = C;  // of the rows below
 
   static constexpr auto parameters() {
     Parameter a_log = vector_parameter("mixer.A_log", H, Law::log_uniform, 16);

@@ -2,6 +2,8 @@
 //   parameters()              its table
 //   Saved, Gradient           what forward leaves for backward, what backward needs for itself
 //   history_size, state_size  the elements of a sequence's state between calls
+//   rate_per_state            whether A has a value for each state of a channel, or one for each head
+//   widest                    columns of the widest rows of its activations
 //   kept_states(be, tile)     how many states forward keeps for backward
 //   reserve(be, backward)     has the backend hold what its primitives need, so that no step allocates
 //   forward, backward         n (T, D) -> m (T, D)
@@ -13,7 +15,9 @@
 namespace mamba::network {
 
 template <class A, class Mixer = typename A::Mixer>
-struct MixerOf;
+struct MixerOf {
+  static_assert(sizeof(A) == 0, "mamba: what this mixer policy means is written nowhere (a specialisation of network::MixerOf)");
+};
 
 // The states of a tile's sequences in one layer, read at the beginning and left at the end; null: they begin at zero.
 template <class T>

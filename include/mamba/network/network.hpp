@@ -5,9 +5,11 @@
 // weight gradients add, activation gradients are set, the residual stream's gradient adds.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <type_traits>
 
+#include <mamba/core/error.hpp>
 #include <mamba/core/macros.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
@@ -150,7 +152,8 @@ class Activations {
   MAMBA_HOST_DEVICE Activations(void* block, int n_layers, int rows, int boundary_states, bool with_backward)
       : n_layers_(n_layers), rows_(rows), boundary_states_(with_backward ? boundary_states : 0), with_backward_(with_backward) {
     Carver memory(block);
-    memory.take(residual_, rows * (with_backward ? n_layers + 1 : 1));
+    residual_ = {memory.template take<T>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(with_backward ? n_layers + 1 : 1) * Rows<T, D>::stride),
+                 rows};
     memory.take(mixed, rows);
     head.carve(memory, with_backward);
     if (with_backward) {
@@ -190,6 +193,17 @@ class Activations {
   std::byte* layers_ = nullptr;
   std::size_t layer_bytes_ = 0, bytes_ = 0;
 };
+
+// How many rows a tile on a GPU may have: kernels count its elements in 32 bits.
+template <class A>
+constexpr int most_tile_rows() {
+  return 0x7FFFFFFF / padded((std::max)({A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::widest}));
+}
+// Throws Error for a tile, such as a single sequence, of more.
+template <class A>
+void check_tile_size(int rows) {
+  require(rows <= most_tile_rows<A>(), "a sequence of ", rows, " tokens is too long for this model on a GPU: it reads ", most_tile_rows<A>(), " at most");
+}
 
 // to <- from, in what all who run the composition together share; this is for backends where one runs it alone.
 template <class Backend, class T>
