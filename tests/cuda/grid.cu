@@ -77,28 +77,39 @@ TEST_CASE("CUDA grid: a long sequence") {
   CHECK(support::worst_difference(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 1e-11);
 }
 
-TEST_CASE("CUDA grid: what does not fit into the free memory goes through in parts, or says what it needs") {
+TEST_CASE("CUDA grid: a batch is cut by sizes alone: the same bytes whatever memory is free, or an error that says what it needs") {
   support::need_backend();
-  support::Pair<tiny_config, CudaGrid, double> pair;
-  const auto check = [&](int batch, int length) {
-    const auto ids = support::random_tokens(static_cast<std::size_t>(batch * length), 11, 1),
-               labels = support::random_tokens(static_cast<std::size_t>(batch), 11, 2);
-    const double expected = pair.cpu.loss_and_gradients(ids, labels);
-    CHECK(std::abs(pair.gpu.loss_and_gradients(ids, labels) / expected - 1) < 1e-12);
-    CHECK(support::worst_difference(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 1e-11);
+  constexpr int batch = 4096, length = 32;
+  const auto ids = support::random_tokens(batch * length, 11, 1), labels = support::random_tokens(batch, 11, 2);
+  const auto long_sequence = support::random_tokens(std::size_t{1} << 20, 11, 1);
+  const auto check = [&](std::size_t tile_bytes) {
+    INFO("tiles of " << tile_bytes << " bytes");
+    support::Pair<tiny_config, CudaGrid, double> pair{.options = {.n_layers = 2, .gamma = 1.0, .seed = 3, .tile_bytes = tile_bytes}};
+    const double expected = pair.cpu.loss_and_gradients(ids, labels), loss = pair.gpu.loss_and_gradients(ids, labels);
+    CHECK(std::abs(loss / expected - 1) < 1e-12);
+    const auto gradients = pair.gpu.gradient_dict();
+    CHECK(support::worst_difference(pair.cpu.gradient_dict(), gradients) < 1e-11);
+    return std::pair(loss, gradients);
   };
-  check(2, 3);
-  constexpr std::size_t left = std::size_t{512} << 20;
-  std::size_t free = 0, all = 0;
-  cuda::check(cudaMemGetInfo(&free, &all), "cudaMemGetInfo");
-  REQUIRE(free > left);
+  // The first whole, the second in parts: other sums, and less memory.
+  constexpr std::size_t small = std::size_t{64} << 20;
+  const auto whole = check(ModelOptions{}.tile_bytes), parts = check(small);
   {
+    constexpr std::size_t left = std::size_t{512} << 20;
+    std::size_t free = 0, all = 0;
+    cuda::check(cudaMemGetInfo(&free, &all), "cudaMemGetInfo");
+    REQUIRE(free > left);
     const cuda::DeviceBuffer others(free - left);
-    check(4096, 32);
-    CHECK(pair.gpu.memory_bytes() < left);
-    const auto long_sequence = support::random_tokens(std::size_t{1} << 20, 11, 1);
-    CHECK_THROWS_WITH(pair.gpu(long_sequence, 1), ContainsSubstring("bytes of device memory are needed"));
+    const auto again = check(small);
+    CHECK(again.first == parts.first);
+    for (const auto& [name, tensor] : parts.second) CHECK(again.second.at(name).values == tensor.values);
+    MambaForComposite<tiny_config, CudaGrid, double> model({.n_layers = 2, .gamma = 1.0, .seed = 3});
+    CHECK_THROWS_WITH(model(long_sequence, 1), ContainsSubstring("bytes of device memory are needed") && ContainsSubstring("tile_bytes"));
+    CHECK_THROWS_WITH(model.loss_and_gradients(ids, labels), ContainsSubstring("bytes of device memory are needed"));
   }
-  check(4096, 32);
-  CHECK(pair.gpu.memory_bytes() > left);
+  const auto again = check(ModelOptions{}.tile_bytes);
+  CHECK(again.first == whole.first);
+  for (const auto& [name, tensor] : whole.second) CHECK(again.second.at(name).values == tensor.values);
+  MambaForComposite<tiny_config, CudaGrid, double> model({.n_layers = 2, .gamma = 1.0, .seed = 3});
+  CHECK_NOTHROW(model(long_sequence, 1));
 }

@@ -86,7 +86,8 @@ struct Scan {
         d(values(12, E), Derived::none) {}
 
   void on_cpu(const std::vector<int>& first) {
-    eigen::Core core;
+    Buffer scratch;
+    eigen::Core core(scratch);
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
     constexpr auto state = static_cast<std::size_t>(E) * padded(N) * sizeof(T);
     Buffer boundaries(static_cast<std::size_t>(eigen::scan_boundaries<N>(core, sequences) + 1) * state), carry(state);
@@ -212,7 +213,8 @@ void check_rows(int rows) {
   Tensor<double, E> dbias(1, std::vector<double>(E)), dw(1, std::vector<double>(E));
   std::vector<double> rho(static_cast<std::size_t>(rows) * Groups);
   const Weight<double, 1, E> of_bias{bias.in().data, nullptr}, of_w{w.in().data, nullptr};
-  eigen::Core core;
+  Buffer scratch;
+  eigen::Core core(scratch);
   network::step_sizes(core, delta.rows(), pi.rows(), of_bias);
   network::step_sizes_backward(core, dpi.rows(), WeightGradient<double, 1, E>{dbias.rows().data}, ddelta.in(), pi.in());
   network::gated_norm<Groups>(core, o.rows(), g.rows(), rho.data(), y.in(), z.in(), of_w);

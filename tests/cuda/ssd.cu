@@ -71,7 +71,8 @@ struct Pass {
   }
 
   void on_cpu() {
-    eigen::Core core;
+    Buffer scratch;
+    eigen::Core core(scratch);
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
     Buffer boundaries(static_cast<std::size_t>(eigen::ssd_boundaries<N>(core, sequences) + 1) * S::state_size * sizeof(T));
     Buffer own(states.size() * sizeof(T));  // where rows start at multiples of whole vectors

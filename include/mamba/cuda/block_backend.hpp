@@ -30,11 +30,11 @@ int ssd_boundaries(Requirements&, Sequences sequences) {
 }
 template <class T, int E, int N>
 void scan_reserve(Requirements& be, bool /*with_backward*/) {
-  be.global_bytes = std::max(be.global_bytes, static_cast<std::size_t>(detail::SelectiveScan<T, E, N>::state_size) * sizeof(T));
+  be.global_bytes = (std::max)(be.global_bytes, static_cast<std::size_t>(detail::SelectiveScan<T, E, N>::state_size) * sizeof(T));
 }
 template <class T, int H, int P, int G, int N>
 void ssd_reserve(Requirements& be, bool with_backward) {
-  if (with_backward) be.global_bytes = std::max(be.global_bytes, static_cast<std::size_t>(2 * detail::Ssd<T, H, P, G, N>::state_size) * sizeof(T));
+  if (with_backward) be.global_bytes = (std::max)(be.global_bytes, static_cast<std::size_t>(2 * detail::Ssd<T, H, P, G, N>::state_size) * sizeof(T));
 }
 
 // Asked at compile time, in the same way, whether a configuration fits a block.

@@ -14,12 +14,13 @@ inline void check(cublasStatus_t result, const char* call) {
   if (result != CUBLAS_STATUS_SUCCESS) fail(ErrorKind::device_failed, "CUDA: ", call, " failed: ", cublasGetStatusString(result));
 }
 
-// On the device that is current when it is made. Products are of the precision of their operands, never less, and the same
+// On the device that is current when it is made, in the order of a stream. Products are of the precision of their operands, never less, and the same
 // bytes again for the same sizes.
 class Cublas {
  public:
-  Cublas() {
+  explicit Cublas(cudaStream_t stream) {
     check(cublasCreate(&handle_), "cublasCreate");
+    check(cublasSetStream(handle_, stream), "cublasSetStream");
     check(cublasSetMathMode(handle_, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
   }
   Cublas(const Cublas&) = delete;

@@ -8,6 +8,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include <mamba/core/memory.hpp>
 #include <mamba/core/parameters.hpp>
@@ -122,13 +125,13 @@ class Grid {
  public:
   static constexpr bool fuses_convolution = false;
 
-  // On the current device. Throws Error(device_failed) where cuBLAS cannot be had.
-  Grid() {
-    int device = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&shared_limit_, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+  // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
+  explicit Grid(QueuePointer queue) : queue_(std::move(queue)), products_(queue_->stream()), scratch_(queue_) {
+    check(cudaDeviceGetAttribute(&shared_limit_, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue_->device()), "cudaDeviceGetAttribute");
   }
 
+  const Queue& queue() const { return *queue_; }
+  cudaStream_t stream() const { return queue_->stream(); }
   const Cublas& products() const { return products_; }
   std::size_t memory_bytes() const { return scratch_.bytes(); }
 
@@ -144,18 +147,26 @@ class Grid {
     Carver counter;
     carve(counter);
     std::byte* const block = scratch(counter.used());
-    check(cudaMemsetAsync(block, 0, counter.used()), "cudaMemsetAsync");
+    check(cudaMemsetAsync(block, 0, counter.used(), stream()), "cudaMemsetAsync");
     Carver memory(block);
     carve(memory);
+  }
+
+  // Numbers of the device's, on the host until the next call.
+  std::span<const double> downloaded(const double* from, std::size_t count) {
+    if (on_host_.size() < count) on_host_.resize(count);
+    check(cudaMemcpyAsync(on_host_.data(), from, count * sizeof(double), cudaMemcpyDeviceToHost, stream()), "cudaMemcpyAsync from the device");
+    queue_->wait();
+    return {on_host_.data(), count};
   }
 
   // The shared memory is a block's, where the device has as much: who needs more than any device has (products, scans) does not
   // run here.
   template <class T, class... Parameters, class... Arguments>
   void launch(void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
-    const int shared = std::min(static_cast<int>(Block::shared_bytes<T>), shared_limit_);
+    const int shared = (std::min)(static_cast<int>(Block::shared_bytes<T>), shared_limit_);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
-    kernel<<<blocks, Block::threads, static_cast<std::size_t>(shared)>>>(arguments...);
+    kernel<<<blocks, Block::threads, static_cast<std::size_t>(shared), stream()>>>(arguments...);
     check(cudaGetLastError(), "a kernel over the grid");
   }
 
@@ -166,12 +177,12 @@ class Grid {
   }
   template <class Primitive, class T, int C, class... Arguments>
   void over_rows(Rows<T, C> x, const Arguments&... arguments) const {
-    constexpr int rows_of_slice = std::max(1, 8192 / Rows<T, C>::stride);
+    constexpr int rows_of_slice = (std::max)(1, 8192 / Rows<T, C>::stride);
     over_slices<Primitive, T>((x.rows + rows_of_slice - 1) / rows_of_slice, x.rows, arguments...);
   }
   template <class Primitive, class T, class... Arguments>
   void over_sequences(Sequences sequences, const Arguments&... arguments) const {
-    launch<T>(detail::run_on_sequences<Primitive, Arguments...>, std::min(sequences.count, 65536), sequences, arguments...);
+    launch<T>(detail::run_on_sequences<Primitive, Arguments...>, (std::min)(sequences.count, 65536), sequences, arguments...);
   }
   template <class Primitive, class T, int R, int C, class... Arguments>
   void over_rows_with_gradient(WeightGradient<T, R, C> dw, int rows, const Arguments&... arguments) {
@@ -190,7 +201,7 @@ class Grid {
   template <class T, int R, int C>
   void add(WeightGradient<T, R, C> dw, PartialGradients<T, R, C> partials) const {
     constexpr std::size_t size = PartialGradients<T, R, C>::size;
-    detail::add_partials<<<static_cast<unsigned>((size + Block::threads - 1) / Block::threads), Block::threads>>>(
+    detail::add_partials<<<static_cast<unsigned>((size + Block::threads - 1) / Block::threads), Block::threads, 0, stream()>>>(
         dw.value, static_cast<const T*>(partials.values), partials.count, size);
     check(cudaGetLastError(), "add_partials");
   }
@@ -209,8 +220,10 @@ class Grid {
     return {values, count};
   }
 
+  QueuePointer queue_;
   Cublas products_;
   DeviceBuffer scratch_;
+  std::vector<double> on_host_;
   int shared_limit_ = 0;
 };
 

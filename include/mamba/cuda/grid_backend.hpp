@@ -20,7 +20,7 @@ struct GridRequirements {
 // How many states a scan over the grid keeps: one for each whole chunk of a tile's rows at most.
 inline int grid_boundaries(Sequences sequences) {
   int longest = 0;
-  for (int s = 0; s < sequences.count; ++s) longest = std::max(longest, sequences.end(s) - sequences.begin(s));
+  for (int s = 0; s < sequences.count; ++s) longest = (std::max)(longest, sequences.end(s) - sequences.begin(s));
   return longest > grid_scan_chunk ? sequences.rows() / grid_scan_chunk : 0;
 }
 template <int N>
@@ -41,7 +41,7 @@ void reserve_scan(GridRequirements& be, bool with_backward) {
   Carver counter;
   partials.carve(counter, shares_of<Channels>(be.sequences), be.rows);
   counter.take(steps, be.rows);
-  be.scratch_bytes = std::max(be.scratch_bytes, counter.used());
+  be.scratch_bytes = (std::max)(be.scratch_bytes, counter.used());
 }
 }  // namespace detail
 

@@ -11,10 +11,11 @@ namespace mamba::cuda {
 namespace detail {
 
 template <class T, int C>
-void clear_padding(Grid&, Rows<T, C> x) {
+void clear_padding(Grid& be, Rows<T, C> x) {
   constexpr std::size_t columns = static_cast<std::size_t>(C), stride = static_cast<std::size_t>(Rows<T, C>::stride);
   if constexpr (columns != stride)
-    check(cudaMemset2DAsync(x.data + columns, stride * sizeof(T), 0, (stride - columns) * sizeof(T), static_cast<std::size_t>(x.rows)), "cudaMemset2DAsync");
+    check(cudaMemset2DAsync(x.data + columns, stride * sizeof(T), 0, (stride - columns) * sizeof(T), static_cast<std::size_t>(x.rows), be.stream()),
+          "cudaMemset2DAsync");
 }
 
 }  // namespace detail

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include <mamba/core/parameters.hpp>
 #include <mamba/core/tensor.hpp>
@@ -121,12 +120,12 @@ void softplus_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<co
   be.over_rows<on_block::SoftplusBackward>(dx, dx, ddelta, x);
 }
 template <class T, int C>
-void copy(Grid&, Rows<T, C> y, Rows<const T, C> x) {
-  check(cudaMemcpyAsync(y.data, x.data, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), cudaMemcpyDeviceToDevice), "cudaMemcpyAsync");
+void copy(Grid& be, Rows<T, C> y, Rows<const T, C> x) {
+  check(cudaMemcpyAsync(y.data, x.data, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), cudaMemcpyDeviceToDevice, be.stream()), "cudaMemcpyAsync");
 }
 template <class T, int C>
-void zero(Grid&, Rows<T, C> x) {
-  check(cudaMemsetAsync(x.data, 0, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T)), "cudaMemsetAsync");
+void zero(Grid& be, Rows<T, C> x) {
+  check(cudaMemsetAsync(x.data, 0, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), be.stream()), "cudaMemsetAsync");
 }
 template <class T, int C>
 void gather(Grid& be, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
@@ -143,10 +142,8 @@ double cross_entropy(Grid& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, co
   const int slices = (logits.rows + Block::warps - 1) / Block::warps;
   double* const shares = reinterpret_cast<double*>(be.scratch(static_cast<std::size_t>(slices) * sizeof(double)));
   be.over_slices<on_block::CrossEntropy, T>(slices, logits.rows, PerSlice<double>{shares}, dlogits, logits, PerRow<const int>{labels}, classes, weight);
-  std::vector<double> on_host(static_cast<std::size_t>(slices));
-  check(cudaMemcpy(on_host.data(), shares, on_host.size() * sizeof(double), cudaMemcpyDeviceToHost), "cudaMemcpy from the device");
   double sum = 0;
-  for (const double share : on_host) sum += share;
+  for (const double share : be.downloaded(shares, static_cast<std::size_t>(slices))) sum += share;
   return sum;
 }
 
@@ -166,7 +163,7 @@ __global__ void __launch_bounds__(Block::threads) add_token_rows_kernel(WeightGr
 
 template <class T, int D, int Vp>
 void embedding_backward(Grid& be, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
-  constexpr int blocks = std::min((Vp + Block::warps - 1) / Block::warps, 1024);
+  constexpr int blocks = (std::min)((Vp + Block::warps - 1) / Block::warps, 1024);
   be.launch<T>(detail::add_token_rows_kernel<T, D, Vp>, blocks, dtable, dx, tokens);
 }
 

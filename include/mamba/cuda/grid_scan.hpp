@@ -29,7 +29,7 @@ namespace detail {
 template <int N>
 struct LaneLayout {
   static constexpr int lanes = N > 16 ? 32 : N > 8 ? 16 : 8;
-  static constexpr int states = std::min(4, (N + lanes - 1) / lanes), tile = lanes * states;
+  static constexpr int states = (std::min)(4, (N + lanes - 1) / lanes), tile = lanes * states;
   static constexpr int channels = Block::threads / lanes;  // of a block at once
 
   static __device__ int channel() { return thread() / lanes; }
@@ -135,10 +135,10 @@ ScanShares shares_of(int sequences) {
   constexpr int at_once = LaneLayout<Channels::N>::channels, passes = (Channels::E / Channels::groups + at_once - 1) / at_once;
   constexpr int blocks = 512;
   // No more memory for the gradients of b and c than a layer's activations take.
-  constexpr int affordable = std::max(1, 4 * padded(Channels::E) / (Channels::groups * padded(Channels::N)));
+  constexpr int affordable = (std::max)(1, 4 * padded(Channels::E) / (Channels::groups * padded(Channels::N)));
   constexpr int most_parts = std::clamp(static_cast<int>((std::size_t{1} << 26) / Channels::state_size), 1, blocks);
-  const int parts = std::min(sequences, most_parts), slices = std::clamp(blocks / (parts * Channels::groups), 1, std::min(passes, affordable));
-  return {std::max(1, std::min(parts, blocks / (slices * Channels::groups))), slices};
+  const int parts = (std::min)(sequences, most_parts), slices = std::clamp(blocks / (parts * Channels::groups), 1, (std::min)(passes, affordable));
+  return {(std::max)(1, (std::min)(parts, blocks / (slices * Channels::groups))), slices};
 }
 
 // What the backward pass writes beside the gradients themselves, in scratch memory.

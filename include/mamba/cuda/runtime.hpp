@@ -3,7 +3,10 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -52,47 +55,55 @@ class OnDevice {
   int before_ = 0;
 };
 
-// An order of its own for what a host thread hands to the current device.
-class Stream {
+// A device and the order in which what one owner hands to it is done: every launch, copy and product of an engine goes here. It waits for
+// no other, and no other for it, so that models in several threads do not know of each other.
+class Queue {
  public:
-  Stream() { check(cudaStreamCreate(&stream_), "cudaStreamCreate"); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  ~Stream() { cudaStreamDestroy(stream_); }
+  explicit Queue(int device) : device_(device) {
+    const OnDevice on(device);
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  }
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+  ~Queue() { cudaStreamDestroy(stream_); }
 
-  cudaStream_t get() const { return stream_; }
+  int device() const { return device_; }
+  cudaStream_t stream() const { return stream_; }
   void wait() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
 
  private:
+  int device_;
   cudaStream_t stream_ = nullptr;
 };
+using QueuePointer = std::shared_ptr<const Queue>;
 
 // A second order beside another one, from a fork to a join.
-class SideStream {
+class SideQueue {
  public:
-  SideStream() {
+  explicit SideQueue(int device) : own_(device) {
+    const OnDevice on(device);
     for (cudaEvent_t* event : {&forked_, &joined_}) check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
   }
-  SideStream(const SideStream&) = delete;
-  SideStream& operator=(const SideStream&) = delete;
-  ~SideStream() {
+  SideQueue(const SideQueue&) = delete;
+  SideQueue& operator=(const SideQueue&) = delete;
+  ~SideQueue() {
     for (cudaEvent_t event : {forked_, joined_}) cudaEventDestroy(event);
   }
 
-  cudaStream_t stream() const { return own_.get(); }
+  cudaStream_t stream() const { return own_.stream(); }
   // What comes here from now on waits for what `stream` has so far.
   void fork(cudaStream_t stream) const {
     check(cudaEventRecord(forked_, stream), "cudaEventRecord");
-    check(cudaStreamWaitEvent(own_.get(), forked_), "cudaStreamWaitEvent");
+    check(cudaStreamWaitEvent(own_.stream(), forked_), "cudaStreamWaitEvent");
   }
   // What comes to `stream` from now on waits for what is here.
   void join(cudaStream_t stream) const {
-    check(cudaEventRecord(joined_, own_.get()), "cudaEventRecord");
+    check(cudaEventRecord(joined_, own_.stream()), "cudaEventRecord");
     check(cudaStreamWaitEvent(stream, joined_), "cudaStreamWaitEvent");
   }
 
  private:
-  Stream own_;
+  Queue own_;
   cudaEvent_t forked_ = nullptr, joined_ = nullptr;
 };
 
@@ -100,11 +111,17 @@ class SideStream {
 class Graph {
  public:
   template <class Launch>
-  Graph(const Stream& stream, Launch&& launch) {
-    check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-    launch(stream.get());
+  Graph(const Queue& queue, Launch&& launch) {
+    check(cudaStreamBeginCapture(queue.stream(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
     cudaGraph_t graph = nullptr;
-    check(cudaStreamEndCapture(stream.get(), &graph), "cudaStreamEndCapture");
+    try {
+      launch(queue.stream());
+    } catch (...) {  // the queue must not stay in recording, whatever came in between
+      if (cudaStreamEndCapture(queue.stream(), &graph) == cudaSuccess) cudaGraphDestroy(graph);
+      cudaGetLastError();
+      throw;
+    }
+    check(cudaStreamEndCapture(queue.stream(), &graph), "cudaStreamEndCapture");
     const cudaError_t result = cudaGraphInstantiate(&graph_, graph, 0);
     cudaGraphDestroy(graph);
     check(result, "cudaGraphInstantiate");
@@ -113,37 +130,47 @@ class Graph {
   Graph& operator=(const Graph&) = delete;
   ~Graph() { cudaGraphExecDestroy(graph_); }
 
-  void launch(const Stream& stream) const { check(cudaGraphLaunch(graph_, stream.get()), "cudaGraphLaunch"); }
+  void launch(const Queue& queue) const { check(cudaGraphLaunch(graph_, queue.stream()), "cudaGraphLaunch"); }
 
  private:
   cudaGraphExec_t graph_ = nullptr;
 };
 
-// Bytes on the current device. Grows by reallocation (contents are lost), never shrinks; what it gets is zeroed.
+// How often this program has taken memory on a device: steps that take none leave it as it is.
+inline std::atomic<long>& device_allocations() {
+  static std::atomic<long> count{0};
+  return count;
+}
+
+// Bytes on a queue's device, in its order; without a queue on the device that is current, in the order of the default stream. Grows by
+// reallocation (contents are lost), never shrinks; what it gets is zeroed.
 class DeviceBuffer {
  public:
-  DeviceBuffer() = default;
+  explicit DeviceBuffer(QueuePointer queue = {}) : queue_(std::move(queue)) {}
   explicit DeviceBuffer(std::size_t bytes) { reserve(bytes); }
-  DeviceBuffer(DeviceBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  DeviceBuffer(DeviceBuffer&& other) noexcept
+      : queue_(std::move(other.queue_)), data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    std::swap(queue_, other.queue_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
     return *this;
   }
-  ~DeviceBuffer() {
-    if (data_) cudaFree(data_);
-  }
+  ~DeviceBuffer() { release(); }
 
   void reserve(std::size_t bytes) {
     if (bytes <= bytes_) return;
-    if (data_) check(cudaFree(std::exchange(data_, nullptr)), "cudaFree");
-    bytes_ = 0;
-    std::size_t available = 0, all = 0;
-    check(cudaMemGetInfo(&available, &all), "cudaMemGetInfo");
-    if (bytes > available) fail(ErrorKind::device_failed, "CUDA: ", bytes, " bytes of device memory are needed; ", available, " of ", all, " are free");
-    check(cudaMalloc(&data_, bytes), "cudaMalloc");
-    check(cudaMemset(data_, 0, bytes), "cudaMemset");
+    release();
+    std::optional<OnDevice> on;
+    if (queue_) on.emplace(queue_->device());
+    ++device_allocations();
+    if (const cudaError_t result = cudaMalloc(&data_, bytes); result != cudaSuccess) {
+      data_ = nullptr;
+      if (result == cudaErrorMemoryAllocation) out_of_memory(bytes);
+      check(result, "cudaMalloc");
+    }
     bytes_ = bytes;
+    check(cudaMemsetAsync(data_, 0, bytes, stream()), "cudaMemsetAsync");
   }
 
   std::size_t bytes() const { return bytes_; }
@@ -156,22 +183,53 @@ class DeviceBuffer {
   template <class T>
   void upload(const T* from, std::size_t count) {
     reserve(count * sizeof(T));
-    check(cudaMemcpy(data_, from, count * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+    check(cudaMemcpyAsync(data_, from, count * sizeof(T), cudaMemcpyHostToDevice, stream()), "cudaMemcpyAsync to the device");
   }
+  // Returns when it is there.
   template <class T>
   void download(T* to, std::size_t count) const {
-    check(cudaMemcpy(to, data_, count * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy from the device");
+    check(cudaMemcpyAsync(to, data_, count * sizeof(T), cudaMemcpyDeviceToHost, stream()), "cudaMemcpyAsync from the device");
+    check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
   }
 
  private:
+  cudaStream_t stream() const { return queue_ ? queue_->stream() : nullptr; }
+
+  void release() {
+    if (!data_) return;
+    cudaStreamSynchronize(stream());  // who frees it may come before who uses it is done
+    cudaFree(std::exchange(data_, nullptr));
+    bytes_ = 0;
+  }
+
+  [[noreturn]] static void out_of_memory(std::size_t bytes) {
+    cudaGetLastError();
+    std::size_t available = 0, all = 0;
+    check(cudaMemGetInfo(&available, &all), "cudaMemGetInfo");
+    fail(ErrorKind::device_failed, "CUDA: ", bytes, " bytes of device memory are needed; ", available, " of ", all,
+         " are free. A smaller batch, or a smaller ModelOptions::tile_bytes for models that run over the whole device, takes less");
+  }
+
+  QueuePointer queue_;
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
 
-// An array that host and device both see: copied when one asks for what the other has written.
+// An array that host and device both see: copied when one asks for what the other has written. A copy goes its own way.
 class Mirrored {
  public:
-  explicit Mirrored(std::size_t bytes) : host_(bytes), device_(bytes) {}
+  Mirrored(QueuePointer queue, std::size_t bytes) : queue_(std::move(queue)), host_(bytes), device_(queue_) { device_.reserve(bytes); }
+  Mirrored(const Mirrored& other) : Mirrored(other.queue_, other.host_.bytes()) {
+    if (other.newest_ == Newest::device) {
+      check(cudaMemcpyAsync(device_.data(), other.device_.data(), device_.bytes(), cudaMemcpyDeviceToDevice, queue_->stream()), "cudaMemcpyAsync");
+    } else {
+      host_ = other.host_;
+    }
+    newest_ = other.newest_ == Newest::device ? Newest::device : Newest::host;
+  }
+  Mirrored& operator=(const Mirrored& other) { return *this = Mirrored(other); }
+  Mirrored(Mirrored&&) noexcept = default;
+  Mirrored& operator=(Mirrored&&) noexcept = default;
 
   // The host's: to read, or to write as well.
   template <class T>
@@ -197,10 +255,19 @@ class Mirrored {
     newest_ = Newest::device;
     return device_.as<T>();
   }
+  // From now on in the order of another queue, perhaps on another device.
+  void move_to(const QueuePointer& queue) {
+    if (queue == queue_) return;
+    as<std::byte>();
+    queue_ = queue;
+    device_ = DeviceBuffer(queue);
+    device_.reserve(host_.bytes());
+  }
   std::size_t bytes() const { return host_.bytes() + device_.bytes(); }
 
  private:
   enum class Newest { both, host, device };
+  QueuePointer queue_;
   mutable Buffer host_;
   mutable DeviceBuffer device_;
   mutable Newest newest_ = Newest::both;

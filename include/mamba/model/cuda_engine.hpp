@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdio>
 #include <vector>
 
 #include <mamba/core/policies.hpp>
@@ -18,28 +17,25 @@ namespace mamba {
 template <class A>
 requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
   using Base = CudaGridEngine<A>;
-  using Base::device_, Base::launched, Base::n_layers_, Base::size_, Base::sum_gradients, Base::weights;
+  using Base::device_, Base::launched, Base::n_layers_, Base::queue_, Base::size_, Base::sum_gradients, Base::weights;
 
  public:
   using Base::loss_and_gradients;
   using typename Base::Arena, typename Base::T;
 
-  // Throws Error when there is no such device or it is too old; says so where the device's blocks have too little memory for this
-  // way of running.
+  // Throws Error when there is no such device or it is too old. Where the device's blocks have too little memory for this way of
+  // running, it runs as CudaGrid does.
   explicit Engine(const ModelOptions& options) : Base(options) {
     if constexpr (!runs_anywhere) {
       int available = 0;
       cuda::check(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_), "cudaDeviceGetAttribute");
       by_grid_ = available < static_cast<int>(shared_bytes);
-      if (by_grid_)
-        std::fprintf(stderr, "mamba: a block needs %zu bytes of shared memory and device %d has %d: it runs as CudaGrid does\n", shared_bytes, device_,
-                     available);
     }
   }
 
   std::size_t memory_bytes() const {
     std::size_t sum = Base::memory_bytes();
-    for (const auto* buffer : {&workspaces_, &buffers_, &indices_, &places_, &logits_, &shares_, &labels_}) sum += buffer->bytes();
+    for (const auto* buffer : {&workspaces_, &buffers_, &indices_, &places_, &logits_, &shares_, &labels_, &loss_}) sum += buffer->bytes();
     return sum;
   }
 
@@ -60,14 +56,14 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
     logits_.reserve(static_cast<std::size_t>(call.readouts) * stride * sizeof(T));
     cuda::StateArguments<A> states;
     if (state) {
-      state_.upload(*state);
+      state_.begin(*state);
       states = {state_.from(0), state_.positions()};
     }
     launch(cuda::forward_tiles<A>, call.blocks, call.arguments, states, logits_.template as<T>());
     launched("forward_tiles");
     logits_host_.resize(static_cast<std::size_t>(call.readouts) * stride);
     logits_.download(logits_host_.data(), logits_host_.size());
-    if (state) state_.download(*state, batch);
+    if (state) state_.advance(*state, batch);
     use(0, Rows<const T, A::config.padded_vocab_size()>{logits_host_.data(), call.readouts});
   }
 
@@ -86,10 +82,10 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
            loss_.template as<CrossEntropy>(), nullptr);
     launched("train_tiles");
     sum_gradients(buffers_.template as<T>(), call.blocks);
-    std::vector<double> shares(static_cast<std::size_t>(call.arguments.tiles));
-    shares_.download(shares.data(), shares.size());
+    shares_host_.resize(static_cast<std::size_t>(call.arguments.tiles));
+    shares_.download(shares_host_.data(), shares_host_.size());
     double sum = 0;
-    for (const double share : shares) sum += share;
+    for (const double share : shares_host_) sum += share;
     return sum;
   }
 
@@ -108,9 +104,9 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
   }
 
   template <class... Parameters, class... Arguments>
-  static void launch(void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) {
+  void launch(void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
     allow_shared_memory(kernel);
-    kernel<<<blocks, cuda::Block::threads, shared_bytes>>>(arguments...);
+    kernel<<<blocks, cuda::Block::threads, shared_bytes, queue_->stream()>>>(arguments...);
   }
 
   // Tiles of 128 tokens, one buffer for each multiprocessor of the largest devices.
@@ -141,20 +137,19 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
         row += length;
       }
       firsts_.push_back(row);
+      network::check_tile_size<A>(row);
       place.readouts = static_cast<int>(readouts_.size()) - place.readout;
       readout_count += place.readouts;
       if (with_backward) place.boundary_states = network::MixerOf<A>::kept_states(requirements, {firsts_.data() + place.first, place.sequences});
-      activation_bytes = std::max(activation_bytes, network::Activations<A>(nullptr, n_layers_, row, place.boundary_states, with_backward).bytes());
+      activation_bytes = (std::max)(activation_bytes, network::Activations<A>(nullptr, n_layers_, row, place.boundary_states, with_backward).bytes());
       places_host_.push_back(place);
     }
-    const int blocks = with_backward ? partition.buffers : std::min(partition.tiles, 264);
+    const int blocks = with_backward ? partition.buffers : (std::min)(partition.tiles, 264);
     const std::size_t workspace_bytes = (activation_bytes + requirements.global_bytes + 255) / 256 * 256;
     workspaces_.reserve(workspace_bytes * static_cast<std::size_t>(blocks));
-    std::vector<int> indices = firsts_;
-    indices.insert(indices.end(), tokens_.begin(), tokens_.end());
-    indices.insert(indices.end(), times_.begin(), times_.end());
-    indices.insert(indices.end(), readouts_.begin(), readouts_.end());
-    indices_.upload(indices.data(), indices.size());
+    indices_host_.clear();
+    for (const auto* list : {&firsts_, &tokens_, &times_, &readouts_}) indices_host_.insert(indices_host_.end(), list->begin(), list->end());
+    indices_.upload(indices_host_.data(), indices_host_.size());
     places_.upload(places_host_.data(), places_host_.size());
     const int* const at = indices_.template as<int>();
     return {{weights(), places_.template as<cuda::TilePlace>(), at, at + firsts_.size(), at + firsts_.size() + tokens_.size(),
@@ -164,10 +159,11 @@ requires(cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
   }
 
   bool by_grid_ = false;
-  CudaState<A> state_;
-  cuda::DeviceBuffer workspaces_, buffers_, indices_, places_, logits_, shares_, labels_, loss_;
+  CudaState<A> state_{queue_};
+  cuda::DeviceBuffer workspaces_{queue_}, buffers_{queue_}, indices_{queue_}, places_{queue_}, logits_{queue_}, shares_{queue_}, labels_{queue_}, loss_{queue_};
   std::vector<cuda::TilePlace> places_host_;
-  std::vector<int> firsts_, tokens_, times_, readouts_;
+  std::vector<int> firsts_, tokens_, times_, readouts_, indices_host_;
+  std::vector<double> shares_host_;
   std::vector<T> logits_host_;
 };
 

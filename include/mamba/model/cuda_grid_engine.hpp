@@ -21,10 +21,10 @@ class CudaGridEngine : public CudaParameters<A> {
   using Base = CudaParameters<A>;
 
  protected:
-  using Base::device_, Base::gradients_, Base::sum_gradients, Base::weights;
+  using Base::device_, Base::gradients_, Base::queue_, Base::sum_gradients, Base::weights;
 
  public:
-  using Base::Base;
+  explicit CudaGridEngine(const ModelOptions& options) : Base(options), tile_bytes_(options.tile_bytes) {}
   using typename Base::T;
 
   std::size_t memory_bytes() const { return Base::memory_bytes() + (runner_ ? runner_->memory_bytes() : 0); }
@@ -62,7 +62,7 @@ class CudaGridEngine : public CudaParameters<A> {
   template <class Body>
   auto run(Body&& body) {
     const cuda::OnDevice on(device_);
-    if (!runner_) runner_ = std::make_shared<GridRunner<A>>();
+    if (!runner_) runner_ = std::make_unique<GridRunner<A>>(queue_, tile_bytes_);
     return body(*runner_);
   }
   template <class Body>
@@ -79,7 +79,8 @@ class CudaGridEngine : public CudaParameters<A> {
     return with_gradients([&](auto& runner, T* gradients) { return runner.loss_and_gradients(weights(), gradients, batch, readout, loss); });
   }
 
-  std::shared_ptr<GridRunner<A>> runner_;
+  std::size_t tile_bytes_;
+  std::unique_ptr<GridRunner<A>> runner_;
 };
 
 template <class A>

@@ -1,5 +1,5 @@
-// Runs the network at the scope of the whole device, over weights that somebody else holds: the whole batch as one tile where
-// memory allows, else halves of it, and halves of those.
+// Runs the network at the scope of the whole device, over weights that somebody else holds: the whole batch as one tile where that is
+// no larger than a tile may be, else halves of it, and halves of those.
 #pragma once
 
 #include <algorithm>
@@ -19,12 +19,15 @@
 
 namespace mamba {
 
-// The calls are those of an engine, on the current device; use(number of the first row, logits) gets rows on the host.
+// The calls are those of an engine, on the queue's device, which is current; use(number of the first row, logits) gets rows on the host.
 template <class A>
 class GridRunner {
  public:
   using T = typename A::Scalar;
   using Weights = network::ModelWeights<A>;
+
+  // tile_bytes: of the activations of a tile of more than one sequence, at most.
+  GridRunner(const cuda::QueuePointer& queue, std::size_t tile_bytes) : queue_(queue), tile_bytes_(tile_bytes) {}
 
   std::size_t memory_bytes() const {
     std::size_t sum = grid_.memory_bytes();
@@ -34,14 +37,14 @@ class GridRunner {
 
   template <class Use>
   void logits(Weights w, const Batch& batch, Readout readout, Use&& use, State<A>* state) {
-    if (state) state_.upload(*state);
+    if (state) state_.begin(*state);
     each_tile(w, batch, readout, false, [&](network::Tile tile, auto& activations, const TileSequences& here) {
       network::TileStates<T> states;
       if (state) states = state_.from(here.first), tile.positions = state_.positions() + here.first;
       network::NoProbe probe;
       run_forward(w, tile, activations, states, probe, use);
     });
-    if (state) state_.download(*state, batch);
+    if (state) state_.advance(*state, batch);
   }
 
   template <Reading reading, class Use>
@@ -53,7 +56,7 @@ class GridRunner {
     mask_.upload(masks.data(), masks.size());
     each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
       const std::uint8_t* const own = mask_.template as<std::uint8_t>() + static_cast<std::ptrdiff_t>(here.first) * batch.length;
-      CudaBlockingProbe<reading> probe(own, own + mask.size(), layers);
+      CudaBlockingProbe<reading> probe(*queue_, own, own + mask.size(), layers);
       run_forward(w, tile, activations, {}, probe, use);
     });
   }
@@ -66,9 +69,9 @@ class GridRunner {
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(here.first) * batch.length;
       network::Tile of_reference = tile;
       of_reference.tokens = reference_.template as<int>() + first;
-      CudaRecordingProbe<T> recording(record_, w.n_layers);
+      CudaRecordingProbe<T> recording(*queue_, record_, w.n_layers);
       network::forward(grid_, activations, of_reference, w, network::TileStates<T>{}, recording);
-      CudaSubstitutingProbe<T> substituting(record_, mask_.template as<std::uint8_t>() + first, layers);
+      CudaSubstitutingProbe<T> substituting(*queue_, record_, mask_.template as<std::uint8_t>() + first, layers);
       run_forward(w, tile, activations, {}, substituting, use);
     });
   }
@@ -76,7 +79,7 @@ class GridRunner {
   template <class Visitor, class Use>
   void visited_logits(Weights w, const Batch& batch, Visitor& visitor, Use&& use) {
     each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
-      CudaFunctionProbe<Visitor, T> probe(visitor, here.where);
+      CudaFunctionProbe<Visitor, T> probe(*queue_, visitor, here.where);
       run_forward(w, tile, activations, {}, probe, use);
     });
   }
@@ -90,7 +93,7 @@ class GridRunner {
   template <class Visitor, class Loss>
   double visited_loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
     return sum_of_tiles(w, gradients, batch, readout, loss,
-                        [&](const TileSequences& here) { return CudaFunctionProbe<Visitor, T, true>(visitor, here.where); });
+                        [&](const TileSequences& here) { return CudaFunctionProbe<Visitor, T, true>(*queue_, visitor, here.where); });
   }
 
  private:
@@ -99,7 +102,7 @@ class GridRunner {
   // A tile's sequences in the batch, and each row's place there, sequence * length + time.
   struct TileSequences {
     int first;
-    std::vector<int> where;
+    std::span<const int> where;
   };
 
   // body(tile, activations, sequences), tile after tile.
@@ -108,28 +111,29 @@ class GridRunner {
     const int per_tile = sequences_of_tile(w.n_layers, batch, with_backward);
     int first_readout = 0;
     for (int begin = 0; begin < batch.batch; begin += per_tile) {
-      const int count = std::min(per_tile, batch.batch - begin);
-      TileSequences here{begin, {}};
-      std::vector<int> firsts{0}, tokens, times, readouts;
+      const int count = (std::min)(per_tile, batch.batch - begin);
+      firsts_.assign(1, 0), tokens_.clear(), times_.clear(), readouts_.clear(), where_.clear();
       for (int s = begin; s < begin + count; ++s) {
-        const int length = batch.length_of(s), row = firsts.back();
-        tokens.insert(tokens.end(), batch.tokens_of(s), batch.tokens_of(s) + length);
-        for (int t = 0; t < length; ++t) times.push_back(t), here.where.push_back(s * batch.length + t);
+        const int length = batch.length_of(s), row = firsts_.back();
+        tokens_.insert(tokens_.end(), batch.tokens_of(s), batch.tokens_of(s) + length);
+        for (int t = 0; t < length; ++t) times_.push_back(t), where_.push_back(s * batch.length + t);
         const int from = readout == Readout::last ? length - 1 : 0;
-        for (int t = 0; t < readouts_of(length, readout); ++t) readouts.push_back(row + from + t);
-        firsts.push_back(row + length);
+        for (int t = 0; t < readouts_of(length, readout); ++t) readouts_.push_back(row + from + t);
+        firsts_.push_back(row + length);
       }
-      const network::Activations<A> counted = activations_of(nullptr, w.n_layers, {firsts.data(), count}, with_backward);
+      network::check_tile_size<A>(firsts_.back());
+      const network::Activations<A> counted = activations_of(nullptr, w.n_layers, {firsts_.data(), count}, with_backward);
       workspace_.reserve(counted.bytes());
-      network::Activations<A> activations = activations_of(workspace_.data(), w.n_layers, {firsts.data(), count}, with_backward);
+      network::Activations<A> activations = activations_of(workspace_.data(), w.n_layers, {firsts_.data(), count}, with_backward);
 
-      std::vector<int> all = firsts;
-      for (const auto* list : {&tokens, &times, &readouts}) all.insert(all.end(), list->begin(), list->end());
-      indices_.upload(all.data(), all.size());
+      indices_host_.clear();
+      for (const auto* list : {&firsts_, &tokens_, &times_, &readouts_}) indices_host_.insert(indices_host_.end(), list->begin(), list->end());
+      indices_.upload(indices_host_.data(), indices_host_.size());
       const int* const at = indices_.template as<int>();
-      const int *const at_tokens = at + firsts.size(), *const at_times = at_tokens + tokens.size();
-      body(network::Tile{at_tokens, {at, count, at_times}, at_times + times.size(), static_cast<int>(readouts.size()), first_readout}, activations, here);
-      first_readout += static_cast<int>(readouts.size());
+      const int *const at_tokens = at + firsts_.size(), *const at_times = at_tokens + tokens_.size();
+      const auto readout_count = static_cast<int>(readouts_.size());
+      body(network::Tile{at_tokens, {at, count, at_times}, at_times + times_.size(), readout_count, first_readout}, activations, TileSequences{begin, where_});
+      first_readout += readout_count;
     }
   }
 
@@ -138,23 +142,22 @@ class GridRunner {
     return {block, n_layers, on_host.rows(), boundaries, with_backward};
   }
 
-  // The batch, halved until a tile fits into the memory that is free or held. One sequence is the least: what that lacks, its
-  // allocation says.
+  // The batch, halved until a tile is no larger than it may be: a function of sizes alone, for it decides the order of sums. One
+  // sequence is the least: what memory that lacks, its allocation says.
   int sequences_of_tile(int n_layers, const Batch& batch, bool with_backward) {
-    std::size_t free = 0, all = 0;
-    cuda::check(cudaMemGetInfo(&free, &all), "cudaMemGetInfo");
-    const std::size_t available = free / 16 * 15 + workspace_.bytes() + grid_.memory_bytes();
     int count = batch.batch;
-    while (count > 1 && bytes_of_tile(n_layers, count, batch.length, with_backward) > available) count = (count + 1) / 2;
+    while (count > 1 && (static_cast<long long>(count) * batch.length > network::most_tile_rows<A>() ||
+                         bytes_of_tile(n_layers, count, batch.length, with_backward) > tile_bytes_))
+      count = (count + 1) / 2;
     return count;
   }
   // For `count` sequences of this length.
   std::size_t bytes_of_tile(int n_layers, int count, int length, bool with_backward) {
-    std::vector<int> firsts;
-    for (int s = 0; s <= count; ++s) firsts.push_back(s * length);
+    firsts_.clear();
+    for (int s = 0; s <= count; ++s) firsts_.push_back(s * length);
     cuda::GridRequirements requirements{count * length, count};
     network::MixerOf<A>::reserve(requirements, with_backward);
-    return activations_of(nullptr, n_layers, {firsts.data(), count}, with_backward).bytes() + requirements.scratch_bytes;
+    return activations_of(nullptr, n_layers, {firsts_.data(), count}, with_backward).bytes() + requirements.scratch_bytes;
   }
 
   template <class Probe, class Use>
@@ -168,7 +171,7 @@ class GridRunner {
 
   template <class Loss, class MakeProbe>
   double sum_of_tiles(Weights w, T* gradients, const Batch& batch, Readout readout, Loss& loss, MakeProbe&& make_probe) {
-    cuda::check(cudaMemset(gradients, 0, network::Tables<A>::size(w.n_layers) * sizeof(T)), "cudaMemset");
+    cuda::check(cudaMemsetAsync(gradients, 0, network::Tables<A>::size(w.n_layers) * sizeof(T), queue_->stream()), "cudaMemsetAsync");
     const auto of_head = head_loss(batch, readout, loss);
     double sum = 0;
     each_tile(w, batch, readout, true, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
@@ -192,23 +195,29 @@ class GridRunner {
     return [this, &loss](auto dlogits, auto logits, int first) {
       download(logits_, logits);
       dlogits_.assign(logits_.size(), T(0));
-      eigen::Core on_host;
+      Buffer scratch;
+      eigen::Core on_host(scratch);
       const double share = loss(on_host, Rows<T, Vp>{dlogits_.data(), logits.rows}, Rows<const T, Vp>{logits_.data(), logits.rows}, first);
-      cuda::check(cudaMemcpy(dlogits.data, dlogits_.data(), dlogits_.size() * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+      cuda::check(cudaMemcpyAsync(dlogits.data, dlogits_.data(), dlogits_.size() * sizeof(T), cudaMemcpyHostToDevice, queue_->stream()),
+                  "cudaMemcpyAsync to the device");
       return share;
     };
   }
 
   template <class Scalar>
-  static void download(std::vector<T>& to, Rows<Scalar, Vp> from) {
+  void download(std::vector<T>& to, Rows<Scalar, Vp> from) const {
     to.resize(static_cast<std::size_t>(from.rows) * logits_stride);
-    cuda::check(cudaMemcpy(to.data(), from.data, to.size() * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy from the device");
+    cuda::check(cudaMemcpyAsync(to.data(), from.data, to.size() * sizeof(T), cudaMemcpyDeviceToHost, queue_->stream()), "cudaMemcpyAsync from the device");
+    queue_->wait();
   }
 
-  cuda::Grid grid_;
-  cuda::DeviceBuffer workspace_, indices_, labels_, mask_, reference_, record_;
-  CudaState<A> state_;
-  std::vector<T> logits_, dlogits_;  // the head's rows on the host
+  cuda::QueuePointer queue_;
+  std::size_t tile_bytes_;
+  cuda::Grid grid_{queue_};
+  cuda::DeviceBuffer workspace_{queue_}, indices_{queue_}, labels_{queue_}, mask_{queue_}, reference_{queue_}, record_{queue_};
+  CudaState<A> state_{queue_};
+  std::vector<int> firsts_, tokens_, times_, readouts_, where_, indices_host_;  // a tile's, on the host
+  std::vector<T> logits_, dlogits_;                                             // the head's rows on the host
 };
 
 }  // namespace mamba

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include <mamba/core/parameters.hpp>
 #include <mamba/cuda/kernels.hpp>
 #include <mamba/cuda/runtime.hpp>
+#include <mamba/model/cuda_state.hpp>
 #include <mamba/network/network.hpp>
 
 namespace mamba {
@@ -24,15 +26,21 @@ class CudaParameters {
 
   // Throws Error when there is no such device, or it is too old.
   explicit CudaParameters(const ModelOptions& options)
-      : n_layers_(options.n_layers), size_(Tables::size(options.n_layers)), device_(checked_device(options.device)) {
+      : n_layers_(options.n_layers),
+        size_(Tables::size(options.n_layers)),
+        device_(checked_device(options.device)),
+        queue_(std::make_shared<const cuda::Queue>(device_)),
+        kinds_(queue_),
+        squares_(queue_) {
     const cuda::OnDevice on(device_);
-    for (auto* arena : {&parameters_, &derived_, &gradients_}) arena->emplace(size_ * sizeof(T));
+    for (auto* arena : {&parameters_, &derived_, &gradients_}) arena->emplace(queue_, size_ * sizeof(T));
     network::for_each_parameter<A>(n_layers_, [&](PlacedParameter p) { placed_.push_back(std::move(p)); });
     std::vector<cuda::Kind> kinds;
     for (const PlacedParameter& p : placed_)
       kinds.insert(kinds.end(), p.parameter.place() / 4, cuda::Kind{p.parameter.trained, p.parameter.derived == Derived::rate});
     kinds_.upload(kinds.data(), kinds.size());
     squares_.reserve(cuda::BufferSum::blocks(place(), 1 << 20) * sizeof(double));  // as many as any kernel leaves
+    squares_host_.resize(place().blocks());
   }
 
   const std::vector<PlacedParameter>& placed() const { return placed_; }
@@ -45,34 +53,35 @@ class CudaParameters {
   T* gradients() { return gradients_->template as<T>(); }
   const T* gradients() const { return std::as_const(*gradients_).template as<T>(); }
   void parameters_changed() { stale_ = true; }
-  Arena make_arena() const {
-    const cuda::OnDevice on(device_);
-    return Arena(size_ * sizeof(T));
+  Arena make_arena() const { return Arena(queue_, size_ * sizeof(T)); }
+  State<A> make_state(int batch) const {
+    return State<A>(n_layers_, batch, [this](std::size_t bytes) { return cuda::Mirrored(queue_, bytes); });
   }
 
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
     const cuda::OnDevice on(device_);
-    cuda::sum_squares<<<place().blocks(), cuda::Block::threads>>>(squares_.template as<double>(), std::as_const(*gradients_).template on_device<T>(), place());
+    cuda::sum_squares<<<place().blocks(), cuda::Block::threads, 0, queue_->stream()>>>(squares_.template as<double>(),
+                                                                                       std::as_const(*gradients_).template on_device<T>(), place());
     launched("sum_squares");
-    std::vector<double> squares(place().blocks());
-    squares_.download(squares.data(), squares.size());
+    squares_.download(squares_host_.data(), squares_host_.size());
     double sum = 0;
-    for (const double square : squares) sum += square;
+    for (const double square : squares_host_) sum += square;
     return std::sqrt(sum);
   }
 
   void scale_gradients(double factor) {
     const cuda::OnDevice on(device_);
-    cuda::scale<<<place().blocks(), cuda::Block::threads>>>(gradients_->template on_device<T>(), static_cast<T>(factor), place());
+    cuda::scale<<<place().blocks(), cuda::Block::threads, 0, queue_->stream()>>>(gradients_->template on_device<T>(), static_cast<T>(factor), place());
     launched("scale");
   }
 
   // One AdamW update of the trained parameters; mean and square are arenas.
   void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
     const cuda::OnDevice on(device_);
-    cuda::adamw<<<place().blocks(), cuda::Block::threads>>>(parameters_->template on_device<T>(), mean.template on_device<T>(), square.template on_device<T>(),
-                                                            std::as_const(*gradients_).template on_device<T>(), step, place());
+    cuda::adamw<<<place().blocks(), cuda::Block::threads, 0, queue_->stream()>>>(parameters_->template on_device<T>(), mean.template on_device<T>(),
+                                                                                 square.template on_device<T>(),
+                                                                                 std::as_const(*gradients_).template on_device<T>(), step, place());
     launched("adamw");
     stale_ = true;
   }
@@ -86,7 +95,7 @@ class CudaParameters {
   network::ModelWeights<A> weights() {
     const T* const values = std::as_const(*parameters_).template on_device<T>();
     if (stale_) {
-      cuda::derive_rates<<<place().blocks(), cuda::Block::threads>>>(derived_->template on_device<T>(), values, place());
+      cuda::derive_rates<<<place().blocks(), cuda::Block::threads, 0, queue_->stream()>>>(derived_->template on_device<T>(), values, place());
       launched("derive_rates");
       stale_ = false;
     }
@@ -95,7 +104,7 @@ class CudaParameters {
 
   // gradients <- the sum of `count` buffers of their size, of which they may be the only one; those of the rates turned into A_log's.
   void sum_gradients(const T* buffers, int count) {
-    cuda::sum_buffers<<<static_cast<unsigned>(cuda::BufferSum::blocks(place(), count)), cuda::Block::threads>>>(
+    cuda::sum_buffers<<<static_cast<unsigned>(cuda::BufferSum::blocks(place(), count)), cuda::Block::threads, 0, queue_->stream()>>>(
         gradients_->template on_device<T>(), buffers, count, std::as_const(*derived_).template on_device<T>(), squares_.template as<double>(), place(),
         nullptr);
     launched("sum_buffers");
@@ -106,9 +115,11 @@ class CudaParameters {
   int n_layers_;
   std::size_t size_;
   int device_;
+  cuda::QueuePointer queue_;
   std::vector<PlacedParameter> placed_;
   std::optional<Arena> parameters_, derived_, gradients_;
   cuda::DeviceBuffer kinds_, squares_;
+  std::vector<double> squares_host_;
   bool stale_ = true;
 
  private:

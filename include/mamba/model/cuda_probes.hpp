@@ -22,18 +22,20 @@ __global__ void replace_rows(MatrixView<T> to, MatrixView<const T> from, const s
   for (std::ptrdiff_t c = threadIdx.x; c < to.cols(); c += Block::threads) to(row, c) = from(row, c);
 }
 template <class T>
-void replace_masked_rows(MatrixView<T> to, MatrixView<const T> from, const std::uint8_t* mask) {
-  replace_rows<<<static_cast<unsigned>(to.rows()), Block::threads>>>(to, from, mask);
+void replace_masked_rows(const Queue& queue, MatrixView<T> to, MatrixView<const T> from, const std::uint8_t* mask) {
+  replace_rows<<<static_cast<unsigned>(to.rows()), Block::threads, 0, queue.stream()>>>(to, from, mask);
   check(cudaGetLastError(), "replace_rows");
 }
 
 // A matrix without what lies between its rows, from the one memory to the other.
 template <class T>
-void copy_matrix(MatrixView<T> to, MatrixView<const T> from, cudaMemcpyKind way) {
+void copy_matrix(const Queue& queue, MatrixView<T> to, MatrixView<const T> from, cudaMemcpyKind way) {
   const auto bytes = [](std::ptrdiff_t elements) { return static_cast<std::size_t>(elements) * sizeof(T); };
-  if (to.rows() > 0)
-    check(cudaMemcpy2D(&to(0, 0), bytes(to.stride()), &from(0, 0), bytes(from.stride()), bytes(to.cols()), static_cast<std::size_t>(to.rows()), way),
-          "cudaMemcpy2D");
+  if (to.rows() == 0) return;
+  check(cudaMemcpy2DAsync(to.data(), bytes(to.stride()), from.data(), bytes(from.stride()), bytes(to.cols()), static_cast<std::size_t>(to.rows()), way,
+                          queue.stream()),
+        "cudaMemcpy2DAsync");
+  if (way != cudaMemcpyDeviceToDevice) queue.wait();
 }
 
 }  // namespace cuda
@@ -42,7 +44,7 @@ void copy_matrix(MatrixView<T> to, MatrixView<const T> from, cudaMemcpyKind way)
 template <class Visitor, class T, bool gradients = false>
 class CudaFunctionProbe : public network::NoProbe {
  public:
-  CudaFunctionProbe(Visitor& visitor, std::span<const int> where) : visitor_(&visitor), where_(where) {}
+  CudaFunctionProbe(const cuda::Queue& queue, Visitor& visitor, std::span<const int> where) : queue_(&queue), visitor_(&visitor), where_(where) {}
 
   void layer(int l) { layer_ = l; }
   template <Point point>
@@ -58,12 +60,13 @@ class CudaFunctionProbe : public network::NoProbe {
   void call(Point point, MatrixView<T> rows) {
     values_.resize(static_cast<std::size_t>(rows.rows() * rows.cols()));
     const MatrixView<T> on_host(values_.data(), rows.rows(), rows.cols(), rows.cols());
-    cuda::copy_matrix<T>(on_host, rows, cudaMemcpyDeviceToHost);
+    cuda::copy_matrix<T>(*queue_, on_host, rows, cudaMemcpyDeviceToHost);
     before_ = values_;
     (*visitor_)(point, layer_, on_host, where_);
-    if (std::memcmp(before_.data(), values_.data(), values_.size() * sizeof(T)) != 0) cuda::copy_matrix<T>(rows, on_host, cudaMemcpyHostToDevice);
+    if (std::memcmp(before_.data(), values_.data(), values_.size() * sizeof(T)) != 0) cuda::copy_matrix<T>(*queue_, rows, on_host, cudaMemcpyHostToDevice);
   }
 
+  const cuda::Queue* queue_;
   Visitor* visitor_;
   std::span<const int> where_;
   std::vector<T> values_, before_;
@@ -76,16 +79,18 @@ class CudaBlockingProbe : public network::NoProbe {
  public:
   static constexpr bool restores_rows = reading == Reading::downstream;
 
-  CudaBlockingProbe(const std::uint8_t* mask, const std::uint8_t* kept, ChosenLayers layers) : mask_(mask), kept_(kept), layers_(layers) {}
+  CudaBlockingProbe(const cuda::Queue& queue, const std::uint8_t* mask, const std::uint8_t* kept, ChosenLayers layers)
+      : queue_(&queue), mask_(mask), kept_(kept), layers_(layers) {}
 
   void layer(int l) { rows_ = {layers_.contains(l) ? mask_ : nullptr}; }
   BlockedRows blocked_rows() const { return rows_; }
   template <class T>
   void restore(MatrixView<T> y, MatrixView<T> unblocked) const {
-    cuda::replace_masked_rows<T>(y, unblocked, kept_);
+    cuda::replace_masked_rows<T>(*queue_, y, unblocked, kept_);
   }
 
  private:
+  const cuda::Queue* queue_;
   const std::uint8_t *mask_, *kept_;
   ChosenLayers layers_;
   BlockedRows rows_;
@@ -95,7 +100,7 @@ class CudaBlockingProbe : public network::NoProbe {
 template <class T>
 class CudaRecordingProbe : public network::NoProbe {
  public:
-  CudaRecordingProbe(cuda::DeviceBuffer& record, int n_layers) : record_(&record), n_layers_(n_layers) {}
+  CudaRecordingProbe(const cuda::Queue& queue, cuda::DeviceBuffer& record, int n_layers) : queue_(&queue), record_(&record), n_layers_(n_layers) {}
 
   void layer(int l) { layer_ = l; }
   template <Point point>
@@ -103,11 +108,12 @@ class CudaRecordingProbe : public network::NoProbe {
     if constexpr (point == Point::conv_output) {
       const std::ptrdiff_t size = rows.rows() * rows.cols();
       record_->reserve(static_cast<std::size_t>(n_layers_ * size) * sizeof(T));
-      cuda::copy_matrix<T>({record_->template as<T>() + layer_ * size, rows.rows(), rows.cols(), rows.cols()}, rows, cudaMemcpyDeviceToDevice);
+      cuda::copy_matrix<T>(*queue_, {record_->template as<T>() + layer_ * size, rows.rows(), rows.cols(), rows.cols()}, rows, cudaMemcpyDeviceToDevice);
     }
   }
 
  private:
+  const cuda::Queue* queue_;
   cuda::DeviceBuffer* record_;
   int n_layers_, layer_ = 0;
 };
@@ -115,7 +121,8 @@ template <class T>
 class CudaSubstitutingProbe : public network::NoProbe {
  public:
   // mask: (T) on the device
-  CudaSubstitutingProbe(const cuda::DeviceBuffer& record, const std::uint8_t* mask, ChosenLayers layers) : record_(&record), mask_(mask), layers_(layers) {}
+  CudaSubstitutingProbe(const cuda::Queue& queue, const cuda::DeviceBuffer& record, const std::uint8_t* mask, ChosenLayers layers)
+      : queue_(&queue), record_(&record), mask_(mask), layers_(layers) {}
 
   void layer(int l) { layer_ = l; }
   template <Point point>
@@ -123,11 +130,12 @@ class CudaSubstitutingProbe : public network::NoProbe {
     if constexpr (point == Point::conv_output) {
       if (!layers_.contains(layer_)) return;
       const T* const recorded = record_->template as<T>() + layer_ * rows.rows() * rows.cols();
-      cuda::replace_masked_rows<T>(rows, {recorded, rows.rows(), rows.cols(), rows.cols()}, mask_);
+      cuda::replace_masked_rows<T>(*queue_, rows, {recorded, rows.rows(), rows.cols(), rows.cols()}, mask_);
     }
   }
 
  private:
+  const cuda::Queue* queue_;
   const cuda::DeviceBuffer* record_;
   const std::uint8_t* mask_;
   ChosenLayers layers_;

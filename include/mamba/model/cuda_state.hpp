@@ -1,42 +1,48 @@
-// A decoding state that lies on the device while a call runs.
+// A decoding state on the GPU: it stays there until the host asks for it.
 #pragma once
 
+#include <mamba/core/policies.hpp>
 #include <mamba/cuda/runtime.hpp>
 #include <mamba/model/batch.hpp>
 #include <mamba/model/state.hpp>
 
 namespace mamba {
 
+template <>
+struct StateMemory<Cuda> {
+  using type = cuda::Mirrored;
+};
+template <>
+struct StateMemory<CudaGrid> {
+  using type = cuda::Mirrored;
+};
+
+// A state as the kernels of a call see it.
 template <class A>
 class CudaState {
  public:
   using T = typename A::Scalar;
 
-  void upload(State<A>& state) {
-    auto [history, states] = state.buffers();
-    history_.upload(history.template as<std::byte>(), history.bytes());
-    states_.upload(states.template as<std::byte>(), states.bytes());
+  explicit CudaState(const cuda::QueuePointer& queue) : queue_(queue), positions_(queue) {}
+
+  void begin(State<A>& state) {
+    auto [history, states] = state.memory();
+    history.move_to(queue_), states.move_to(queue_);
     positions_.upload(state.positions().data(), state.positions().size());
-    first_ = state.from(0);
-    first_.history = history_.template as<T>(), first_.states = states_.template as<T>();
+    first_ = state.tile_states(history.template on_device<T>(), states.template on_device<T>());
   }
-  // Back to the host, after the batch's tokens.
-  void download(State<A>& state, const Batch& batch) const {
-    auto [history, states] = state.buffers();
-    history_.download(history.template as<std::byte>(), history.bytes());
-    states_.download(states.template as<std::byte>(), states.bytes());
+  // After the batch's tokens.
+  static void advance(State<A>& state, const Batch& batch) {
     for (int s = 0; s < batch.batch; ++s) state.advance(s, batch.length_of(s));
   }
 
   // Those of the sequences from `sequence` on.
-  network::TileStates<T> from(int sequence) const {
-    const auto at = static_cast<std::size_t>(sequence);
-    return {first_.history + at * State<A>::Mixer::history_size, first_.states + at * State<A>::Mixer::state_size, first_.history_layer, first_.states_layer};
-  }
+  network::TileStates<T> from(int sequence) const { return State<A>::from(first_, sequence); }
   const int* positions() const { return positions_.template as<int>(); }
 
  private:
-  cuda::DeviceBuffer history_, states_, positions_;
+  cuda::QueuePointer queue_;
+  cuda::DeviceBuffer positions_;
   network::TileStates<T> first_;
 };
 

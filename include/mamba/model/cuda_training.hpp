@@ -24,14 +24,12 @@ class Engine<A, Cuda>::Training {
   // Reserves all memory. Holds a reference to the engine. Throws Error when the task's sequences are not the model's, or the
   // device's memory does not suffice.
   Training(Engine& engine, const Task& task, int batch, std::uint64_t seed, double clip)
-      : engine_(engine), task_(task), seed_(seed), clip_(clip), batch_(batch) {
+      : engine_(engine), queue_(engine.queue_), task_(task), seed_(seed), clip_(clip), batch_(batch) {
     const int length = task.length;
     constexpr int longest = network::longest_sequence<A>();
     require(Task::vocab_size <= A::config.vocab_size, "the task's ", Task::vocab_size, " tokens are more than the model's ", A::config.vocab_size);
     require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
     const cuda::OnDevice on(engine.device_);
-    stream_.emplace();
-    beside_.emplace();
     const Partition partition = partition_of({{}, batch, length, {}}, engine.size_ * sizeof(T));
     tiles_ = partition.tiles, per_tile_ = partition.per_tile, blocks_ = partition.buffers;
 
@@ -79,10 +77,9 @@ class Engine<A, Cuda>::Training {
     engine_.weights();  // renews the rates if the parameters have changed
     T *const of_mean = mean.template on_device<T>(), *const of_square = square.template on_device<T>();
     T *const parameters = engine_.parameters_->template on_device<T>(), *const gradients = engine_.gradients_->template on_device<T>();
-    if (!graph_) graph_.emplace(*stream_, [&](cudaStream_t stream) { launch_step(stream, parameters, gradients, of_mean, of_square); });
-    launch_draw(stream_->get(), 0);
-    for (std::size_t i = 0; i < plan.size(); ++i) graph_->launch(*stream_);
-    stream_->wait();
+    if (!graph_) graph_.emplace(*queue_, [&](cudaStream_t stream) { launch_step(stream, parameters, gradients, of_mean, of_square); });
+    launch_draw(queue_->stream(), 0);
+    for (std::size_t i = 0; i < plan.size(); ++i) graph_->launch(*queue_);
     state_.download(&state, 1);
     return state;
   }
@@ -127,27 +124,28 @@ class Engine<A, Cuda>::Training {
                                        activation_bytes_,
                                        batch_ * task_.length};
     allow_shared_memory(cuda::train_tiles<A, CrossEntropy>);
-    beside_->fork(stream);
+    beside_.fork(stream);
     cuda::train_tiles<A, CrossEntropy><<<blocks_, threads, shared_bytes, stream>>>(tiles, buffers, engine_.size_, shares, drawn().loss, state());
     launched("train_tiles");
-    launch_draw(beside_->stream(), 1);
+    launch_draw(beside_.stream(), 1);
     cuda::sum_buffers<<<sum_blocks, threads, 0, stream>>>(gradients, buffers, blocks_, derived, squares, place, state());
     launched("sum_buffers");
-    beside_->join(stream);
+    beside_.join(stream);
     cuda::finish_step<<<place.blocks(), threads, 0, stream>>>(parameters, derived, mean, square, gradients, squares, static_cast<int>(sum_blocks), shares,
                                                               tiles_, clip_, place, state());
     launched("finish_step");
   }
 
   Engine& engine_;
+  cuda::QueuePointer queue_;
   Task task_;
   std::uint64_t seed_;
   double clip_;
   int batch_, tiles_ = 0, per_tile_ = 0, blocks_ = 0, boundary_states_ = 0;
   std::size_t activation_bytes_ = 0, workspace_bytes_ = 0;
-  cuda::DeviceBuffer workspaces_, buffers_, indices_, tokens_, labels_, places_, shares_, plan_, loss_, state_;
-  std::optional<cuda::Stream> stream_;
-  std::optional<cuda::SideStream> beside_;
+  cuda::DeviceBuffer workspaces_{queue_}, buffers_{queue_}, indices_{queue_}, tokens_{queue_}, labels_{queue_}, places_{queue_}, shares_{queue_}, plan_{queue_},
+      loss_{queue_}, state_{queue_};
+  cuda::SideQueue beside_{queue_->device()};
   std::optional<cuda::Graph> graph_;
 };
 

@@ -4,30 +4,43 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <mamba/core/error.hpp>
+#include <mamba/core/finite.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/tensor.hpp>
+#include <mamba/io/load_options.hpp>
 #include <mamba/io/safetensors.hpp>
 #include <mamba/network/network.hpp>
 
 namespace mamba {
 
+// Where the models of a backend keep their states.
+template <class Backend>
+struct StateMemory {
+  using type = Buffer;
+};
+
 // The convolution's last K-1 inputs and the state-space model's state of every layer and sequence, and how many tokens
-// each sequence has had. Begins at zero. Can be copied; the copy goes its own way.
+// each sequence has had. Begins at zero. Lies where its model runs until the host asks for it. Can be copied; the copy goes its own way.
 template <class A>
 class State {
  public:
   using T = typename A::Scalar;
   using Mixer = network::MixerOf<A>;
+  using Memory = typename StateMemory<typename A::Backend>::type;
 
-  State(int n_layers, int batch)
+  // make_memory(bytes): such a memory, zeroed.
+  template <class MakeMemory>
+  State(int n_layers, int batch, MakeMemory&& make_memory)
       : n_layers_(n_layers),
         batch_(batch),
-        history_(elements(Mixer::history_size) * sizeof(T)),
-        states_(elements(Mixer::state_size) * sizeof(T)),
+        history_(make_memory(elements(Mixer::history_size) * sizeof(T))),
+        states_(make_memory(elements(Mixer::state_size) * sizeof(T))),
         positions_(static_cast<std::size_t>(batch), 0) {}
 
   int n_layers() const { return n_layers_; }
@@ -36,14 +49,18 @@ class State {
   const std::vector<int>& positions() const { return positions_; }
   std::size_t bytes() const { return history_.bytes() + states_.bytes(); }
 
-  // The states of the sequences from `sequence` on, for the engine.
-  network::TileStates<T> from(int sequence) {
-    const auto at = static_cast<std::size_t>(sequence), all = static_cast<std::size_t>(batch_);
-    return {history_.template as<T>() + at * Mixer::history_size, states_.template as<T>() + at * Mixer::state_size, all * Mixer::history_size,
-            all * Mixer::state_size};
+  // For the engine: the memory of the convolutions' inputs and of the states; what lies there, as kernels see it; of that, what belongs
+  // to the sequences from `sequence` on.
+  std::pair<Memory&, Memory&> memory() { return {history_, states_}; }
+  network::TileStates<T> tile_states(T* history, T* states) const {
+    const auto all = static_cast<std::size_t>(batch_);
+    return {history, states, all * Mixer::history_size, all * Mixer::state_size};
   }
-  // All of them, for an engine that keeps them elsewhere during a call: the convolutions' inputs and the states.
-  std::pair<Buffer&, Buffer&> buffers() { return {history_, states_}; }
+  static network::TileStates<T> from(network::TileStates<T> first, int sequence) {
+    const auto at = static_cast<std::size_t>(sequence);
+    first.history += at * Mixer::history_size, first.states += at * Mixer::state_size;
+    return first;
+  }
   void advance(int sequence, int tokens) { positions_[static_cast<std::size_t>(sequence)] += tokens; }
 
   // The elements as one list each, padding included: what save and load move.
@@ -56,8 +73,10 @@ class State {
     check(history, history_tensor(), "convolution's inputs");
     check(states, state_tensor(), "states");
     if (positions.size() != positions_.size()) fail(ErrorKind::bad_file, positions.size(), " positions for ", batch_, " sequences");
+    constexpr int longest = network::longest_sequence<A>();
     for (const int p : positions)
-      if (p < 0) fail(ErrorKind::bad_file, "a sequence's position is ", p);
+      if (p < 0 || (longest > 0 && p > longest))
+        fail(ErrorKind::bad_file, "a sequence's position is ", p, ", not in 0..", longest > 0 ? longest : (std::numeric_limits<int>::max)());
     std::copy(history.values.begin(), history.values.end(), history_.template as<T>());
     std::copy(states.values.begin(), states.values.end(), states_.template as<T>());
     positions_ = positions;
@@ -65,13 +84,13 @@ class State {
 
  private:
   std::size_t elements(std::size_t size) const { return static_cast<std::size_t>(n_layers_) * static_cast<std::size_t>(batch_) * size; }
-  HostTensor<T> tensor(const Buffer& buffer, std::size_t size) const {
+  HostTensor<T> tensor(const Memory& buffer, std::size_t size) const {
     const T* const first = buffer.template as<T>();
     return {{n_layers_, batch_, static_cast<std::int64_t>(size)}, {first, first + elements(size)}};
   }
 
   int n_layers_, batch_;
-  Buffer history_, states_;
+  Memory history_, states_;
   std::vector<int> positions_;
 };
 
@@ -85,12 +104,18 @@ void save(const State<A>& state, const std::filesystem::path& path) {
   writer.write(path, {});
 }
 
-// Throws Error(bad_file), and changes nothing, when the file is of another model or batch.
+// Returns how many of its numbers are not finite. Throws Error(bad_file), and changes nothing, when the file is of another model or
+// batch, or holds such numbers and options refuse them.
 template <class A>
-void load(State<A>& state, const std::filesystem::path& path) {
+Nonfinite load(State<A>& state, const std::filesystem::path& path, const LoadOptions& options = {}) {
   using T = typename A::Scalar;
   const auto file = io::SafetensorsFile::read(path);
-  state.restore(file.tensor<T>("conv_state"), file.tensor<T>("ssm_state"), file.tensor<int>("positions").values);
+  StateDict<T> dict{{"conv_state", file.tensor<T>("conv_state")}, {"ssm_state", file.tensor<T>("ssm_state")}};
+  return io::naming(path, [&] {
+    const Nonfinite found = options.checked(dict);
+    state.restore(dict.at("conv_state"), dict.at("ssm_state"), file.tensor<int>("positions").values);
+    return found;
+  });
 }
 
 }  // namespace mamba
