@@ -1,5 +1,9 @@
+#include <algorithm>
+#include <bit>
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <set>
 #include <string>
 #include <vector>
@@ -66,6 +70,92 @@ TEST_CASE("degenerate data still make a chart") {
     CHECK(count(svg, "inf") == 0);
     CHECK(count(svg, "<polyline") == 1);
   }
+}
+
+TEST_CASE("any two numbers make a chart of few ticks") {
+  constexpr double infinity = std::numeric_limits<double>::infinity(), largest = (std::numeric_limits<double>::max)();
+  const std::vector<double> numbers = {0,        1,        5e-324, -5e-324, 1e-310, 1e-300, 1e-12, 4.611457387112744, 4.611457387112745, std::nextafter(2.0, 0),
+                                       2,        5e12,     1e15,   1e16,    1e300,  -1e300, 1e308, largest,           -largest,          NAN,
+                                       infinity, -infinity};
+  using mamba::io::Scale;
+  for (const double a : numbers)
+    for (const double b : numbers)
+      for (const Scale x_scale : {Scale::linear, Scale::log})
+        for (const Scale y_scale : {Scale::linear, Scale::log}) {
+          INFO(a << " and " << b);
+          const std::string svg = LineChart{.title = "t",
+                                            .x_label = "x",
+                                            .panels = {{"y", {{"s", {{a, a}, {b, b}}, true, {{a, a, b}}}}}, {"z", {{"s", {{a, b}}}}, a, b}},
+                                            .columns = 0,
+                                            .x_scale = x_scale,
+                                            .y_scale = y_scale}
+                                      .svg();
+          CHECK(count(svg, "nan") + count(svg, "inf") == 0);
+          CHECK(count(svg, "<line ") < 100);
+          CHECK(count(svg, "<line ") > 6);
+        }
+  for (const double a : numbers)
+    for (const double b : numbers)
+      CHECK(count(mamba::io::heatmaps_svg("t", {{"m", "r", "c", {"a"}, {}, {{a, b}, {b}}, a}}, 0) + mamba::io::BarChart{"t", "", {}, {"a"}, {{a, b}}}.svg(),
+                  "inf") == 0);
+}
+
+TEST_CASE("an axis has a low and a high end, and every tick between them") {
+  using namespace mamba::io::detail;
+  const auto check = [](const Axis& axis) {
+    CHECK(axis.low < axis.high);
+    CHECK(axis.ticks.size() <= 12);
+    for (std::size_t i = 0; i < axis.ticks.size(); ++i) {
+      CHECK((axis.place(axis.ticks[i]) >= 0 && axis.place(axis.ticks[i]) <= 1));
+      if (i > 0) CHECK(axis.place(axis.ticks[i]) > axis.place(axis.ticks[i - 1]));
+    }
+  };
+  std::uint64_t state = 1;
+  const auto next = [&] { return state = state * 6364136223846793005ULL + 1442695040888963407ULL, state ^ state >> 29; };
+  for (int i = 0; i < 2000; ++i) {
+    const std::uint64_t bits = next();
+    const auto a = std::bit_cast<double>(bits), b = std::bit_cast<double>(i % 2 ? bits + next() % 1000 : next());  // near each other, or anywhere
+    if (!std::isfinite(a) || !std::isfinite(b)) continue;
+    INFO(a << " and " << b);
+    check(linear_x_axis({std::min(a, b), std::max(a, b)}));
+    check(linear_y_axis({std::min(a, b), std::max(a, b)}));
+    CHECK(linear_y_axis({std::min(a, b), std::max(a, b)}).ticks.size() >= 2);
+    if (a > 0 && b > 0) check(log_x_axis({a, b})), check(log_y_axis({std::min(a, b), std::max(a, b)})), check(log_axis(std::min(a, b), std::max(a, b), 7));
+  }
+}
+
+TEST_CASE("text of any bytes is a figure's text") {
+  using mamba::io::detail::escaped;
+  const std::string unknown = "\xEF\xBF\xBD";
+  CHECK(escaped("<a href=\"b\"> & 'c'") == "&lt;a href=&quot;b&quot;&gt; &amp; 'c'");
+  CHECK(escaped("\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80\t\n\r") == "\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80\t\n\r");
+  CHECK(escaped(std::string("\0", 1)) == unknown);
+  for (const char* text : {"\x01", "\x1F", "\x80", "\xFF", "\xC3", "\xF5"}) CHECK(escaped(text) == unknown);
+  CHECK(escaped("\xC0\xAF") == unknown + unknown);                              // a '/' that is too long
+  CHECK(escaped("\xED\xA0\x80") == unknown + unknown + unknown);                // half of a pair
+  CHECK(escaped("\xEF\xBF\xBE") == unknown + unknown + unknown);                // no character
+  CHECK(escaped("\xF4\x90\x80\x80") == unknown + unknown + unknown + unknown);  // beyond the last
+  CHECK(escaped("\xE2\x82<") == unknown + unknown + "&lt;");
+  const std::string svg = LineChart{"\x01", "\xFF", {{"\x02", {{"\x03", {}}}}}, 1, {}, {}, "\x04"}.svg() +
+                          mamba::io::heatmaps_svg("\x05", {{"\x06", "\x07", "\x08", {"\x0B"}, {"\x0C"}, {{1}}}}) +
+                          mamba::io::BarChart{"\x0E", "\x0F", {"\x10"}, {"\x11"}, {{1}}}.svg();
+  CHECK(std::none_of(svg.begin(), svg.end(), [](char c) { return (c >= 0 && c < ' ' && c != '\n') || c == '\xFF'; }));
+}
+
+TEST_CASE("a million points, no panel, no series, no names") {
+  LineChart chart{"", "", {{"", {{"", {}}}}, {"", {}}}};
+  for (int i = 0; i < 1'000'000; ++i) {
+    chart.panels[0].series[0].points.emplace_back(i, i % 100);
+    chart.panels[0].series[0].band.push_back({static_cast<double>(i), 0, 100});
+  }
+  const std::string svg = chart.svg();
+  CHECK(svg.size() > 30'000'000);
+  CHECK(svg.ends_with("</svg>\n"));
+  CHECK(LineChart{"", "", {}}.svg().ends_with("</svg>\n"));
+  CHECK(LineChart{.title = "", .x_label = "", .panels = {}, .columns = 0}.svg().ends_with("</svg>\n"));
+  CHECK(count(mamba::io::heatmaps_svg("", {{"", "", "", {}, {}, {{1, 2}, {}}}}), ">1.00<") == 1);
+  CHECK(count(mamba::io::heatmaps_svg("", {{"", "", "", {"a"}, {"b"}, {{1e300}}}}), ">1e+300<") == 1);
+  CHECK(count(mamba::io::BarChart{"", "", {}, {}, {{0.5}}}.svg(), "0.5000") == 1);
 }
 
 TEST_CASE("log axes end at round numbers and have few ticks") {

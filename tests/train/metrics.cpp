@@ -1,4 +1,6 @@
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cmath>
 
 #include <mamba/composite.hpp>
 
@@ -15,6 +17,8 @@ TEST_CASE("predictions take the first of the largest logits") {
 }
 
 namespace {
+
+inline constexpr Config composite_config{};
 
 // A "model" that knows the answer it is asked for.
 struct Oracle {
@@ -41,4 +45,31 @@ TEST_CASE("an evaluation tells composite from symmetric answers") {
   const auto mirrored = task.test_set(Task::number_of({3, 4}));
   Oracle right{-6, mirrored};
   CHECK(evaluate(right, mirrored).label == 1);
+}
+
+TEST_CASE("a model that has diverged answers nothing") {
+  for (const float poison : {NAN, INFINITY, -INFINITY}) {
+    Matrix<float> logits(3, 4);
+    logits(1, 2) = poison;
+    try {
+      predictions(logits);
+      FAIL("was taken for an answer");
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::diverged);
+      CHECK_THAT(error.what(), Catch::Matchers::ContainsSubstring("sequence 1"));
+    }
+  }
+  MambaForComposite<composite_config> model({.n_layers = 1});
+  auto dict = model.state_dict();
+  dict.at("backbone.norm_f.weight").values[0] = NAN;
+  model.load_state_dict(dict);
+  const task::CompositeFunction task({.eval_samples = 3});
+  CHECK_THROWS_AS(evaluate(model, task.test_set(0)), Error);
+}
+
+TEST_CASE("an accuracy is of as many answers as labels, and of some") {
+  const std::vector<std::int32_t> three{1, 2, 3}, two{1, 2}, none;
+  CHECK_THROWS_AS(accuracy(three, two), Error);
+  CHECK_THROWS_AS(accuracy(two, three), Error);
+  CHECK_THROWS_AS(accuracy(none, none), Error);
 }

@@ -3,6 +3,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <set>
 
 #include <mamba/composite.hpp>
@@ -147,4 +148,196 @@ TEST_CASE("bad training options are refused") {
   refused({.clip = 0}, "gradient norm");
   refused({.weight_decay = -1}, "weight decay");
   refused({.schedule = {.warmup = 300}}, "warm-up");
+}
+
+namespace {
+
+// Whether a checkpoint of a training with these options and this task is refused, with these words, by the one of above; nothing changes.
+template <class SomeTask>
+void refuses(const TrainingOptions& own, const SomeTask& own_task, const char* words) {
+  INFO(words);
+  const auto folder = support::scratch("other-training");
+  Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3}), other({.n_layers = 1, .gamma = 1.0, .seed = 5});
+  Trainer trainer(model, small_task, options);
+  trainer.run(2);
+  save_checkpoint(trainer, folder / "c.safetensors", {});
+  Trainer second(other, own_task, own);
+  const auto before = other.state_dict();
+  CHECK_THROWS_WITH(load_checkpoint(second, io::SafetensorsFile::read(folder / "c.safetensors")), ContainsSubstring(words));
+  CHECK(second.steps() == 0);
+  for (const auto& [name, tensor] : other.state_dict()) CHECK((tensor.values == before.at(name).values));
+}
+
+}  // namespace
+
+TEST_CASE("a checkpoint is of one training alone: whatever decides it is compared") {
+  const auto with = [](auto change) {
+    TrainingOptions o = options;
+    change(o);
+    return o;
+  };
+  refuses(with([](auto& o) { o.batch_size = 32; }), small_task, "\"batch_size\" = 64; this one has 32");
+  refuses(with([](auto& o) { o.schedule.lr = 2e-3; }), small_task, "\"lr\" = 0.001");
+  refuses(with([](auto& o) { o.schedule.initial_lr = 2e-5; }), small_task, "initial_lr");
+  refuses(with([](auto& o) { o.schedule.final_lr = 2e-5; }), small_task, "final_lr");
+  refuses(with([](auto& o) { o.schedule.warmup = 1; }), small_task, "warmup");
+  refuses(with([](auto& o) { o.schedule.total = 6; }), small_task, "total");
+  refuses(with([](auto& o) { o.schedule_in_steps = true; }), small_task, "schedule_unit");
+  refuses(with([](auto& o) { o.weight_decay = 0; }), small_task, "weight_decay");
+  refuses(with([](auto& o) { o.clip = 2; }), small_task, "clip");
+  refuses(with([](auto& o) { o.seed = 4; }), small_task, "another seed");
+  refuses(options, Task({.seed = 3, .train_samples = 160, .eval_samples = 20}), "\"train_samples\" = 150");
+  refuses(options, Task({.seed = 4, .train_samples = 150, .eval_samples = 20}), "task_seed");
+  refuses(options, Task({.seed = 3, .filler = {0, 99}, .train_samples = 150}), "filler");
+  refuses(options, Task({.seed = 3, .keys = {30, 99}, .train_samples = 150}), "keys");
+  refuses(options, task::FullSymmetry({.seed = 3, .train_samples = 150}), "\"task\" = \"composite\"");
+  MambaForComposite<tiny_config, double> wide({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Trainer of_doubles(wide, small_task, options);
+  Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Trainer trainer(model, small_task, options);
+  const auto path = support::scratch("precision") / "c.safetensors";
+  save_checkpoint(trainer, path, {});
+  CHECK_THROWS_WITH(load_checkpoint(of_doubles, io::SafetensorsFile::read(path)), ContainsSubstring("\"precision\" = \"float\""));
+}
+
+namespace {
+
+struct Shifted {
+  static constexpr int length = 8;
+  int by;
+  Task inner{{.train_samples = 100}};
+  std::int64_t train_samples() const { return 100; }
+  std::int32_t train_sample(std::int64_t i, std::int32_t* ids) const { return inner.train_sample((i + by) % 100, ids); }
+  template <class F>
+  void for_each_option(F&& f) const {
+    f("by", by), f("how", "cyclic");
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a task of the user's own says what decides its samples") {
+  Classifier model({.n_layers = 1}), other({.n_layers = 1});
+  const Shifted one{1}, two{2};
+  Trainer first(model, one, options), second(other, two, options), third(other, one, options);
+  const auto path = support::scratch("own-task") / "c.safetensors";
+  save_checkpoint(first, path, {});
+  CHECK_THROWS_WITH(load_checkpoint(second, io::SafetensorsFile::read(path)), ContainsSubstring("\"by\" = 1; this one has 2"));
+  load_checkpoint(third, io::SafetensorsFile::read(path));
+}
+
+TEST_CASE("no checkpoint is written from which a run cannot go on, and a run's last step is looked at") {
+  const auto folder = support::scratch("exploded");
+  const auto path = folder / "c.safetensors";
+  const TrainingOptions explosive{
+      .batch_size = 64, .schedule = {.initial_lr = 1e30, .lr = 1e30, .final_lr = 1e30, .warmup = 0, .total = 2}, .schedule_in_steps = true};
+  Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Trainer trainer(model, small_task, explosive);
+  save_checkpoint(trainer, path, {});
+  const auto good = bytes(path);
+  trainer.step();  // the parameters are about 1e30 now
+  const auto kind_of = [](auto&& f) -> std::optional<ErrorKind> {
+    try {
+      f();
+    } catch (const Error& error) {
+      return error.kind();
+    }
+    return std::nullopt;
+  };
+  CHECK(kind_of([&] { save_checkpoint(trainer, path, {}); }) == ErrorKind::diverged);
+  CHECK((bytes(path) == good));
+  CHECK(kind_of([&] { evaluate(model, small_task.test_set(0)); }) == ErrorKind::diverged);
+
+  TrainingOptions one_step = explosive;
+  one_step.schedule.total = 1;
+  Classifier last({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Trainer to_the_end(last, small_task, one_step);
+  CHECK(kind_of([&] { to_the_end.run(1000); }) == ErrorKind::diverged);
+
+  // A file of such numbers is no checkpoint, whoever wrote it.
+  const auto file = io::SafetensorsFile::read(path);
+  const auto changed = [&](const std::string& name, float value) {
+    io::SafetensorsWriter writer;
+    for (const auto& [key, info] : file.tensors()) {
+      auto tensor = file.tensor<float>(key);
+      if (key == name) tensor.values[0] = value;
+      writer.add(key, tensor);
+    }
+    writer.write(folder / "changed.safetensors", file.metadata());
+    return io::SafetensorsFile::read(folder / "changed.safetensors");
+  };
+  Classifier again({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Trainer resumed(again, small_task, explosive);
+  load_checkpoint(resumed, changed("model.backbone.norm_f.weight", 1));
+  CHECK(kind_of([&] { load_checkpoint(resumed, changed("model.backbone.norm_f.weight", NAN)); }) == ErrorKind::bad_file);
+  CHECK(kind_of([&] { load_checkpoint(resumed, changed("adamw.mean.backbone.norm_f.weight", INFINITY)); }) == ErrorKind::bad_file);
+  CHECK(kind_of([&] { load_checkpoint(resumed, changed("adamw.square.backbone.norm_f.weight", -1)); }) == ErrorKind::bad_file);
+}
+
+TEST_CASE("a checkpoint's place in the run is checked before it is used") {
+  const auto folder = support::scratch("place");
+  Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Trainer trainer(model, small_task, options);
+  trainer.run(4);
+  save_checkpoint(trainer, folder / "c.safetensors", {});
+  const auto file = io::SafetensorsFile::read(folder / "c.safetensors");
+  const auto with_position = [&](const std::string& key, const std::string& value, bool without_record) {
+    auto metadata = file.metadata();
+    const io::Json position = io::Json::parse(metadata.at("position"));
+    std::string text;
+    for (const auto& [name, old] : position.members()) text += (text.empty() ? "{" : ", ") + io::Json(name).dump() + ": " + (name == key ? value : old.dump());
+    metadata["position"] = text + "}";
+    if (without_record) metadata.erase("training");
+    io::SafetensorsWriter writer;
+    for (const auto& [name, info] : file.tensors()) writer.add(name, file.tensor<float>(name));
+    writer.write(folder / "changed.safetensors", metadata);
+    return io::SafetensorsFile::read(folder / "changed.safetensors");
+  };
+  for (const bool without_record : {false, true}) {
+    load_checkpoint(trainer, with_position("", "", without_record));
+    for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{{"step", "-1"},
+                                                                                     {"step", "5"},
+                                                                                     {"step", "1e3"},
+                                                                                     {"epoch", "7"},
+                                                                                     {"step_in_epoch", "2"},
+                                                                                     {"loss_count", "9223372036854775807"},
+                                                                                     {"loss_count", "-1"},
+                                                                                     {"loss_count", "2.5"},
+                                                                                     {"loss_sum", "1e999"},
+                                                                                     {"loss_sum", "null"},
+                                                                                     {"seed", "4"}}) {
+      INFO(key << " = " << value);
+      CHECK_THROWS_AS(load_checkpoint(trainer, with_position(key, value, without_record)), Error);
+    }
+  }
+}
+
+TEST_CASE("a task without samples, and what is too large for a step, are refused") {
+  struct Empty {
+    int length = 8;
+    std::int64_t samples = 0;
+    std::int64_t train_samples() const { return samples; }
+    std::int32_t train_sample(std::int64_t, std::int32_t*) const { return 0; }
+  };
+  Classifier model({.n_layers = 1});
+  CHECK_THROWS_WITH(Trainer(model, Empty{}, options), ContainsSubstring("a training sample at least"));
+  const Empty no_tokens{.length = 0, .samples = 5}, vast{.length = 1 << 30, .samples = 5};
+  CHECK_THROWS_WITH(Trainer(model, no_tokens, options), ContainsSubstring("their length is 0"));
+  CHECK_THROWS_WITH(Trainer(model, vast, options), ContainsSubstring("too large for one step"));
+}
+
+TEST_CASE("AdamW: what pads is zero and stays zero, whatever the options") {
+  constexpr static Config odd{.vocab_size = 101, .d_model = 18, .d_state = 5, .d_conv = 3, .expand = 1};
+  const auto ids = support::random_tokens(12 * 8, 101, 1), labels = support::random_tokens(12, 101, 2);
+  for (const AdamWOptions& o : {AdamWOptions{.lr = 1e-3, .eps = 0}, AdamWOptions{.lr = 1e-3, .eps = 1e-60}, AdamWOptions{.lr = 0, .eps = 0},
+                                AdamWOptions{.lr = 1e-3, .beta1 = 0, .beta2 = 0, .eps = 0}}) {
+    MambaForComposite<odd> model({.n_layers = 1, .gamma = 0.25, .gamma_zeroes_biases = false, .seed = 1});
+    AdamW optimizer(model, o);
+    for (int step = 0; step < 3; ++step) {
+      CHECK(is_finite(model.loss_and_gradients(ids, labels)));
+      optimizer.step();
+      CHECK(nonfinite_in(model.state_dict()).count == 0);
+    }
+    CHECK(count_nonfinite(std::span<const float>(std::as_const(model).engine().parameters(), model.engine().size())) == 0);
+  }
 }

@@ -26,7 +26,7 @@ struct Series {
 struct Panel {
   std::string y_label;
   std::vector<Series> series;
-  double y_min = 0, y_max = 0;  // equal: from the data
+  double y_min = 0, y_max = 0;  // from the data unless y_min < y_max and the axis can show both
   std::string x_label{};        // of its column, where it is the lowest; empty: the chart's
 };
 
@@ -35,7 +35,7 @@ struct Panel {
 struct LineChart {
   std::string title, x_label;
   std::vector<Panel> panels;  // row after row
-  int columns = 1;
+  int columns = 1;            // less counts as one
   Scale x_scale = Scale::linear, y_scale = Scale::linear;
   std::string note{};  // small print at the foot
 
@@ -45,9 +45,10 @@ struct LineChart {
   static constexpr double panel_left = 74, panel_right = 24, close = 22, top = 66, bottom = 56;
 
   bool grid() const { return columns > 1; }
-  std::size_t column_of(std::size_t p) const { return p % static_cast<std::size_t>(columns); }
-  std::size_t row_of(std::size_t p) const { return p / static_cast<std::size_t>(columns); }
-  double panel_width() const { return columns == 1 ? 662 : columns == 2 ? 320 : 178; }
+  std::size_t in_a_row() const { return grid() ? static_cast<std::size_t>(columns) : 1; }
+  std::size_t column_of(std::size_t p) const { return p % in_a_row(); }
+  std::size_t row_of(std::size_t p) const { return p / in_a_row(); }
+  double panel_width() const { return !grid() ? 662 : columns == 2 ? 320 : 178; }
   double panel_height() const { return grid() ? 200 : 220; }
   double row_gap() const { return grid() ? 34 : 46; }
 
@@ -102,9 +103,9 @@ inline void draw_legend(Svg& page, double x, double y, double width, const std::
 
 inline std::vector<double> LineChart::column_edges() const {
   std::vector<double> edges{panel_left};
-  for (int column = 1; column < columns; ++column) {
+  for (std::size_t column = 1; column < in_a_row(); ++column) {
     bool numbers = false;  // whether any row's panel needs room for them
-    for (auto p = static_cast<std::size_t>(column); p < panels.size(); p += static_cast<std::size_t>(columns)) numbers = numbers || !continues_row(p);
+    for (std::size_t p = column; p < panels.size(); p += in_a_row()) numbers = numbers || !continues_row(p);
     edges.push_back(edges.back() + panel_width() + (numbers ? panel_left : close));
   }
   edges.push_back(edges.back() + panel_width() + panel_right);
@@ -113,7 +114,7 @@ inline std::vector<double> LineChart::column_edges() const {
 
 inline detail::Axis LineChart::x_axis(std::size_t column) const {
   std::vector<double> values;
-  for (std::size_t p = column; p < panels.size(); p += static_cast<std::size_t>(columns))
+  for (std::size_t p = column; p < panels.size(); p += in_a_row())
     for (const Series& series : panels[p].series) {
       for (const auto& [x, y] : series.points)
         if (detail::drawable(x, x_scale)) values.push_back(x);
@@ -128,10 +129,8 @@ inline detail::Axis LineChart::x_axis(std::size_t column) const {
 
 inline detail::Axis LineChart::y_axis(std::size_t panel) const {
   detail::Range range;
-  if (const Panel& own = panels[panel]; own.y_min < own.y_max) {
-    if (y_scale == Scale::linear) return detail::linear_axis(own.y_min, own.y_max, 5);
-    return {own.y_min, own.y_max, Scale::log, detail::log_ticks(own.y_min, own.y_max, 7)};
-  }
+  if (const Panel& own = panels[panel]; own.y_min < own.y_max && detail::drawable(own.y_min, y_scale) && detail::drawable(own.y_max, y_scale))
+    return y_scale == Scale::linear ? detail::linear_axis(own.y_min, own.y_max, 5) : detail::log_axis(own.y_min, own.y_max, 7);
   for (std::size_t p = 0; p < panels.size(); ++p)
     if (same_y_axis(p, panel))
       for (const Series& series : panels[p].series) {
@@ -177,9 +176,9 @@ inline std::string LineChart::svg() const {
 
     for (const double tick : y.ticks) {
       page.line(left, at_y(tick), right, at_y(tick), "stroke=\"#e0e0e0\"");
-      if (!continues_row(p)) page.text(left - 8, at_y(tick) + 4, number(tick, y_scale == Scale::log ? "%.6g" : "%.4g"), "text-anchor=\"end\"");
+      if (!continues_row(p)) page.text(left - 8, at_y(tick) + 4, number(tick, y_scale == Scale::log ? 6 : 4), "text-anchor=\"end\"");
     }
-    const bool lowest = p + static_cast<std::size_t>(columns) >= panels.size();
+    const bool lowest = p + in_a_row() >= panels.size();
     // A number that would run into its neighbour or into the last one is left out.
     const auto half_width = [](const std::string& text) { return 3.7 * static_cast<double>(text.size()) + 2; };
     const std::string last = x.ticks.empty() ? "" : number(x.ticks.back());
@@ -201,19 +200,23 @@ inline std::string LineChart::svg() const {
     for (const Series& series : panel.series) {
       const auto line = grid() ? static_cast<std::size_t>(std::find(all_names.begin(), all_names.end(), series.name) - all_names.begin()) : own_names.size();
       own_names.push_back(series.name);
-      std::string edge;  // there along the top, back along the bottom
+      const auto place = [](double place_x, double place_y) { return detail::fixed(place_x, 2) + "," + detail::fixed(place_y, 2) + " "; };
+      std::vector<std::pair<double, double>> along_top;
+      std::string edge, bottom_edge;  // there along the top, back along the bottom
       for (const auto& [px, low, high] : series.band) {
         if (!detail::drawable(px, x_scale) || !detail::drawable(low, y_scale) || !detail::drawable(high, y_scale)) continue;
-        edge = number(at_x(px), "%.2f") + "," + number(at_y(high), "%.2f") + " " + edge;
-        edge += number(at_x(px), "%.2f") + "," + number(at_y(low), "%.2f") + " ";
+        along_top.emplace_back(at_x(px), at_y(high));
+        bottom_edge += place(at_x(px), at_y(low));
       }
+      for (auto corner = along_top.rbegin(); corner != along_top.rend(); ++corner) edge += place(corner->first, corner->second);
+      edge += bottom_edge;
       if (!edge.empty()) page.polygon(edge, "fill=\"" + detail::colour_of(line) + "\" fill-opacity=\"0.15\"");
       std::vector<std::pair<double, double>> drawn;
       for (const auto& [px, py] : series.points)
         if (detail::drawable(px, x_scale) && detail::drawable(py, y_scale)) drawn.emplace_back(at_x(px), at_y(py));
       std::string points;
       for (const auto& [px, py] : drawn) {
-        points += number(px, "%.2f") + "," + number(py, "%.2f") + " ";
+        points += place(px, py);
         if (series.marked || drawn.size() == 1) page.circle(px, py, "r=\"3\" fill=\"" + detail::colour_of(line) + "\"");  // a line of one point is none
       }
       page.polyline(points, detail::stroke_of(line));

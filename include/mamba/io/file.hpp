@@ -1,69 +1,190 @@
 // Files that are whole or not there: written beside their place, synced, renamed.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
+#include <new>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <fcntl.h>
-#include <unistd.h>
-#endif
-
 #include <mamba/core/error.hpp>
+#include <mamba/io/posix.hpp>
 
 namespace mamba::io {
 
-// Throws Error(bad_file) when the file is missing or cannot be read.
+namespace detail {
+
+// Throws an Error unless a file can have that name at all.
+inline void check_path(ErrorKind kind, const char* verb, const std::filesystem::path& path) {
+  if (path.empty()) fail(kind, "cannot ", verb, " a file: its path is empty");
+  if (path.native().find(std::filesystem::path::value_type(0)) != std::filesystem::path::string_type::npos)
+    fail(kind, "cannot ", verb, " ", path.string().c_str(), "...: the path holds a zero byte");
+}
+
+// As many bytes as the file is said to have. Throws Error(bad_file) where there is no memory for them.
+inline std::vector<char> room_for(std::uintmax_t size, const std::filesystem::path& path) {
+  try {
+    if (size <= (std::uintmax_t(-1) >> 1)) return std::vector<char>(static_cast<std::size_t>(size));
+  } catch (const std::bad_alloc&) {
+  } catch (const std::length_error&) {
+  }
+  fail(ErrorKind::bad_file, "cannot read ", path.string(), ": there is no memory for its ", size, " bytes");
+}
+
+[[noreturn]] inline void fail_as_changed(const std::filesystem::path& path) {
+  fail(ErrorKind::bad_file, "cannot read ", path.string(), ": its size changed while it was read");
+}
+
+}  // namespace detail
+
+#if defined(__unix__) || defined(__APPLE__)
+
+// A file's bytes. Only regular files are read: a folder, a pipe or a device is refused. Throws Error(bad_file), also where the file is
+// missing, cannot be read, or changes its size meanwhile.
 inline std::vector<char> read_file(const std::filesystem::path& path) {
-  std::FILE* const file = std::fopen(path.c_str(), "rb");
-  if (!file) fail(ErrorKind::bad_file, "cannot open ", path.string(), ": ", std::strerror(errno));
-  std::vector<char> bytes;
-  char block[1 << 16];
-  for (std::size_t n; (n = std::fread(block, 1, sizeof block, file)) > 0;) bytes.insert(bytes.end(), block, block + n);
-  const bool failed = std::ferror(file) != 0;
-  const int reason = errno;
-  std::fclose(file);
-  if (failed) fail(ErrorKind::bad_file, "cannot read ", path.string(), ": ", std::strerror(reason));
+  constexpr std::size_t at_most = std::size_t(1) << 30;  // some systems take no more than an int's at once
+  detail::check_path(ErrorKind::bad_file, "read", path);
+  const auto cannot = [&](const char* verb) { fail(ErrorKind::bad_file, "cannot ", verb, " ", path.string(), ": ", detail::reason_text(errno)); };
+  const auto check = [&](const struct stat& info) {
+    if (S_ISDIR(info.st_mode)) fail(ErrorKind::bad_file, "cannot read ", path.string(), ": it is a folder");
+    if (!S_ISREG(info.st_mode)) fail(ErrorKind::bad_file, "cannot read ", path.string(), ": it is no regular file but a pipe, a socket or a device");
+  };
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) cannot("open");
+  check(info);  // before it is opened: to open a pipe waits, to open a device may do something
+  const detail::Descriptor file(detail::uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); }));
+  if (!file.open() || ::fstat(file.get(), &info) != 0) cannot("open");
+  check(info);
+  std::vector<char> bytes = detail::room_for(static_cast<std::uintmax_t>(info.st_size), path);
+  const auto read_to = [&](char* place, std::size_t size) {
+    const auto n = detail::uninterrupted([&] { return ::read(file.get(), place, size); });
+    if (n < 0) cannot("read");
+    return static_cast<std::size_t>(n);
+  };
+  for (std::size_t done = 0; done < bytes.size();) {
+    const std::size_t n = read_to(bytes.data() + done, (std::min)(bytes.size() - done, at_most));
+    if (n == 0) detail::fail_as_changed(path);
+    done += n;
+  }
+  char more = 0;
+  if (read_to(&more, 1) != 0) detail::fail_as_changed(path);
   return bytes;
 }
 
-// Replaces the file's contents by the pieces, one after the other; on any failure what was there before stays, and
-// Error(cannot_write) is thrown.
+// Makes the pieces, one after the other, the file's contents. Whoever reads sees the old file or the new one, each whole, however many
+// write and whenever one of them is killed; on any failure what was there stays, and Error(cannot_write) is thrown.
+//
+// A symbolic link stays, and what it leads to is written. Rights, and owner where permitted, stay as they were; another name of the
+// same file (a hard link) keeps the old contents. A file that this process may not write is not replaced. A FIFO, a character device
+// and an open file of this process (/dev/stdout) are written to as they stand, a folder, socket or block device is refused.
 inline void write_file(const std::filesystem::path& path, const std::vector<std::string_view>& pieces) {
-  std::filesystem::path beside = path;
-  beside += ".tmp";
-  std::FILE* const file = std::fopen(beside.c_str(), "wb");
-  if (!file) fail(ErrorKind::cannot_write, "cannot write ", beside.string(), ": ", std::strerror(errno));
-  bool ok = true;
+  detail::check_path(ErrorKind::cannot_write, "write", path);
+  const auto cannot = [&](const std::string& reason) { fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason); };
+  const auto check = [&](int reason) {
+    if (reason != 0) cannot(detail::reason_text(reason));
+  };
+  const detail::Place place = detail::place_of(path);
+  if (place.own_descriptor >= 0) return check(detail::write_all(place.own_descriptor, pieces));
+  const mode_t mode = place.info.st_mode;
+  if (place.exists && (S_ISFIFO(mode) || S_ISCHR(mode))) {
+    const detail::Descriptor file(detail::open_to_write_directly(place, path));
+    return check(detail::write_all(file.get(), pieces));
+  }
+  if (place.exists && S_ISDIR(mode)) cannot("it is a folder");
+  if (place.exists && !S_ISREG(mode)) cannot("it is no regular file but a socket or a block device");
+  if (!place.path.has_filename()) cannot("the path ends with no file's name");
+  if (place.exists && ::faccessat(AT_FDCWD, place.path.c_str(), W_OK, AT_EACCESS) != 0) check(errno);
+
+  // What nobody else may read is not for anybody to read on its way there.
+  detail::Temporary file(place.path, place.exists ? S_IRUSR | S_IWUSR : 0666, path);
+  check(detail::write_all(file.descriptor(), pieces));
+  if (place.exists) check(file.take_rights(place.info));
+  check(file.move_to(place.path));
+}
+
+#else
+
+namespace detail {
+
+inline std::FILE* open_file(const std::filesystem::path& path, bool create) {
+#if defined(_WIN32)
+  return ::_wfopen(path.c_str(), create ? L"wbx" : L"rb");
+#else
+  return std::fopen(path.c_str(), create ? "wbx" : "rb");
+#endif
+}
+inline std::string reason_text(int reason) { return std::generic_category().message(reason); }
+
+// Throws an Error where something other than a regular file lies there.
+inline void check_kind(ErrorKind kind, const char* verb, const std::filesystem::path& path) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (std::filesystem::is_directory(status)) fail(kind, "cannot ", verb, " ", path.string(), ": it is a folder");
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) fail(kind, "cannot ", verb, " ", path.string(), ": it is no regular file");
+}
+
+}  // namespace detail
+
+// A file's bytes. Only regular files are read. Throws Error(bad_file), also where the file is missing, cannot be read, or changes its
+// size meanwhile.
+inline std::vector<char> read_file(const std::filesystem::path& path) {
+  detail::check_path(ErrorKind::bad_file, "read", path);
+  detail::check_kind(ErrorKind::bad_file, "read", path);
+  std::FILE* const file = detail::open_file(path, false);
+  if (!file) fail(ErrorKind::bad_file, "cannot open ", path.string(), ": ", detail::reason_text(errno));
+  struct Closed {
+    std::FILE* file;
+    ~Closed() { std::fclose(file); }
+  } const closed{file};
+  std::error_code error;
+  const std::uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) fail(ErrorKind::bad_file, "cannot read ", path.string(), ": ", error.message());
+  std::vector<char> bytes = detail::room_for(size, path);
+  char more = 0;
+  if (std::fread(bytes.data(), 1, bytes.size(), file) != bytes.size() || std::fread(&more, 1, 1, file) != 0) detail::fail_as_changed(path);
+  return bytes;
+}
+
+// Makes the pieces, one after the other, the file's contents: written to a file of another name beside its place, then renamed. On any
+// failure what was there stays, and Error(cannot_write) is thrown.
+inline void write_file(const std::filesystem::path& path, const std::vector<std::string_view>& pieces) {
+  static std::atomic<std::uint64_t> count{0};
+  detail::check_path(ErrorKind::cannot_write, "write", path);
+  detail::check_kind(ErrorKind::cannot_write, "write", path);
+  if (!path.has_filename()) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": the path ends with no file's name");
+  std::error_code error;
+  std::filesystem::path place = std::filesystem::weakly_canonical(path, error);
+  if (error) place = path;
+  const std::filesystem::path beside = place.parent_path() / (".mamba-" + std::to_string(std::chrono::system_clock::now().time_since_epoch().count()) + "-" +
+                                                              std::to_string(count.fetch_add(1)) + ".tmp");
+  std::FILE* const file = detail::open_file(beside, true);
+  if (!file) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": no new file can be made in its folder: ", detail::reason_text(errno));
   int reason = 0;
   const auto keep = [&](bool done) {
-    if (ok && !done) ok = false, reason = errno;
+    if (reason == 0 && !done) reason = errno != 0 ? errno : EIO;
   };
   for (const std::string_view piece : pieces) keep(std::fwrite(piece.data(), 1, piece.size(), file) == piece.size());
   keep(std::fflush(file) == 0);
-#if defined(__unix__) || defined(__APPLE__)
-  keep(::fsync(::fileno(file)) == 0);
-#endif
   keep(std::fclose(file) == 0);
-  if (ok) keep(std::rename(beside.c_str(), path.c_str()) == 0);
-  if (!ok) {
-    std::remove(beside.c_str());
-    fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", std::strerror(reason));
+  std::string words = reason != 0 ? detail::reason_text(reason) : "";
+  if (reason == 0) {
+    std::filesystem::rename(beside, place, error);
+    if (!error) return;
+    words = error.message();
   }
-#if defined(__unix__) || defined(__APPLE__)
-  // The rename itself is safe once the folder is synced; a file system that cannot do that is left to its own.
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  if (const int fd = ::open(folder.c_str(), O_RDONLY); fd >= 0) {
-    ::fsync(fd);
-    ::close(fd);
-  }
-#endif
+  std::filesystem::remove(beside, error);
+  fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", words);
 }
+
+#endif
 
 inline void write_file(const std::filesystem::path& path, std::string_view text) { write_file(path, std::vector<std::string_view>{text}); }
 

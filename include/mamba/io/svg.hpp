@@ -1,22 +1,42 @@
 // SVG text, piece by piece.
 #pragma once
 
-#include <cstdio>
+#include <cstddef>
 #include <string>
+#include <string_view>
+
+#include <mamba/core/text.hpp>
+#include <mamba/io/json_text.hpp>  // utf8_size
 
 namespace mamba::io::detail {
 
-inline std::string escaped(const std::string& text) {
+// The bytes of the character at `at`, or 0 where there is none that XML 1.0 allows: no UTF-8, a control character, U+FFFE or U+FFFF.
+inline std::size_t xml_character_size(std::string_view text, std::size_t at) {
+  const std::size_t size = utf8_size(text, at);
+  const std::string_view character = text.substr(at, size);
+  if (size == 1 && static_cast<unsigned char>(character[0]) < 0x20 && character != "\t" && character != "\n" && character != "\r") return 0;
+  return character == "\xEF\xBF\xBE" || character == "\xEF\xBF\xBF" ? 0 : size;
+}
+
+// A text as it stands in SVG, between tags as in an attribute; U+FFFD for a byte that has no place there.
+inline std::string escaped(std::string_view text) {
   std::string out;
-  for (const char c : text) out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : std::string(1, c);
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t size = xml_character_size(text, at);
+    if (size == 0) out += "\xEF\xBF\xBD";
+    else if (text[at] == '<') out += "&lt;";
+    else if (text[at] == '>') out += "&gt;";
+    else if (text[at] == '&') out += "&amp;";
+    else if (text[at] == '"') out += "&quot;";
+    else out += text.substr(at, size);
+    at += size == 0 ? 1 : size;
+  }
   return out;
 }
 
-inline std::string number(double x, const char* format = "%.6g") {
-  char text[40];
-  std::snprintf(text, sizeof text, format, x == 0 ? 0.0 : x);
-  return text;
-}
+// To some significant digits, and to some decimals; no zero has a sign.
+inline std::string number(double x, int digits = 6) { return general_text(x == 0 ? 0.0 : x, digits); }
+inline std::string fixed(double x, int decimals) { return fixed_text(x == 0 ? 0.0 : x, decimals); }
 
 // A white page to draw on.
 class Svg {

@@ -1,7 +1,9 @@
 // One AdamW update of one number (Loshchilov and Hutter 2019; specification, section 9).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <mamba/core/macros.hpp>
 
@@ -15,9 +17,18 @@ struct AdamWStep {
   double inverse_root;  // 1 / sqrt(1 - beta2^s)
   double eps;
 
+  // For numbers of type T: no factor is beyond its range and eps is never zero in it, so that what has no gradient, such as what pads
+  // a row, stays zero under every option (0 / 0 and 0 times infinity are not).
+  template <class T>
   static AdamWStep at(long step, double lr, double beta1, double beta2, double eps, double weight_decay) {
+    constexpr auto least = static_cast<double>((std::numeric_limits<T>::min)()), most = static_cast<double>((std::numeric_limits<T>::max)());
     const auto s = static_cast<double>(step);
-    return {1 - lr * weight_decay, beta1, beta2, lr / (1 - std::pow(beta1, s)), 1 / std::sqrt(1 - std::pow(beta2, s)), eps};
+    return {std::clamp(1 - lr * weight_decay, -most, most),
+            beta1,
+            beta2,
+            (std::min)(lr / (1 - std::pow(beta1, s)), most),
+            1 / std::sqrt(1 - std::pow(beta2, s)),
+            std::clamp(eps, least, most)};
   }
 };
 

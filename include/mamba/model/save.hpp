@@ -1,10 +1,16 @@
 // Models as safetensors files under mamba_ssm's names, with configuration and variant in the metadata.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
+#include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include <mamba/io/json.hpp>
+#include <mamba/io/load_options.hpp>
 #include <mamba/io/safetensors.hpp>
 #include <mamba/model/model.hpp>
 
@@ -35,15 +41,27 @@ std::string variant_json(const Model<A>&) {
 
 namespace detail {
 
+// What a file's metadata say under a key; nothing where they do not, or in another program's words.
+inline std::optional<io::Json> told(const io::Metadata& metadata, const char* key) {
+  const auto found = metadata.find(key);
+  if (found == metadata.end()) return std::nullopt;
+  try {
+    io::Json json = io::Json::parse(found->second);
+    if (json.is_object()) return json;
+  } catch (const Error&) {
+  }
+  return std::nullopt;
+}
+
 // Refuses a file of another model, naming what differs; a file that does not say is taken by its tensors alone.
 inline void check_same(const io::Metadata& metadata, const char* key, const std::string& own_text, std::string_view ignored) {
-  const auto found = metadata.find(key);
-  if (found == metadata.end()) return;
-  const io::Json theirs = io::Json::parse(found->second), own = io::Json::parse(own_text);
+  const auto theirs = told(metadata, key);
+  if (!theirs) return;
+  const io::Json own = io::Json::parse(own_text);
   for (const auto& [name, value] : own.members()) {
-    const io::Json* const other = theirs.find(name);
+    const io::Json* const other = theirs->find(name);
     if (name != ignored && other && other->dump() != value.dump())
-      fail(ErrorKind::bad_file, "the file's model has ", name, " = ", other->dump(), ", this one ", value.dump());
+      fail(ErrorKind::bad_file, "the file's model has ", name, " = ", other->brief(), ", this one ", value.dump());
   }
 }
 
@@ -58,38 +76,76 @@ void check_same_model(const Model<A>& model, const io::Metadata& metadata) {
   detail::check_same(metadata, "variant", variant_json(model), "");
 }
 
-// The parameters in a file, those whose names begin with `inner`: accepts a wrapper's `backbone.` in front of every name and a tied `lm_head.weight`.
-template <class Scalar>
-StateDict<Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_view inner = "") {
-  StateDict<Scalar> dict;
+namespace detail {
+
+// The tensors of the model in a file, those whose names begin with `inner`, by their names in the model and in the file: without a
+// wrapper's `backbone.` in front of every name.
+inline std::map<std::string, std::string> model_tensors(const io::SafetensorsFile& file, std::string_view inner) {
+  std::map<std::string, std::string> names;
   const std::string first(inner);
   const std::string wrapper = file.contains(first + "backbone.backbone.embedding.weight") ? "backbone." : "";
   for (const auto& [name, info] : file.tensors()) {
     if (!name.starts_with(first)) continue;
     const std::string own = name.substr(first.size());
-    if (!own.starts_with(wrapper)) fail(ErrorKind::bad_file, "the tensor ", name, " lacks the prefix ", wrapper, " that others have");
-    dict.emplace(own.substr(wrapper.size()), file.tensor<Scalar>(name));
+    if (!own.starts_with(wrapper)) fail(ErrorKind::bad_file, "the tensor ", io::in_quotes(name), " lacks the prefix ", wrapper, " that others have");
+    names.emplace(own.substr(wrapper.size()), name);
   }
+  return names;
+}
+
+// The prefix of a model's tensors in a file: model_prefix in a training's checkpoint.
+inline std::string_view prefix_in(const io::SafetensorsFile& file) {
+  return file.contains(std::string(model_prefix) + "backbone.embedding.weight") ? model_prefix : "";
+}
+
+}  // namespace detail
+
+// The parameters in a file, those whose names begin with `inner`: accepts a wrapper's `backbone.` in front of every name and a tied `lm_head.weight`.
+template <class Scalar>
+StateDict<Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_view inner = "") {
+  StateDict<Scalar> dict;
+  for (const auto& [own, name] : detail::model_tensors(file, inner)) dict.emplace(own, file.tensor<Scalar>(name));
   if (const auto head = dict.find("lm_head.weight"); head != dict.end()) {
     const auto embedding = dict.find("backbone.embedding.weight");
-    if (embedding == dict.end() || embedding->second.values != head->second.values)
+    if (embedding == dict.end()) fail(ErrorKind::bad_file, "the parameter backbone.embedding.weight is missing");
+    const auto &own = embedding->second.values, &given = head->second.values;
+    // By their bytes: a NaN in both is the same NaN.
+    if (own.size() != given.size() || std::memcmp(own.data(), given.data(), own.size() * sizeof(Scalar)) != 0)
       fail(ErrorKind::bad_file, "lm_head.weight differs from the embedding: the model's head is tied to it");
     dict.erase(head);
   }
   return dict;
 }
 
-// The number of layers of the model in a file. Throws Error(bad_file) when it holds no model of this library's names.
+// The number of layers of the model in a file, or in a training's checkpoint. Throws Error(bad_file) when it holds no model of this
+// library's names, or one whose layers are not numbered from 0 on.
 inline int layers_in(const io::SafetensorsFile& file) {
-  constexpr std::string_view marker = "backbone.layers.", norm = ".norm.weight";
+  constexpr std::string_view layer = "backbone.layers.", norm = ".norm.weight";
+  const auto names = detail::model_tensors(file, detail::prefix_in(file));
   int layers = 0;
-  for (const auto& [name, info] : file.tensors()) {
-    const auto at = name.find(marker);
-    if (at == std::string::npos || !name.ends_with(norm) || name.starts_with("adamw.") || name.ends_with("mixer.norm.weight")) continue;
+  for (const auto& [own, name] : names) {
+    if (!own.starts_with(layer) || !own.ends_with(norm) || own.ends_with(".mixer.norm.weight")) continue;
     ++layers;
   }
-  if (layers == 0) fail(ErrorKind::bad_file, "the file holds no tensor named ...", marker, "N", norm);
+  if (layers == 0) fail(ErrorKind::bad_file, "the file holds no tensor named ...", layer, "N", norm);
+  for (int l = 0; l < layers; ++l)
+    if (names.count(std::string(layer) + std::to_string(l) + std::string(norm)) == 0)
+      fail(ErrorKind::bad_file, "the file holds ", layers, " layers, but none with the number ", l);
   return layers;
+}
+
+// Whether a file holds a model of this kind with so many layers: names and shapes, before such a model is built. Throws
+// Error(bad_file) that names the first tensor that is missing or of another shape.
+template <class ModelType>
+void check_tensors(const io::SafetensorsFile& file, int n_layers) {
+  const auto names = detail::model_tensors(file, detail::prefix_in(file));
+  network::for_each_parameter<typename ModelType::Architecture>(n_layers, [&](const PlacedParameter& p) {
+    const auto found = names.find(p.name);
+    if (found == names.end()) fail(ErrorKind::bad_file, "the parameter ", p.name, " is missing");
+    const auto& shape = file.tensors().at(found->second).shape;
+    if (!std::equal(shape.begin(), shape.end(), p.parameter.shape, p.parameter.shape + p.parameter.rank))
+      fail(ErrorKind::bad_file, p.name, " has another shape than the model's");
+  });
 }
 
 // Throws Error(cannot_write); what stood at the path then still does.
@@ -101,18 +157,18 @@ void save(const Model<A>& model, const std::filesystem::path& path) {
   writer.write(path, {{"format", "pt"}, {"config", config_json(model)}, {"variant", variant_json(model)}});
 }
 
-// Reads a saved model, or the model in a training's checkpoint. Throws Error(bad_file), and changes nothing, when the
-// file is missing, malformed or of another model.
+// Reads a saved model, or the model in a training's checkpoint. Returns how many of its numbers are not finite. Throws Error(bad_file),
+// and changes nothing, when the file is missing, malformed or of another model, or holds such numbers and options refuse them.
 template <class A>
-void load(Model<A>& model, const std::filesystem::path& path) {
+Nonfinite load(Model<A>& model, const std::filesystem::path& path, const LoadOptions& options = {}) {
   const auto file = io::SafetensorsFile::read(path);
-  try {
+  return io::naming(path, [&] {
     check_same_model(model, file.metadata());
-    const bool is_checkpoint = file.contains(std::string(model_prefix) + "backbone.embedding.weight");
-    model.load_state_dict(read_state_dict<typename A::Scalar>(file, is_checkpoint ? model_prefix : ""));
-  } catch (const Error& error) {
-    fail(error.kind(), path.string(), ": ", error.what());
-  }
+    const auto dict = read_state_dict<typename A::Scalar>(file, detail::prefix_in(file));
+    const Nonfinite found = options.checked(dict);
+    model.load_state_dict(dict);
+    return found;
+  });
 }
 
 }  // namespace mamba

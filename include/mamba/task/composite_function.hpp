@@ -30,6 +30,7 @@ struct CompositeTestSet {
 
 class CompositeFunction {
  public:
+  static constexpr const char* name = "composite";
   static constexpr int length = AnchoredSequences::length, vocab_size = AnchoredSequences::vocab_size, positions = AnchoredSequences::positions;
   static constexpr int pair_count = 16;
   static constexpr AnchorPair held_out{4, 3};
@@ -43,6 +44,11 @@ class CompositeFunction {
   }
 
   const CompositeFunctionOptions& options() const { return options_; }
+  // f(name, value) for all that decides the training samples.
+  template <class F>
+  void for_each_option(F&& f) const {
+    f("task", name), f("task_seed", options_.seed), f("filler", options_.filler), f("keys", options_.keys);
+  }
   MAMBA_HOST_DEVICE std::int64_t train_samples() const { return options_.train_samples; }
 
   // Pair number 0..15 in the order 11, 12, .. 44.

@@ -23,6 +23,7 @@ struct FullSymmetryOptions {
 
 class FullSymmetry {
  public:
+  static constexpr const char* name = "full symmetry";
   static constexpr int length = AnchoredSequences::length, vocab_size = AnchoredSequences::vocab_size, anchors = 5;
   static constexpr int pair_count = anchors * (anchors - 1);  // without pairs of equal anchors
   static constexpr AnchorPair held_out{4, 3};
@@ -36,6 +37,11 @@ class FullSymmetry {
   }
 
   const FullSymmetryOptions& options() const { return options_; }
+  // f(name, value) for all that decides the training samples.
+  template <class F>
+  void for_each_option(F&& f) const {
+    f("task", name), f("task_seed", options_.seed), f("filler", options_.filler), f("keys", options_.keys);
+  }
   MAMBA_HOST_DEVICE std::int64_t train_samples() const { return options_.train_samples; }
 
   // Pair number 0..19 in the order 01, 02, 03, 04, 10, 12, .. 43, and back.

@@ -25,6 +25,7 @@ struct InverseSequenceOptions {
 
 class InverseSequence {
  public:
+  static constexpr const char* name = "inverse sequences";
   static constexpr int orders = 5, vocab_size = 1000;
   static constexpr bool draws_on_device = true;  // train_sample() runs on a GPU, too
 
@@ -38,6 +39,11 @@ class InverseSequence {
   explicit InverseSequence(const InverseSequenceOptions& options = {}) : length(checked(options).n_layers * 3 + orders * 4 + 3), options_(options) {}
 
   const InverseSequenceOptions& options() const { return options_; }
+  // f(name, value) for all that decides the training samples.
+  template <class F>
+  void for_each_option(F&& f) const {
+    f("task", name), f("task_seed", options_.seed), f("task_n_layers", options_.n_layers), f("numbers", options_.numbers);
+  }
   MAMBA_HOST_DEVICE std::int64_t train_samples() const { return options_.train_samples; }
 
   // Training sample `index`, a function of (seed, index): fills ids (length) and returns the label.
@@ -108,6 +114,7 @@ class InverseSequence {
     check_range("the range of numbers", o.numbers);
     check_range("the range of numbers out of distribution", o.numbers_out_of_distribution);
     require(o.n_layers >= 1, "a model has at least one layer; n_layers is ", o.n_layers);
+    require(o.n_layers <= 1'000'000, "a model has at most 1000000 layers; n_layers is ", o.n_layers);
     require(o.train_samples >= 1 && o.train_samples <= 0x7FFFFFFF, "the number of training samples must be in 1..2147483647; given ", o.train_samples);
     require(o.test_samples >= 1 && o.out_of_distribution_samples >= 1, "the numbers of test samples must be positive; given ", o.test_samples, " and ",
             o.out_of_distribution_samples);

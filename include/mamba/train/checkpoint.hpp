@@ -1,12 +1,18 @@
 // Checkpoints of a training: parameters, optimiser state, position; one safetensors file, replaced as a whole.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <string>
+#include <type_traits>
 
+#include <mamba/core/finite.hpp>
 #include <mamba/io/json.hpp>
+#include <mamba/io/load_options.hpp>
 #include <mamba/io/safetensors.hpp>
 #include <mamba/model/save.hpp>
+#include <mamba/task/words.hpp>
 #include <mamba/train/trainer.hpp>
 
 namespace mamba {
@@ -14,10 +20,52 @@ namespace mamba {
 inline constexpr const char* mean_prefix = "adamw.mean.";
 inline constexpr const char* square_prefix = "adamw.square.";
 
-// Writes a trainer's state. `notes` is the program's own part, handed back by read_checkpoint_notes. Throws
-// Error(cannot_write); what stood at the path then still does.
+namespace detail {
+
+inline io::Json json_of(task::TokenRange range) { return io::Json::Elements{range.first, range.last}; }
+inline io::Json json_of(const char* text) { return std::string(text); }
+template <class T>
+io::Json json_of(const T& value) {
+  if constexpr (std::is_same_v<T, bool> || std::is_floating_point_v<T>) return value;
+  else if constexpr (std::is_unsigned_v<T>) return static_cast<std::uint64_t>(value);
+  else if constexpr (std::is_integral_v<T>) return static_cast<std::int64_t>(value);
+  else return std::string(value);
+}
+
+// All that decides how a training goes on from a checkpoint, by names.
+template <class ModelType, class Task>
+io::Json training_record(const Trainer<ModelType, Task>& trainer) {
+  const TrainingOptions& o = trainer.options();
+  const AdamWOptions& adamw = trainer.optimizer().options();
+  io::Json::Members members{{"precision", std::is_same_v<typename ModelType::Scalar, double> ? "double" : "float"},
+                            {"batch_size", o.batch_size},
+                            {"schedule_unit", o.schedule_in_steps ? "steps" : "epochs"},
+                            {"initial_lr", o.schedule.initial_lr},
+                            {"lr", o.schedule.lr},
+                            {"final_lr", o.schedule.final_lr},
+                            {"warmup", json_of(o.schedule.warmup)},
+                            {"total", json_of(o.schedule.total)},
+                            {"weight_decay", o.weight_decay},
+                            {"beta1", adamw.beta1},
+                            {"beta2", adamw.beta2},
+                            {"eps", adamw.eps},
+                            {"clip", o.clip},
+                            {"seed", o.seed},
+                            {"length", json_of(trainer.task().length)},
+                            {"train_samples", json_of(trainer.task().train_samples())}};
+  const auto add = [&](const char* name, const auto& value) { members.emplace_back(name, json_of(value)); };
+  if constexpr (requires { trainer.task().for_each_option(add); }) trainer.task().for_each_option(add);
+  return members;
+}
+
+}  // namespace detail
+
+// Writes a trainer's state. `notes` is the program's own part, handed back by read_checkpoint_notes. Makes sure that the run can go on
+// from there, which sets the model's gradients to the next step's. Throws Error(diverged) where it cannot, and Error(cannot_write);
+// what stood at the path then still does.
 template <class ModelType, class Task>
 void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::path& path, const io::Json& notes) {
+  trainer.check_next_step();
   io::SafetensorsWriter writer;
   const auto add = [&](const char* prefix, const auto& dict) {
     for (const PlacedParameter& p : trainer.model().engine().placed())
@@ -37,6 +85,7 @@ void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::p
   writer.write(path, {{"format", "pt"},
                       {"config", config_json(trainer.model())},
                       {"variant", variant_json(trainer.model())},
+                      {"training", detail::training_record(trainer).dump()},
                       {"position", position.dump()},
                       {"notes", notes.dump()}});
 }
@@ -48,21 +97,57 @@ inline io::Json read_checkpoint_notes(const io::SafetensorsFile& file) {
   return io::Json::parse(notes->second);
 }
 
-// Continues from a checkpoint. Throws Error(bad_file), and changes nothing, when it is another model's.
+namespace detail {
+
+// Refuses a checkpoint of another training, naming what differs. One that was written before trainings were recorded says its seed alone.
+template <class ModelType, class Task>
+void check_same_training(const Trainer<ModelType, Task>& trainer, const io::SafetensorsFile& file, const io::Json& position) {
+  check_same_model(trainer.model(), file.metadata());
+  if (position.at("seed").template integer<std::uint64_t>() != trainer.options().seed)
+    fail(ErrorKind::bad_file, "the checkpoint is of a training with another seed");
+  const auto found = file.metadata().find("training");
+  if (found == file.metadata().end()) {
+    if (position.at("step").template integer<std::int64_t>() > trainer.total_steps())
+      fail(ErrorKind::bad_file, "the checkpoint is of a longer training than this one of ", trainer.total_steps(), " steps");
+    return;
+  }
+  const io::Json theirs = io::Json::parse(found->second), own = training_record(trainer);
+  const auto brief = [](const io::Json* value) { return value ? value->brief() : std::string("none"); };
+  for (const auto* record : {&own, &theirs})
+    for (const auto& [name, value] : record->members()) {
+      const io::Json *const here = own.find(name), *const there = theirs.find(name);
+      if (!here || !there || here->dump() != there->dump())
+        fail(ErrorKind::bad_file, "the checkpoint is of a training with ", io::in_quotes(name), " = ", brief(there), "; this one has ", brief(here));
+    }
+}
+
+}  // namespace detail
+
+// Continues from a checkpoint: to the same bytes as without a stop where the run goes on with the same binary on the same backend. Throws
+// Error(bad_file), and changes nothing, when it is another model's or another training's, naming what differs.
 template <class ModelType, class Task>
 void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFile& file) {
   using Scalar = typename ModelType::Scalar;
   const auto found = file.metadata().find("position");
   if (found == file.metadata().end()) fail(ErrorKind::bad_file, "the file is not a checkpoint of a training");
   const io::Json position = io::Json::parse(found->second);
+  detail::check_same_training(trainer, file, position);
   const auto step = position.at("step").integer<std::int64_t>();
   const auto loss_sum = position.at("loss_sum").number();
   const auto loss_count = position.at("loss_count").integer<std::int64_t>();
-  if (position.at("seed").integer<std::uint64_t>() != trainer.options().seed || step < 0 || step > trainer.total_steps())
-    fail(ErrorKind::bad_file, "the checkpoint is of a training with another seed or length");
-  check_same_model(trainer.model(), file.metadata());
+  const auto per_epoch = static_cast<std::int64_t>(trainer.steps_per_epoch());
+  constexpr std::int64_t most = std::int64_t{1} << 53;
+  if (step < 0 || step > most || step / per_epoch != position.at("epoch").integer<std::int64_t>() ||
+      step % per_epoch != position.at("step_in_epoch").integer<std::int64_t>())
+    fail(ErrorKind::bad_file, "the checkpoint's step ", step, " is not where its epoch says: it is of a training with another batch size or number of samples");
+  if (!is_finite(loss_sum) || loss_count < 0 || loss_count > most || step / per_epoch > 0xFFFFFFFF)
+    fail(ErrorKind::bad_file, "the checkpoint's place in the run is none: step ", step, ", loss ", loss_sum, " over ", loss_count, " samples");
   const auto mean = read_state_dict<Scalar>(file, mean_prefix), square = read_state_dict<Scalar>(file, square_prefix);
   const auto parameters = read_state_dict<Scalar>(file, model_prefix);
+  for (const auto* dict : {&parameters, &mean, &square}) LoadOptions{.refuse_nonfinite = true}.checked(*dict);
+  for (const auto& [name, tensor] : square)
+    if (std::any_of(tensor.values.begin(), tensor.values.end(), [](Scalar x) { return x < 0; }))
+      fail(ErrorKind::bad_file, "the running mean of squares of ", name, " holds a negative number");
   trainer.model().check_trained_dict(mean);
   trainer.model().check_trained_dict(square);
   trainer.model().load_state_dict(parameters);

@@ -15,6 +15,7 @@ namespace mamba {
 template <class A>
 double clip_grad_norm(Model<A>& model, double max_norm) {
   require(max_norm > 0, "max_norm must be positive; given ", max_norm);
+  const auto in_use = model.use();
   const double norm = model.engine().gradient_norm(), factor = max_norm / (norm + 1e-6);
   if (std::isfinite(norm) && factor < 1) model.engine().scale_gradients(factor);
   return norm;
@@ -40,6 +41,7 @@ class AdamW {
 
   // Updates the parameters by the model's gradients.
   void step() {
+    const auto in_use = model_->use();
     ++steps_;
     model_->engine().adamw(mean_, square_, update_of(steps_, options_.lr));
   }
@@ -47,7 +49,7 @@ class AdamW {
   // For who makes the steps elsewhere: the update of step number `step`, counted from 1, at a rate; the running means; that
   // so many steps are done, the last at this rate.
   math::AdamWStep update_of(long step, double lr) const {
-    return math::AdamWStep::at(step, lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay);
+    return math::AdamWStep::at<Scalar>(step, lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay);
   }
   typename Arenas::Arena& mean() { return mean_; }
   typename Arenas::Arena& square() { return square_; }
@@ -61,6 +63,7 @@ class AdamW {
     next.lr = lr;
     options_ = checked(next);
   }
+  const AdamWOptions& options() const { return options_; }
   double lr() const { return options_.lr; }
   long steps() const { return steps_; }
 
@@ -70,6 +73,7 @@ class AdamW {
 
   // Continues from a state as the dictionaries gave it. Throws Error, and changes nothing, when it is another model's.
   void load_state(const StateDict<Scalar>& mean, const StateDict<Scalar>& square, long steps) {
+    const auto in_use = model_->use();
     require(steps >= 0, "the number of steps must not be negative; given ", steps);
     model_->check_trained_dict(mean);
     model_->check_trained_dict(square);

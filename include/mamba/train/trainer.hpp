@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <mamba/core/error.hpp>
+#include <mamba/core/finite.hpp>
 #include <mamba/core/random.hpp>
 #include <mamba/train/optimizer.hpp>
 #include <mamba/train/schedule.hpp>
@@ -61,7 +62,8 @@ struct PlanOf<NoTraining> {
 };
 }  // namespace detail
 
-// Task: `length`, train_samples(), train_sample(index, ids) -> label. Every epoch shows all training samples once, in an
+// Task: `length`, train_samples(), train_sample(index, ids) -> label; where it has them, for_each_option(f), which calls
+// f(name, value) for all that decides its samples: checkpoints record and compare that. Every epoch shows all training samples once, in an
 // order that is a function of (seed, epoch); its last batch may be smaller. A run is a function of its options: it may be
 // stopped after any step and continued from a checkpoint to the same bytes.
 template <class ModelType, class Task>
@@ -69,18 +71,18 @@ class Trainer {
  public:
   using Scalar = typename ModelType::Scalar;
 
-  // Holds references to model and task. Throws Error on options out of range, or sequences longer than the model reads.
+  // Holds references to model and task. Throws Error on options out of range, a task without samples, or sequences longer than the
+  // model reads.
   Trainer(ModelType& model, const Task& task, const TrainingOptions& options)
-      : model_(model),
-        task_(task),
-        options_(checked(options, task.length)),
-        optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
+      : model_(model), task_(task), options_(checked(options, task)), optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
     const auto batch = static_cast<std::size_t>(place_of(0).count);
     ids_.reserve(batch * length()), labels_.reserve(batch);
   }
 
   const TrainingOptions& options() const { return options_; }
+  const Task& task() const { return task_; }
   ModelType& model() { return model_; }
+  const ModelType& model() const { return model_; }
   AdamW<ModelType>& optimizer() { return optimizer_; }
   const AdamW<ModelType>& optimizer() const { return optimizer_; }
 
@@ -97,7 +99,7 @@ class Trainer {
 
   // The loss of the last step done, and its rate.
   double last_loss() const { return last_loss_; }
-  double last_lr() const { return place_of(std::max(steps() - 1, 0L)).lr; }
+  double last_lr() const { return place_of((std::max)(steps() - 1, 0L)).lr; }
 
   // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or gradient
   // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter.
@@ -107,8 +109,26 @@ class Trainer {
   }
 
   // `count` steps, or those that are left of the run: the same to the last bit as so many calls of step(), which goes on at the
-  // final rate. A GPU that draws the task's samples itself does not wait for the host in between.
-  void run(long count) { advance(std::min(count, total_steps() - steps())); }
+  // final rate. A GPU that draws the task's samples itself does not wait for the host in between. At the run's end no next step looks
+  // at what the last one has left: throws Error(diverged) where a parameter, or a logit of one more batch, is not finite.
+  void run(long count) {
+    if (finished()) return;
+    advance((std::min)(count, total_steps() - steps()));
+    if (!finished()) return;
+    check_parameters();
+    draw(place_of(steps()));
+    if (const auto logits = model_(ids_, static_cast<int>(labels_.size())); count_nonfinite(logits.values()) > 0)
+      fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: its logits are not finite");
+  }
+
+  // Makes sure that the run can go on: throws Error(diverged) where a parameter, or the loss or a gradient of the next step, is not
+  // finite. Sets the model's gradients; nothing else changes.
+  void check_next_step() {
+    check_parameters();
+    draw(place_of(steps()));
+    const double loss = model_.loss_and_gradients(ids_, labels_), norm = clip_grad_norm(model_, options_.clip);
+    if (!is_finite(loss) || !is_finite(norm)) diverged(loss, norm);
+  }
 
   // The mean loss over the samples since it was last asked for; NaN when there were none.
   double take_mean_loss() {
@@ -123,9 +143,14 @@ class Trainer {
   void restore_loss(double sum, std::int64_t count) { loss_sum_ = sum, loss_count_ = count; }
 
  private:
-  static const TrainingOptions& checked(const TrainingOptions& o, int length) {
+  static const TrainingOptions& checked(const TrainingOptions& o, const Task& task) {
     constexpr int longest = network::longest_sequence<typename ModelType::Architecture>();
+    const int length = task.length;
     o.check();
+    require(length >= 1, "the task's sequences must have a token at least; their length is ", length);
+    require(task.train_samples() >= 1, "the task must have a training sample at least; it has ", task.train_samples());
+    require((std::min<std::int64_t>)(o.batch_size, task.train_samples()) <= 0x7FFFFFFF / length, "a batch of ", o.batch_size, " sequences of ", length,
+            " tokens is too large for one step");
     require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
     return o;
   }
@@ -135,7 +160,7 @@ class Trainer {
 
   void advance(long count) {
     if constexpr (on_device) {
-      while (count > 0 && model_.engine().trains_itself()) count -= run_on_device(std::min<long>(count, DeviceTraining::most_steps));
+      while (count > 0 && model_.engine().trains_itself()) count -= run_on_device((std::min<long>)(count, DeviceTraining::most_steps));
     }
     for (; count > 0; --count) step_on_host();
   }
@@ -151,23 +176,34 @@ class Trainer {
   Place place_of(long step) const {
     const long epoch = step / steps_per_epoch();
     const std::int64_t first = step % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
-    return {static_cast<std::uint32_t>(epoch), first, std::min<std::int64_t>(options_.batch_size, task_.train_samples() - first),
+    return {static_cast<std::uint32_t>(epoch), first, (std::min<std::int64_t>)(options_.batch_size, task_.train_samples() - first),
             options_.schedule.at(options_.schedule_in_steps ? step : epoch)};
   }
 
-  void step_on_host() {
-    const Place place = place_of(steps());
+  void check_parameters() const {
+    if (const Nonfinite found = nonfinite_in(model_.state_dict()))
+      fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", found.count, " parameters are not finite, the first of them in ",
+           found.first);
+  }
+
+  // The step's batch, in ids_ and labels_.
+  void draw(const Place& place) {
     const auto count = static_cast<std::size_t>(place.count);
     ids_.resize(count * length()), labels_.resize(count);
     const Permutation order(static_cast<std::uint64_t>(task_.train_samples()), options_.seed, place.epoch);
     for (std::size_t i = 0; i < count; ++i)
       labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(place.first) + i)), ids_.data() + i * length());
+  }
+
+  void step_on_host() {
+    const Place place = place_of(steps());
+    draw(place);
     last_loss_ = model_.loss_and_gradients(ids_, labels_);
     const double norm = clip_grad_norm(model_, options_.clip);
-    if (!std::isfinite(last_loss_) || !std::isfinite(norm)) diverged(last_loss_, norm);
+    if (!is_finite(last_loss_) || !is_finite(norm)) diverged(last_loss_, norm);
     optimizer_.set_lr(place.lr);
     optimizer_.step();
-    loss_sum_ += last_loss_ * static_cast<double>(count);
+    loss_sum_ += last_loss_ * static_cast<double>(place.count);
     loss_count_ += place.count;
   }
 
@@ -178,6 +214,7 @@ class Trainer {
       const Place place = place_of(steps() + i);
       plan_.push_back({optimizer_.update_of(steps() + i + 1, place.lr), place.first, place.epoch, static_cast<int>(place.count)});
     }
+    const auto in_use = model_.use();
     const auto report = device_->run(plan_, optimizer_.mean(), optimizer_.square(), loss_sum_);
     if (report.done > 0) optimizer_.continue_from(steps() + static_cast<long>(report.done), place_of(steps() + static_cast<long>(report.done) - 1).lr);
     last_loss_ = report.loss;
@@ -188,9 +225,7 @@ class Trainer {
   }
 
   [[noreturn]] void diverged(double loss, double norm) const {
-    std::string where;
-    for (const auto& [name, tensor] : model_.gradient_dict())
-      if (where.empty() && std::any_of(tensor.values.begin(), tensor.values.end(), [](Scalar x) { return !std::isfinite(x); })) where = name;
+    const std::string where = nonfinite_in(model_.gradient_dict()).first;
     fail(ErrorKind::diverged, "step ", steps() + 1, " diverged: loss ", loss, ", gradient norm ", norm,
          where.empty() ? std::string() : "; the first parameter whose gradient is not finite is " + where);
   }

@@ -1,0 +1,39 @@
+// What every load() asks of a file's numbers, and how its errors name the file.
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+
+#include <mamba/core/error.hpp>
+#include <mamba/core/finite.hpp>
+
+namespace mamba {
+
+struct LoadOptions {
+  bool refuse_nonfinite = false;  // a file with NaNs or infinities is an error
+
+  // How many of a dictionary's numbers are not finite. Throws Error(bad_file) where such are refused.
+  template <class Dict>
+  Nonfinite checked(const Dict& dict) const {
+    const Nonfinite found = nonfinite_in(dict);
+    if (refuse_nonfinite && found) fail(ErrorKind::bad_file, found.count, " of its numbers are not finite, the first of them in ", found.first);
+    return found;
+  }
+};
+
+namespace io {
+
+// f(), whose errors name the file where they do not yet.
+template <class F>
+decltype(auto) naming(const std::filesystem::path& path, F&& f) {
+  try {
+    return f();
+  } catch (const Error& error) {
+    if (std::string_view(error.what()).find(path.string()) != std::string_view::npos) throw;
+    fail(error.kind(), path.string(), ": ", error.what());
+  }
+}
+
+}  // namespace io
+
+}  // namespace mamba

@@ -1,0 +1,104 @@
+// The seeds of the targets: make_corpus DATA OUT writes OUT/json, OUT/safetensors, OUT/load_model, OUT/load_state and OUT/checkpoint, of
+// the reference files in DATA cut small, of files that the library itself writes, and of headers by hand.
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include "models.hpp"
+
+namespace fs = std::filesystem;
+namespace io = mamba::io;
+
+namespace {
+
+void write(const fs::path& path, std::string_view bytes) {
+  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
+void write_headed(const fs::path& path, const std::string& header, std::size_t data) {
+  const std::uint64_t size = header.size();
+  write(path, std::string(reinterpret_cast<const char*>(&size), 8) + header + std::string(data, '\1'));
+}
+
+// The file with its small tensors alone.
+void write_cut(const io::SafetensorsFile& file, const fs::path& path) {
+  io::SafetensorsWriter writer;
+  int written = 0;
+  for (const auto& [name, info] : file.tensors()) {
+    if (info.end - info.begin > 256 || written == 4) continue;
+    ++written;
+    if (info.dtype == "F64") writer.add(name, file.tensor<double>(name));
+    else if (info.dtype.starts_with("I")) writer.add(name, file.tensor<std::int64_t>(name));
+    else writer.add(name, file.tensor<float>(name));
+  }
+  writer.write(path, file.metadata());
+}
+
+// The same tensors without the metadata, under a wrapper's names, and with the head that the embedding is tied to.
+template <class Model>
+void write_foreign(const Model& model, const fs::path& folder, const std::string& name) {
+  const auto dict = model.state_dict();
+  io::SafetensorsWriter plain, wrapped, tied;
+  for (const auto& [key, tensor] : dict) plain.add(key, tensor), wrapped.add("backbone." + key, tensor), tied.add(key, tensor);
+  tied.add("lm_head.weight", dict.at("backbone.embedding.weight"));
+  plain.write(folder / (name + "-plain"), {});
+  wrapped.write(folder / (name + "-wrapped"), {});
+  tied.write(folder / (name + "-tied"), {{"config", "mamba-130m"}});
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    std::fprintf(stderr, "%s DATA OUT\n", argv[0]);
+    return 2;
+  }
+  const fs::path data = argv[1], out = argv[2];
+  for (const char* target : {"json", "safetensors", "load_model", "load_state", "checkpoint"}) fs::create_directories(out / target);
+
+  int number = 0;
+  for (const char* text : {"{}", "[]", "null", "-12.5e1", "\"\"", R"("a \"quoted\" \\ \u00e9\ud83d\ude00\/ γ")",
+                           R"({"a":[1,-3,0.1,1e-300,18446744073709551615,null,true,false],"b":{"c":{}}})", R"([[[[[[]]]]]])", R"({"a":1,"a":2})", "[1,]", "01",
+                           "\"\\ud800\"", "{\"k\" 1}", " [ 1 , 2 ] "})
+    write(out / "json" / ("text" + std::to_string(number++)), text);
+
+  for (const auto& entry : fs::directory_iterator(data)) {
+    const fs::path& path = entry.path();
+    if (path.extension() != ".safetensors") continue;
+    const auto file = io::SafetensorsFile::read(path);
+    write_cut(file, out / "safetensors" / path.stem());
+    for (const auto& [key, value] : file.metadata()) write(out / "json" / (path.stem().string() + "-" + key), value);
+  }
+  fs::copy_file(data / "all_dtypes.safetensors", out / "safetensors/all_dtypes", fs::copy_options::overwrite_existing);
+  number = 0;
+  for (const char* header :
+       {R"({})", R"( {"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}} )", R"({"__metadata__":null,"t":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}})",
+        R"({"__metadata__":{"a":"b"},"t":{"dtype":"C64","shape":[0],"data_offsets":[0,0],"more":[{}]},"u":{"dtype":"U8","shape":[2,2],"data_offsets":[0,4]}})",
+        R"({"t":{"dtype":"I64","shape":[],"data_offsets":[0,4]}})"})
+    write_headed(out / "safetensors" / ("header" + std::to_string(number++)), header, std::string_view(header) == "{}" ? 0 : 4);
+
+  auto classifier = fuzz::classifier(3);
+  auto language_model = fuzz::language_model(3);
+  mamba::save(classifier, out / "load_model/classifier");
+  mamba::save(language_model, out / "load_model/language_model");
+  write_foreign(classifier, out / "load_model", "classifier");
+  write_foreign(language_model, out / "load_model", "language_model");
+
+  const std::int32_t tokens[] = {1, 2};
+  const auto save_state = [&](auto& model, const fs::path& path) {
+    auto state = model.initial_state(2);
+    (void)model.step(tokens, state);
+    mamba::save(state, path);
+  };
+  save_state(classifier, out / "load_state/classifier");
+  save_state(language_model, out / "load_state/language_model");
+
+  const fuzz::Task task;
+  mamba::Trainer trainer(classifier, task, fuzz::training);
+  for (int step = 0; step < 3; ++step) {
+    trainer.step();
+    mamba::save_checkpoint(trainer, out / "checkpoint" / ("step" + std::to_string(step)), io::Json(io::Json::Members{{"options", io::Json::Members{}}}));
+  }
+  fs::copy_file(out / "checkpoint/step0", out / "load_model/checkpoint", fs::copy_options::overwrite_existing);
+  return 0;
+}
