@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "support/arguments.hpp"
+#include "support/device.hpp"
 #include "variants.hpp"
 
 namespace runs {
@@ -37,7 +38,7 @@ inline void add_variant_options(CLI::App& app, Variant& v) {
 }
 
 // Of --layers, and of --epochs or --steps.
-inline const CLI::Validator is_depth = CLI::Range(1, 1000), is_length = CLI::Range(1L, 1'000'000'000L);
+inline const CLI::Validator is_depth = CLI::Range(1, most_layers), is_length = CLI::Range(1L, longest_run);
 
 // A run's numbers, ranges and length as options. Their defaults are those that `o` has.
 template <class Experiment>
@@ -56,6 +57,7 @@ class RunOptions {
       else if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, std::uint64_t>) app.add_option(option, field, what)->check(support::is_seed);
       else if (const std::string name = option; name == "--batch-size" || name == "--eval-every")
         app.add_option(option, field, what)->check(CLI::PositiveNumber);
+      else if (name == "--warmup") app.add_option(option, field, what)->check(CLI::Range(0L, longest_run));
       else app.add_option(option, field, what);
     });
     fan_ = name_of(o.gamma_fan), biases_ = o.gamma_zeroes_biases ? "zero" : "own";
@@ -104,14 +106,14 @@ inline std::string folder_name(const Variant& v) {
 }
 
 // The options of a file's run, but for those that the command line gives: from a checkpoint's notes, or the record beside a model. Without
-// either o.
+// either o. Throws Error(bad_file) for what is wrong in the record; what the command line says is not checked.
 template <class Experiment>
 Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::io::SafetensorsFile& file, const std::filesystem::path& path,
                                     const CLI::App& app) {
   const auto of_run = record_of(file, path);
   if (!of_run) return o;
   Options<Experiment> merged = o;
-  restore(merged, *of_run);
+  restore(merged, of_run->options, of_run->path);
   const Json asked = recorded(o);
   Json::Members members = recorded(merged).members();
   for (auto& [name, value] : members) {
@@ -119,16 +121,28 @@ Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::i
     std::replace(option.begin(), option.end(), '_', '-');
     if (app.get_option_no_throw(option) && app.count(option) > 0) value = asked.at(name);
   }
-  restore(merged, Json(members));
+  take_over(merged, Json(members));
   return merged;
+}
+
+// Only what chooses the task and its test sets, the variant, and where and how to tell means something for a file that is evaluated.
+// Throws CLI::ParseError on anything else.
+template <class Experiment>
+void check_evaluation(const CLI::App& app, Options<Experiment> o) {
+  std::vector<std::string> means{"--evaluate", "--preset", "--mixer", "--conv", "--position", "--residual", "--seed", "--device", "--threads", "--json"};
+  Experiment::for_each_field(o.task, [&](const char* option, const char*, auto&) { means.emplace_back(option); });
+  for (const CLI::Option* option : app.get_options())
+    if (option->count() > 0 && std::find(means.begin(), means.end(), option->get_name()) == means.end())
+      throw CLI::ExcludesError("--evaluate", option->get_name());
 }
 
 // The options of the run that stopped in o.out. Throws Error where one that the command line gives is another.
 template <class Experiment>
 Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& app) {
-  const auto file = mamba::io::SafetensorsFile::read(o.out / "checkpoint.safetensors");
+  const auto path = o.out / "checkpoint.safetensors";
+  const auto file = mamba::io::SafetensorsFile::read(path);
   Options<Experiment> of_run = o;
-  restore(of_run, mamba::read_checkpoint_notes(file).at("options"));
+  restore(of_run, support::from_file(path, [&] { return notes_of(file, path).at("options"); }), path);
   const Json stopped = recorded(of_run), asked = recorded(o);
   const auto same = [&](const std::string& option, const std::string& key) {
     if (app.count(option) > 0 && asked.at(key).dump() != stopped.at(key).dump())
@@ -153,46 +167,47 @@ struct TrainingProgram {
 // Reads the command line, trains or evaluates, returns the exit code.
 template <class Experiment>
 int train_program(const TrainingProgram& program, int argc, char** argv) {
-  std::string preset_name = early_option(argc, argv, "--preset", "paper");
-  Options<Experiment> o = preset<Experiment>(preset_name);
+  return support::guarded(program.name, [&]() -> int {
+    std::string preset_name = early_option(argc, argv, "--preset", "paper");
+    Options<Experiment> o = preset<Experiment>(preset_name);
 
-  CLI::App app{program.description};
-  app.footer(support::exit_code_help);
-  app.set_version_flag("--version", MAMBA_VERSION);
-  app.option_defaults()->always_capture_default();
-  std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
-  app.add_option("--preset", preset_name, "where the other options' defaults come from")->check(CLI::IsMember({"paper", "quick"}));
-  add_variant_options(app, o.variant);
-  app.add_option("--layers", o.layers, "number of layers")->check(is_depth);
-  app.add_option("--gamma", gamma, "initialisation: weights ~ Normal(0, d1^-2gamma); 'default': mamba_ssm's own");
-  RunOptions<Experiment> run_options(app, o);
-  app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
-  app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")->check(CLI::NonNegativeNumber);
-  app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
-  auto* const resume = app.add_flag("--resume", o.resume, "continue the stopped run in --out");
-  app.add_option("--evaluate", o.evaluate, "only evaluate this model or checkpoint, on its run's task unless told otherwise")->excludes(resume);
-  app.add_flag("--json", o.json, "the result as JSON on standard output");
-  try {
-    app.parse(argc, argv);
-    run_options.finish();
-    if (gamma == "default") o.gamma.reset();
-    else o.gamma = support::number_of("--gamma", gamma);
-    if (o.resume && o.out.empty()) throw CLI::ValidationError("--resume needs --out, the folder of the stopped run");
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? support::done : support::usage;
-  }
+    CLI::App app{program.description};
+    app.footer(support::exit_code_help);
+    app.set_version_flag("--version", MAMBA_VERSION);
+    app.option_defaults()->always_capture_default();
+    std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
+    app.add_option("--preset", preset_name, "where the other options' defaults come from")->check(CLI::IsMember({"paper", "quick"}));
+    add_variant_options(app, o.variant);
+    app.add_option("--layers", o.layers, "number of layers")->check(is_depth);
+    app.add_option("--gamma", gamma, "initialisation: weights ~ Normal(0, d1^-2gamma); 'default': mamba_ssm's own");
+    RunOptions<Experiment> run_options(app, o);
+    app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
+    app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")->check(CLI::NonNegativeNumber);
+    app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
+    app.add_flag("--resume", o.resume, "continue the stopped run in --out");
+    app.add_option("--evaluate", o.evaluate, "only evaluate this model or checkpoint, on its run's task unless told otherwise");
+    app.add_flag("--json", o.json, "the result as JSON on standard output");
+    const auto ends = support::parse(app, argc, argv, [&] {
+      run_options.finish();
+      if (gamma == "default") o.gamma.reset();
+      else o.gamma = support::number_of("--gamma", gamma);
+      if (!o.evaluate.empty()) detail::check_evaluation(app, o);
+      if (o.resume && o.out.empty()) throw CLI::ValidationError("--resume needs --out, the folder of the stopped run");
+    });
+    if (ends) return *ends;
 
-  return support::guarded(program.name, [&] {
     const auto choice = mamba::DeviceChoice::parse(device);
-    const auto& variants = variants_of(Experiment{}, choice.use_gpu(gpu_problem(choice.index)));
+    const auto& variants = variants_of(Experiment{}, support::use_gpu(choice, gpu_problem(choice.index)));
     o.gpu = choice.index;
     if (!o.evaluate.empty()) {
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
       const bool chosen = app.count("--mixer") + app.count("--conv") + app.count("--position") + app.count("--residual") > 0;
       o = detail::options_of_file(o, file, o.evaluate, app);
-      if (const auto variant = variant_of(file); variant && !chosen) o.variant = *variant;
-      o.layers = mamba::layers_in(file);
-      return find_variant(variants, o.variant).evaluate(o);
+      if (const auto variant = variant_of(file, o.evaluate); variant && !chosen) o.variant = *variant;
+      o.layers = layers_of(file, o.evaluate);
+      const auto& built = find_variant(variants, o.variant);
+      check(o, built.longest);
+      return built.evaluate(o, file);
     }
     if (o.resume) o = detail::stopped_run(o, app);
     const auto& built = find_variant(variants, o.variant);
@@ -201,12 +216,11 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
       o.out =
           support::create_fresh_folder(std::filesystem::path("runs") / (program.folder_prefix + detail::folder_name(o.variant) + "-" + preset_name + "-layers" +
                                                                         std::to_string(o.layers) + "-gamma" + gamma + "-seed" + std::to_string(o.seed)));
-    else support::create_folder(o.out);
-    const support::FolderLock lock(o.out);
+    const support::OwnFolder folder(o.out);
     for (const char* file : {"checkpoint.safetensors", "metrics.json"})
-      if (!o.resume && std::filesystem::exists(o.out / file))
+      if (!o.resume && std::filesystem::exists(folder / file))
         mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(), " already holds a run: continue it with --resume, or name another folder");
-    return built.train(o, program.name);
+    return built.train(o, folder, program.name);
   });
 }
 

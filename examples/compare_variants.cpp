@@ -103,11 +103,7 @@ int run(int argc, char** argv) {
   app.add_option("--device", device, "auto, cpu, cuda, cuda:N, or all GPUs at once: all");
   app.add_option("--threads", s.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
   app.add_option("--out", s.out, "folder of the comparisons");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? support::done : support::usage;
-  }
+  if (const auto ends = support::parse(app, argc, argv)) return *ends;
   s.small = preset == "small";
   const auto wanted = [&](const Comparison& c) {
     return std::any_of(chosen.begin(), chosen.end(), [&](const std::string& name) { return name == "all" || name == c.name; });
@@ -120,30 +116,29 @@ int run(int argc, char** argv) {
         if (wanted(*c)) f(*c);
       }
   };
-  return support::guarded("compare_variants", [&] {
-    const auto places = runs::places_of(device);
-    const auto left = [&] {
-      std::pair<std::vector<Job>, std::size_t> jobs;
-      for_each_wanted([&](const Comparison& c) {
-        auto [some, of] = c.jobs(s, runs::on_gpu(places));
-        std::move(some.begin(), some.end(), std::back_inserter(jobs.first));
-        jobs.second += of;
-      });
-      return jobs;
-    };
-    left();  // what is refused is refused before anything is written
-    support::create_folder(s.out);
-    const support::FolderLock lock(s.out);
-    const auto [jobs, count] = left();
-    const int code = runs::work_through(
-        jobs, count, places, [](const Job& job, int place) { return job.run(place); },
-        [](const Job& job, const runs::Outcome& outcome) { return job.told(outcome); });
-    for_each_wanted([&](const Comparison& c) { c.report(s); });
-    std::printf("\nIn %s: for each comparison a figure (.svg), the runs' results (.csv) and their curves (-curves.csv).\n", s.out.c_str());
-    return code;
-  });
+  const auto places = runs::places_of(device);
+  const auto left = [&] {
+    std::pair<std::vector<Job>, std::size_t> jobs;
+    for_each_wanted([&](const Comparison& c) {
+      auto [some, of] = c.jobs(s, runs::on_gpu(places));
+      std::move(some.begin(), some.end(), std::back_inserter(jobs.first));
+      jobs.second += of;
+    });
+    return jobs;
+  };
+  left();  // what is refused is refused before anything is written
+  const support::OwnFolder folder(s.out);
+  const auto [jobs, count] = left();
+  const int code = runs::work_through(
+      jobs, count, places, [](const Job& job, int place) { return job.run(place); },
+      [](const Job& job, const runs::Outcome& outcome) { return job.told(outcome); });
+  for_each_wanted([&](const Comparison& c) { c.report(s); });
+  std::printf("\nIn %s: for each comparison a figure (.svg), the runs' results (.csv) and their curves (-curves.csv).\n", s.out.string().c_str());
+  return code;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) { return run(argc, argv); }
+int main(int argc, char** argv) {
+  return support::guarded("compare_variants", [&] { return run(argc, argv); });
+}

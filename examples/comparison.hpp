@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -14,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <mamba/core/text.hpp>
 #include <mamba/io/figure.hpp>
 
 #include "run_queue.hpp"
@@ -85,7 +85,8 @@ inline mamba::io::Series series_of(const std::string& name, const std::vector<Cu
 inline std::string slug(const std::string& text) {
   std::string out;
   for (const char c : text) {
-    if (std::isalnum(static_cast<unsigned char>(c)) || c == '.') out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    const bool upper = c >= 'A' && c <= 'Z';
+    if (upper || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.') out += upper ? static_cast<char>(c - 'A' + 'a') : c;
     else if (!out.empty() && out.back() != '-') out += '-';
   }
   while (!out.empty() && out.back() == '-') out.pop_back();
@@ -125,8 +126,7 @@ class ComparisonOf : public Comparison {
                           if (!outcome.metrics) return std::string("diverged");
                           std::string text;
                           for (std::size_t c = 0; c < Experiment::columns.size(); ++c)
-                            text += (c ? ", " : "") + std::string(Experiment::brief[c]) + " " +
-                                    mamba::io::detail::number(outcome.metrics->at(Experiment::columns[c]).number(), "%.3f");
+                            text += (c ? ", " : "") + std::string(Experiment::brief[c]) + " " + runs::share_text(outcome.metrics->at(Experiment::columns[c]));
                           return text;
                         }});
       }
@@ -170,7 +170,7 @@ class ComparisonOf : public Comparison {
       }
       for (std::size_t c = 0; c < columns; ++c) chart.panels[c].series.push_back(series_of(line.name, of_seeds[c]));
       std::printf("%-*s", width, line.name.c_str());
-      for (const double sum : sums) std::printf("  %13s", finished ? mamba::io::detail::number(sum / finished, "%.3f").c_str() : "-");
+      for (const double sum : sums) std::printf("  %13s", finished ? mamba::fixed_text(sum / finished, 3).c_str() : "-");
       std::printf("  (%d of %llu runs)\n", finished, static_cast<unsigned long long>(settings.seeds));
     }
     const std::string stem = folder_name(settings);
@@ -204,17 +204,23 @@ class ComparisonOf : public Comparison {
   // The rows of a run's training_log.csv, as far as it has come.
   static std::vector<std::vector<double>> log_of(const fs::path& run) {
     if (!fs::exists(run / "training_log.csv")) return {};
-    return support::NumberTable::read(run / "training_log.csv").rows;
+    return support::NumberTable::read(run / "training_log.csv", runs::log_columns<Experiment>()).rows;
   }
 
   // A finished run's accuracies, the best of the tracked one, the training loss.
   static std::optional<std::vector<double>> result_of(const fs::path& run) {
     if (!fs::exists(run / "metrics.json")) return std::nullopt;
-    const Json metrics = support::read_json(run / "metrics.json");
+    const fs::path path = run / "metrics.json";
+    const Json metrics = support::read_json(path);
     std::vector<double> values;
-    for (const char* column : Experiment::columns) values.push_back(metrics.at(column).number());
-    values.push_back(metrics.at(std::string("best_") + Experiment::columns[Experiment::tracked]).number());
-    values.push_back(metrics.at("train_loss").number());
+    const auto add = [&](const std::string& key, const support::Column& column) {
+      values.push_back(support::from_file(path, [&] { return metrics.at(key).number(); }));
+      if (!fits(column, values.back()))
+        mamba::fail(mamba::ErrorKind::bad_file, path.string(), ": ", key, " is ", expectation(column), "; given ", values.back());
+    };
+    for (const char* column : Experiment::columns) add(column, support::share_column(column));
+    add(std::string("best_") + Experiment::columns[Experiment::tracked], support::share_column("best"));
+    add("train_loss", {"train_loss"});
     return values;
   }
 

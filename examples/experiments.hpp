@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <mamba/composite.hpp>
+#include <mamba/core/text.hpp>
 
 namespace runs {
 
@@ -19,6 +20,9 @@ using mamba::io::Json;
 // What is measured at every evaluation, in the order of its columns in training_log.csv.
 template <std::size_t Count>
 using Accuracies = std::array<double, Count>;
+
+// "0.250"
+inline std::string share_text(const Json& share) { return mamba::fixed_text(share.number(), 3); }
 
 // "43"
 inline std::string name_of(mamba::task::AnchorPair pair) { return std::to_string(pair.first) + std::to_string(pair.second); }
@@ -92,14 +96,14 @@ struct Composite : Anchored<mamba::task::CompositeFunction, mamba::task::Composi
     std::printf("Accuracy on the test cases of each pair (first anchor down, second across):\n\n         1      2      3      4\n");
     for (int first = 1; first <= 4; ++first) {
       std::printf("  %d ", first);
-      for (int second = 1; second <= 4; ++second) std::printf("  %.3f", pairs.at(name_of({first, second})).number());
+      for (int second = 1; second <= 4; ++second) std::printf("  %s", share_text(pairs.at(name_of({first, second}))).c_str());
       std::printf("\n");
     }
-    std::printf("\n(4,3), which training never shows: composite (key - 10) %.3f, symmetric (key - 6) %.3f\n", metrics.at("composite_acc").number(),
-                metrics.at("symmetric_acc").number());
-    const std::string name = metrics.at("prefers").string();
-    if (name == "neither") std::printf("The model prefers neither solution: both accuracies are below 0.1.\n");
-    else std::printf("The model prefers the %s solution.\n", name.c_str());
+    std::printf("\n(4,3), which training never shows: composite (key - 10) %s, symmetric (key - 6) %s\n", share_text(metrics.at("composite_acc")).c_str(),
+                share_text(metrics.at("symmetric_acc")).c_str());
+    const std::string solution = metrics.at("prefers").string();
+    if (solution == "neither") std::printf("The model prefers neither solution: both accuracies are below 0.1.\n");
+    else std::printf("The model prefers the %s solution.\n", solution.c_str());
   }
 };
 
@@ -132,8 +136,8 @@ struct FullSymmetry : Anchored<mamba::task::FullSymmetry, mamba::task::FullSymme
     return {{"pair34_acc", of_34}, {"pair43_acc", of_43}, {"pair_acc", std::move(pairs)}};
   }
   static void print(const Json& metrics) {
-    std::printf("Accuracy on the test cases of (3,4): %.3f; of its mirror (4,3), which training never shows: %.3f\n", metrics.at("pair34_acc").number(),
-                metrics.at("pair43_acc").number());
+    std::printf("Accuracy on the test cases of (3,4): %s; of its mirror (4,3), which training never shows: %s\n", share_text(metrics.at("pair34_acc")).c_str(),
+                share_text(metrics.at("pair43_acc")).c_str());
   }
 };
 
@@ -182,8 +186,8 @@ struct Inverse {
     return metrics;
   }
   static void print(const Json& metrics) {
-    std::printf("Accuracy on training %.3f, test %.3f, out of distribution %.3f; guessing gives 0.2.\n", metrics.at("train_acc").number(),
-                metrics.at("test_acc").number(), metrics.at("ood_acc").number());
+    std::printf("Accuracy on training %s, test %s, out of distribution %s; guessing gives 0.2.\n", share_text(metrics.at("train_acc")).c_str(),
+                share_text(metrics.at("test_acc")).c_str(), share_text(metrics.at("ood_acc")).c_str());
   }
 };
 

@@ -13,8 +13,11 @@
 #include <vector>
 
 #include <mamba/composite.hpp>
+#include <mamba/core/text.hpp>
 #include <mamba/io/heatmap.hpp>
 
+#include "support/number_table.hpp"
+#include "support/numbers.hpp"
 #include "variants.hpp"
 
 namespace runs {
@@ -30,6 +33,7 @@ struct InterventionOptions {
   std::vector<int> in_layers;      // of blocking and substitution; empty: all
   std::uint64_t initial_seed = 0;  // of the initial weights, for the taps' cosines
   std::optional<double> gamma = 1.0;
+  mamba::Fan gamma_fan = mamba::Fan::out;
   int threads = 0;
   bool json = false;
 };
@@ -159,95 +163,117 @@ std::vector<mamba::io::Heatmap> tap_cosines(const Model& model, const char* when
   return maps;
 }
 
-template <class Model>
-int intervene(const InterventionOptions& o) {
-  Model model({.n_layers = o.layers, .gamma = o.gamma, .seed = o.initial_seed, .threads = o.threads});
-  const auto initial_taps = tap_cosines(model, "initial");
-  mamba::load(model, o.model);
-  for (const int l : o.in_layers) mamba::require(l >= 0 && l < model.n_layers(), "layer ", l, " is not in 0..", model.n_layers() - 1);
-  std::filesystem::path out = o.out;
-  if (out.empty()) out = support::create_fresh_folder("runs/interventions");
-  else support::create_folder(out);
-  Json::Elements layers;
-  for (const int l : o.in_layers) layers.emplace_back(l);
-  mamba::io::write_file(out / "config.json", Json(Json::Members{{"model", o.model.string()},
-                                                                {"sequences", o.sequences},
-                                                                {"seed", o.seed},
-                                                                {"in_layers", o.in_layers.empty() ? Json() : Json(std::move(layers))},
-                                                                {"initial_seed", o.initial_seed}})
-                                                     .dump(2) +
-                                                 "\n");
-
+// What interventions writes and tells: a table, and two figures of it.
+struct RateTable {
+  static constexpr const char* keys[] = {"blocked_strict",     "blocked_downstream",     "blocked_strict_key_at_5",
+                                         "substituted_strict", "substituted_downstream", "substituted_strict_key_at_5"};
   mamba::io::BarChart blocking{"Blocking key and anchors: share of unchanged answers", "match rate", {}, {"strict", "downstream", "strict, key at 5"}, {}};
   mamba::io::BarChart substitution{"Substituting the activations of (4,3): share of its answers",
                                    "collapse rate",
                                    {},
                                    {"from the first anchor", "from key + 3", "from the first anchor, key at 5"},
                                    {}};
-  Json::Elements table;
-  constexpr const char* keys[] = {"blocked_strict",     "blocked_downstream",     "blocked_strict_key_at_5",
-                                  "substituted_strict", "substituted_downstream", "substituted_strict_key_at_5"};
-  std::string csv = "pair";
-  for (const char* key : keys) csv.append(",").append(key);
-  csv += ",sequences,key_at_5\n";
+  Json::Elements rows;
+  std::string csv =
+      "pair,blocked_strict,blocked_downstream,blocked_strict_key_at_5,substituted_strict,substituted_downstream,"
+      "substituted_strict_key_at_5,sequences,key_at_5\n";
   double sums[6] = {};
   int counts[6] = {};
+
+  void add(const std::string& pair, const PairRates& r, int sequences) {
+    const std::vector<double> values{r.blocked_strict.value(),     r.blocked_downstream.value(),     r.blocked_strict_at_5.value(),
+                                     r.substituted_strict.value(), r.substituted_downstream.value(), r.substituted_strict_at_5.value()};
+    csv += pair + "," + support::row_text(values) + "," + std::to_string(sequences) + "," + std::to_string(r.blocked_strict_at_5.count) + "\n";
+    Json::Members row{{"pair", pair}};
+    for (std::size_t k = 0; k < values.size(); ++k) {
+      row.emplace_back(keys[k], values[k]);
+      if (std::isfinite(values[k])) sums[k] += values[k], ++counts[k];
+    }
+    rows.push_back(std::move(row));
+    blocking.group_names.push_back(pair), substitution.group_names.push_back(pair);
+    blocking.values.push_back({values[0], values[1], values[2]}), substitution.values.push_back({values[3], values[4], values[5]});
+  }
+
+  void print() const {
+    std::printf(
+        "       blocking: same answer                substitution: answer of (4,3)\n"
+        "pair   strict  downstream  key at 5        from a1  from key+3  key at 5\n");
+    const auto line = [](const std::string& name, const auto& value) {
+      const auto cell = [&](std::size_t k, std::size_t width) { return support::at_right(mamba::fixed_text(value(k), 3), width); };
+      std::printf("%-4s   %s  %s  %s        %s  %s  %s\n", name.c_str(), cell(0, 6).c_str(), cell(1, 10).c_str(), cell(2, 8).c_str(), cell(3, 7).c_str(),
+                  cell(4, 10).c_str(), cell(5, 8).c_str());
+    };
+    for (std::size_t p = 0; p < blocking.values.size(); ++p)
+      line(blocking.group_names[p], [&](std::size_t k) { return k < 3 ? blocking.values[p][k] : substitution.values[p][k - 3]; });
+    line("mean", [&](std::size_t k) { return counts[k] ? sums[k] / counts[k] : NAN; });
+  }
+};
+
+// Throws Error where a training run is there: its config.json would be lost.
+inline void take_folder(std::optional<support::OwnFolder>& out, const std::filesystem::path& path) {
+  out.emplace(path);
+  const auto record = *out / "config.json";
+  if (std::filesystem::exists(record) && support::from_file(record, [&] { return support::read_json(record).find("schedule_unit") != nullptr; }))
+    mamba::fail(mamba::ErrorKind::invalid_argument, path.string(), " holds a training run: name another folder");
+}
+
+// Everything is computed before anything is written: of a model whose answers are not numbers there are no tables. Throws Error.
+template <class Model>
+int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& file) {
+  check_layers<Model>(file, o.model, o.layers);
+  for (const int l : o.in_layers) mamba::require(l >= 0 && l < o.layers, "layer ", l, " is not in 0..", o.layers - 1);
+  Model model({.n_layers = o.layers, .gamma = o.gamma, .gamma_fan = o.gamma_fan, .seed = o.initial_seed, .threads = o.threads});
+  auto taps = tap_cosines(model, "initial");
+  mamba::load(model, o.model);
+  std::optional<support::OwnFolder> out;
+  if (!o.out.empty()) take_folder(out, o.out);
+
+  RateTable table;
   {
     support::Progress progress(Task::pair_count, 0);
     for (int p = 0; p < Task::pair_count; ++p) {
-      const PairRates r = intervene_pair(model, o, p);
       const std::string name = name_of(Task::pair(p));
-      const std::vector<double> values{r.blocked_strict.value(),     r.blocked_downstream.value(),     r.blocked_strict_at_5.value(),
-                                       r.substituted_strict.value(), r.substituted_downstream.value(), r.substituted_strict_at_5.value()};
-      csv += name + "," + support::row_text(values);
-      Json::Members row{{"pair", name}};
-      for (std::size_t k = 0; k < values.size(); ++k) {
-        row.emplace_back(keys[k], values[k]);
-        if (std::isfinite(values[k])) sums[k] += values[k], ++counts[k];
-      }
-      csv += "," + std::to_string(o.sequences) + "," + std::to_string(r.blocked_strict_at_5.count) + "\n";
-      table.push_back(std::move(row));
-      blocking.group_names.push_back(name), substitution.group_names.push_back(name);
-      blocking.values.push_back({values[0], values[1], values[2]}), substitution.values.push_back({values[3], values[4], values[5]});
+      table.add(name, intervene_pair(model, o, p), o.sequences);
       progress.show(p + 1, "pair " + name);
     }
   }
-  const auto mean = [&](int k) { return counts[k] ? sums[k] / counts[k] : NAN; };
-  mamba::io::write_file(out / "interventions.csv", csv);
-  mamba::io::write_file(out / "blocking.svg", blocking.svg());
-  mamba::io::write_file(out / "substitution.svg", substitution.svg());
-  mamba::io::write_file(out / "information_flow.svg", mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", information_flow(model, o)));
-  auto taps = initial_taps;
+  const auto flow = information_flow(model, o);
   for (auto& map : tap_cosines(model, "now")) taps.push_back(std::move(map));
+
+  if (!out) take_folder(out, support::create_fresh_folder("runs/interventions"));
+  Json::Elements layers;
+  for (const int l : o.in_layers) layers.emplace_back(l);
+  mamba::io::write_file(*out / "config.json", Json(Json::Members{{"model", o.model.string()},
+                                                                 {"sequences", o.sequences},
+                                                                 {"seed", o.seed},
+                                                                 {"in_layers", o.in_layers.empty() ? Json() : Json(std::move(layers))},
+                                                                 {"initial_seed", o.initial_seed}})
+                                                      .dump(2) +
+                                                  "\n");
+  mamba::io::write_file(*out / "interventions.csv", table.csv);
+  mamba::io::write_file(*out / "blocking.svg", table.blocking.svg());
+  mamba::io::write_file(*out / "substitution.svg", table.substitution.svg());
+  mamba::io::write_file(*out / "information_flow.svg", mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", flow));
   const int in_a_row = std::min(model.n_layers(), 8);  // what has become of a layer stands below its beginning
-  mamba::io::write_file(out / "conv_taps.svg", mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
+  mamba::io::write_file(*out / "conv_taps.svg", mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
 
   if (o.json) {
-    std::cout << Json(Json::Members{{"pairs", std::move(table)}}).dump(2) << "\n";
+    std::cout << Json(Json::Members{{"pairs", std::move(table.rows)}}).dump(2) << "\n";
     return support::done;
   }
-  std::printf(
-      "       blocking: same answer                substitution: answer of (4,3)\n"
-      "pair   strict  downstream  key at 5        from a1  from key+3  key at 5\n");
-  const auto row = [](const std::string& name, const auto& value) {
-    std::printf("%-4s   %6.3f  %10.3f  %8.3f        %7.3f  %10.3f  %8.3f\n", name.c_str(), value(0), value(1), value(2), value(3), value(4), value(5));
-  };
-  for (std::size_t p = 0; p < blocking.values.size(); ++p)
-    row(blocking.group_names[p],
-        [&](int k) { return k < 3 ? blocking.values[p][static_cast<std::size_t>(k)] : substitution.values[p][static_cast<std::size_t>(k - 3)]; });
-  row("mean", mean);
+  table.print();
   std::printf("\n%d sequences a pair. With the key at position 5 nothing follows the anchors: those sequences count apart, and have no downstream reading.\n",
               o.sequences);
   if (Model::Architecture::Mixer::name == std::string_view("mamba1"))
     std::printf("For Mamba-1, substitution from the first anchor on gives (4,3)'s answers for any weights when the key is before 5: read the other column.\n");
-  std::printf("In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, interventions.csv.\n", out.c_str());
+  std::printf("In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, interventions.csv.\n", out->string().c_str());
   return support::done;
 }
 
 // A variant that this program was built with.
 struct BuiltIntervention {
   Variant variant;
-  int (*run)(const InterventionOptions&);
+  int (*run)(const InterventionOptions&, const mamba::io::SafetensorsFile&);
 };
 template <class Model>
 BuiltIntervention built_intervention() {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "command_line.hpp"
@@ -32,13 +33,9 @@ class Diagram {
  public:
   // Continues what is there. Throws Error where that had other settings.
   Diagram(fs::path folder, const Options& options) : folder_(std::move(folder)), settings_(settings_of(options)), variant_(options.variant) {
-    const bool continues = fs::exists(folder_ / "settings.json");
-    if (continues) runs::check_record(folder_ / "settings.json", settings_, folder_.string());
-    if (fs::exists(folder_ / "runs.csv")) table_ = Table::read(folder_);
-    support::create_folder(run_folder());
-    lock_.emplace(folder_);
-    if (!continues) mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");
-    if (fs::exists(folder_ / "runs.csv")) table_ = Table::read(folder_);  // as it is now that it is ours alone
+    read();
+    own_.emplace(folder_);
+    if (!read()) mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");  // as it is now that it is ours alone
   }
 
   fs::path run_folder() const { return folder_ / "runs"; }
@@ -46,7 +43,7 @@ class Diagram {
 
   // Takes over another diagram's runs.
   void merge(const Table& theirs) {
-    for (const Row& row : theirs.rows()) table_.add(row);
+    table_.add(theirs);
     write();
   }
 
@@ -68,10 +65,18 @@ class Diagram {
   }
 
  private:
+  // Whether a diagram is there.
+  bool read() {
+    const bool there = fs::exists(folder_ / "settings.json");
+    if (there) runs::check_record(folder_ / "settings.json", settings_, folder_.string());
+    if (fs::exists(folder_ / "runs.csv")) table_ = Table::read(folder_);
+    return there;
+  }
+
   fs::path folder_;
   Json settings_;
   runs::Variant variant_;
-  std::optional<support::FolderLock> lock_;
+  std::optional<support::OwnFolder> own_;
   Table table_;
 };
 
@@ -82,8 +87,9 @@ Row row_of(const Cell& cell, const runs::Outcome& outcome) {
     row.diverged = true;
     return row;
   }
-  row.composite = outcome.metrics->at("composite_acc").number(), row.symmetric = outcome.metrics->at("symmetric_acc").number();
-  row.best_composite = outcome.metrics->at("best_composite_acc").number(), row.train_loss = outcome.metrics->at("train_loss").number();
+  const auto value = [&](const char* key) { return outcome.metrics->at(key).number(); };
+  row.composite = value("composite_acc"), row.symmetric = value("symmetric_acc"), row.best_composite = value("best_composite_acc");
+  row.train_loss = value("train_loss");
   return row;
 }
 
@@ -103,11 +109,11 @@ int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o, 
       },
       [&](const Cell& cell, const runs::Outcome& outcome) {
         Row row = row_of(cell, outcome);
-        if (const fs::path log = diagram.run_folder() / cell.name() / "training_log.csv"; fs::exists(log)) row.log = support::NumberTable::read(log).rows;
+        if (const fs::path log = diagram.run_folder() / cell.name() / "training_log.csv"; fs::exists(log))
+          row.log = support::NumberTable::read(log, runs::log_columns<runs::Composite>()).rows;
         diagram.add(row);
-        char text[160];
-        std::snprintf(text, sizeof text, "composite %.3f, symmetric %.3f", row.composite, row.symmetric);
-        return std::string(row.diverged ? "diverged" : text);
+        if (row.diverged) return std::string("diverged");
+        return "composite " + mamba::fixed_text(row.composite, 3) + ", symmetric " + mamba::fixed_text(row.symmetric, 3);
       });
 }
 
@@ -142,49 +148,46 @@ int run(int argc, char** argv) {
   app.add_option("--out", out, "folder of the diagram");
   auto* const shard_option = app.add_option("--shard", shard, "I/N: only the I-th of N shares of the runs, in a folder of its own");
   app.add_option("--merge", merged, "folders of other shards: takes their runs over instead of running any")->excludes(shard_option);
-  try {
-    app.parse(argc, argv);
-    run_options.finish();
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? support::done : support::usage;
-  }
-  return support::guarded("phase_diagram", [&] {
-    const auto share = sweep::Shard::parse(shard);
-    std::vector<Cell> cells;
-    std::size_t number = 0;
-    for (std::uint64_t seed = 0; seed < seeds; ++seed)  // a whole diagram first, then its repetitions
-      for (const int l : support::distinct(layers))
-        for (const double gamma : support::distinct(gammas)) {
-          Options of_cell = o;
-          of_cell.layers = l, of_cell.gamma = gamma;
-          runs::check(of_cell, 0);
-          if (share.has(number++)) cells.push_back({l, gamma, seed});
-        }
-    // All that may be refused is, before anything is written.
-    int code = support::done;
-    std::size_t count = 0;
-    if (merged.empty()) {
-      const auto places = runs::places_of(device);
-      const auto& built = find_variant(runs::variants_of(runs::Composite{}, runs::on_gpu(places)), o.variant);
-      Diagram diagram(out, o);
-      code = run_all(diagram, cells, o, built, places);
-      diagram.write();
-      count = diagram.table().rows().size();
-    } else {
-      std::vector<Table> theirs;
-      for (const fs::path& other : merged) {
-        runs::check_record(other / "settings.json", settings_of(o), other.string());
-        theirs.push_back(Table::read(other));
+  if (const auto ends = support::parse(app, argc, argv, [&] { run_options.finish(); })) return *ends;
+
+  const auto share = sweep::Shard::parse(shard);
+  std::vector<Cell> cells;
+  std::size_t number = 0;
+  for (std::uint64_t seed = 0; seed < seeds; ++seed)  // a whole diagram first, then its repetitions
+    for (const int l : support::distinct(layers))
+      for (const double gamma : support::distinct(gammas)) {
+        Options of_cell = o;
+        of_cell.layers = l, of_cell.gamma = gamma;
+        runs::check(of_cell, 0);
+        if (share.has(number++)) cells.push_back({l, gamma, seed});
       }
-      Diagram diagram(out, o);
-      for (const Table& table : theirs) diagram.merge(table);
-      count = diagram.table().rows().size();
+  // All that may be refused is, before anything is written.
+  int code = support::done;
+  std::size_t count = 0;
+  if (merged.empty()) {
+    const auto places = runs::places_of(device);
+    const auto& built = find_variant(runs::variants_of(runs::Composite{}, runs::on_gpu(places)), o.variant);
+    Diagram diagram(out, o);
+    code = run_all(diagram, cells, o, built, places);
+    diagram.write();
+    count = diagram.table().rows().size();
+  } else {
+    std::vector<Table> theirs;
+    for (const fs::path& other : merged) {
+      runs::check_record(other / "settings.json", settings_of(o), other.string());
+      theirs.push_back(Table::read(other));
     }
-    std::printf("%zu runs in %s: runs.csv, curves.csv, phase_composite.svg, phase_symmetric.svg, report.html\n", count, out.c_str());
-    return code;
-  });
+    Diagram diagram(out, o);
+    for (const Table& table : theirs) diagram.merge(table);
+    count = diagram.table().rows().size();
+  }
+  std::printf("%zu runs in %s: runs.csv, curves.csv%s\n", count, out.string().c_str(),
+              count > 0 ? ", phase_composite.svg, phase_symmetric.svg, report.html" : "; no figures, for there is nothing to draw");
+  return code;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) { return run(argc, argv); }
+int main(int argc, char** argv) {
+  return support::guarded("phase_diagram", [&] { return run(argc, argv); });
+}

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <mamba/core/text.hpp>
 #include <mamba/io/figure.hpp>
 #include <mamba/io/heatmap.hpp>
 #include <mamba/version.hpp>
@@ -52,8 +53,8 @@ struct Axes {
 inline double mean(const Table& table, int layers, double gamma, double Row::*value) {
   double sum = 0;
   int count = 0;
-  for (const Row& row : table.rows())
-    if (row.cell.layers == layers && row.cell.gamma == gamma && !row.diverged) sum += row.*value, ++count;
+  for (const Row& row : table.of(layers, gamma))
+    if (!row.diverged) sum += row.*value, ++count;
   return count > 0 ? sum / count : NAN;
 }
 
@@ -71,6 +72,9 @@ inline std::string heatmap(const Table& table, const std::string& title, double 
   return mamba::io::heatmaps_svg(title, {map}, 1);
 }
 
+// "+0.25"
+inline std::string difference_text(double x) { return x < 0 ? mamba::fixed_text(x, 2) : "+" + mamba::fixed_text(x + 0.0, 2); }
+
 // (epoch, composite accuracy) of a run.
 inline std::vector<std::pair<double, double>> curve(const Row& row) {
   std::vector<std::pair<double, double>> points;
@@ -86,8 +90,7 @@ inline std::string curves(const Table& table) {
   for (const int layers : axes.layers)
     for (const double gamma : axes.gammas) {
       mamba::io::Panel panel{std::to_string(layers) + " layers", {}, 0, 1, "gamma " + Json(gamma).dump() + ", epoch"};
-      for (const Row& row : table.rows())
-        if (row.cell.layers == layers && row.cell.gamma == gamma) panel.series.push_back({"seed " + std::to_string(row.cell.seed), curve(row)});
+      for (const Row& row : table.of(layers, gamma)) panel.series.push_back({"seed " + std::to_string(row.cell.seed), curve(row)});
       chart.panels.push_back(std::move(panel));
     }
   return chart.svg();
@@ -95,7 +98,7 @@ inline std::string curves(const Table& table) {
 
 // One self-contained page. settings: as settings.json.
 inline std::string html(const Table& table, const std::string& title, const Json& settings, bool beside_paper) {
-  using mamba::io::detail::escaped, mamba::io::detail::number;
+  using mamba::fixed_text, mamba::io::detail::escaped;
   std::string page = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>" + escaped(title) +
                      "</title><style>body{font-family:sans-serif;max-width:1200px;margin:2em auto}table{border-collapse:collapse}td,th{border:1px solid "
                      "#ccc;padding:.2em .6em;text-align:right}div{overflow-x:auto}</style></head>\n<body><h1>" +
@@ -117,9 +120,9 @@ inline std::string html(const Table& table, const std::string& title, const Json
         const auto there = published(layers, gamma);
         if (!there || !std::isfinite(here)) continue;
         int runs = 0;
-        for (const Row& row : table.rows()) runs += row.cell.layers == layers && row.cell.gamma == gamma && !row.diverged;
+        for (const Row& row : table.of(layers, gamma)) runs += !row.diverged;
         page += "<tr><td>" + std::to_string(layers) + "</td><td>" + Json(gamma).dump() + "</td><td>" + std::to_string(runs) + "</td><td>" +
-                number(here, "%.2f") + "</td><td>" + number(*there, "%.2f") + "</td><td>" + number(here - *there, "%+.2f") + "</td></tr>\n";
+                fixed_text(here, 2) + "</td><td>" + fixed_text(*there, 2) + "</td><td>" + difference_text(here - *there) + "</td></tr>\n";
       }
     page += "</table>\n";
   }

@@ -11,7 +11,9 @@
 #include <mamba/io/json.hpp>
 #include <mamba/version.hpp>
 
+#include "support/arguments.hpp"
 #include "support/exit_codes.hpp"
+#include "support/number_table.hpp"
 #include "support/text_file.hpp"
 
 namespace {
@@ -22,10 +24,18 @@ using mamba::io::Json;
 // (epoch, value) of a column of training_log.csv.
 std::vector<std::pair<double, double>> read_column(const fs::path& path, const std::string& column) {
   const auto log = support::NumberTable::read(path);
+  if (log.names[0] != "epoch") mamba::fail(mamba::ErrorKind::bad_file, path.string(), " does not begin with the column epoch");
   const auto found = std::find(log.names.begin(), log.names.end(), column);
   if (found == log.names.end()) mamba::fail(mamba::ErrorKind::bad_file, path.string(), " has no column ", column);
   std::vector<std::pair<double, double>> points;
-  for (const auto& row : log.rows) points.emplace_back(row[0], row[static_cast<std::size_t>(found - log.names.begin())]);
+  const auto epoch = support::positive_column("epoch");
+  const auto shown = lacking(column.ends_with("_acc") ? support::share_column(column) : support::Column{column});
+  for (const auto& row : log.rows) {
+    const double x = row[0], y = row[static_cast<std::size_t>(found - log.names.begin())];
+    for (const auto& [kind, value] : {std::pair(epoch, x), std::pair(shown, y)})
+      if (!fits(kind, value)) mamba::fail(mamba::ErrorKind::bad_file, path.string(), ": ", kind.name, " is ", expectation(kind), "; given ", value);
+    points.emplace_back(x, y);
+  }
   return points;
 }
 
@@ -62,9 +72,7 @@ std::vector<std::string> differing_keys(const std::vector<Json>& configs) {
   return keys;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   std::vector<fs::path> runs;
   fs::path out = "runs.svg";
   std::string column = "composite_acc", title = "Accuracy on the pair (4,3)";
@@ -76,30 +84,35 @@ int main(int argc, char** argv) {
   app.add_option("--out", out, "the figure (SVG)");
   app.add_option("--column", column, "of training_log.csv: composite_acc, test_acc, train_loss, lr, ...");
   app.add_option("--title", title, "of the figure");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? support::done : support::usage;
+  if (const auto ends = support::parse(app, argc, argv, [] {}, {"--title"})) return *ends;
+
+  mamba::io::LineChart chart;
+  chart.title = title, chart.x_label = "epoch", chart.note = column + " of training_log.csv, one line for each seed";
+  std::vector<Json> configs;
+  for (const fs::path& folder : runs) {
+    const auto record = folder / "config.json";
+    configs.push_back(support::read_json(record));
+    support::from_file(record, [&] { return name_of(configs.back(), {}) + configs.back().at("seed").dump(); });  // whether all that is told is there
   }
-  return support::guarded("plot_runs", [&] {
-    mamba::io::LineChart chart;
-    chart.title = title, chart.x_label = "epoch", chart.note = column + " of training_log.csv, one line for each seed";
-    std::vector<Json> configs;
-    for (const fs::path& run : runs) configs.push_back(support::read_json(run / "config.json"));
-    const auto differing = differing_keys(configs);
-    std::vector<std::string> shared;  // by the runs of each panel
-    for (std::size_t r = 0; r < runs.size(); ++r) {
-      const std::string record = Json(without_seed(configs[r])).dump();
-      const auto found = std::find(shared.begin(), shared.end(), record);
-      const auto p = static_cast<std::size_t>(found - shared.begin());
-      if (found == shared.end()) {
-        shared.push_back(record);
-        chart.panels.push_back({name_of(configs[r], differing), {}, 0, column.ends_with("_acc") ? 1.0 : 0.0});
-      }
-      chart.panels[p].series.push_back({"seed " + configs[r].at("seed").dump(), read_column(runs[r] / "training_log.csv", column)});
+  const auto differing = differing_keys(configs);
+  std::vector<std::string> shared;  // by the runs of each panel
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    const std::string record = Json(without_seed(configs[r])).dump();
+    const auto found = std::find(shared.begin(), shared.end(), record);
+    const auto p = static_cast<std::size_t>(found - shared.begin());
+    if (found == shared.end()) {
+      shared.push_back(record);
+      chart.panels.push_back({name_of(configs[r], differing), {}, 0, column.ends_with("_acc") ? 1.0 : 0.0});
     }
-    mamba::io::write_file(out, chart.svg());
-    std::printf("%zu runs in %zu panels, in %s\n", runs.size(), chart.panels.size(), out.string().c_str());
-    return static_cast<int>(support::done);
-  });
+    chart.panels[p].series.push_back({"seed " + configs[r].at("seed").dump(), read_column(runs[r] / "training_log.csv", column)});
+  }
+  mamba::io::write_file(out, chart.svg());
+  std::printf("%zu runs in %zu panels, in %s\n", runs.size(), chart.panels.size(), out.string().c_str());
+  return support::done;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return support::guarded("plot_runs", [&] { return run(argc, argv); });
 }

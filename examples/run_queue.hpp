@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/device.hpp"
 #include "support/text_file.hpp"
 #include "variants.hpp"
 
@@ -26,27 +27,32 @@ struct Outcome {
 // Throws Error where a record differs from what is to be run, naming what. what: whose record it is. An option that the record does not
 // mention counts as null.
 inline void check_record(const std::filesystem::path& record, const Json& expected, const std::string& what) {
-  const Json there = support::read_json(record);
+  const Json there = support::from_file(record, [&] {
+    Json json = support::read_json(record);
+    json.members();  // an object, or refused
+    return json;
+  });
   for (const auto& [name, value] : expected.members())
     if (const Json* other = there.find(name); (other ? other->dump() : Json().dump()) != value.dump())
       mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ", other ? other->dump() : "null", ", not ", value.dump());
 }
 
-// A run in its folder o.out, or the rest of one that was stopped there. Nothing if it was interrupted. Throws Error for all but a
-// divergence, of which diverged.txt tells.
+// A run in its folder o.out, which is nobody else's meanwhile, or the rest of one that was stopped there. Nothing if it was interrupted.
+// Throws Error for all but a divergence, of which diverged.txt tells.
 template <class Experiment>
 std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<Experiment> o) {
+  const support::OwnFolder folder(o.out);
   o.quiet = true;
-  o.resume = std::filesystem::exists(o.out / "checkpoint.safetensors");
-  if (o.resume) check_record(o.out / "config.json", recorded(o), o.out.string());
+  o.resume = std::filesystem::exists(folder / "checkpoint.safetensors");
+  if (o.resume) check_record(folder / "config.json", recorded(o), o.out.string());
   const double start = support::seconds_now();
   Outcome outcome;
   try {
-    if (built.train(o, "") == support::interrupted_run) return std::nullopt;
-    outcome.metrics = support::read_json(o.out / "metrics.json");
+    if (built.train(o, folder, "") == support::interrupted_run) return std::nullopt;
+    outcome.metrics = support::read_json(folder / "metrics.json");
   } catch (const mamba::Error& error) {
     if (error.kind() != mamba::ErrorKind::diverged) throw;
-    mamba::io::write_file(o.out / "diverged.txt", std::string(error.what()) + "\n");
+    mamba::io::write_file(folder / "diverged.txt", std::string(error.what()) + "\n");
   }
   outcome.seconds = support::seconds_now() - start;
   return outcome;
@@ -56,7 +62,7 @@ std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<E
 inline std::vector<int> places_of(const std::string& device) {
   if (device != "all") {
     const auto choice = mamba::DeviceChoice::parse(device);
-    return {choice.use_gpu(gpu_problem(choice.index)) ? choice.index : -1};
+    return {support::use_gpu(choice, gpu_problem(choice.index)) ? choice.index : -1};
   }
   std::vector<int> gpus;
   for (int gpu = 0; gpu < gpu_count(); ++gpu) {

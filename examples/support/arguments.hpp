@@ -1,27 +1,46 @@
-// Values on the command line that CLI11 does not know: ranges of tokens ("20..99"), numbers beside words.
+// Command lines: how programs read theirs, and values that CLI11 does not know: ranges of tokens ("20..99"), numbers beside words.
 #pragma once
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
-#include <cstdlib>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 #include <mamba/task/words.hpp>
 
+#include "exit_codes.hpp"
+#include "numbers.hpp"
+
 namespace support {
 
-// The whole number that is all of the text.
-template <class T>
-std::optional<T> whole(std::string_view text) {
-  T number{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc{} && end == text.data() + text.size() ? std::optional(number) : std::nullopt;
+// Reads the command line, then calls finish(), which may throw CLI::ParseError for what CLI11 cannot know. Returns the exit code where the
+// program ends here: what was asked for is told, or why the line is refused. An empty word is no value of any option, but of those in
+// may_be_empty: it is what an unset variable leaves behind.
+template <class F>
+std::optional<int> parse(CLI::App& app, int argc, char** argv, F&& finish, const std::vector<std::string>& may_be_empty = {}) {
+  const auto refuse_empty = [&](const std::string& option) {
+    if (std::find(may_be_empty.begin(), may_be_empty.end(), option) == may_be_empty.end())
+      throw CLI::ValidationError(option + " is given without a value: it is empty");
+  };
+  try {
+    for (int i = 1; i < argc; ++i)  // CLI11 would take the next argument for its value
+      if (const std::string_view argument = argv[i]; argument.starts_with("--") && argument.find('=') == argument.size() - 1)
+        refuse_empty(std::string(argument.substr(0, argument.size() - 1)));
+    app.parse(argc, argv);
+    for (const CLI::Option* option : app.get_options())
+      for (const std::string& value : option->results())
+        if (value.empty()) refuse_empty(option->get_name());
+    finish();
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? done : usage;
+  }
+  return std::nullopt;
+}
+inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
+  return parse(app, argc, argv, [] {});
 }
 
 inline std::string text_of(mamba::task::TokenRange r) { return std::to_string(r.first) + ".." + std::to_string(r.last); }
@@ -42,10 +61,9 @@ inline const CLI::Validator is_seed(
 
 // Throws CLI::ValidationError on what is no number.
 inline double number_of(const std::string& option, const std::string& text) {
-  char* end = nullptr;
-  const double number = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != '\0') throw CLI::ValidationError(option + " is a number or 'default'; given " + text);
-  return number;
+  const auto value = number(text);
+  if (!value) throw CLI::ValidationError(option + " is a number or 'default'; given " + text);
+  return *value;
 }
 
 // Each value once, where it comes first.

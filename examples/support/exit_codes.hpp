@@ -9,6 +9,8 @@
 
 #include <mamba/core/error.hpp>
 
+#include "process.hpp"
+
 namespace support {
 
 enum ExitCode { done = 0, other = 1, usage = 2, bad_file = 3, diverged = 4, cannot_write = 5, device_failed = 6, interrupted_run = 130 };
@@ -32,12 +34,14 @@ inline int exit_code(const mamba::Error& error) {
   return usage;
 }
 
-// What f returns, once all that it printed is out, or the code of the error that it threw, told as the program's.
+// What f returns, or the code of the error that it threw, told as the program's. 0 only once all that was printed is out.
 template <class F>
 int guarded(const char* program, F&& f) {
+  prepare_process();
   try {
     const int code = f();
-    if (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout)) mamba::fail(mamba::ErrorKind::cannot_write, "standard output cannot be written");
+    const bool printed = std::cout.flush() && std::fflush(stdout) == 0 && !std::ferror(stdout);
+    if (code == done && !printed) mamba::fail(mamba::ErrorKind::cannot_write, "standard output cannot be written");
     return code;
   } catch (const mamba::Error& error) {
     std::fprintf(stderr, "%s: %s\n", program, error.what());

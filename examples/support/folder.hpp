@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include <mamba/core/error.hpp>
 
@@ -35,32 +37,46 @@ inline std::filesystem::path create_fresh_folder(const std::filesystem::path& pa
   }
 }
 
-// Holds a folder for this process, where the system knows how: two that wrote the same tables would lose each other's rows.
-class FolderLock {
+// A folder that this process alone writes into for as long as the object lives: two that wrote the same tables, or the same run, would lose
+// each other's work. Whoever writes results asks for one. Where system or file system knows no locks, nobody is kept away.
+class OwnFolder {
  public:
-  // Throws Error(invalid_argument) where another process has it.
-  explicit FolderLock(const std::filesystem::path& folder) {
+  // Makes the folder where it is not there yet. Throws Error(cannot_write) where that fails, or nothing can be written into it, and
+  // Error(invalid_argument) where another process, or another object of this one, has it.
+  explicit OwnFolder(std::filesystem::path path) : path_(std::move(path)) {
+    create_folder(path_);
 #if defined(__unix__) || defined(__APPLE__)
-    file_ = ::open((folder / ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-    if (file_ >= 0 && ::flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    file_ = ::open((path_ / ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+    if (file_ < 0) mamba::fail(mamba::ErrorKind::cannot_write, "cannot write into ", path_.string(), ": its .lock cannot be opened: ", std::strerror(errno));
+    while (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
+      const int reason = errno;
+      if (reason == EINTR) continue;
+      if (reason == ENOLCK || reason == ENOTSUP || reason == EOPNOTSUPP || reason == ENOSYS || reason == EINVAL) break;  // a file system without locks
       ::close(file_);
-      mamba::fail(mamba::ErrorKind::invalid_argument, folder.string(),
-                  " is another process's: a shard, or a second run of the program, needs a folder of its own");
+      if (reason == EWOULDBLOCK)
+        mamba::fail(mamba::ErrorKind::invalid_argument, path_.string(),
+                    " is another process's: a shard, or a second run of the program, needs a folder of its own");
+      mamba::fail(mamba::ErrorKind::cannot_write, "cannot lock ", path_.string(), ": ", std::strerror(reason));
     }
-#else
-    (void)folder;
 #endif
   }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-  ~FolderLock() {
+  OwnFolder(const OwnFolder&) = delete;
+  OwnFolder& operator=(const OwnFolder&) = delete;
+  ~OwnFolder() {
 #if defined(__unix__) || defined(__APPLE__)
-    if (file_ >= 0) ::close(file_);
+    ::close(file_);
 #endif
   }
 
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
+  std::string string() const { return path_.string(); }
+
  private:
+  std::filesystem::path path_;
+#if defined(__unix__) || defined(__APPLE__)
   int file_ = -1;
+#endif
 };
 
 }  // namespace support

@@ -6,6 +6,10 @@
 #include <cstdio>
 #include <string>
 
+#include <mamba/core/text.hpp>
+
+#include "numbers.hpp"
+
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
 #endif
@@ -15,8 +19,8 @@ namespace support {
 inline double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 inline std::string duration_text(double seconds) {
-  const long s = static_cast<long>(std::max(0.0, seconds) + 0.5);
-  char text[32];
+  const long s = static_cast<long>((seconds > 0 ? std::min(seconds, 1e9) : 0) + 0.5);
+  char text[64];
   if (s >= 3600) std::snprintf(text, sizeof text, "%ldh%02ldm", s / 3600, s / 60 % 60);
   else if (s >= 60) std::snprintf(text, sizeof text, "%ldm%02lds", s / 60, s % 60);
   else std::snprintf(text, sizeof text, "%lds", s);
@@ -40,14 +44,15 @@ class Progress {
     shown_ = now;
     const double share = done / total_, worked = done - first_;
     const std::string left = worked > 0 ? duration_text((now - start_) / worked * (total_ - done)) + " left" : "";
+    const std::string percent = at_right(mamba::fixed_text(100 * share, 0), 3);
     if (terminal_) {
       constexpr int width = 24;
       const int filled = std::clamp(static_cast<int>(share * width), 0, width);
-      std::fprintf(stderr, "\r\033[K[%s%s] %3.0f %%  %s  %s", std::string(static_cast<std::size_t>(filled), '=').c_str(),
-                   std::string(static_cast<std::size_t>(width - filled), ' ').c_str(), 100 * share, details.c_str(), left.c_str());
+      std::fprintf(stderr, "\r\033[K[%s%s] %s %%  %s  %s", std::string(static_cast<std::size_t>(filled), '=').c_str(),
+                   std::string(static_cast<std::size_t>(width - filled), ' ').c_str(), percent.c_str(), details.c_str(), left.c_str());
       open_line_ = true;
     } else {
-      std::fprintf(stderr, "%3.0f %%  %s  %s\n", 100 * share, details.c_str(), left.c_str());
+      std::fprintf(stderr, "%s %%  %s  %s\n", percent.c_str(), details.c_str(), left.c_str());
     }
     std::fflush(stderr);
   }

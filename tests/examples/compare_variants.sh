@@ -39,6 +39,8 @@ for f in .csv -curves.csv .svg; do cmp stopped/positions-mamba2$f straight/posit
 # A run that diverges is told, and in no mean; lines with a learning rate of their own keep it.
 expect 0 "standard  .*(0 of 1 runs)" $program positions $short --steps 4 --seeds 1 --lr 1e30 --out wild
 [ "$(sed -n 2p wild/positions-mamba2.csv)" = "standard,0,1,nan,nan,nan,nan" ] || say "a diverged run is not recorded as such"
+expect 0 "standard  .*(0 of 1 runs)" $program positions $short --steps 1 --seeds 1 --lr 1e30 --out last  # its last update explodes
+[ "$(sed -n 2p last/positions-mamba2.csv)" = "standard,0,1,nan,nan,nan,nan" ] || say "a run that ends exploded is not recorded as such"
 expect 0 "learning rate 1e-3" $program details $short --steps 2 --seeds 1 --lr 5e-4 --out rates
 grep -q '"lr": 0.001,' rates/details-mamba2/learning-rate-1e-3-seed0/config.json || say "a line has lost its own learning rate"
 grep -q '"lr": 0.0005,\|"lr": 5e-04,\|"lr": 5e-4,' rates/details-mamba2/protocol-seed0/config.json || say "a learning rate is not used"
@@ -47,6 +49,18 @@ grep -q '"lr": 0.0005,\|"lr": 5e-04,\|"lr": 5e-4,' rates/details-mamba2/protocol
 expect 0 "16 runs, 0 of them done" $program positions $short --seeds 2 --steps 2 --mixer both --out both
 expect 2 "total 2, not 3" $program positions $short --seeds 2 --steps 3 --out whole
 expect 2 "nonsense" $program nonsense
+# A run's folder is its own; what lies in it is checked.
+if command -v flock >/dev/null; then
+  rm whole/positions-mamba2/standard-seed1/metrics.json
+  expect 2 "standard-seed1 is another process's" flock whole/positions-mamba2/standard-seed1/.lock $program positions $short --seeds 2 --steps 2 --out whole
+  expect 0 "8 runs, 7 of them done" $program positions $short --seeds 2 --steps 2 --out whole
+fi
+sed -i 's/"composite_acc": [0-9.]*/"composite_acc": 1e300/' whole/positions-mamba2/standard-seed1/metrics.json
+expect 3 "standard-seed1/metrics.json: composite_acc is a number from 0 to 1" $program positions $short --seeds 2 --steps 2 --out whole
+echo "epoch,composite_acc" >rates/details-mamba2/protocol-seed0/training_log.csv
+expect 3 "protocol-seed0/training_log.csv does not begin with" $program details $short --steps 2 --seeds 1 --lr 5e-4 --out rates
+expect 2 "without a value" $program positions $short --out ""
+expect 2 "lr" $program positions $short --lr "" --out x
 expect 2 "batch-size" $program positions $short --batch-size 4294967297 --out x
 expect 2 "layers" $program positions $short --layers 2000000000 --out x
 expect 2 "epochs" $program full-symmetry $short --epochs 9223372036854775807 --out x

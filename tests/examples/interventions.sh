@@ -2,6 +2,7 @@
 # interventions from end to end on a model of train_composite: table, figures, exit codes.
 set -u
 train=$1 program=$2 work=$3
+here=$(cd "$(dirname "$0")" && pwd)
 . "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 for mixer in mamba1 mamba2; do
@@ -24,6 +25,23 @@ grep -q '"initial_seed": 7' runs/interventions-2/config.json || say "a model's s
 expect 3 "cannot open" $program nowhere
 expect 2 "layer 2 is not in 0..1" $program mamba1/model_final.safetensors --in-layers 2
 expect 2 "model is required" $program
+# Layers before the model, as many as there are.
+expect 0 "^mean" $program --sequences 5 --in-layers 0 1 mamba1/model_final.safetensors --out before
+expect 0 "^mean" $program --sequences 5 mamba1/model_final.safetensors --in-layers 0 1 --out behind
+for f in interventions.csv config.json; do cmp before/$f behind/$f || say "$f depends on where the model is named"; done
+expect 0 "^mean" $program --sequences 5 --in-layers 0 -- mamba1/model_final.safetensors
+expect 2 "model is required" $program --in-layers 0 1
+expect 2 "a layer is a whole number" $program --in-layers 0 x mamba1/model_final.safetensors
+expect 2 "without a value" $program mamba1/model_final.safetensors --out ""
+expect 2 "without a value" $program ""
+expect 2 "holds a training run" $program mamba1/model_final.safetensors --out mamba1
+! command -v flock >/dev/null || expect 2 "another process's" flock before/.lock $program mamba1/model_final.safetensors --sequences 2 --out before
+# A model of NaNs answers nothing: no table says otherwise.
+if command -v python3 >/dev/null; then
+  python3 "$here/break_file.py" mamba1/model_final.safetensors nan.safetensors nan
+  expect 4 "diverged" $program nan.safetensors --out nan
+  [ ! -e nan/interventions.csv ] || say "a table of a model of NaNs"
+fi
 : >file
 expect 5 "cannot" $program mamba1/model_final.safetensors --out file/folder
 exit $failed

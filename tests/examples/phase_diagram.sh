@@ -53,6 +53,9 @@ for f in curves.csv phase_composite.svg phase_symmetric.svg report.html; do cmp 
 # A run that diverges is a row, too.
 expect 0 "diverged" $program --device cpu --layers 1 --gammas 1 --seeds 1 --steps 12 --lr 1e30 --batch-size 8 --train-samples 64 --eval-samples 5 --out wild
 [ "$(sed -n 's/,[^,]*$//; 2p' wild/runs.csv)" = "1,1,0,nan,nan,nan,nan,1" ] || say "a diverged run is not recorded as such"
+# So is one whose last update explodes.
+expect 0 "diverged" $program --device cpu --layers 1 --gammas 1 --seeds 1 --steps 1 --lr 1e30 --batch-size 8 --train-samples 64 --eval-samples 5 --out last
+[ "$(sed -n 's/,[^,]*$//; 2p' last/runs.csv)" = "1,1,0,nan,nan,nan,nan,1" ] || say "a run that ends exploded is not recorded as such"
 expect 2 "batch_size 32, not 16" $program $grid --steps 12 --batch-size 16 --out whole
 for shard in 3/2 1/-1 0/2 1; do expect 2 "a shard is written as I/N" $program $short --out other --shard $shard; done
 expect 2 "without a training or a test case" $program $short --keys 20..21 --out other
@@ -60,12 +63,28 @@ expect 2 "weight decay" $program $short --weight-decay -1 --out other
 expect 2 "excludes" $program $short --out other --merge one --shard 1/2
 expect 0 "1 runs in twice" $program --device cpu --layers 1 1 --gammas 1 --seeds 1 --steps 2 --batch-size 8 --train-samples 64 --eval-samples 5 --out twice
 # A folder is one process's.
-if command -v flock >/dev/null; then expect 2 "another process's" flock whole/.lock $program $short --out whole; fi
+if command -v flock >/dev/null; then
+  expect 2 "another process's" flock whole/.lock $program $short --out whole
+  # So is each run's: nobody may continue it beside the diagram.
+  rm -r whole/runs/layers2-gamma1-seed0/.lock && sed -i '/^2,1,0,/d' whole/runs.csv
+  touch whole/runs/layers2-gamma1-seed0/.lock
+  expect 2 "layers2-gamma1-seed0 is another process's" flock whole/runs/layers2-gamma1-seed0/.lock $program $short --out whole
+  expect 0 "8 runs, 7 of them done" $program $short --out whole
+fi
+# A share without a run draws nothing, and claims nothing.
+expect 0 "0 runs in empty: runs.csv, curves.csv; no figures" $program $short --out empty --shard 9/9
+[ ! -e empty/report.html ] || say "a report of nothing"
+expect 2 "without a value" $program $short --out ""
+expect 2 "without a value" $program $short --merge "" --out other
 expect 2 "was not built with" $program $short --position learned --residual gate --out other
 expect 3 "cannot open" $program $short --out other --merge one nowhere
 [ ! -e other ] || say "what is refused leaves a folder behind"
 echo "1,2" >>two/runs.csv
 expect 3 "is not a row of 9 numbers" $program $short --out other --merge two
+for row in 1e300,1,0,0,0,0,1,0,1 2,1,1e300,0,0,0,1,0,1 2,1,-1,0,0,0,1,0,1 2,1,0,7,0,0,1,0,1 2,1,0,0,0,0,1,1e300,1; do
+  sed -i '$d' two/runs.csv && echo $row >>two/runs.csv
+  expect 3 "two/runs.csv" $program $short --out other --merge two
+done
 : >file
 expect 5 "cannot create" $program $short --out file/folder
 exit $failed

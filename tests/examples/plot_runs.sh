@@ -20,6 +20,18 @@ expect 3 "no column speed" $program a --column speed
 expect 3 "cannot open" $program nowhere
 printf 'epoch,composite_acc\n10,much\n' >b/training_log.csv
 expect 3 "is not a row" $program b
+printf 'epoch,composite_acc\n10,1e300\n' >b/training_log.csv
+expect 3 "b/training_log.csv: composite_acc is a number from 0 to 1" $program b
+printf 'epoch,composite_acc\nnan,0.5\n' >b/training_log.csv
+expect 3 "b/training_log.csv: epoch is a number from 0" $program b
+printf '' >b/training_log.csv
+expect 3 "b/training_log.csv" $program b
+echo '{"n_layers": 3, "gamma": 1, "mixer": 5, "seed": 0}' >b/config.json
+expect 3 "b/config.json: JSON: expected a string" $program b
+echo '[]' >b/config.json
+expect 3 "b/config.json: JSON: expected an object" $program b
+expect 2 "without a value" $program a --out ""
+expect 2 "without a value" $program a ""
 expect 2 "runs is required" $program
 expect 5 "cannot" $program a --out nowhere/all.svg
 exit $failed

@@ -2,6 +2,7 @@
 # train_composite from end to end: outputs, resuming to the same bytes, evaluation, exit codes.
 set -u
 program=$1 work=$2
+here=$(cd "$(dirname "$0")" && pwd)
 . "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 small="--layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5"
@@ -91,6 +92,45 @@ expect 3 "cannot open" $program --evaluate nowhere
 head -c 1000 straight/model_final.safetensors >short.safetensors
 expect 3 "not a valid safetensors file" $program --evaluate short.safetensors
 expect 4 "diverged" $program $small --steps 50 --warmup 0 --lr 1e30 --initial-lr 1e30 --out diverged
+# The last update explodes, or one before an evaluation: no good end, and nothing of it is kept.
+for length in "--steps 1" "--steps 10 --eval-every 1"; do
+  rm -rf exploded
+  expect 4 "diverged" $program $small $length --warmup 0 --lr 1e30 --initial-lr 1e30 --out exploded
+  [ "$(ls exploded)" = config.json ] || say "an exploded model is kept: $(ls exploded)"
+done
+# What a later step explodes leaves the checkpoint from which the run can go on.
+expect 4 "diverged" $program $small --steps 40 --eval-every 1 --warmup 40 --initial-lr 1e-3 --lr 1e20 --clip 1e30 --out later
+if [ -e later/checkpoint.safetensors ]; then
+  expect 0 "Accuracy" $program --evaluate later/checkpoint.safetensors
+  expect 4 "diverged" $program --resume --out later --device cpu
+fi
+# An unset variable is no value, and an option without effect is none.
+for option in --evaluate --out --device --gamma --filler; do expect 2 "without a value" $program $small --steps 3 $option ""; done
+expect 2 "without a value" $program $small --steps 3 --out=
+for option in "--layers 1" "--lr 1" "--epochs 3" "--gamma 1" "--batch-size 3" "--out x"; do
+  expect 2 "evaluate excludes ${option% *}" $program --evaluate straight/model_final.safetensors $option
+done
+# Records that no run has written.
+if command -v python3 >/dev/null; then
+  broken() { python3 "$here/break_file.py" long/checkpoint.safetensors broken/checkpoint.safetensors "$@"; }
+  mkdir broken
+  for code in 'notes["history"]["log"] = []' 'notes["history"]["log"][0][2] = 1e300' 'notes["history"]["best"] = 7' 'del notes["history"]' 'notes = "{"' 'notes = "[]"' \
+    'notes["options"]["n_layers"] = 1000000' 'notes["options"]["total"] = 10**18' 'notes["options"]["batch_size"] = -1' 'notes["options"]["lr"] = 0.5'; do
+    broken notes "$code"
+    expect 3 "broken/checkpoint.safetensors" $program --resume --out broken --device cpu
+  done
+  broken notes 'notes["options"]["eval_samples"] = 2000000000'
+  expect 3 "broken/checkpoint.safetensors" $program --evaluate broken/checkpoint.safetensors
+  broken nan
+  expect 4 "diverged" $program --evaluate broken/checkpoint.safetensors
+  expect 3 "not finite" $program --resume --out broken --device cpu
+  # A small file that names many layers is refused before a model of that size is built.
+  python3 -c '
+import json, struct
+names = json.dumps({f"backbone.layers.{i}.norm.weight": dict(dtype="F32", shape=[0], data_offsets=[0, 0]) for i in range(900)}).encode()
+open("layers.safetensors", "wb").write(struct.pack("<Q", len(names)) + names)'
+  expect 3 "layers.safetensors: .*backbone.layers.0.mixer" $program --evaluate layers.safetensors
+fi
 [ ! -e x ] || say "a refused run left a folder"
 : >file
 expect 5 "cannot" $program $small --steps 3 --out file/folder

@@ -1,0 +1,260 @@
+// The options of a training run: what of it a user may say, where the defaults come from, how config.json and checkpoints record them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <mamba/composite.hpp>
+
+#include "experiments.hpp"
+#include "support/text_file.hpp"
+
+namespace runs {
+
+// Which of the model's variants, by the policies' names.
+struct Variant {
+  std::string mixer = "mamba1", conv = "learned", position = "none", residual = "none";
+  bool operator==(const Variant&) const = default;
+};
+
+template <class Model>
+Variant built_variant() {
+  using A = typename Model::Architecture;
+  return {A::Mixer::name, A::ConvKernel::name, A::Position::name, A::ConvResidual::name};
+}
+
+// "mamba1" and what differs from the standard block.
+inline std::string title_of(const Variant& v) {
+  std::string title = v.mixer;
+  if (v.conv != "learned") title += ", " + v.conv + " convolution";
+  if (v.position != "none") title += ", " + v.position + " position";
+  if (v.residual != "none") title += ", " + v.residual + " residual";
+  return title;
+}
+
+// Experiment: one of experiments.hpp.
+template <class Experiment>
+struct Options {
+  Variant variant;
+  int layers = 2;
+  std::optional<double> gamma = 1.0;
+  mamba::Fan gamma_fan = mamba::Fan::out;
+  bool gamma_zeroes_biases = true;
+  std::optional<double> embedding_std{}, position_std{};
+  std::uint64_t seed = 0;  // of initial weights, data and order
+  mamba::TrainingOptions training{};
+  typename Experiment::TaskOptions task{};
+  long eval_every = 10;  // in the schedule's unit
+  int threads = 0;
+  int gpu = 0;  // the index of the one to use, where the variant runs on one
+  std::filesystem::path out;
+  bool resume = false;
+  std::filesystem::path evaluate;
+  bool json = false, quiet = false;  // quiet: one of many runs, whose program speaks for them
+
+  const char* unit() const { return training.schedule_in_steps ? "steps" : "epochs"; }
+  mamba::ModelOptions model() const {
+    return {.n_layers = layers,
+            .gamma = gamma,
+            .gamma_fan = gamma_fan,
+            .gamma_zeroes_biases = gamma_zeroes_biases,
+            .embedding_std = embedding_std,
+            .position_std = position_std,
+            .seed = seed,
+            .threads = threads,
+            .device = gpu};
+  }
+};
+
+// f(option, what it is, field) for all that is a number or a range of tokens and decides a run's result.
+template <class Experiment, class F>
+void for_each_field(Options<Experiment>& o, F&& f) {
+  mamba::Schedule& schedule = o.training.schedule;
+  f("--seed", "of initial weights, data and order", o.seed);
+  f("--batch-size", "sequences a step", o.training.batch_size);
+  f("--lr", "learning rate after the warm-up", schedule.lr);
+  f("--initial-lr", "learning rate at the start", schedule.initial_lr);
+  f("--final-lr", "learning rate at the end", schedule.final_lr);
+  f("--warmup", "epochs or steps of warm-up, as the run is counted; unless given, at most a tenth of the run", schedule.warmup);
+  f("--weight-decay", "AdamW's, on every parameter", o.training.weight_decay);
+  f("--clip", "largest gradient norm", o.training.clip);
+  f("--eval-every", "epochs or steps between evaluations", o.eval_every);
+  Experiment::for_each_field(o.task, f);
+}
+
+// "--eval-every" -> "eval_every", as config.json names it.
+inline std::string key_of(std::string_view option) {
+  std::string key(option.substr(2));
+  std::replace(key.begin(), key.end(), '-', '_');
+  return key;
+}
+
+namespace detail {
+
+template <class T>
+Json json_of(const T& field) {
+  if constexpr (std::is_same_v<T, mamba::task::TokenRange>) return Json::Elements{field.first, field.last};
+  else if constexpr (std::is_same_v<T, std::optional<double>>) return field ? Json(*field) : Json();
+  else if constexpr (std::is_same_v<T, long>) return static_cast<std::int64_t>(field);
+  else return field;
+}
+
+template <class T>
+void set_from_json(T& field, const Json& json) {
+  if constexpr (std::is_same_v<T, mamba::task::TokenRange>) {
+    const Json::Elements& ends = json.elements();
+    if (ends.size() != 2) mamba::fail(mamba::ErrorKind::bad_file, "a range of tokens has two ends; given ", json.dump());
+    field = {ends[0].integer<int>(), ends[1].integer<int>()};
+  } else if constexpr (std::is_floating_point_v<T>) field = json.number();
+  else field = json.integer<T>();
+}
+
+}  // namespace detail
+
+inline const char* name_of(mamba::Fan fan) { return fan == mamba::Fan::in ? "in" : "out"; }
+
+// What decides a run's result, as config.json and checkpoints record it.
+template <class Experiment>
+Json recorded(Options<Experiment> o) {
+  Json::Members members{{"task", Experiment::name}};
+  const Json model = mamba::config_members(Experiment::config, o.layers, o.gamma);
+  members.insert(members.end(), model.members().begin(), model.members().end());
+  const Json::Members training{{"gamma_fan", name_of(o.gamma_fan)},
+                               {"gamma_biases", o.gamma_zeroes_biases ? "zero" : "own"},
+                               {"embedding_std", detail::json_of(o.embedding_std)},
+                               {"position_std", detail::json_of(o.position_std)},
+                               {"mixer", o.variant.mixer},
+                               {"conv", o.variant.conv},
+                               {"position", o.variant.position},
+                               {"residual", o.variant.residual},
+                               {"schedule_unit", o.unit()},
+                               {"total", detail::json_of(o.training.schedule.total)}};
+  members.insert(members.end(), training.begin(), training.end());
+  for_each_field(o, [&](const char* option, const char*, auto& field) { members.emplace_back(key_of(option), detail::json_of(field)); });
+  return members;
+}
+
+// A short run for a CPU, counted in steps.
+template <class Experiment>
+void shorten(Options<Experiment>& o, int batch_size, double lr, long warmup, long total, long eval_every) {
+  o.training.batch_size = batch_size, o.eval_every = eval_every;
+  o.training.schedule_in_steps = true;
+  o.training.schedule = {.initial_lr = 1e-5, .lr = lr, .final_lr = 1e-5, .warmup = warmup, .total = total};
+}
+
+// Where options start from: those given beside a preset win. "paper": the paper's protocol; "quick": a short version, which shows the effect
+// on the composite function task and tries the others out.
+inline void apply_preset(Options<Composite>& o, std::string_view name) {
+  if (name != "quick") return;
+  o.layers = 3;
+  shorten(o, 128, 2e-3, 200, 6000, 250);
+}
+inline void apply_preset(Options<FullSymmetry>& o, std::string_view name) {
+  o.gamma = 0.5;
+  if (name == "quick") shorten(o, 128, 1e-3, 100, 1000, 50);
+}
+inline void apply_preset(Options<Inverse>& o, std::string_view name) {
+  o.gamma = 0.5;
+  o.training.batch_size = 1024;
+  if (name != "quick") return;
+  o.task.test_samples = o.task.out_of_distribution_samples = 1000;
+  shorten(o, 64, 1e-3, 100, 1000, 50);
+}
+template <class Experiment>
+Options<Experiment> preset(std::string_view name) {
+  Options<Experiment> o;
+  apply_preset(o, name);
+  return o;
+}
+
+// A run of `total` epochs or steps. Where it is counted otherwise than before, warm-up and evaluations keep their share of it; the warm-up is
+// never more than a tenth.
+template <class Experiment>
+void set_length(Options<Experiment>& o, long total, bool in_steps) {
+  mamba::Schedule& schedule = o.training.schedule;
+  if (in_steps != o.training.schedule_in_steps) {
+    schedule.warmup = total * schedule.warmup / schedule.total;
+    o.eval_every = std::max(1L, total / 20);
+  } else if (o.eval_every > total) {
+    o.eval_every = std::max(1L, total / 20);
+  }
+  o.training.schedule_in_steps = in_steps;
+  schedule.total = total;
+  schedule.warmup = std::min(schedule.warmup, total / 10);
+}
+
+// How large a run may be: beyond it counts and sizes would overflow, or a record in a file could ask for all memory.
+inline constexpr int most_layers = 1000, most_test_samples = 1'000'000;
+inline constexpr long longest_run = 1'000'000'000;
+
+// All that a run may be refused for. Throws Error. longest: how many tokens the variant reads at most; 0: any number.
+template <class Experiment>
+void check(const Options<Experiment>& o, int longest) {
+  using mamba::require;
+  require(o.layers <= most_layers, "a model has at most ", most_layers, " layers; n_layers is ", o.layers);
+  require(o.training.schedule.total <= longest_run, "a run lasts at most ", longest_run, " epochs or steps; given ", o.training.schedule.total);
+  typename Experiment::TaskOptions sizes = o.task;
+  Experiment::for_each_field(sizes, [](const char* option, const char*, const auto& field) {
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, int>)
+      require(field <= most_test_samples, key_of(option), " is at most ", most_test_samples, "; given ", field);
+  });
+  o.model().check();
+  o.training.check();
+  const auto task = Experiment::task(o.task, o.layers, o.seed);
+  require(longest == 0 || task.length <= longest, "the task's sequences of ", task.length, " tokens are longer than the ", longest, " positions of \"",
+          title_of(o.variant), "\"");
+  require(o.eval_every >= 1, "an evaluation comes after at least one epoch or step; given ", o.eval_every);
+  require(!o.position_std || o.variant.position == "learned", "position_std is of learned positions; the position is ", o.variant.position);
+  require(o.gamma || (o.gamma_fan == mamba::Fan::out && o.gamma_zeroes_biases), "gamma_fan and gamma_biases are gamma's");
+}
+
+// What metadata or a record call a variant.
+inline Variant variant_from(const Json& json) {
+  return {json.at("mixer").string(), json.at("conv").string(), json.at("position").string(), json.at("residual").string()};
+}
+
+namespace detail {
+
+// Whether a record says the first of two words.
+inline bool is_first(const Json& json, std::string_view key, std::string_view first, std::string_view second) {
+  const std::string& word = json.at(key).string();
+  if (word != first && word != second) mamba::fail(mamba::ErrorKind::bad_file, key, " is ", first, " or ", second, "; given ", word);
+  return word == first;
+}
+
+}  // namespace detail
+
+// The options that a record holds, as they stand there: what is out of range is found by check(). Throws Error(bad_file) where the run was
+// another task's. What came after the record was written is as it was before there was a choice.
+template <class Experiment>
+void take_over(Options<Experiment>& o, const Json& json) {
+  if (const Json* task = json.find("task"); task && task->string() != Experiment::name)
+    mamba::fail(mamba::ErrorKind::bad_file, "the run is of the task \"", task->string(), "\", not of \"", Experiment::name, "\"");
+  o.variant = variant_from(json);
+  o.layers = json.at("n_layers").integer<int>();
+  o.gamma_fan = json.find("gamma_fan") && detail::is_first(json, "gamma_fan", "in", "out") ? mamba::Fan::in : mamba::Fan::out;
+  o.gamma_zeroes_biases = !json.find("gamma_biases") || detail::is_first(json, "gamma_biases", "zero", "own");
+  const auto number_or_null = [](const Json* value) { return value && !value->is_null() ? std::optional(value->number()) : std::nullopt; };
+  o.gamma = number_or_null(&json.at("gamma"));
+  o.embedding_std = number_or_null(json.find("embedding_std")), o.position_std = number_or_null(json.find("position_std"));
+  o.training.schedule_in_steps = detail::is_first(json, "schedule_unit", "steps", "epochs");
+  o.training.schedule.total = json.at("total").integer<long>();
+  for_each_field(o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });
+}
+
+// The same of a record in a file, whose name stands in every Error(bad_file); what is out of range is one, too.
+template <class Experiment>
+void restore(Options<Experiment>& o, const Json& json, const std::filesystem::path& file) {
+  support::from_file(file, [&] {
+    take_over(o, json);
+    check(o, 0);
+  });
+}
+
+}  // namespace runs

@@ -1,0 +1,19 @@
+// Where a program works, told to who watches.
+#pragma once
+
+#include <cstdio>
+#include <string>
+
+#include <mamba/model/device.hpp>
+
+namespace support {
+
+// Whether the GPU is to be used, `problem` being what keeps it from that (empty: nothing); says so where "auto" falls back to the CPU.
+// Throws Error(device_failed) where a GPU was asked for by name.
+inline bool use_gpu(const mamba::DeviceChoice& choice, const std::string& problem) {
+  const bool gpu = choice.use_gpu(problem);
+  if (!gpu && choice.kind == mamba::DeviceChoice::Kind::automatic) std::fprintf(stderr, "On the CPU: %s\n", problem.c_str());
+  return gpu;
+}
+
+}  // namespace support

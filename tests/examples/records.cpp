@@ -1,0 +1,184 @@
+// Records of runs, as they come back from files: what a run cannot have written is refused.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_exception.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "history.hpp"
+#include "options.hpp"
+#include "phase_report.hpp"
+#include "sweep.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::MessageMatches;
+using runs::Json;
+using History = runs::History<runs::Composite>;
+using Options = runs::Options<runs::Composite>;
+
+// 10 steps, 4 an epoch, evaluated after 4, 8 and 10.
+constexpr runs::RunPlace at_step(long steps) { return {steps, 10, 4, 4}; }
+History whole_history() {
+  History h;
+  h.add({1, 3.5, {.25, .5}, 1e-3});
+  h.add({2, 2.5, {.75, .125}, 5e-4});
+  h.add({2.5, 1.5, {.5, 0}, 1e-4});
+  return h;
+}
+
+void refused(const Json& json, const runs::RunPlace& place) {
+  INFO(json.dump());
+  try {
+    History::from(json, place);
+    FAIL_CHECK("not refused");
+  } catch (const mamba::Error& error) {
+    CHECK(error.kind() == mamba::ErrorKind::bad_file);
+  }
+}
+// The history's text with another piece in the place of one.
+Json changed(const std::string& piece, const std::string& by) {
+  std::string text = whole_history().json().dump();
+  const auto at = text.find(piece);
+  REQUIRE(at != std::string::npos);
+  return Json::parse(text.replace(at, piece.size(), by));
+}
+
+// The options' record with another value.
+Json with(const std::string& key, const Json& value) {
+  Json::Members members = runs::recorded(Options{}).members();
+  for (auto& [name, old] : members)
+    if (name == key) old = value;
+  return members;
+}
+
+}  // namespace
+
+TEST_CASE("examples: a history comes back as it was") {
+  const History h = History::from(whole_history().json(), at_step(10));
+  CHECK(h.csv() == whole_history().csv());
+  CHECK(h.best == .75);
+  CHECK(h.best_epoch == 2);
+  CHECK(History::from(History{}.json(), at_step(3)).rows.empty());
+}
+
+TEST_CASE("examples: a history that is not its run's is refused") {
+  refused(History{}.json(), at_step(10));  // a finished run, an empty log
+  for (const long steps : {0, 3, 4, 8, 9}) refused(whole_history().json(), at_step(steps));
+  refused(changed("[2, 2.5", "[1, 2.5"), at_step(10));  // epochs that do not rise
+  refused(changed("[2, 2.5", "[1e300, 2.5"), at_step(10));
+  refused(changed("[2, 2.5, ", "[2, "), at_step(10));
+  refused(changed("2.5, 0.75", "null, 0.75"), at_step(10));
+  refused(changed("0.125", "1.125"), at_step(10));
+  refused(changed("0.125", "-0.125"), at_step(10));
+  refused(changed("0.125", "1e400"), at_step(10));
+  refused(changed("0.125", "\"many\""), at_step(10));
+  refused(changed("0.125", "0.125, 0.125"), at_step(10));
+  refused(changed("0.001]", "-0.001]"), at_step(10));
+  refused(changed("\"best\": 0.75", "\"best\": 1e300"), at_step(10));
+  refused(changed("\"best_epoch\": 2", "\"best_epoch\": 1"), at_step(10));
+  refused(changed("\"log\"", "\"lot\""), at_step(10));
+  refused(Json::Elements{}, at_step(10));
+}
+
+TEST_CASE("examples: a record of options comes back, and out of range is refused by its file's name") {
+  Options o;
+  o.layers = 7, o.gamma.reset(), o.seed = 18446744073709551615U, o.task.keys = {30, 60};
+  Options back;
+  restore(back, recorded(o), "config.json");
+  CHECK(recorded(back).dump() == recorded(o).dump());
+
+  const std::vector<std::pair<std::string, Json>> wrong{{"n_layers", 0},
+                                                        {"n_layers", 1'000'001},
+                                                        {"n_layers", 1e300},
+                                                        {"gamma", -1},
+                                                        {"gamma", "much"},
+                                                        {"gamma_fan", "both"},
+                                                        {"gamma_biases", 0},
+                                                        {"embedding_std", -1},
+                                                        {"schedule_unit", "years"},
+                                                        {"total", 0},
+                                                        {"total", std::int64_t{9'000'000'000'000'000'000}},
+                                                        {"seed", -1},
+                                                        {"batch_size", 0},
+                                                        {"lr", -1},
+                                                        {"warmup", 500},
+                                                        {"clip", 0},
+                                                        {"eval_every", 0},
+                                                        {"train_samples", 0},
+                                                        {"eval_samples", 0},
+                                                        {"eval_samples", 2'000'000'000},  // 64 GB of test sets
+                                                        {"filler", Json::Elements{0, 1000}},
+                                                        {"keys", Json::Elements{20, 21}},
+                                                        {"keys", Json::Elements{20}},
+                                                        {"task", "another"}};
+  for (const auto& [key, value] : wrong) {
+    INFO(key << " " << value.dump());
+    try {
+      restore(back, with(key, value), "folder/config.json");
+      FAIL_CHECK("not refused");
+    } catch (const mamba::Error& error) {
+      CHECK(error.kind() == mamba::ErrorKind::bad_file);
+      CHECK_THAT(error.what(), ContainsSubstring("folder/config.json"));
+    }
+  }
+}
+
+TEST_CASE("examples: tables of a sweep hold runs, or are refused") {
+  const fs::path folder = fs::temp_directory_path() / "mamba-examples-sweep";
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  const std::string header = std::string(sweep::Table::header) + "\n", curves_header = std::string(sweep::Table::curves_header) + "\n";
+  const auto read = [&](const std::string& rows, const std::string& curves) {
+    mamba::io::write_file(folder / "runs.csv", header + rows);
+    mamba::io::write_file(folder / "curves.csv", curves_header + curves);
+    return sweep::Table::read(folder);
+  };
+  const std::string good = "2,0.5,1,0.25,0,0.5,1.5,0,12.5\n", curve = "2,0.5,1,10,2.5,0.25,0,1e-04\n";
+  const auto table = read("2,1,0,nan,nan,nan,nan,1,3\n" + good + good, curve + "2,0.5,1,20,1.5,0.5,0,1e-04\n3,1,0,10,1,0,0,0\n");
+  CHECK(table.csv() == header + good + "2,1,0,nan,nan,nan,nan,1,3.0\n");
+  CHECK(table.curves_csv() == curves_header + curve + "2,0.5,1,20,1.5,0.5,0,1e-04\n");
+  CHECK(table.of(2, 0.5).size() == 1);
+  CHECK(table.of(2, 0.7).empty());
+  for (const char* row : {"1e300,0.5,1,0.25,0,0.5,1.5,0,1", "0,0.5,1,0.25,0,0.5,1.5,0,1", "2.5,0.5,1,0.25,0,0.5,1.5,0,1",   "2,-0.5,1,0.25,0,0.5,1.5,0,1",
+                          "2,inf,1,0.25,0,0.5,1.5,0,1",     "2,nan,1,0.25,0,0.5,1.5,0,1", "2,0.5,1e300,0.25,0,0.5,1.5,0,1", "2,0.5,-1,0.25,0,0.5,1.5,0,1",
+                          "2,0.5,0.5,0.25,0,0.5,1.5,0,1",   "2,0.5,1,1.25,0,0.5,1.5,0,1", "2,0.5,1,0.25,-1,0.5,1.5,0,1",    "2,0.5,1,0.25,0,2,1.5,0,1",
+                          "2,0.5,1,0.25,0,0.5,inf,0,1",     "2,0.5,1,0.25,0,0.5,1.5,2,1", "2,0.5,1,0.25,0,0.5,1.5,1e300,1", "2,0.5,1,0.25,0,0.5,1.5,0,-1",
+                          "2,0.5,1,0.25,0,0.5,1.5,0,nan",   "2,0.5,1,0.25,0,0.5,1.5,1,1", "2,0.5,1,nan,0,0.5,1.5,0,1",      "2,0.5,1,nan,nan,nan,nan,0,1"}) {
+    INFO(row);
+    CHECK_THROWS_MATCHES(read(row + std::string("\n"), ""), mamba::Error, MessageMatches(ContainsSubstring("runs.csv")));
+  }
+  for (const char* row : {"2,0.5,1,1e400,1.5,0.5,0,0", "2,0.5,1,-1,1.5,0.5,0,0", "2,0.5,1,20,nan,0.5,0,0", "2,0.5,1,20,1.5,1.5,0,0", "2,0.5,1,20,1.5,0.5,0,-1",
+                          "2,0.5,1,10,1.5,0.5,0,0", "2,0.5,1,5,1.5,0.5,0,0", "1e300,0.5,1,20,1.5,0.5,0,0"}) {
+    INFO(row);
+    CHECK_THROWS_MATCHES(read(good, curve + row + "\n"), mamba::Error, MessageMatches(ContainsSubstring("curves.csv")));
+  }
+}
+
+TEST_CASE("examples: sweeps are merged, what is there stays") {
+  sweep::Table a, b;
+  a.add({{2, .5, 0}, .1, .1, .1, 1, 1}), a.add({{3, .5, 0}, .1, .1, .1, 1, 1});
+  b.add({{2, .5, 0}, .9, .9, .9, 1, 1}), b.add({{2, .7, 0}, .2, .2, .2, 1, 1});
+  a.add(b);
+  REQUIRE(a.rows().size() == 3);
+  CHECK(a.find({2, .5, 0})->composite == .1);
+  CHECK(a.find({2, .7, 0})->composite == .2);
+}
+
+TEST_CASE("examples: shards are numbered from 1") {
+  CHECK(sweep::Shard::parse("2/8").has(1));
+  for (const char* text : {"", "/", "1", "0/2", "3/2", "1/2/2", "1/-1", " 1/2", "1/99999999999999999999999", "99999999999999999999999/99999999999999999999999"})
+    CHECK_THROWS_AS(sweep::Shard::parse(text), mamba::Error);
+}
+
+TEST_CASE("examples: differences are told with their sign") {
+  CHECK(phase_report::difference_text(.25) == "+0.25");
+  CHECK(phase_report::difference_text(-.25) == "-0.25");
+  CHECK(phase_report::difference_text(-.001) == "-0.00");
+  CHECK(phase_report::difference_text(-0.0) == "+0.00");
+}
