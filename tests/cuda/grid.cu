@@ -14,6 +14,8 @@ inline constexpr Config broad_config{.vocab_size = 100, .d_model = 128, .d_state
 inline constexpr Config many_states_config{.vocab_size = 11, .d_model = 4, .d_state = 2600};
 inline constexpr Config many_heads_config{.vocab_size = 11, .d_model = 512, .d_state = 16};
 
+using InDouble = MambaForComposite<tiny_config, CudaGrid, double>;
+
 template <Config config, class... Policies>
 constexpr bool fits_block() {
   return cuda::fits_block<Resolve<config, Policies...>>;
@@ -103,13 +105,13 @@ TEST_CASE("CUDA grid: a batch is cut by sizes alone: the same bytes whatever mem
     const auto again = check(small);
     CHECK(again.first == parts.first);
     for (const auto& [name, tensor] : parts.second) CHECK(again.second.at(name).values == tensor.values);
-    MambaForComposite<tiny_config, CudaGrid, double> model({.n_layers = 2, .gamma = 1.0, .seed = 3});
+    InDouble model({.n_layers = 2, .gamma = 1.0, .seed = 3});
     CHECK_THROWS_WITH(model(long_sequence, 1), ContainsSubstring("bytes of device memory are needed") && ContainsSubstring("tile_bytes"));
     CHECK_THROWS_WITH(model.loss_and_gradients(ids, labels), ContainsSubstring("bytes of device memory are needed"));
   }
   const auto again = check(ModelOptions{}.tile_bytes);
   CHECK(again.first == whole.first);
   for (const auto& [name, tensor] : whole.second) CHECK(again.second.at(name).values == tensor.values);
-  MambaForComposite<tiny_config, CudaGrid, double> model({.n_layers = 2, .gamma = 1.0, .seed = 3});
+  InDouble model({.n_layers = 2, .gamma = 1.0, .seed = 3});
   CHECK_NOTHROW(model(long_sequence, 1));
 }

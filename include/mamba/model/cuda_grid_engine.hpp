@@ -62,7 +62,7 @@ class CudaGridEngine : public CudaParameters<A> {
   template <class Body>
   auto run(Body&& body) {
     const cuda::OnDevice on(device_);
-    if (!runner_) runner_ = std::make_unique<GridRunner<A>>(queue_, tile_bytes_);
+    if (!runner_) runner_ = std::make_shared<GridRunner<A>>(queue_, tile_bytes_);
     return body(*runner_);
   }
   template <class Body>
@@ -80,7 +80,7 @@ class CudaGridEngine : public CudaParameters<A> {
   }
 
   std::size_t tile_bytes_;
-  std::unique_ptr<GridRunner<A>> runner_;
+  std::shared_ptr<GridRunner<A>> runner_;  // shared: its deleter, and with it cuBLAS, is named where it is made alone
 };
 
 template <class A>
