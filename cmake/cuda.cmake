@@ -1,16 +1,17 @@
-# CUDA for our own programs. A consumer of the headers decides for itself.
+# CUDA for our own programs: mamba_cuda says whether there is any (a compiler that an earlier configuration found stays in the cache). A
+# consumer of the headers decides for itself.
+set(mamba_cuda OFF)
 if(NOT MAMBA_WITH_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   if(MAMBA_WITH_CUDA STREQUAL "AUTO")
     check_language(CUDA)
   endif()
   if(CMAKE_CUDA_COMPILER OR NOT MAMBA_WITH_CUDA STREQUAL "AUTO")
-    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-      set(architectures 80-real 90)
-      if(DEFINED ENV{CUDAARCHS})
-        set(architectures $ENV{CUDAARCHS})
-      endif()
-      set(CMAKE_CUDA_ARCHITECTURES ${architectures} CACHE STRING "Generations of GPUs to compile for")
+    # What the environment says counts anew each time.
+    if(DEFINED ENV{CUDAARCHS})
+      set(CMAKE_CUDA_ARCHITECTURES $ENV{CUDAARCHS} CACHE STRING "Generations of GPUs to compile for" FORCE)
+    elseif(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 90 CACHE STRING "Generations of GPUs to compile for")
     endif()
     enable_language(CUDA)
     # CMake 3.25 has no C++20 flag for CUDA.
@@ -22,6 +23,9 @@ if(NOT MAMBA_WITH_CUDA STREQUAL "OFF")
     add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:EIGEN_NO_CUDA>)
   endif()
   message(STATUS "mamba: CUDA ${CMAKE_CUDA_COMPILER_VERSION}")
+  if(CMAKE_CUDA_COMPILER)
+    set(mamba_cuda ON)
+  endif()
   # Grid scope multiplies by cuBLAS; so does every consumer whose models run there.
   if(CMAKE_CUDA_COMPILER)
     find_package(CUDAToolkit REQUIRED)

@@ -197,7 +197,7 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     if (ends) return *ends;
 
     const auto choice = mamba::DeviceChoice::parse(device);
-    const auto& variants = variants_of(Experiment{}, support::use_gpu(choice, gpu_problem(choice.index)));
+    const auto& variants = variants_of(Experiment{}, support::use_gpu(choice, gpu_problem));
     o.gpu = choice.index;
     if (!o.evaluate.empty()) {
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);

@@ -62,7 +62,7 @@ std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<E
 inline std::vector<int> places_of(const std::string& device) {
   if (device != "all") {
     const auto choice = mamba::DeviceChoice::parse(device);
-    return {support::use_gpu(choice, gpu_problem(choice.index)) ? choice.index : -1};
+    return {support::use_gpu(choice, gpu_problem) ? choice.index : -1};
   }
   std::vector<int> gpus;
   for (int gpu = 0; gpu < gpu_count(); ++gpu) {

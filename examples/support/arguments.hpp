@@ -28,7 +28,7 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv, F&& finish, const
   try {
     for (int i = 1; i < argc; ++i)  // CLI11 would take the next argument for its value
       if (const std::string_view argument = argv[i]; argument.starts_with("--") && argument.find('=') == argument.size() - 1)
-        refuse_empty(std::string(argument.substr(0, argument.size() - 1)));
+        throw CLI::ValidationError(std::string(argument.substr(0, argument.size() - 1)) + " is given without a value: it is empty");
     app.parse(argc, argv);
     for (const CLI::Option* option : app.get_options())
       for (const std::string& value : option->results())

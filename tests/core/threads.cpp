@@ -153,6 +153,6 @@ TEST_CASE("a container's share of the processors counts") {
   CHECK(limit(root) == 0);
   write_under(root, "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "50000\n");
   CHECK(limit(root) == 1);
-  write_under(root, "proc/self/cgroup", "no such line\n::\n4:cpu\n");
+  write_under(root, "proc/self/cgroup", "no such line\n::\n4:cpu\n0::box\n");
   CHECK(limit(root) == 0);
 }

@@ -1,4 +1,5 @@
 // Models on one GPU, or several, from several threads: each keeps to its own queue; states stay where their model runs.
+#include <atomic>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <cstring>
 #include <exception>
@@ -69,12 +70,12 @@ StateDict<float> short_run(int device, std::uint64_t seed) {
 template <class Backend>
 void check_threads(int runs) {
   const auto first = short_run<Backend>(0, 3), second = short_run<Backend>(0, 4);
-  bool all_same = true;
+  std::atomic<bool> all_same{true};
   in_threads(4, [&](int user) {
     for (int run = 0; run < runs; ++run)
       if (!same(short_run<Backend>(0, 3 + static_cast<std::uint64_t>((user + run) % 2)), (user + run) % 2 == 0 ? first : second)) all_same = false;
   });
-  CHECK(all_same);
+  CHECK(all_same.load());
 }
 
 template <class Backend>
@@ -129,17 +130,52 @@ TEST_CASE("CUDA: models over the grid in four threads do not know of each other"
   check_threads<CudaGrid>(10);
 }
 
+TEST_CASE("CUDA: trainings begin while others synchronise the device, and models with cuBLAS come and go") {
+  support::need_backend();
+  const auto expected = short_run<Cuda>(0, 3);
+  std::atomic<bool> done{false}, all_same{true};
+  in_threads(4, [&](int user) {
+    const cuda::OnDevice on(0);
+    if (user < 2) {
+      for (int run = 0; run < 100; ++run)
+        if (!same(short_run<Cuda>(0, 3), expected)) all_same = false;
+      if (user == 0) done = true;
+    } else if (user == 2) {
+      while (!done) short_run<CudaGrid>(0, 4);
+    } else {
+      while (!done) cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    }
+  });
+  CHECK(all_same.load());
+}
+
+TEST_CASE("CUDA: an optimiser that is assigned anew is the one that trains") {
+  support::need_backend();
+  const task::CompositeFunction task({.seed = 3, .train_samples = 64});
+  const TrainingOptions options{.batch_size = 32, .schedule = {.warmup = 1, .total = 5}, .seed = 3};
+  const auto run = [&](auto& model) {
+    Trainer trainer(model, task, options);
+    trainer.run(2);
+    trainer.optimizer() = AdamW(model, {.lr = 1e-3, .beta1 = 0.5});
+    trainer.run(2);
+    return model.state_dict();
+  };
+  Classifier<Cpu> here({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Classifier<Cuda> there({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  CHECK(support::worst_difference(run(here), run(there)) < 1e-4);
+}
+
 TEST_CASE("CUDA: a model on the second device is as on the first") {
   if (cuda::device_count() < 2) SKIP("no second CUDA device");
   const auto on_first = short_run<Cuda>(0, 3), grid_on_first = short_run<CudaGrid>(0, 3);
   CHECK(same(short_run<Cuda>(1, 3), on_first));
   CHECK(same(short_run<CudaGrid>(1, 3), grid_on_first));
-  bool all_same = true;
+  std::atomic<bool> all_same{true};
   in_threads(4, [&](int user) {
     for (int run = 0; run < 20; ++run)
       if (!same(short_run<Cuda>(user % 2, 3), on_first)) all_same = false;
   });
-  CHECK(all_same);
+  CHECK(all_same.load());
   // A state goes where its next model runs.
   Classifier<Cuda> here({.n_layers = 1, .seed = 5, .device = 0}), there({.n_layers = 1, .seed = 5, .device = 1});
   const auto ids = support::random_tokens(10, 100, 1);

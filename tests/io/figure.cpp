@@ -72,6 +72,17 @@ TEST_CASE("degenerate data still make a chart") {
   }
 }
 
+TEST_CASE("neighbouring ticks have different labels, however near the values") {
+  for (const double step : {1.0, 1e-3, 1e-6, 1e-9, 1e-11}) {
+    const auto axis = mamba::io::detail::linear_y_axis({4.6, 4.6 + step});
+    REQUIRE(axis.ticks.size() >= 2);
+    for (std::size_t i = 1; i < axis.ticks.size(); ++i)
+      CHECK(mamba::io::detail::number(axis.ticks[i - 1], axis.digits(4)) != mamba::io::detail::number(axis.ticks[i], axis.digits(4)));
+  }
+  CHECK(mamba::io::detail::fixed(-0.001, 2) == "0.00");
+  CHECK(mamba::io::detail::fixed(-0.01, 2) == "-0.01");
+}
+
 TEST_CASE("any two numbers make a chart of few ticks") {
   constexpr double infinity = std::numeric_limits<double>::infinity(), largest = (std::numeric_limits<double>::max)();
   const std::vector<double> numbers = {0,        1,        5e-324, -5e-324, 1e-310, 1e-300, 1e-12, 4.611457387112744, 4.611457387112745, std::nextafter(2.0, 0),

@@ -293,3 +293,15 @@ TEST_CASE("a truncated file is refused at every length, a flipped header never c
     at += 2;
   }
 }
+
+TEST_CASE("nothing is written that cannot be read") {
+  io::SafetensorsWriter writer;
+  const HostTensor<float> one{{1}, {1}};
+  writer.add("a", one);
+  CHECK_THROWS_WITH(writer.add("a", one), ContainsSubstring("one tensor of a name"));
+  CHECK_THROWS_WITH(writer.add("__metadata__", one), ContainsSubstring("__metadata__"));
+  CHECK_THROWS_WITH(writer.add("b", HostTensor<float>{std::vector<std::int64_t>(70, 1), {1}}), ContainsSubstring("70 dimensions"));
+  const auto path = support::scratch("written") / "f.safetensors";
+  writer.write(path, {});
+  CHECK(io::SafetensorsFile::read(path).tensors().size() == 1);
+}

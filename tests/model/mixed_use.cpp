@@ -1,4 +1,5 @@
 // What users do in any order: calls of every kind between training steps, several models at once, calls from inside calls.
+#include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <functional>
@@ -133,6 +134,43 @@ TEST_CASE("a model that another thread is in says so") {
     }).join();
   });
   CHECK(refused);
+}
+
+TEST_CASE("who looks at a model that another thread trains is told, and no dictionary or file is of two moments") {
+  const auto ids = support::random_tokens(80 * 8, 100, 1), labels = support::random_tokens(80, 100, 2);
+  Classifier model({.n_layers = 1, .seed = 3, .threads = 1});
+  const auto path = support::scratch("looking") / "m.safetensors";
+  auto dict = model.state_dict();
+  // Every parameter the same number: a mixture shows.
+  const auto fill = [&](float x) {
+    for (auto& [name, tensor] : dict) std::fill(tensor.values.begin(), tensor.values.end(), x);
+  };
+  fill(0);
+  model.load_state_dict(dict);
+  std::atomic<bool> done{false};
+  std::atomic<int> mixtures{0}, looks{0};
+  std::thread onlooker([&] {
+    while (!done) try {
+        const auto seen = model.state_dict();
+        ++looks;
+        const float first = seen.begin()->second.values[0];
+        for (const auto& [name, tensor] : seen)
+          for (const float x : tensor.values) mixtures += x != first;
+      } catch (const Error&) {
+      }
+  });
+  for (int round = 0; round < 300; ++round) {
+    fill(static_cast<float>(round));
+    for (bool written = false; !written;) try {
+        model.load_state_dict(dict);
+        written = true;
+      } catch (const Error&) {
+      }
+  }
+  done = true;
+  onlooker.join();
+  CHECK(mixtures == 0);
+  model.visit(ids, 80, [&](auto&&...) { std::thread([&] { CHECK_THROWS_AS(save(model, path), Error); }).join(); });
 }
 
 TEST_CASE("a step is one token for each of the state's sequences") {

@@ -143,6 +143,17 @@ TEST_CASE("a head is compared by its bytes, and its error names what is wrong") 
   CHECK_THROWS_WITH(load(other, folder / "head.safetensors"), ContainsSubstring("backbone.embedding.weight is missing"));
 }
 
+TEST_CASE("a file of any name is named by its errors, once") {
+  const auto folder = support::scratch("names");
+  save(MambaForComposite<other_config>({.n_layers = 2}), folder / "model");
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder);
+  Classifier model({.n_layers = 2});
+  CHECK_THROWS_WITH(load(model, "model"), "model: the file's model has d_state = 9, this one 8");
+  CHECK_THROWS_WITH(check_tensors<Classifier>(io::SafetensorsFile::read("model"), 3), ContainsSubstring("model: backbone.layers.0.mixer.A_log has another shape"));
+  std::filesystem::current_path(before);
+}
+
 TEST_CASE("metadata of other programs under our keys are not ours") {
   const auto folder = support::scratch("metadata");
   Classifier model({.n_layers = 2, .seed = 1});

@@ -210,7 +210,7 @@ struct Shifted {
   std::int32_t train_sample(std::int64_t i, std::int32_t* ids) const { return inner.train_sample((i + by) % 100, ids); }
   template <class F>
   void for_each_option(F&& f) const {
-    f("by", by), f("how", "cyclic");
+    f("by", by), f("how", "cyclic"), f("seed", 7), f("lr", 0.5), f("task", "shifted");  // names are the task's own
   }
 };
 
@@ -223,7 +223,10 @@ TEST_CASE("a task of the user's own says what decides its samples") {
   const auto path = support::scratch("own-task") / "c.safetensors";
   save_checkpoint(first, path, {});
   CHECK_THROWS_WITH(load_checkpoint(second, io::SafetensorsFile::read(path)), ContainsSubstring("\"by\" = 1; this one has 2"));
+  third.step();
   load_checkpoint(third, io::SafetensorsFile::read(path));
+  CHECK(third.steps() == 0);
+  CHECK(third.last_loss() == first.last_loss());
 }
 
 TEST_CASE("no checkpoint is written from which a run cannot go on, and a run's last step is looked at") {
@@ -253,6 +256,11 @@ TEST_CASE("no checkpoint is written from which a run cannot go on, and a run's l
   Classifier last({.n_layers = 1, .gamma = 1.0, .seed = 3});
   Trainer to_the_end(last, small_task, one_step);
   CHECK(kind_of([&] { to_the_end.run(1000); }) == ErrorKind::diverged);
+  Classifier by_steps({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  Trainer step_by_step(by_steps, small_task, one_step);
+  CHECK(kind_of([&] {
+          while (!step_by_step.finished()) step_by_step.step();
+        }) == ErrorKind::diverged);
 
   // A file of such numbers is no checkpoint, whoever wrote it.
   const auto file = io::SafetensorsFile::read(path);
@@ -324,6 +332,9 @@ TEST_CASE("a task without samples, and what is too large for a step, are refused
   const Empty no_tokens{.length = 0, .samples = 5}, vast{.length = 1 << 30, .samples = 5};
   CHECK_THROWS_WITH(Trainer(model, no_tokens, options), ContainsSubstring("their length is 0"));
   CHECK_THROWS_WITH(Trainer(model, vast, options), ContainsSubstring("too large for one step"));
+  TrainingOptions endless = options;
+  endless.schedule.total = std::numeric_limits<long>::max() / 4;
+  CHECK_THROWS_WITH(Trainer(model, small_task, endless), ContainsSubstring("longer than what is counted"));
 }
 
 TEST_CASE("AdamW: what pads is zero and stays zero, whatever the options") {

@@ -52,8 +52,9 @@ int tightest(const std::string& mount, std::string group, Read&& read) {
   int least = 0;
   for (;;) {
     if (const int limit = read(mount + group); limit > 0) least = least == 0 ? limit : (std::min)(least, limit);
-    if (group.empty() || group == "/") return least;
-    group.erase(group.find_last_of('/'));
+    const auto slash = group.find_last_of('/');
+    if (slash == std::string::npos || group == "/") return least;
+    group.erase(slash);
   }
 }
 

@@ -34,7 +34,8 @@ inline std::uint32_t fork_count() {
 }  // namespace detail
 
 // Used by one thread at a time. A task that comes back to its own pool runs what it brings by itself: nobody else is free to help.
-// After a fork() the child's pool begins with new threads; one that was at work while another thread forked says that it is in use.
+// After a fork() the child's pool begins with new threads; one that was at work while another thread forked says that it is in use. A
+// task of several must not fork: the child would wait for the others.
 class ThreadPool {
  public:
   // threads: how many work, the caller included; 0: one for each processor that this process may use. Throws std::system_error when
@@ -55,7 +56,8 @@ class ThreadPool {
   int workers() const { return workers_; }
 
   // Calls work(task, worker) for every task in [0, tasks), worker in [0, workers()); returns when all are done, and
-  // throws the first exception that one of them threw. Allocates nothing. Throws Error where another thread is in it.
+  // throws the first exception that one of them threw. Allocates nothing. Throws Error where another thread is in it
+  // with more than one task.
   template <class Work>
   void run(int tasks, Work&& work) {
     if (const Inside* const inside = Inside::of(this)) {

@@ -52,6 +52,7 @@ __device__ void add_positions(Block&, Rows<T, D> x, Sequences sequences, const i
 
 template <class T, int D, int Lmax>
 __device__ void add_positions_backward(Block&, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences) {
+  static_assert(static_cast<long long>(Lmax) * Rows<T, D>::stride < 0x7FFFFFFF - 4096, "mamba: so many positions of such width are beyond what a block counts");
   detail::each(Lmax * D, [&](int i) {
     const int position = i / D, d = i % D;
     T sum = 0;

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,14 +46,17 @@ class OnDevice {
  public:
   explicit OnDevice(int device) {
     check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ != device) check(cudaSetDevice(device), "cudaSetDevice");
+    if (before_ != device) check(cudaSetDevice(device), "cudaSetDevice"), changed_ = true;
   }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
-  ~OnDevice() { cudaSetDevice(before_); }
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
 
  private:
   int before_ = 0;
+  bool changed_ = false;
 };
 
 // A device and the order in which what one owner hands to it is done: every launch, copy and product of an engine goes here. It waits for
@@ -107,24 +111,35 @@ class SideQueue {
   cudaEvent_t forked_ = nullptr, joined_ = nullptr;
 };
 
-// What launch(stream) launches, recorded once to be launched as a whole.
+// What launch(stream) launches, recorded once to be launched as a whole. launch() may be called several times: what another thread does
+// meanwhile to the whole device (a cudaDeviceSynchronize, as cuBLAS does when a handle goes) breaks a recording, which then begins anew.
 class Graph {
  public:
   template <class Launch>
   Graph(const Queue& queue, Launch&& launch) {
-    check(cudaStreamBeginCapture(queue.stream(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-    cudaGraph_t graph = nullptr;
-    try {
-      launch(queue.stream());
-    } catch (...) {  // the queue must not stay in recording, whatever came in between
-      if (cudaStreamEndCapture(queue.stream(), &graph) == cudaSuccess) cudaGraphDestroy(graph);
+    constexpr int attempts = 1000;
+    for (int attempt = 1;; ++attempt) {
+      check(cudaStreamBeginCapture(queue.stream(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+      cudaGraph_t graph = nullptr;
+      std::exception_ptr error;
+      try {
+        launch(queue.stream());
+      } catch (...) {  // the queue must not stay in recording, whatever came in between
+        error = std::current_exception();
+      }
+      const cudaError_t ended = cudaStreamEndCapture(queue.stream(), &graph);
+      if (!error && ended == cudaSuccess) {
+        const cudaError_t result = cudaGraphInstantiate(&graph_, graph, 0);
+        cudaGraphDestroy(graph);
+        check(result, "cudaGraphInstantiate");
+        return;
+      }
+      if (graph) cudaGraphDestroy(graph);
       cudaGetLastError();
-      throw;
+      if (ended == cudaErrorStreamCaptureInvalidated && attempt < attempts) continue;
+      if (error) std::rethrow_exception(error);
+      check(ended, "cudaStreamEndCapture");
     }
-    check(cudaStreamEndCapture(queue.stream(), &graph), "cudaStreamEndCapture");
-    const cudaError_t result = cudaGraphInstantiate(&graph_, graph, 0);
-    cudaGraphDestroy(graph);
-    check(result, "cudaGraphInstantiate");
   }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;

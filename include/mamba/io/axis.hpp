@@ -30,6 +30,15 @@ struct Axis {
   Scale scale;
   std::vector<double> ticks;
 
+  // How many digits tell neighbouring ticks from each other: `usual`, or as many more as it takes.
+  int digits(int usual) const {
+    if (scale == Scale::log || ticks.size() < 2) return usual;
+    const double largest = (std::max)(std::abs(ticks.front()), std::abs(ticks.back())), step = ticks[1] - ticks[0];
+    if (!(step > 0)) return usual;
+    const double needed = std::floor(std::log10(largest / step) + 1e-9) + 2;
+    return needed > usual ? static_cast<int>((std::min)(needed, 17.0)) : usual;
+  }
+
   // 0 at the low end, 1 at the high end; what lies outside is drawn at the edge.
   double place(double x) const {
     x = std::clamp(x, low, high);

@@ -176,16 +176,17 @@ inline std::string LineChart::svg() const {
 
     for (const double tick : y.ticks) {
       page.line(left, at_y(tick), right, at_y(tick), "stroke=\"#e0e0e0\"");
-      if (!continues_row(p)) page.text(left - 8, at_y(tick) + 4, number(tick, y_scale == Scale::log ? 6 : 4), "text-anchor=\"end\"");
+      if (!continues_row(p)) page.text(left - 8, at_y(tick) + 4, number(tick, y.digits(y_scale == Scale::log ? 6 : 4)), "text-anchor=\"end\"");
     }
     const bool lowest = p + in_a_row() >= panels.size();
     // A number that would run into its neighbour or into the last one is left out.
     const auto half_width = [](const std::string& text) { return 3.7 * static_cast<double>(text.size()) + 2; };
-    const std::string last = x.ticks.empty() ? "" : number(x.ticks.back());
+    const int digits = x.digits(6);
+    const std::string last = x.ticks.empty() ? "" : number(x.ticks.back(), digits);
     double free_from = -INFINITY;
     for (const double tick : x.ticks) {
       page.line(at_x(tick), floor, at_x(tick), floor + 5, "stroke=\"#444444\"");
-      const std::string text = number(tick);
+      const std::string text = number(tick, digits);
       const double begin = at_x(tick) - half_width(text), end = at_x(tick) + half_width(text);
       if (!lowest || begin < free_from || (tick != x.ticks.back() && end > at_x(x.ticks.back()) - half_width(last))) continue;
       page.text(at_x(tick), floor + 20, text, "text-anchor=\"middle\"");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 #include <mamba/core/error.hpp>
@@ -23,14 +24,17 @@ struct LoadOptions {
 
 namespace io {
 
-// f(), whose errors name the file where they do not yet.
+// f(), whose errors of kind bad_file begin with the file's name where they do not yet.
 template <class F>
 decltype(auto) naming(const std::filesystem::path& path, F&& f) {
   try {
     return f();
   } catch (const Error& error) {
-    if (std::string_view(error.what()).find(path.string()) != std::string_view::npos) throw;
-    fail(error.kind(), path.string(), ": ", error.what());
+    const std::string name = path.string();
+    const std::string_view words = error.what();
+    const bool named = words.starts_with(name + ":") || words.starts_with(name + " ") || words.starts_with("cannot ");
+    if (error.kind() != ErrorKind::bad_file || named) throw;
+    fail(error.kind(), name, ": ", words);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,8 @@ namespace mamba::io {
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
 
 using Metadata = std::map<std::string, std::string>;
+
+inline constexpr std::size_t most_dimensions = 64;  // of a tensor, as NumPy
 
 // The size of a tensor of this shape; none where it, or the product of the dimensions that are not 0, is beyond 64 bits.
 inline std::optional<std::uint64_t> size_in_bits(const std::vector<std::int64_t>& shape, std::uint64_t bits_per_element) {
@@ -209,8 +212,6 @@ class SafetensorsFile {
     return *size / 8;
   }
 
-  static constexpr std::size_t most_dimensions = 64;  // as NumPy
-
   std::filesystem::path path_;
   std::vector<char> bytes_;
   std::size_t data_ = 0;
@@ -221,17 +222,27 @@ class SafetensorsFile {
 // Collects tensors and writes them as one file, in the order of their addition.
 class SafetensorsWriter {
  public:
-  // Throws Error(invalid_argument) where the values are not as many as the shape says.
+  // Throws Error(invalid_argument) for what no reader would take: values that are not as many as the shape says, a name that is there
+  // already or is the metadata's, more dimensions than a file may have.
   template <StoredNumber T>
   void add(const std::string& name, const HostTensor<T>& tensor) {
+    require(name != "__metadata__" && names_.count(name) == 0, "a file has one tensor of a name, and none called __metadata__; given ", in_quotes(name));
+    require(tensor.shape.size() <= most_dimensions, "the tensor ", in_quotes(name), " has ", tensor.shape.size(), " dimensions; a file's may have ",
+            most_dimensions);
+    names_.insert(name);
     const std::size_t begin = data_.size(), size = tensor.values.size() * sizeof(T);
     require(size_in_bits(tensor.shape, 8 * sizeof(T)) == 8 * size, "the tensor ", in_quotes(name), " has ", tensor.values.size(),
             " values, not those of its shape");
     const char* const bytes = reinterpret_cast<const char*>(tensor.values.data());
     data_.insert(data_.end(), bytes, bytes + size);
-    header_.emplace_back(name, Json::Members{{"dtype", dtype_of<T>()},
-                                             {"shape", Json::Elements(tensor.shape.begin(), tensor.shape.end())},
-                                             {"data_offsets", Json::Elements{static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(data_.size())}}});
+    Json::Elements shape, offsets;
+    for (const std::int64_t extent : tensor.shape) shape.emplace_back(extent);
+    for (const std::size_t offset : {begin, data_.size()}) offsets.emplace_back(static_cast<std::uint64_t>(offset));
+    Json::Members entry;
+    entry.emplace_back("dtype", dtype_of<T>());
+    entry.emplace_back("shape", std::move(shape));
+    entry.emplace_back("data_offsets", std::move(offsets));
+    header_.emplace_back(name, std::move(entry));
   }
 
   // Throws Error(cannot_write); what stood at the path then still does.
@@ -253,6 +264,7 @@ class SafetensorsWriter {
 
  private:
   Json::Members header_;
+  std::set<std::string> names_;
   std::vector<char> data_;
 };
 

@@ -36,7 +36,11 @@ inline std::string escaped(std::string_view text) {
 
 // To some significant digits, and to some decimals; no zero has a sign.
 inline std::string number(double x, int digits = 6) { return general_text(x == 0 ? 0.0 : x, digits); }
-inline std::string fixed(double x, int decimals) { return fixed_text(x == 0 ? 0.0 : x, decimals); }
+inline std::string fixed(double x, int decimals) {
+  std::string text = fixed_text(x, decimals);
+  if (text[0] == '-' && text.find_first_not_of("-0.") == std::string::npos) text.erase(0, 1);  // no zero has a sign, rounded or not
+  return text;
+}
 
 // A white page to draw on.
 class Svg {

@@ -5,10 +5,14 @@
 #include <cstdint>
 #include <span>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/model/loss.hpp>
 #include <mamba/model/model.hpp>
 
 namespace mamba {
+
+// Whose base differs with the instructions differs, too.
+inline namespace MAMBA_INSTRUCTION_SET {
 
 // A loss of the user's own over the last-token logits of some sequences:
 //   double loss(MatrixView<const Scalar> logits, int first_sequence, MatrixView<Scalar> gradient)
@@ -87,5 +91,7 @@ template <Config config, int max_seq_len, class... Policies>
 using MambaPosEncoding = MambaForComposite<config, LearnedPosition<max_seq_len>, Policies...>;
 template <Config config, class... Policies>
 using MambaWithResidual = MambaForComposite<config, ConvResidual, Policies...>;
+
+}  // namespace MAMBA_INSTRUCTION_SET
 
 }  // namespace mamba

@@ -37,7 +37,10 @@ class GridRunner {
 
   template <class Use>
   void logits(Weights w, const Batch& batch, Readout readout, Use&& use, State<A>* state) {
-    if (state) state_.begin(*state);
+    if (state) {
+      reserve(w.n_layers, batch, false);  // what is refused leaves the state
+      state_.begin(*state);
+    }
     each_tile(w, batch, readout, false, [&](network::Tile tile, auto& activations, const TileSequences& here) {
       network::TileStates<T> states;
       if (state) states = state_.from(here.first), tile.positions = state_.positions() + here.first;
@@ -134,6 +137,18 @@ class GridRunner {
       const auto readout_count = static_cast<int>(readouts_.size());
       body(network::Tile{at_tokens, {at, count, at_times}, at_times + times_.size(), readout_count, first_readout}, activations, TileSequences{begin, where_});
       first_readout += readout_count;
+    }
+  }
+
+  // Memory for the largest tile; throws Error where one is too large.
+  void reserve(int n_layers, const Batch& batch, bool with_backward) {
+    const int per_tile = sequences_of_tile(n_layers, batch, with_backward);
+    for (int begin = 0; begin < batch.batch; begin += per_tile) {
+      const int count = (std::min)(per_tile, batch.batch - begin);
+      firsts_.assign(1, 0);
+      for (int s = begin; s < begin + count; ++s) firsts_.push_back(firsts_.back() + batch.length_of(s));
+      network::check_tile_size<A>(firsts_.back());
+      workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, with_backward).bytes());
     }
   }
 

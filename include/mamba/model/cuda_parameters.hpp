@@ -41,6 +41,7 @@ class CudaParameters {
     kinds_.upload(kinds.data(), kinds.size());
     squares_.reserve(cuda::BufferSum::blocks(place(), 1 << 20) * sizeof(double));  // as many as any kernel leaves
     squares_host_.resize(place().blocks());
+    queue_->wait();  // what was handed over goes out of scope
   }
 
   const std::vector<PlacedParameter>& placed() const { return placed_; }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,7 @@ class Engine<A, Cuda>::Training {
     require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
     const cuda::OnDevice on(engine.device_);
     const Partition partition = partition_of({{}, batch, length, {}}, engine.size_ * sizeof(T));
+    network::check_tile_size<A>(partition.per_tile * length);
     tiles_ = partition.tiles, per_tile_ = partition.per_tile, blocks_ = partition.buffers;
 
     // What every tile shares: where its sequences begin, which rows are read out, the rows' times.
@@ -56,6 +58,7 @@ class Engine<A, Cuda>::Training {
     loss_.upload(losses, 2);
     const cuda::TrainingState state;
     state_.upload(&state, 1);
+    queue_->wait();  // what was handed over goes out of scope
   }
 
   std::size_t memory_bytes() const {
@@ -77,6 +80,8 @@ class Engine<A, Cuda>::Training {
     engine_.weights();  // renews the rates if the parameters have changed
     T *const of_mean = mean.template on_device<T>(), *const of_square = square.template on_device<T>();
     T *const parameters = engine_.parameters_->template on_device<T>(), *const gradients = engine_.gradients_->template on_device<T>();
+    // Recorded anew where the optimiser's means have moved: it may have been assigned.
+    if (const auto now = std::tuple(parameters, gradients, of_mean, of_square); !graph_ || recorded_ != now) recorded_ = now, graph_.reset();
     if (!graph_) graph_.emplace(*queue_, [&](cudaStream_t stream) { launch_step(stream, parameters, gradients, of_mean, of_square); });
     launch_draw(queue_->stream(), 0);
     for (std::size_t i = 0; i < plan.size(); ++i) graph_->launch(*queue_);
@@ -147,6 +152,7 @@ class Engine<A, Cuda>::Training {
       loss_{queue_}, state_{queue_};
   cuda::SideQueue beside_{queue_->device()};
   std::optional<cuda::Graph> graph_;
+  std::tuple<T*, T*, T*, T*> recorded_{};  // parameters, gradients, running means
 };
 
 }  // namespace mamba

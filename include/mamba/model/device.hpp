@@ -75,7 +75,8 @@ inline std::string gpu_problem([[maybe_unused]] int index = 0) {
 //   on_device(DeviceChoice::parse("auto"), options, [&]<class Backend>() { MambaForComposite<config, Backend> model(options); ... });
 template <class Options, class F>
 decltype(auto) on_device(const DeviceChoice& choice, [[maybe_unused]] Options& options, F&& f) {
-  if (choice.use_gpu(gpu_problem(choice.index))) {
+  // Who wants the CPU does not wake the GPU's driver to be told of it.
+  if (choice.use_gpu(choice.kind == DeviceChoice::Kind::cpu ? std::string() : gpu_problem(choice.index))) {
 #ifdef __CUDACC__
     options.device = choice.index;
     return std::forward<F>(f).template operator()<Cuda>();

@@ -5,10 +5,14 @@
 #include <span>
 #include <vector>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/model/loss.hpp>
 #include <mamba/model/model.hpp>
 
 namespace mamba {
+
+// Whose base differs with the instructions differs, too.
+inline namespace MAMBA_INSTRUCTION_SET {
 
 // Computes what mamba_ssm's MambaLMHeadModel computes (specification, sections 2 to 5).
 //   MambaLMHeadModel<config, Policies...> model({.n_layers = 2, .seed = 42});
@@ -34,5 +38,7 @@ class MambaLMHeadModel : public Model<Resolve<config_, Policies...>> {
  private:
   std::vector<int> next_tokens_;
 };
+
+}  // namespace MAMBA_INSTRUCTION_SET
 
 }  // namespace mamba

@@ -26,8 +26,8 @@
 namespace mamba {
 
 // The base of MambaLMHeadModel and MambaForComposite. A model is used by one call at a time: a second one, from another thread or from
-// inside the first (a visitor, a loss), throws Error. Different models are independent of each other. Calls allocate on first use and when a call is larger
-// than all before, then no more, except for the matrices that they return.
+// inside the first (a visitor, a loss), throws Error; what only looks (state_dict(), save()) may come from inside. Different models are independent of each
+// other. Calls allocate on first use and when a call is larger than all before, then no more, except for the matrices that they return.
 template <class A>
 class Model {
  public:
@@ -150,11 +150,15 @@ class Model {
 
   // Parameters by mamba_ssm's names, the tied embedding once.
   StateDict<Scalar> state_dict() const {
+    const auto looking = look();
     return dict_of(engine_.parameters(), [](const PlacedParameter&) { return true; });
   }
 
   // The gradients of the last loss_and_gradients; frozen parameters have none.
-  StateDict<Scalar> gradient_dict() const { return trained_dict(engine_.gradients()); }
+  StateDict<Scalar> gradient_dict() const {
+    const auto looking = look();
+    return dict_of(engine_.gradients(), is_trained);
+  }
 
   // Replaces all parameters. Throws Error, and changes nothing, unless names and shapes are this model's and frozen
   // tensors hold what they must.
@@ -166,7 +170,10 @@ class Model {
   }
 
   // The same for an arena of the parameters' layout (an optimiser's state): the trained parameters by name.
-  StateDict<Scalar> trained_dict(const Scalar* arena) const { return dict_of(arena, is_trained); }
+  StateDict<Scalar> trained_dict(const Scalar* arena) const {
+    const auto looking = look();
+    return dict_of(arena, is_trained);
+  }
   void check_trained_dict(const StateDict<Scalar>& dict) const { check_dict(dict, is_trained); }
   void fill_arena(Scalar* arena, const StateDict<Scalar>& dict) const {
     for (const PlacedParameter& p : engine_.placed())
@@ -179,6 +186,7 @@ class Model {
 
   // For optimisers and the like: the arenas behind the dictionaries, and what such a call holds while it uses them.
   [[nodiscard]] Exclusive::Use use() { return {in_use_, "the model"}; }
+  [[nodiscard]] Exclusive::Look look() const { return {in_use_, "the model"}; }
   Engine<A>& engine() { return engine_; }
   const Engine<A>& engine() const { return engine_; }
 
@@ -286,7 +294,7 @@ class Model {
   }
 
   Engine<A> engine_;
-  Exclusive in_use_;
+  mutable Exclusive in_use_;
   ModelOptions options_;
   Matrix<Scalar> step_logits_;
 };

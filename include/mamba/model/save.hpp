@@ -120,31 +120,35 @@ StateDict<Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_v
 // The number of layers of the model in a file, or in a training's checkpoint. Throws Error(bad_file) when it holds no model of this
 // library's names, or one whose layers are not numbered from 0 on.
 inline int layers_in(const io::SafetensorsFile& file) {
-  constexpr std::string_view layer = "backbone.layers.", norm = ".norm.weight";
-  const auto names = detail::model_tensors(file, detail::prefix_in(file));
-  int layers = 0;
-  for (const auto& [own, name] : names) {
-    if (!own.starts_with(layer) || !own.ends_with(norm) || own.ends_with(".mixer.norm.weight")) continue;
-    ++layers;
-  }
-  if (layers == 0) fail(ErrorKind::bad_file, "the file holds no tensor named ...", layer, "N", norm);
-  for (int l = 0; l < layers; ++l)
-    if (names.count(std::string(layer) + std::to_string(l) + std::string(norm)) == 0)
-      fail(ErrorKind::bad_file, "the file holds ", layers, " layers, but none with the number ", l);
-  return layers;
+  return io::naming(file.path(), [&] {
+    constexpr std::string_view layer = "backbone.layers.", norm = ".norm.weight";
+    const auto names = detail::model_tensors(file, detail::prefix_in(file));
+    int layers = 0;
+    for (const auto& [own, name] : names) {
+      if (!own.starts_with(layer) || !own.ends_with(norm) || own.ends_with(".mixer.norm.weight")) continue;
+      ++layers;
+    }
+    if (layers == 0) fail(ErrorKind::bad_file, "the file holds no tensor named ...", layer, "N", norm);
+    for (int l = 0; l < layers; ++l)
+      if (names.count(std::string(layer) + std::to_string(l) + std::string(norm)) == 0)
+        fail(ErrorKind::bad_file, "the file holds ", layers, " layers, but none with the number ", l);
+    return layers;
+  });
 }
 
 // Whether a file holds a model of this kind with so many layers: names and shapes, before such a model is built. Throws
 // Error(bad_file) that names the first tensor that is missing or of another shape.
 template <class ModelType>
 void check_tensors(const io::SafetensorsFile& file, int n_layers) {
-  const auto names = detail::model_tensors(file, detail::prefix_in(file));
-  network::for_each_parameter<typename ModelType::Architecture>(n_layers, [&](const PlacedParameter& p) {
-    const auto found = names.find(p.name);
-    if (found == names.end()) fail(ErrorKind::bad_file, "the parameter ", p.name, " is missing");
-    const auto& shape = file.tensors().at(found->second).shape;
-    if (!std::equal(shape.begin(), shape.end(), p.parameter.shape, p.parameter.shape + p.parameter.rank))
-      fail(ErrorKind::bad_file, p.name, " has another shape than the model's");
+  io::naming(file.path(), [&] {
+    const auto names = detail::model_tensors(file, detail::prefix_in(file));
+    network::for_each_parameter<typename ModelType::Architecture>(n_layers, [&](const PlacedParameter& p) {
+      const auto found = names.find(p.name);
+      if (found == names.end()) fail(ErrorKind::bad_file, "the parameter ", p.name, " is missing");
+      const auto& shape = file.tensors().at(found->second).shape;
+      if (!std::equal(shape.begin(), shape.end(), p.parameter.shape, p.parameter.shape + p.parameter.rank))
+        fail(ErrorKind::bad_file, p.name, " has another shape than the model's");
+    });
   });
 }
 

@@ -194,10 +194,10 @@ class Activations {
   std::size_t layer_bytes_ = 0, bytes_ = 0;
 };
 
-// How many rows a tile on a GPU may have: kernels count its elements in 32 bits.
+// How many rows a tile on a GPU may have: kernels count its elements in 32 bits, and a block's threads beyond the last.
 template <class A>
 constexpr int most_tile_rows() {
-  return 0x7FFFFFFF / padded((std::max)({A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::widest}));
+  return (0x7FFFFFFF - 4096) / padded((std::max)({A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::widest}));
 }
 // Throws Error for a tile, such as a single sequence, of more.
 template <class A>

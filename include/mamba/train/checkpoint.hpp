@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <string>
+#include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include <mamba/core/finite.hpp>
 #include <mamba/io/json.hpp>
@@ -53,8 +56,14 @@ io::Json training_record(const Trainer<ModelType, Task>& trainer) {
                             {"seed", o.seed},
                             {"length", json_of(trainer.task().length)},
                             {"train_samples", json_of(trainer.task().train_samples())}};
-  const auto add = [&](const char* name, const auto& value) { members.emplace_back(name, json_of(value)); };
+  // What decides the order of sums on a GPU.
+  if constexpr (!std::is_same_v<typename ModelType::Architecture::Backend, Cpu>)
+    members.emplace_back("tile_bytes", static_cast<std::uint64_t>(trainer.model().options().tile_bytes));
+  // The task's names are its own.
+  io::Json::Members task;
+  const auto add = [&](const char* name, const auto& value) { task.emplace_back(name, json_of(value)); };
   if constexpr (requires { trainer.task().for_each_option(add); }) trainer.task().for_each_option(add);
+  members.emplace_back("task", std::move(task));
   return members;
 }
 
@@ -81,6 +90,7 @@ void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::p
       {"seed", trainer.options().seed},
       {"loss_sum", trainer.loss_sum()},
       {"loss_count", trainer.loss_count()},
+      {"last_loss", trainer.last_loss()},
   };
   writer.write(path, {{"format", "pt"},
                       {"config", config_json(trainer.model())},
@@ -93,11 +103,25 @@ void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::p
 // The program's own part of a checkpoint. Throws Error(bad_file).
 inline io::Json read_checkpoint_notes(const io::SafetensorsFile& file) {
   const auto notes = file.metadata().find("notes");
-  if (notes == file.metadata().end()) fail(ErrorKind::bad_file, "the file is not a checkpoint of a training");
-  return io::Json::parse(notes->second);
+  return io::naming(file.path(), [&] {
+    if (notes == file.metadata().end()) fail(ErrorKind::bad_file, "the file is not a checkpoint of a training");
+    return io::Json::parse(notes->second);
+  });
 }
 
 namespace detail {
+
+// Refuses what differs between two records, but for the member `apart`. How a GPU cuts its batches is no matter for who has none.
+inline void check_same_members(const io::Json& own, const io::Json& theirs, std::string_view apart) {
+  const auto brief = [](const io::Json* value) { return value ? value->brief() : std::string("none"); };
+  for (const auto* record : {&own, &theirs})
+    for (const auto& [name, value] : record->members()) {
+      const io::Json *const here = own.find(name), *const there = theirs.find(name);
+      if (name == apart || (name == "tile_bytes" && (!here || !there))) continue;
+      if (!here || !there || here->dump() != there->dump())
+        fail(ErrorKind::bad_file, "the checkpoint is of a training with ", io::in_quotes(name), " = ", brief(there), "; this one has ", brief(here));
+    }
+}
 
 // Refuses a checkpoint of another training, naming what differs. One that was written before trainings were recorded says its seed alone.
 template <class ModelType, class Task>
@@ -112,13 +136,8 @@ void check_same_training(const Trainer<ModelType, Task>& trainer, const io::Safe
     return;
   }
   const io::Json theirs = io::Json::parse(found->second), own = training_record(trainer);
-  const auto brief = [](const io::Json* value) { return value ? value->brief() : std::string("none"); };
-  for (const auto* record : {&own, &theirs})
-    for (const auto& [name, value] : record->members()) {
-      const io::Json *const here = own.find(name), *const there = theirs.find(name);
-      if (!here || !there || here->dump() != there->dump())
-        fail(ErrorKind::bad_file, "the checkpoint is of a training with ", io::in_quotes(name), " = ", brief(there), "; this one has ", brief(here));
-    }
+  check_same_members(own, theirs, "task");
+  check_same_members(own.at("task"), theirs.at("task"), "");
 }
 
 }  // namespace detail
@@ -128,31 +147,32 @@ void check_same_training(const Trainer<ModelType, Task>& trainer, const io::Safe
 template <class ModelType, class Task>
 void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFile& file) {
   using Scalar = typename ModelType::Scalar;
-  const auto found = file.metadata().find("position");
-  if (found == file.metadata().end()) fail(ErrorKind::bad_file, "the file is not a checkpoint of a training");
-  const io::Json position = io::Json::parse(found->second);
-  detail::check_same_training(trainer, file, position);
-  const auto step = position.at("step").integer<std::int64_t>();
-  const auto loss_sum = position.at("loss_sum").number();
-  const auto loss_count = position.at("loss_count").integer<std::int64_t>();
-  const auto per_epoch = static_cast<std::int64_t>(trainer.steps_per_epoch());
-  constexpr std::int64_t most = std::int64_t{1} << 53;
-  if (step < 0 || step > most || step / per_epoch != position.at("epoch").integer<std::int64_t>() ||
-      step % per_epoch != position.at("step_in_epoch").integer<std::int64_t>())
-    fail(ErrorKind::bad_file, "the checkpoint's step ", step, " is not where its epoch says: it is of a training with another batch size or number of samples");
-  if (!is_finite(loss_sum) || loss_count < 0 || loss_count > most || step / per_epoch > 0xFFFFFFFF)
-    fail(ErrorKind::bad_file, "the checkpoint's place in the run is none: step ", step, ", loss ", loss_sum, " over ", loss_count, " samples");
-  const auto mean = read_state_dict<Scalar>(file, mean_prefix), square = read_state_dict<Scalar>(file, square_prefix);
-  const auto parameters = read_state_dict<Scalar>(file, model_prefix);
-  for (const auto* dict : {&parameters, &mean, &square}) LoadOptions{.refuse_nonfinite = true}.checked(*dict);
-  for (const auto& [name, tensor] : square)
-    if (std::any_of(tensor.values.begin(), tensor.values.end(), [](Scalar x) { return x < 0; }))
-      fail(ErrorKind::bad_file, "the running mean of squares of ", name, " holds a negative number");
-  trainer.model().check_trained_dict(mean);
-  trainer.model().check_trained_dict(square);
-  trainer.model().load_state_dict(parameters);
-  trainer.optimizer().load_state(mean, square, static_cast<long>(step));
-  trainer.restore_loss(loss_sum, loss_count);
+  io::naming(file.path(), [&] {
+    const auto found = file.metadata().find("position");
+    if (found == file.metadata().end()) fail(ErrorKind::bad_file, "the file is not a checkpoint of a training");
+    const io::Json position = io::Json::parse(found->second);
+    detail::check_same_training(trainer, file, position);
+    const auto step = position.at("step").integer<std::int64_t>();
+    const auto loss_sum = position.at("loss_sum").number();
+    const auto loss_count = position.at("loss_count").integer<std::int64_t>();
+    const auto per_epoch = static_cast<std::int64_t>(trainer.steps_per_epoch());
+    constexpr std::int64_t most = std::int64_t{1} << 53;
+    if (step < 0 || step > most || step / per_epoch != position.at("epoch").integer<std::int64_t>() ||
+        step % per_epoch != position.at("step_in_epoch").integer<std::int64_t>())
+      fail(ErrorKind::bad_file, "the checkpoint's step ", step,
+           " is not where its epoch says: it is of a training with another batch size or number of samples");
+    if (!is_finite(loss_sum) || loss_count < 0 || loss_count > most || step / per_epoch > 0xFFFFFFFF)
+      fail(ErrorKind::bad_file, "the checkpoint's place in the run is none: step ", step, ", loss ", loss_sum, " over ", loss_count, " samples");
+    const auto mean = read_state_dict<Scalar>(file, mean_prefix), square = read_state_dict<Scalar>(file, square_prefix);
+    const auto parameters = read_state_dict<Scalar>(file, model_prefix);
+    const io::Json* const last = position.find("last_loss");  // younger than the others
+    const double last_loss = last && !last->is_null() ? last->number() : std::numeric_limits<double>::quiet_NaN();
+    LoadOptions{.refuse_nonfinite = true}.checked(parameters);
+    trainer.optimizer().check_state(mean, square);
+    trainer.model().load_state_dict(parameters);
+    trainer.optimizer().load_state(mean, square, static_cast<long>(step));
+    trainer.restore_loss(loss_sum, loss_count, last_loss);
+  });
 }
 
 }  // namespace mamba

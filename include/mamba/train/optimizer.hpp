@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include <mamba/core/error.hpp>
+#include <mamba/core/finite.hpp>
 #include <mamba/math/adamw.hpp>
 #include <mamba/model/model.hpp>
 
@@ -17,7 +18,7 @@ double clip_grad_norm(Model<A>& model, double max_norm) {
   require(max_norm > 0, "max_norm must be positive; given ", max_norm);
   const auto in_use = model.use();
   const double norm = model.engine().gradient_norm(), factor = max_norm / (norm + 1e-6);
-  if (std::isfinite(norm) && factor < 1) model.engine().scale_gradients(factor);
+  if (is_finite(norm) && factor < 1) model.engine().scale_gradients(factor);
   return norm;
 }
 
@@ -71,12 +72,23 @@ class AdamW {
   StateDict<Scalar> mean_dict() const { return model_->trained_dict(mean_.template as<Scalar>()); }
   StateDict<Scalar> square_dict() const { return model_->trained_dict(square_.template as<Scalar>()); }
 
-  // Continues from a state as the dictionaries gave it. Throws Error, and changes nothing, when it is another model's.
+  // Throws Error(bad_file) for a state that is another model's or none: numbers that are not finite, squares below zero.
+  void check_state(const StateDict<Scalar>& mean, const StateDict<Scalar>& square) const {
+    model_->check_trained_dict(mean);
+    model_->check_trained_dict(square);
+    for (const auto* dict : {&mean, &square})
+      if (const Nonfinite found = nonfinite_in(*dict))
+        fail(ErrorKind::bad_file, found.count, " numbers of the optimiser's state are not finite, the first of them that of ", found.first);
+    for (const auto& entry : square)
+      for (const Scalar x : entry.second.values)
+        if (x < 0) fail(ErrorKind::bad_file, "the running mean of squares of ", entry.first, " holds a negative number");
+  }
+
+  // Continues from a state as the dictionaries gave it. Throws Error, and changes nothing, as check_state() does.
   void load_state(const StateDict<Scalar>& mean, const StateDict<Scalar>& square, long steps) {
     const auto in_use = model_->use();
     require(steps >= 0, "the number of steps must not be negative; given ", steps);
-    model_->check_trained_dict(mean);
-    model_->check_trained_dict(square);
+    check_state(mean, square);
     model_->fill_arena(mean_.template as<Scalar>(), mean);
     model_->fill_arena(square_.template as<Scalar>(), square);
     steps_ = steps;
@@ -84,10 +96,10 @@ class AdamW {
 
  private:
   static const AdamWOptions& checked(const AdamWOptions& o) {
-    require(std::isfinite(o.lr) && o.lr >= 0, "the learning rate must be a number from 0 on; given ", o.lr);
+    require(is_finite(o.lr) && o.lr >= 0, "the learning rate must be a number from 0 on; given ", o.lr);
     require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "the betas must be in [0, 1); given ", o.beta1, " and ", o.beta2);
-    require(std::isfinite(o.eps) && o.eps >= 0, "eps must be a number from 0 on; given ", o.eps);
-    require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "the weight decay must be a number from 0 on; given ", o.weight_decay);
+    require(is_finite(o.eps) && o.eps >= 0, "eps must be a number from 0 on; given ", o.eps);
+    require(is_finite(o.weight_decay) && o.weight_decay >= 0, "the weight decay must be a number from 0 on; given ", o.weight_decay);
     return o;
   }
 

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <mamba/core/error.hpp>
@@ -29,8 +32,8 @@ struct TrainingOptions {
   void check() const {
     schedule.check();
     require(batch_size >= 1, "the batch size must be positive; given ", batch_size);
-    require(std::isfinite(clip) && clip > 0, "the largest gradient norm must be positive; given ", clip);
-    require(std::isfinite(weight_decay) && weight_decay >= 0, "the weight decay must be a number from 0 on; given ", weight_decay);
+    require(is_finite(clip) && clip > 0, "the largest gradient norm must be positive; given ", clip);
+    require(is_finite(weight_decay) && weight_decay >= 0, "the weight decay must be a number from 0 on; given ", weight_decay);
   }
 };
 
@@ -102,29 +105,27 @@ class Trainer {
   double last_lr() const { return place_of((std::max)(steps() - 1, 0L)).lr; }
 
   // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or gradient
-  // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter.
+  // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter. Behind the run's
+  // last step no next one looks at what it has left: there Error(diverged) is thrown, too, where a parameter, or a logit of one more
+  // batch, is not finite.
   double step() {
     advance(1);
     return last_loss_;
   }
 
   // `count` steps, or those that are left of the run: the same to the last bit as so many calls of step(), which goes on at the
-  // final rate. A GPU that draws the task's samples itself does not wait for the host in between. At the run's end no next step looks
-  // at what the last one has left: throws Error(diverged) where a parameter, or a logit of one more batch, is not finite.
+  // final rate. A GPU that draws the task's samples itself does not wait for the host in between.
   void run(long count) {
-    if (finished()) return;
-    advance((std::min)(count, total_steps() - steps()));
-    if (!finished()) return;
-    check_parameters();
-    draw(place_of(steps()));
-    if (const auto logits = model_(ids_, static_cast<int>(labels_.size())); count_nonfinite(logits.values()) > 0)
-      fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: its logits are not finite");
+    if (!finished()) advance((std::min)(count, total_steps() - steps()));
   }
 
   // Makes sure that the run can go on: throws Error(diverged) where a parameter, or the loss or a gradient of the next step, is not
   // finite. Sets the model's gradients; nothing else changes.
   void check_next_step() {
-    check_parameters();
+    for (const auto& dict : {model_.state_dict(), optimizer_.mean_dict(), optimizer_.square_dict()})
+      if (const Nonfinite found = nonfinite_in(dict))
+        fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", found.count,
+             " numbers of its parameters or the optimiser's means are not ", "finite, the first of them in ", found.first);
     draw(place_of(steps()));
     const double loss = model_.loss_and_gradients(ids_, labels_), norm = clip_grad_norm(model_, options_.clip);
     if (!is_finite(loss) || !is_finite(norm)) diverged(loss, norm);
@@ -140,7 +141,7 @@ class Trainer {
   // The part of a checkpoint that is not tensors.
   double loss_sum() const { return loss_sum_; }
   std::int64_t loss_count() const { return loss_count_; }
-  void restore_loss(double sum, std::int64_t count) { loss_sum_ = sum, loss_count_ = count; }
+  void restore_loss(double sum, std::int64_t count, double last) { loss_sum_ = sum, loss_count_ = count, last_loss_ = last; }
 
  private:
   static const TrainingOptions& checked(const TrainingOptions& o, const Task& task) {
@@ -149,6 +150,10 @@ class Trainer {
     o.check();
     require(length >= 1, "the task's sequences must have a token at least; their length is ", length);
     require(task.train_samples() >= 1, "the task must have a training sample at least; it has ", task.train_samples());
+    const std::int64_t steps_per_epoch = (task.train_samples() - 1) / o.batch_size + 1;
+    constexpr std::int64_t most_steps = std::int64_t{1} << 53, most_epochs = 0xFFFFFFFF;
+    require(o.schedule.total <= (o.schedule_in_steps ? most_steps : (std::min)(most_steps / steps_per_epoch, most_epochs)), "a run of ", o.schedule.total,
+            o.schedule_in_steps ? " steps" : " epochs", " is longer than what is counted");
     require((std::min<std::int64_t>)(o.batch_size, task.train_samples()) <= 0x7FFFFFFF / length, "a batch of ", o.batch_size, " sequences of ", length,
             " tokens is too large for one step");
     require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
@@ -163,6 +168,7 @@ class Trainer {
       while (count > 0 && model_.engine().trains_itself()) count -= run_on_device((std::min<long>)(count, DeviceTraining::most_steps));
     }
     for (; count > 0; --count) step_on_host();
+    if (steps() == total_steps()) check_end();
   }
 
   std::size_t length() const { return static_cast<std::size_t>(task_.length); }
@@ -180,10 +186,16 @@ class Trainer {
             options_.schedule.at(options_.schedule_in_steps ? step : epoch)};
   }
 
-  void check_parameters() const {
-    if (const Nonfinite found = nonfinite_in(model_.state_dict()))
-      fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", found.count, " parameters are not finite, the first of them in ",
-           found.first);
+  // Allocates nothing where a step has been.
+  void check_end() {
+    draw(place_of(steps()));
+    const auto in_use = model_.use();
+    const auto& engine = std::as_const(model_).engine();
+    std::atomic<std::size_t> bad{count_nonfinite(std::span<const Scalar>(engine.parameters(), engine.size()))};
+    model_.engine().logits(Batch{ids_, static_cast<int>(labels_.size()), static_cast<int>(length()), {}}, Readout::last, [&](int, auto logits) {
+      for (int i = 0; i < logits.rows; ++i) bad += count_nonfinite(std::span<const Scalar>(logits[i], ModelType::config.vocab_size));
+    });
+    if (bad > 0) fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", bad.load(), " of its parameters and logits are not finite");
   }
 
   // The step's batch, in ids_ and labels_.
