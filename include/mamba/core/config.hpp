@@ -54,7 +54,7 @@ struct ModelOptions {
   int device = 0;   // the GPU's index; the CPU has none
   // How many bytes of activations a tile of a batch may take where a model runs over the whole GPU. With the sizes of model and batch it
   // decides how a batch is cut, and so the order of sums; what memory is free does not. A single sequence may take more.
-  std::size_t tile_bytes = std::size_t{16} << 30;
+  std::size_t tile_bytes = std::size_t{32} << 30;
 
   // Throws Error for n_layers < 1, a gamma, embedding_std or position_std that is negative or not finite, threads < 0.
   void check() const {

@@ -5,10 +5,12 @@
 
 #include <atomic>
 #include <cstddef>
-#include <exception>
+#include <initializer_list>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <mamba/core/error.hpp>
@@ -81,74 +83,43 @@ class Queue {
 };
 using QueuePointer = std::shared_ptr<const Queue>;
 
-// A second order beside another one, from a fork to a join.
-class SideQueue {
- public:
-  explicit SideQueue(int device) : own_(device) {
-    const OnDevice on(device);
-    for (cudaEvent_t* event : {&forked_, &joined_}) check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
-  }
-  SideQueue(const SideQueue&) = delete;
-  SideQueue& operator=(const SideQueue&) = delete;
-  ~SideQueue() {
-    for (cudaEvent_t event : {forked_, joined_}) cudaEventDestroy(event);
-  }
-
-  cudaStream_t stream() const { return own_.stream(); }
-  // What comes here from now on waits for what `stream` has so far.
-  void fork(cudaStream_t stream) const {
-    check(cudaEventRecord(forked_, stream), "cudaEventRecord");
-    check(cudaStreamWaitEvent(own_.stream(), forked_), "cudaStreamWaitEvent");
-  }
-  // What comes to `stream` from now on waits for what is here.
-  void join(cudaStream_t stream) const {
-    check(cudaEventRecord(joined_, own_.stream()), "cudaEventRecord");
-    check(cudaStreamWaitEvent(stream, joined_), "cudaStreamWaitEvent");
-  }
-
- private:
-  Queue own_;
-  cudaEvent_t forked_ = nullptr, joined_ = nullptr;
-};
-
-// What launch(stream) launches, recorded once to be launched as a whole. launch() may be called several times: what another thread does
-// meanwhile to the whole device (a cudaDeviceSynchronize, as cuBLAS does when a handle goes) breaks a recording, which then begins anew.
+// Kernels and what each of them waits for, to be launched as a whole. Put together node by node: recording a stream would forbid the
+// program's other threads to synchronise the device meanwhile, and be broken by them (as cuBLAS does when one of its handles goes).
 class Graph {
  public:
-  template <class Launch>
-  Graph(const Queue& queue, Launch&& launch) {
-    constexpr int attempts = 1000;
-    for (int attempt = 1;; ++attempt) {
-      check(cudaStreamBeginCapture(queue.stream(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-      cudaGraph_t graph = nullptr;
-      std::exception_ptr error;
-      try {
-        launch(queue.stream());
-      } catch (...) {  // the queue must not stay in recording, whatever came in between
-        error = std::current_exception();
-      }
-      const cudaError_t ended = cudaStreamEndCapture(queue.stream(), &graph);
-      if (!error && ended == cudaSuccess) {
-        const cudaError_t result = cudaGraphInstantiate(&graph_, graph, 0);
-        cudaGraphDestroy(graph);
-        check(result, "cudaGraphInstantiate");
-        return;
-      }
-      if (graph) cudaGraphDestroy(graph);
-      cudaGetLastError();
-      if (ended == cudaErrorStreamCaptureInvalidated && attempt < attempts) continue;
-      if (error) std::rethrow_exception(error);
-      check(ended, "cudaStreamEndCapture");
-    }
-  }
+  using Node = cudaGraphNode_t;
+
+  Graph() { check(cudaGraphCreate(&graph_, 0), "cudaGraphCreate"); }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
-  ~Graph() { cudaGraphExecDestroy(graph_); }
+  ~Graph() {
+    if (ready_) cudaGraphExecDestroy(ready_);
+    cudaGraphDestroy(graph_);
+  }
 
-  void launch(const Queue& queue) const { check(cudaGraphLaunch(graph_, queue.stream()), "cudaGraphLaunch"); }
+  // A kernel that begins when those in `after` are done; the arguments are copied now.
+  template <class... Parameters>
+  Node add(std::initializer_list<Node> after, void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
+           const std::type_identity_t<Parameters>&... arguments) {
+    void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+    cudaKernelNodeParams parameters{};
+    parameters.func = reinterpret_cast<void*>(kernel);
+    parameters.gridDim = dim3(blocks), parameters.blockDim = dim3(threads);
+    parameters.sharedMemBytes = static_cast<unsigned>(shared_bytes), parameters.kernelParams = pointers;
+    Node node = nullptr;
+    check(cudaGraphAddKernelNode(&node, graph_, std::data(after), after.size(), &parameters), "cudaGraphAddKernelNode");
+    return node;
+  }
+
+  // The first call, which follows the last add(), makes it ready.
+  void launch(const Queue& queue) {
+    if (!ready_) check(cudaGraphInstantiate(&ready_, graph_, 0), "cudaGraphInstantiate");
+    check(cudaGraphLaunch(ready_, queue.stream()), "cudaGraphLaunch");
+  }
 
  private:
-  cudaGraphExec_t graph_ = nullptr;
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphExec_t ready_ = nullptr;
 };
 
 // How often this program has taken memory on a device: steps that take none leave it as it is.

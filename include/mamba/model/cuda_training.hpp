@@ -80,9 +80,11 @@ class Engine<A, Cuda>::Training {
     engine_.weights();  // renews the rates if the parameters have changed
     T *const of_mean = mean.template on_device<T>(), *const of_square = square.template on_device<T>();
     T *const parameters = engine_.parameters_->template on_device<T>(), *const gradients = engine_.gradients_->template on_device<T>();
-    // Recorded anew where the optimiser's means have moved: it may have been assigned.
-    if (const auto now = std::tuple(parameters, gradients, of_mean, of_square); !graph_ || recorded_ != now) recorded_ = now, graph_.reset();
-    if (!graph_) graph_.emplace(*queue_, [&](cudaStream_t stream) { launch_step(stream, parameters, gradients, of_mean, of_square); });
+    // Made anew where the optimiser's means have moved: it may have been assigned.
+    if (const auto now = std::tuple(parameters, gradients, of_mean, of_square); !graph_ || of_graph_ != now) {
+      of_graph_ = now;
+      add_step(graph_.emplace(), parameters, gradients, of_mean, of_square);
+    }
     launch_draw(queue_->stream(), 0);
     for (std::size_t i = 0; i < plan.size(); ++i) graph_->launch(*queue_);
     state_.download(&state, 1);
@@ -102,16 +104,17 @@ class Engine<A, Cuda>::Training {
   }
   cuda::TrainingState* state() const { return state_.template as<cuda::TrainingState>(); }
 
-  // On few multiprocessors, for it runs beside train_tiles, whose blocks want one each.
+  // A thread a sequence; on few multiprocessors, for it runs beside train_tiles, whose blocks want one each.
+  static constexpr unsigned draw_threads = 1024;
+  unsigned draw_blocks() const { return (static_cast<unsigned>(batch_) + draw_threads - 1) / draw_threads; }
   void launch_draw(cudaStream_t stream, int ahead) {
-    constexpr int threads = 1024;
-    cuda::draw_batch<<<static_cast<unsigned>((batch_ + threads - 1) / threads), threads, 0, stream>>>(drawn(), task_, seed_, plan_.template as<PlannedStep>(),
-                                                                                                      state(), ahead);
+    cuda::draw_batch<<<draw_blocks(), draw_threads, 0, stream>>>(drawn(), task_, seed_, plan_.template as<PlannedStep>(), state(), ahead);
     launched("draw_batch");
   }
 
-  void launch_step(cudaStream_t stream, T* parameters, T* gradients, T* mean, T* square) {
-    constexpr int threads = cuda::Block::threads;
+  // A step: tiles, their gradients' sum, the end; beside the tiles the next batch.
+  void add_step(cuda::Graph& graph, T* parameters, T* gradients, T* mean, T* square) {
+    constexpr unsigned threads = cuda::Block::threads;
     const auto place = engine_.place();
     const auto sum_blocks = static_cast<unsigned>(cuda::BufferSum::blocks(place, blocks_));
     T *const derived = engine_.derived_->template on_device<T>(), *const buffers = buffers_.template as<T>();
@@ -129,16 +132,13 @@ class Engine<A, Cuda>::Training {
                                        activation_bytes_,
                                        batch_ * task_.length};
     allow_shared_memory(cuda::train_tiles<A, CrossEntropy>);
-    beside_.fork(stream);
-    cuda::train_tiles<A, CrossEntropy><<<blocks_, threads, shared_bytes, stream>>>(tiles, buffers, engine_.size_, shares, drawn().loss, state());
-    launched("train_tiles");
-    launch_draw(beside_.stream(), 1);
-    cuda::sum_buffers<<<sum_blocks, threads, 0, stream>>>(gradients, buffers, blocks_, derived, squares, place, state());
-    launched("sum_buffers");
-    beside_.join(stream);
-    cuda::finish_step<<<place.blocks(), threads, 0, stream>>>(parameters, derived, mean, square, gradients, squares, static_cast<int>(sum_blocks), shares,
-                                                              tiles_, clip_, place, state());
-    launched("finish_step");
+    const auto run = graph.add({}, cuda::train_tiles<A, CrossEntropy>, static_cast<unsigned>(blocks_), threads, shared_bytes, tiles, buffers, engine_.size_,
+                               shares, drawn().loss, state());
+    const auto draw =
+        graph.add({}, cuda::draw_batch<Task>, draw_blocks(), draw_threads, 0, drawn(), task_, seed_, plan_.template as<PlannedStep>(), state(), 1);
+    const auto sum = graph.add({run}, cuda::sum_buffers<T>, sum_blocks, threads, 0, gradients, buffers, blocks_, derived, squares, place, state());
+    graph.add({sum, draw}, cuda::finish_step<T>, place.blocks(), threads, 0, parameters, derived, mean, square, gradients, squares,
+              static_cast<int>(sum_blocks), shares, tiles_, clip_, place, state());
   }
 
   Engine& engine_;
@@ -150,9 +150,8 @@ class Engine<A, Cuda>::Training {
   std::size_t activation_bytes_ = 0, workspace_bytes_ = 0;
   cuda::DeviceBuffer workspaces_{queue_}, buffers_{queue_}, indices_{queue_}, tokens_{queue_}, labels_{queue_}, places_{queue_}, shares_{queue_}, plan_{queue_},
       loss_{queue_}, state_{queue_};
-  cuda::SideQueue beside_{queue_->device()};
   std::optional<cuda::Graph> graph_;
-  std::tuple<T*, T*, T*, T*> recorded_{};  // parameters, gradients, running means
+  std::tuple<T*, T*, T*, T*> of_graph_{};  // parameters, gradients, running means
 };
 
 }  // namespace mamba
