@@ -106,7 +106,7 @@ class Trainer {
 
   // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or gradient
   // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter. Behind the run's
-  // last step no next one looks at what it has left: there Error(diverged) is thrown, too, where a parameter, or a logit of one more
+  // last step no next one looks at what it has left: there Error(diverged) is thrown, too, where a parameter, or a logit of the last
   // batch, is not finite.
   double step() {
     advance(1);
@@ -125,7 +125,7 @@ class Trainer {
     for (const auto& dict : {model_.state_dict(), optimizer_.mean_dict(), optimizer_.square_dict()})
       if (const Nonfinite found = nonfinite_in(dict))
         fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", found.count,
-             " numbers of its parameters or the optimiser's means are not ", "finite, the first of them in ", found.first);
+             " numbers of its parameters or the optimiser's means are not finite, the first of them in ", found.first);
     draw(place_of(steps()));
     const double loss = model_.loss_and_gradients(ids_, labels_), norm = clip_grad_norm(model_, options_.clip);
     if (!is_finite(loss) || !is_finite(norm)) diverged(loss, norm);
@@ -186,9 +186,9 @@ class Trainer {
             options_.schedule.at(options_.schedule_in_steps ? step : epoch)};
   }
 
-  // Allocates nothing where a step has been.
+  // Allocates nothing where a step has been. The batch is the last step's, which a device has drawn for itself.
   void check_end() {
-    draw(place_of(steps()));
+    if constexpr (on_device) draw(place_of(steps() - 1));
     const auto in_use = model_.use();
     const auto& engine = std::as_const(model_).engine();
     std::atomic<std::size_t> bad{count_nonfinite(std::span<const Scalar>(engine.parameters(), engine.size()))};
