@@ -35,6 +35,17 @@ io::Json json_of(const T& value) {
   else return std::string(value);
 }
 
+// Options by their names, in the order of their addition.
+class OptionRecord {
+ public:
+  OptionRecord() { members_.reserve(16); }
+  void add(const char* name, io::Json value) { members_.push_back({name, std::move(value)}); }
+  io::Json json() { return io::Json(std::move(members_)); }
+
+ private:
+  io::Json::Members members_;
+};
+
 // All that decides how a training goes on from a checkpoint, by names.
 template <class ModelType, class Task>
 io::Json training_record(const Trainer<ModelType, Task>& trainer) {
@@ -60,10 +71,10 @@ io::Json training_record(const Trainer<ModelType, Task>& trainer) {
   if constexpr (!std::is_same_v<typename ModelType::Architecture::Backend, Cpu>)
     members.emplace_back("tile_bytes", static_cast<std::uint64_t>(trainer.model().options().tile_bytes));
   // The task's names are its own.
-  io::Json::Members task;
-  const auto add = [&](const char* name, const auto& value) { task.emplace_back(name, json_of(value)); };
+  OptionRecord options;
+  const auto add = [&](const char* name, const auto& value) { options.add(name, json_of(value)); };
   if constexpr (requires { trainer.task().for_each_option(add); }) trainer.task().for_each_option(add);
-  members.emplace_back("task", std::move(task));
+  members.emplace_back("task", options.json());
   return members;
 }
 
