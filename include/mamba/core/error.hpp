@@ -31,9 +31,7 @@ class Error : public std::runtime_error {
 // Throws an Error whose message is the parts, one after the other; numbers in any locale as in C's.
 template <class... Parts>
 [[noreturn]] void fail(ErrorKind kind, const Parts&... parts) {
-  std::string message;
-  (append_text(message, parts), ...);
-  throw Error(kind, message);
+  throw Error(kind, joined(parts...));
 }
 
 template <class... Parts>

@@ -46,4 +46,12 @@ void append_text(std::string& text, const Part& part) {
   }
 }
 
+// The parts, one after the other. (Not "text" + std::to_string(n): of that, inlined, g++ 12 warns as of overlapping memory.)
+template <class... Parts>
+std::string joined(const Parts&... parts) {
+  std::string text;
+  (append_text(text, parts), ...);
+  return text;
+}
+
 }  // namespace mamba

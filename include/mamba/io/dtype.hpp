@@ -39,7 +39,7 @@ concept StoredNumber = (std::integral<T> || std::same_as<T, float> || std::same_
 // The dtype whose elements are T's.
 template <StoredNumber T>
 std::string dtype_of() {
-  return (std::floating_point<T> ? "F" : std::is_signed_v<T> ? "I" : "U") + std::to_string(8 * sizeof(T));
+  return joined(std::floating_point<T> ? 'F' : std::is_signed_v<T> ? 'I' : 'U', 8 * sizeof(T));
 }
 
 inline float from_half(std::uint16_t bits) {
@@ -92,7 +92,7 @@ bool convert(From from, To& to) {
 // "a signed integer of 32 bits"
 template <StoredNumber T>
 std::string type_text() {
-  const std::string bits = " of " + std::to_string(8 * sizeof(T)) + " bits";
+  const std::string bits = joined(" of ", 8 * sizeof(T), " bits");
   return (std::floating_point<T> ? "a floating-point number" : std::is_signed_v<T> ? "a signed integer" : "an unsigned integer") + bits;
 }
 

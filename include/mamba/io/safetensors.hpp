@@ -147,7 +147,7 @@ class SafetensorsFile {
   // A tensor's dtype, shape and data_offsets, in any order; what else is said of it is passed over.
   TensorInfo read_entry(JsonReader& json, std::string_view name) const {
     using Kind = JsonReader::Kind;
-    const std::string tensor = "the tensor " + in_quotes(name);
+    const std::string tensor = joined("the tensor ", in_quotes(name));
     const auto expect = [&](Kind kind, const char* expected) { check(json.kind() == kind, tensor, ": expected ", expected); };
     TensorInfo info;
     bool has_dtype = false, has_shape = false, has_offsets = false;
