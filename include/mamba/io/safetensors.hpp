@@ -238,11 +238,7 @@ class SafetensorsWriter {
     Json::Elements shape, offsets;
     for (const std::int64_t extent : tensor.shape) shape.emplace_back(extent);
     for (const std::size_t offset : {begin, data_.size()}) offsets.emplace_back(static_cast<std::uint64_t>(offset));
-    Json::Members entry;
-    entry.emplace_back("dtype", dtype_of<T>());
-    entry.emplace_back("shape", std::move(shape));
-    entry.emplace_back("data_offsets", std::move(offsets));
-    header_.emplace_back(name, std::move(entry));
+    header_.emplace_back(name, Json::Members{{"dtype", dtype_of<T>()}, {"shape", std::move(shape)}, {"data_offsets", std::move(offsets)}});
   }
 
   // Throws Error(cannot_write); what stood at the path then still does.
