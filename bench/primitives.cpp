@@ -5,7 +5,7 @@
 #include <vector>
 
 #include <mamba/core/memory.hpp>
-#include <mamba/eigen/core.hpp>
+#include <mamba/eigen/backend.hpp>
 #include <mamba/eigen/weights.hpp>
 
 namespace {

@@ -4,7 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 
-#include <mamba/io/figure.hpp>
+#include <mamba/io/figure/figure.hpp>
 #include <mamba/io/file.hpp>
 
 #include "support/exit_codes.hpp"

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include <mamba/core/text.hpp>
-#include <mamba/io/figure.hpp>
+#include <mamba/io/figure/figure.hpp>
 
 #include "run_queue.hpp"
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <mamba/io/figure.hpp>
+#include <mamba/io/figure/figure.hpp>
 
 #include "options.hpp"
 #include "support/number_table.hpp"

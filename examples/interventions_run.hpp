@@ -14,7 +14,7 @@
 
 #include <mamba/composite.hpp>
 #include <mamba/core/text.hpp>
-#include <mamba/io/heatmap.hpp>
+#include <mamba/io/figure/heatmap.hpp>
 
 #include "support/number_table.hpp"
 #include "support/numbers.hpp"

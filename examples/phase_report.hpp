@@ -13,8 +13,8 @@
 #include <vector>
 
 #include <mamba/core/text.hpp>
-#include <mamba/io/figure.hpp>
-#include <mamba/io/heatmap.hpp>
+#include <mamba/io/figure/figure.hpp>
+#include <mamba/io/figure/heatmap.hpp>
 #include <mamba/version.hpp>
 
 #include "sweep.hpp"

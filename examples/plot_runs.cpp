@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <mamba/io/figure.hpp>
+#include <mamba/io/figure/figure.hpp>
 #include <mamba/io/json.hpp>
 #include <mamba/version.hpp>
 

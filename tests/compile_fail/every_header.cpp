@@ -1,7 +1,7 @@
 // Compiled with flags that the library refuses, and with macros that must do no harm: everything that a program may include.
 #include <mamba/composite.hpp>
-#include <mamba/io/figure.hpp>
-#include <mamba/io/heatmap.hpp>
+#include <mamba/io/figure/figure.hpp>
+#include <mamba/io/figure/heatmap.hpp>
 
 inline constexpr mamba::Config config{.vocab_size = 10, .d_model = 16, .d_state = 8};
 

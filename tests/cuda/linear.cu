@@ -5,8 +5,9 @@
 #include <limits>
 #include <vector>
 
-#include <mamba/cuda/linear.hpp>
-#include <mamba/cuda/runtime.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/block/linear.hpp>
+#include <mamba/cuda/runtime/buffer.hpp>
 
 #include "support/parity.hpp"
 

@@ -5,8 +5,8 @@
 #include <numeric>
 #include <vector>
 
-#include <mamba/cuda/kernels.hpp>
-#include <mamba/eigen/core.hpp>
+#include <mamba/cuda/kernels/tiles.hpp>
+#include <mamba/eigen/backend.hpp>
 #include <mamba/network/fused.hpp>
 
 #include "support/device_primitives.hpp"

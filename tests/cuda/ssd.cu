@@ -4,8 +4,8 @@
 #include <numeric>
 #include <vector>
 
-#include <mamba/cuda/block_backend.hpp>
-#include <mamba/eigen/core.hpp>
+#include <mamba/cuda/block/backend.hpp>
+#include <mamba/eigen/backend.hpp>
 
 #include "support/device_primitives.hpp"
 

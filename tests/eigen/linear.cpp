@@ -2,7 +2,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <vector>
 
-#include <mamba/eigen/core.hpp>
+#include <mamba/eigen/backend.hpp>
 #include <mamba/eigen/weights.hpp>
 
 #include "support/primitives.hpp"

@@ -3,7 +3,7 @@
 #include <functional>
 #include <vector>
 
-#include <mamba/eigen/core.hpp>
+#include <mamba/eigen/backend.hpp>
 
 #include "support/primitives.hpp"
 

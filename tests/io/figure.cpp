@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include <mamba/io/axis.hpp>
-#include <mamba/io/figure.hpp>
-#include <mamba/io/heatmap.hpp>
+#include <mamba/io/figure/axis.hpp>
+#include <mamba/io/figure/figure.hpp>
+#include <mamba/io/figure/heatmap.hpp>
 
 using mamba::io::LineChart;
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include <mamba/composite.hpp>
-#include <mamba/io/figure.hpp>
-#include <mamba/io/heatmap.hpp>
+#include <mamba/io/figure/figure.hpp>
+#include <mamba/io/figure/heatmap.hpp>
 
 #include "support/scratch.hpp"
 

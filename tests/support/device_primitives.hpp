@@ -5,8 +5,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include <mamba/cuda/block_backend.hpp>
-#include <mamba/cuda/runtime.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/block/backend.hpp>
+#include <mamba/cuda/runtime/buffer.hpp>
 
 #include "support/primitives.hpp"
 

@@ -5,8 +5,9 @@
 #include <vector>
 
 #include <mamba/core/memory.hpp>
-#include <mamba/core/parameters.hpp>
+#include <mamba/core/views.hpp>
 #include <mamba/eigen/weights.hpp>
+#include <mamba/network/parameters.hpp>
 
 #include "support/reference.hpp"
 

@@ -11,7 +11,6 @@
 #endif
 
 #include <mamba/core/macros.hpp>
-#include <mamba/core/tensor.hpp>
 
 namespace mamba {
 

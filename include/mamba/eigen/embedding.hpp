@@ -6,8 +6,7 @@
 
 #include <mamba/core/instruction_set.hpp>
 #include <mamba/core/memory.hpp>
-#include <mamba/core/parameters.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {

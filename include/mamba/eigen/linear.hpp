@@ -8,8 +8,7 @@
 #include <algorithm>
 
 #include <mamba/core/instruction_set.hpp>
-#include <mamba/core/parameters.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/eigen/team.hpp>
 

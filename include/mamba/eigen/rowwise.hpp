@@ -5,8 +5,7 @@
 #include <cmath>
 
 #include <mamba/core/instruction_set.hpp>
-#include <mamba/core/parameters.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 #include <mamba/eigen/linear.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/activation.hpp>

@@ -17,7 +17,7 @@
 
 #include <mamba/core/instruction_set.hpp>
 #include <mamba/core/macros.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 
 // GCC notes that a template argument such as __m512 has an attribute; that is all a packet type is.
 #if defined(__GNUC__) && !defined(__clang__)

@@ -5,10 +5,11 @@
 #include <cstddef>
 
 #include <mamba/core/instruction_set.hpp>
-#include <mamba/core/parameters.hpp>
+#include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/adamw.hpp>
 #include <mamba/math/scan_step.hpp>
+#include <mamba/network/parameters.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include <mamba/core/error.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/host_tensor.hpp>
 #include <mamba/io/dtype.hpp>
 #include <mamba/io/file.hpp>
 #include <mamba/io/json.hpp>

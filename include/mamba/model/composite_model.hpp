@@ -6,7 +6,7 @@
 #include <span>
 
 #include <mamba/core/instruction_set.hpp>
-#include <mamba/model/loss.hpp>
+#include <mamba/network/head_loss.hpp>
 #include <mamba/model/model.hpp>
 
 namespace mamba {

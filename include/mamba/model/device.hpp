@@ -9,7 +9,7 @@
 #include <mamba/core/error.hpp>
 #include <mamba/core/policies.hpp>
 #ifdef __CUDACC__
-#include <mamba/cuda/runtime.hpp>
+#include <mamba/cuda/runtime/device.hpp>
 #endif
 
 namespace mamba {

@@ -13,14 +13,16 @@
 #include <mamba/core/error.hpp>
 #include <mamba/core/exclusive.hpp>
 #include <mamba/core/finite.hpp>
-#include <mamba/core/parameters.hpp>
+#include <mamba/core/host_tensor.hpp>
 #include <mamba/core/policies.hpp>
-#include <mamba/core/tensor.hpp>
-#include <mamba/model/batch.hpp>
-#include <mamba/model/cpu_engine.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/engine/batch.hpp>
+#include <mamba/engine/cpu.hpp>
 #include <mamba/model/device.hpp>
+#include <mamba/network/initialisation.hpp>
+#include <mamba/network/parameters.hpp>
 #ifdef __CUDACC__
-#include <mamba/model/cuda_engine.hpp>
+#include <mamba/engine/cuda_block.hpp>
 #endif
 
 namespace mamba {

@@ -6,9 +6,9 @@
 #include <type_traits>
 
 #include <mamba/core/macros.hpp>
-#include <mamba/core/parameters.hpp>
 #include <mamba/core/policies.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/network/parameters.hpp>
 
 namespace mamba::network {
 

@@ -2,8 +2,7 @@
 // the host.
 #pragma once
 
-#include <mamba/core/parameters.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 
 namespace mamba::network {
 

@@ -4,8 +4,7 @@
 
 #include <utility>
 
-#include <mamba/core/parameters.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 
 namespace mamba::network {
 

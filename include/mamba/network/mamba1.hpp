@@ -5,13 +5,13 @@
 
 #include <mamba/core/macros.hpp>
 #include <mamba/core/memory.hpp>
-#include <mamba/core/parameters.hpp>
 #include <mamba/core/policies.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 #include <mamba/network/conv.hpp>
 #include <mamba/network/fused.hpp>
 #include <mamba/network/linear.hpp>
 #include <mamba/network/mixer.hpp>
+#include <mamba/network/parameters.hpp>
 
 namespace mamba::network {
 

@@ -12,12 +12,12 @@
 #include <mamba/core/error.hpp>
 #include <mamba/core/macros.hpp>
 #include <mamba/core/memory.hpp>
-#include <mamba/core/parameters.hpp>
 #include <mamba/core/policies.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 #include <mamba/network/embedding.hpp>
 #include <mamba/network/mamba1.hpp>
 #include <mamba/network/mamba2.hpp>
+#include <mamba/network/parameters.hpp>
 #include <mamba/network/probe.hpp>
 
 namespace mamba::network {

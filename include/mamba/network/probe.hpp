@@ -4,7 +4,7 @@
 #pragma once
 
 #include <mamba/core/macros.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/views.hpp>
 
 namespace mamba {
 

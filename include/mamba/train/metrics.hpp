@@ -8,7 +8,7 @@
 
 #include <mamba/core/error.hpp>
 #include <mamba/core/finite.hpp>
-#include <mamba/core/tensor.hpp>
+#include <mamba/core/host_tensor.hpp>
 #include <mamba/task/composite_function.hpp>
 #include <mamba/task/inverse_sequence.hpp>
 

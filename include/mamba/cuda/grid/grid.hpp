@@ -1,0 +1,229 @@
+// The GPU's backend at the scope of the whole device. Its primitives are the functions of this namespace that take a Grid
+// first: they run on the host and launch kernels over all rows of a tile, which may be a whole batch.
+//
+// Nothing is computed in a new way here: a kernel cuts rows, or sequences, into slices and has every block run the primitive
+// at its own scope on one of them. What adds to a weight's gradient adds to a partial sum of the slice's own; the partial
+// sums are added in their order, and how many there are follows from the sizes alone.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <mamba/core/memory.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/runtime/buffer.hpp>
+#include <mamba/cuda/runtime/cublas.hpp>
+
+namespace mamba::cuda {
+
+// What a block works on.
+struct Slice {
+  int number;
+  int first, rows;
+  int first_sequence, sequences;  // where sequences are cut
+};
+
+// Gradients of one weight, `count` of them one behind the other.
+template <class T, int R, int C>
+struct PartialGradients {
+  static constexpr std::size_t size = static_cast<std::size_t>(R) * padded(C);
+  T* values;
+  int count;
+};
+
+// How an argument of a primitive is cut: Rows and Sequences as they are; `width` elements for each row or sequence; one for each slice; or not at all.
+template <class T>
+struct PerRow {
+  T* data;
+  int width = 1;
+};
+template <class T>
+struct PerSequence {
+  T* data;  // or null
+  std::ptrdiff_t width = 1;
+};
+template <class T>
+struct PerSlice {
+  T* data;
+};
+template <class X>
+struct Whole {
+  X value;
+};
+
+namespace detail {
+
+template <class X>
+__device__ X part(X x, Slice) {
+  return x;
+}
+template <class T, int C>
+__device__ Rows<T, C> part(Rows<T, C> x, Slice s) {
+  return {x[s.first], s.rows};
+}
+__device__ inline Sequences part(Sequences x, Slice s) { return {x.first + s.first_sequence, s.sequences, x.times + s.first, s.first}; }
+template <class T, int R, int C>
+__device__ WeightGradient<T, R, C> part(PartialGradients<T, R, C> x, Slice s) {
+  return {x.values + s.number * x.size};
+}
+template <class T>
+__device__ T* part(PerRow<T> x, Slice s) {
+  return x.data + static_cast<std::ptrdiff_t>(s.first) * x.width;
+}
+template <class T>
+__device__ T* part(PerSequence<T> x, Slice s) {
+  return x.data ? x.data + s.first_sequence * x.width : nullptr;
+}
+template <class T>
+__device__ T* part(PerSlice<T> x, Slice s) {
+  return x.data + s.number;
+}
+template <class X>
+__device__ X part(Whole<X> x, Slice) {
+  return x.value;
+}
+
+// The first of `count` things that belongs to a slice.
+__host__ __device__ inline int first_of(int slice, int slices, int count) { return static_cast<int>(static_cast<long long>(count) * slice / slices); }
+
+// A block for each slice. Primitive::run(block, arguments...) is the primitive.
+template <class Primitive, class... Arguments>
+__global__ void __launch_bounds__(Block::threads) run_on_rows(int rows, Arguments... arguments) {
+  const int number = static_cast<int>(blockIdx.x), slices = static_cast<int>(gridDim.x);
+  const int first = first_of(number, slices, rows), end = first_of(number + 1, slices, rows);
+  const Slice slice{number, first, end - first, 0, 0};
+  Block be;
+  Primitive::run(be, part(arguments, slice)...);
+}
+template <class Primitive, class... Arguments>
+__global__ void __launch_bounds__(Block::threads) run_on_sequences(Sequences sequences, Arguments... arguments) {
+  const int number = static_cast<int>(blockIdx.x), slices = static_cast<int>(gridDim.x);
+  const int first = first_of(number, slices, sequences.count), end = first_of(number + 1, slices, sequences.count);
+  const Slice slice{number, sequences.begin(first), sequences.end(end - 1) - sequences.begin(first), first, end - first};
+  Block be;
+  Primitive::run(be, part(arguments, slice)...);
+}
+
+// sum (size) += the partial sums (count, size), in their order.
+template <class T>
+__global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* partials, int count, std::size_t size) {
+  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  if (i >= size) return;
+  T total = sum[i];
+  for (int p = 0; p < count; ++p) total += partials[p * size + i];
+  sum[i] = total;
+}
+
+}  // namespace detail
+
+class Grid {
+ public:
+  static constexpr bool fuses_convolution = false;
+
+  // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
+  explicit Grid(QueuePointer queue) : queue_(std::move(queue)), products_(queue_->stream()), scratch_(queue_) {
+    check(cudaDeviceGetAttribute(&shared_limit_, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue_->device()), "cudaDeviceGetAttribute");
+  }
+
+  const Queue& queue() const { return *queue_; }
+  cudaStream_t stream() const { return queue_->stream(); }
+  const Cublas& products() const { return products_; }
+  std::size_t memory_bytes() const { return scratch_.bytes(); }
+
+  // Memory for as long as a primitive runs.
+  std::byte* scratch(std::size_t bytes) {
+    scratch_.reserve(bytes);
+    return scratch_.as<std::byte>();
+  }
+
+  // The same, zeroed and cut up: carve(Carver&) is called over no memory first.
+  template <class Carve>
+  void carve_zeroed(Carve&& carve) {
+    Carver counter;
+    carve(counter);
+    std::byte* const block = scratch(counter.used());
+    check(cudaMemsetAsync(block, 0, counter.used(), stream()), "cudaMemsetAsync");
+    Carver memory(block);
+    carve(memory);
+  }
+
+  // Numbers of the device's, on the host until the next call.
+  std::span<const double> downloaded(const double* from, std::size_t count) {
+    if (on_host_.size() < count) on_host_.resize(count);
+    check(cudaMemcpyAsync(on_host_.data(), from, count * sizeof(double), cudaMemcpyDeviceToHost, stream()), "cudaMemcpyAsync from the device");
+    queue_->wait();
+    return {on_host_.data(), count};
+  }
+
+  // The shared memory is a block's, where the device has as much: who needs more than any device has (products, scans) does not
+  // run here.
+  template <class T, class... Parameters, class... Arguments>
+  void launch(void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
+    const int shared = (std::min)(static_cast<int>(Block::shared_bytes<T>), shared_limit_);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+    kernel<<<blocks, Block::threads, static_cast<std::size_t>(shared), stream()>>>(arguments...);
+    check(cudaGetLastError(), "a kernel over the grid");
+  }
+
+  // Primitive over slices of `rows` rows, of rows like x, of sequences; with a weight's gradient, a slice for each partial sum.
+  template <class Primitive, class T, class... Arguments>
+  void over_slices(int slices, int rows, const Arguments&... arguments) const {
+    launch<T>(detail::run_on_rows<Primitive, Arguments...>, slices, rows, arguments...);
+  }
+  template <class Primitive, class T, int C, class... Arguments>
+  void over_rows(Rows<T, C> x, const Arguments&... arguments) const {
+    constexpr int rows_of_slice = (std::max)(1, 8192 / Rows<T, C>::stride);
+    over_slices<Primitive, T>((x.rows + rows_of_slice - 1) / rows_of_slice, x.rows, arguments...);
+  }
+  template <class Primitive, class T, class... Arguments>
+  void over_sequences(Sequences sequences, const Arguments&... arguments) const {
+    launch<T>(detail::run_on_sequences<Primitive, Arguments...>, (std::min)(sequences.count, 65536), sequences, arguments...);
+  }
+  template <class Primitive, class T, int R, int C, class... Arguments>
+  void over_rows_with_gradient(WeightGradient<T, R, C> dw, int rows, const Arguments&... arguments) {
+    const auto partials = zeroed_partials(dw, (rows + 63) / 64);
+    over_slices<Primitive, T>(partials.count, rows, partials, arguments...);
+    add(dw, partials);
+  }
+  template <class Primitive, class T, int R, int C, class... Arguments>
+  void over_sequences_with_gradient(WeightGradient<T, R, C> dw, Sequences sequences, const Arguments&... arguments) {
+    const auto partials = zeroed_partials(dw, sequences.count);
+    launch<T>(detail::run_on_sequences<Primitive, PartialGradients<T, R, C>, Arguments...>, partials.count, sequences, partials, arguments...);
+    add(dw, partials);
+  }
+
+  // dw += the partial gradients.
+  template <class T, int R, int C>
+  void add(WeightGradient<T, R, C> dw, PartialGradients<T, R, C> partials) const {
+    constexpr std::size_t size = PartialGradients<T, R, C>::size;
+    detail::add_partials<<<static_cast<unsigned>((size + Block::threads - 1) / Block::threads), Block::threads, 0, stream()>>>(
+        dw.value, static_cast<const T*>(partials.values), partials.count, size);
+    check(cudaGetLastError(), "add_partials");
+  }
+
+  static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
+  static constexpr int most_partials = 256;
+
+ private:
+  template <class T, int R, int C>
+  PartialGradients<T, R, C> zeroed_partials(WeightGradient<T, R, C>, int most) {
+    constexpr std::size_t bytes = PartialGradients<T, R, C>::size * sizeof(T);
+    constexpr int affordable = static_cast<int>(std::clamp<std::size_t>(most_partial_bytes / bytes, 1, most_partials));
+    const int count = std::clamp(most, 1, affordable);
+    T* values = nullptr;
+    carve_zeroed([&](Carver& memory) { values = memory.take<T>(PartialGradients<T, R, C>::size * static_cast<std::size_t>(count)); });
+    return {values, count};
+  }
+
+  QueuePointer queue_;
+  Cublas products_;
+  DeviceBuffer scratch_;
+  std::vector<double> on_host_;
+  int shared_limit_ = 0;
+};
+
+}  // namespace mamba::cuda

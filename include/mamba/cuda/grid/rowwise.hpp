@@ -1,0 +1,197 @@
+// What happens to every row, and to every sequence, over the whole device: look-ups, norms, gates, activations, the causal
+// convolution, positions. Shapes and meanings are those of rowwise.hpp, embedding.hpp and causal_conv.hpp.
+#pragma once
+
+#include <algorithm>
+
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/block/causal_conv.hpp>
+#include <mamba/cuda/block/embedding.hpp>
+#include <mamba/cuda/block/norm.hpp>
+#include <mamba/cuda/block/rowwise.hpp>
+#include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/runtime/error.hpp>
+
+namespace mamba::cuda {
+
+// The primitives at the scope of a block, as types that kernels can be told.
+namespace on_block {
+
+template <int Groups>
+struct RmsNorm {
+  template <class... X>
+  __device__ static void run(Block& be, X... x) {
+    rms_norm<Groups>(be, x...);
+  }
+};
+template <int Groups>
+struct RmsNormBackward {
+  template <class DW, class DX, class... X>
+  __device__ static void run(Block& be, DW dw, DX dx, X... x) {
+    rms_norm_backward<Groups>(be, dx, dw, x...);
+  }
+};
+template <Write write>
+struct CausalConvBackward {
+  template <class... X>
+  __device__ static void run(Block& be, X... x) {
+    causal_conv_backward<write>(be, x...);
+  }
+};
+struct CrossEntropy {
+  template <class... X>
+  __device__ static void run(Block& be, double* share, X... x) {
+    const double sum = cross_entropy(be, x...);
+    if (detail::thread() == 0) *share = sum;
+  }
+};
+#define MAMBA_ON_BLOCK(Name, primitive)             \
+  struct Name {                                     \
+    template <class... X>                           \
+    __device__ static void run(Block& be, X... x) { \
+      primitive(be, x...);                          \
+    }                                               \
+  }
+MAMBA_ON_BLOCK(Add, add);
+MAMBA_ON_BLOCK(AddBias, add_bias);
+MAMBA_ON_BLOCK(AddBiasBackward, add_bias_backward);
+MAMBA_ON_BLOCK(Gate, gate);
+MAMBA_ON_BLOCK(GateBackward, gate_backward);
+MAMBA_ON_BLOCK(Silu, silu);
+MAMBA_ON_BLOCK(SiluBackward, silu_backward);
+MAMBA_ON_BLOCK(Softplus, softplus);
+MAMBA_ON_BLOCK(SoftplusBackward, softplus_backward);
+MAMBA_ON_BLOCK(Gather, gather);
+MAMBA_ON_BLOCK(Scatter, scatter);
+MAMBA_ON_BLOCK(Embedding, embedding);
+MAMBA_ON_BLOCK(AddPositions, add_positions);
+MAMBA_ON_BLOCK(AddPositionsBackward, add_positions_backward);
+MAMBA_ON_BLOCK(AddSinusoids, add_sinusoids);
+MAMBA_ON_BLOCK(CausalConv, causal_conv);
+MAMBA_ON_BLOCK(CausalConvWeightBackward, causal_conv_weight_backward);
+#undef MAMBA_ON_BLOCK
+
+}  // namespace on_block
+
+// --- rows --------------------------------------------------------------------------------------------------------
+
+template <int Groups = 1, class T, int D>
+void rms_norm(Grid& be, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+  be.over_rows<on_block::RmsNorm<Groups>>(y, y, PerRow<T>{rho, Groups}, x, w);
+}
+template <int Groups = 1, class T, int D>
+void rms_norm_backward(Grid& be, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+  be.over_rows_with_gradient<on_block::RmsNormBackward<Groups>>(dw, x.rows, dx, dy, PerRow<const T>{rho, Groups}, x, w);
+}
+template <class T, int C>
+void add(Grid& be, Rows<T, C> y, Rows<const T, C> a, Rows<const T, C> b) {
+  be.over_rows<on_block::Add>(y, y, a, b);
+}
+template <class T, int C>
+void add_bias(Grid& be, Rows<T, C> x, Weight<T, 1, C> bias) {
+  be.over_rows<on_block::AddBias>(x, x, bias);
+}
+template <class T, int C>
+void add_bias_backward(Grid& be, WeightGradient<T, 1, C> dbias, Rows<const T, C> dx) {
+  be.over_rows_with_gradient<on_block::AddBiasBackward>(dbias, dx.rows, dx);
+}
+template <class T, int E>
+void gate(Grid& be, Rows<T, E> o, Rows<const T, E> y, Rows<const T, E> z) {
+  be.over_rows<on_block::Gate>(o, o, y, z);
+}
+template <class T, int E>
+void gate_backward(Grid& be, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y, Rows<const T, E> z) {
+  be.over_rows<on_block::GateBackward>(dy, dy, dz, d_o, y, z);
+}
+template <class T, int E>
+void silu(Grid& be, Rows<T, E> u, Rows<const T, E> v) {
+  be.over_rows<on_block::Silu>(u, u, v);
+}
+template <class T, int E>
+void silu_backward(Grid& be, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
+  be.over_rows<on_block::SiluBackward>(dv, dv, du, v);
+}
+template <class T, int E>
+void softplus(Grid& be, Rows<T, E> delta, Rows<const T, E> x) {
+  be.over_rows<on_block::Softplus>(delta, delta, x);
+}
+template <class T, int E>
+void softplus_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<const T, E> x) {
+  be.over_rows<on_block::SoftplusBackward>(dx, dx, ddelta, x);
+}
+template <class T, int C>
+void copy(Grid& be, Rows<T, C> y, Rows<const T, C> x) {
+  check(cudaMemcpyAsync(y.data, x.data, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), cudaMemcpyDeviceToDevice, be.stream()), "cudaMemcpyAsync");
+}
+template <class T, int C>
+void zero(Grid& be, Rows<T, C> x) {
+  check(cudaMemsetAsync(x.data, 0, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), be.stream()), "cudaMemsetAsync");
+}
+template <class T, int C>
+void gather(Grid& be, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
+  be.over_rows<on_block::Gather>(y, y, Whole<Rows<const T, C>>{x}, PerRow<const int>{rows});
+}
+template <class T, int C>
+void scatter(Grid& be, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
+  be.over_rows<on_block::Scatter>(x, Whole<Rows<T, C>>{y}, x, PerRow<const int>{rows});
+}
+
+// Waits for the device: the loss is the host's.
+template <class T, int Vp>
+double cross_entropy(Grid& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes, double weight) {
+  const int slices = (logits.rows + Block::warps - 1) / Block::warps;
+  double* const shares = reinterpret_cast<double*>(be.scratch(static_cast<std::size_t>(slices) * sizeof(double)));
+  be.over_slices<on_block::CrossEntropy, T>(slices, logits.rows, PerSlice<double>{shares}, dlogits, logits, PerRow<const int>{labels}, classes, weight);
+  double sum = 0;
+  for (const double share : be.downloaded(shares, static_cast<std::size_t>(slices))) sum += share;
+  return sum;
+}
+
+// --- look-ups ----------------------------------------------------------------------------------------------------
+
+template <class T, int D, int Vp>
+void embedding(Grid& be, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table) {
+  be.over_rows<on_block::Embedding>(x, x, PerRow<const int>{tokens}, table);
+}
+
+namespace detail {
+template <class T, int D, int Vp>
+__global__ void __launch_bounds__(Block::threads) add_token_rows_kernel(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
+  add_token_rows(dtable, dx, tokens, static_cast<int>(blockIdx.x) * Block::warps + warp(), static_cast<int>(gridDim.x) * Block::warps);
+}
+}  // namespace detail
+
+template <class T, int D, int Vp>
+void embedding_backward(Grid& be, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
+  constexpr int blocks = (std::min)((Vp + Block::warps - 1) / Block::warps, 1024);
+  be.launch<T>(detail::add_token_rows_kernel<T, D, Vp>, blocks, dtable, dx, tokens);
+}
+
+// --- sequences ---------------------------------------------------------------------------------------------------
+
+template <class T, int D, int Lmax>
+void add_positions(Grid& be, Rows<T, D> x, Sequences sequences, const int* positions, Weight<T, Lmax, D> table) {
+  be.over_sequences<on_block::AddPositions, T>(sequences, x, sequences, PerSequence<const int>{positions}, table);
+}
+template <class T, int D, int Lmax>
+void add_positions_backward(Grid& be, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences) {
+  be.over_sequences_with_gradient<on_block::AddPositionsBackward>(dtable, sequences, dx, sequences);
+}
+template <class T, int D>
+void add_sinusoids(Grid& be, Rows<T, D> x, Sequences sequences, const int* positions) {
+  be.over_sequences<on_block::AddSinusoids, T>(sequences, x, sequences, PerSequence<const int>{positions});
+}
+template <class T, int E, int K>
+void causal_conv(Grid& be, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history = nullptr) {
+  be.over_sequences<on_block::CausalConv, T>(sequences, v, x, sequences, w, bias, PerSequence<T>{history, (K - 1) * static_cast<std::ptrdiff_t>(x.stride)});
+}
+template <Write write = Write::set, class T, int E, int K>
+void causal_conv_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
+  be.over_sequences<on_block::CausalConvBackward<write>, T>(sequences, dx, dv, sequences, w);
+}
+template <class T, int E, int K>
+void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences) {
+  be.over_sequences_with_gradient<on_block::CausalConvWeightBackward>(dw, sequences, dv, x, sequences);
+}
+
+}  // namespace mamba::cuda

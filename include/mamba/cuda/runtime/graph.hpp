@@ -1,0 +1,54 @@
+// A CUDA graph put together kernel by kernel.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <initializer_list>
+#include <iterator>
+#include <type_traits>
+
+#include <mamba/cuda/runtime/queue.hpp>
+
+namespace mamba::cuda {
+
+// Kernels and what each of them waits for, to be launched as a whole. Put together node by node: recording a stream would forbid the
+// program's other threads to synchronise the device meanwhile, and be broken by them (as cuBLAS does when one of its handles goes).
+class Graph {
+ public:
+  using Node = cudaGraphNode_t;
+
+  Graph() { check(cudaGraphCreate(&graph_, 0), "cudaGraphCreate"); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  ~Graph() {
+    if (ready_) cudaGraphExecDestroy(ready_);
+    cudaGraphDestroy(graph_);
+  }
+
+  // A kernel that begins when those in `after` are done; the arguments are copied now.
+  template <class... Parameters>
+  Node add(std::initializer_list<Node> after, void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
+           const std::type_identity_t<Parameters>&... arguments) {
+    void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+    cudaKernelNodeParams parameters{};
+    parameters.func = reinterpret_cast<void*>(kernel);
+    parameters.gridDim = dim3(blocks), parameters.blockDim = dim3(threads);
+    parameters.sharedMemBytes = static_cast<unsigned>(shared_bytes), parameters.kernelParams = pointers;
+    Node node = nullptr;
+    check(cudaGraphAddKernelNode(&node, graph_, std::data(after), after.size(), &parameters), "cudaGraphAddKernelNode");
+    return node;
+  }
+
+  // The first call, which follows the last add(), makes it ready.
+  void launch(const Queue& queue) {
+    if (!ready_) check(cudaGraphInstantiate(&ready_, graph_, 0), "cudaGraphInstantiate");
+    check(cudaGraphLaunch(ready_, queue.stream()), "cudaGraphLaunch");
+  }
+
+ private:
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphExec_t ready_ = nullptr;
+};
+
+}  // namespace mamba::cuda

@@ -1,0 +1,27 @@
+// The CPU's backend: one core. Its primitives are the functions of this namespace that take a Core first.
+#pragma once
+
+#include <mamba/core/instruction_set.hpp>
+#include <mamba/core/memory.hpp>
+#include <mamba/core/threads.hpp>
+#include <mamba/eigen/causal_conv.hpp>
+#include <mamba/eigen/embedding.hpp>
+#include <mamba/eigen/linear.hpp>
+#include <mamba/eigen/rowwise.hpp>
+#include <mamba/eigen/selective_scan.hpp>
+#include <mamba/eigen/ssd.hpp>
+#include <mamba/eigen/team.hpp>
+
+namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
+
+// Made anew for each call, so that nothing of one call is left where another reads it.
+struct Core {
+  static constexpr bool fuses_convolution = false;
+
+  explicit Core(Buffer& memory, ThreadPool* threads = nullptr) : scratch(memory), team(threads) {}
+
+  Buffer& scratch;         // what a primitive needs while it runs
+  ThreadPool* const team;  // threads that have nothing else to do meanwhile
+};
+
+}  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

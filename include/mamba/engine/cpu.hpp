@@ -1,0 +1,358 @@
+// Runs the network on the CPU: tiles over the threads of a pool, each worker with its own activations, each gradient
+// buffer with its own tiles.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <mamba/core/denormals.hpp>
+#include <mamba/core/memory.hpp>
+#include <mamba/core/policies.hpp>
+#include <mamba/core/threads.hpp>
+#include <mamba/eigen/backend.hpp>
+#include <mamba/eigen/weights.hpp>
+#include <mamba/engine/batch.hpp>
+#include <mamba/engine/probes.hpp>
+#include <mamba/engine/state.hpp>
+#include <mamba/network/network.hpp>
+
+namespace mamba {
+
+// A backend's engine holds a model's parameters and gradients and runs the network over them.
+template <class A, class Backend = typename A::Backend>
+class Engine {
+  static_assert(sizeof(A) == 0, "mamba: this compiler does not build for the model's backend; for Cuda it must be nvcc");
+};
+
+template <class A>
+class Engine<A, Cpu> {
+ public:
+  using T = typename A::Scalar;
+  using Tables = network::Tables<A>;
+  using Arena = Buffer;  // memory of the parameters' layout
+
+  explicit Engine(const ModelOptions& options)
+      : n_layers_(options.n_layers), size_(Tables::size(options.n_layers)), pool_(std::make_unique<ThreadPool>(options.threads)) {
+    // A few elements beyond the end: a product reads whole vectors of a weight's last row.
+    const std::size_t bytes = (size_ + row_alignment) * sizeof(T);
+    for (Buffer* arena : {&parameters_, &derived_, &gradients_}) arena->reserve(bytes);
+    network::for_each_parameter<A>(n_layers_, [&](PlacedParameter p) { placed_.push_back(std::move(p)); });
+    // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
+    constexpr std::size_t piece = 16384;
+    for (const PlacedParameter& p : placed_)
+      for (std::size_t at = 0; p.parameter.trained && at < p.parameter.place(); at += piece)
+        trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.place() - at)});
+    squares_.resize(trained_.size());
+    workers_.resize(static_cast<std::size_t>(pool_->workers()));
+  }
+
+  const std::vector<PlacedParameter>& placed() const { return placed_; }
+  std::size_t size() const { return size_; }
+  int n_layers() const { return n_layers_; }
+  ThreadPool& pool() { return *pool_; }
+
+  // Arenas of size() elements, on the host. Whoever writes parameters says so afterwards.
+  const T* parameters() const { return parameters_.as<T>(); }
+  T* mutable_parameters() { return parameters_.as<T>(); }
+  T* gradients() { return gradients_.as<T>(); }
+  const T* gradients() const { return gradients_.as<T>(); }
+  void parameters_changed() { stale_ = true; }
+
+  // Memory of the parameters' layout, for an optimiser's state.
+  Arena make_arena() const { return Buffer(size_ * sizeof(T)); }
+  // The state of `batch` sequences, in memory of this engine's kind.
+  State<A> make_state(int batch) const {
+    return State<A>(n_layers_, batch, [](std::size_t bytes) { return Buffer(bytes); });
+  }
+
+  // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
+  double gradient_norm() {
+    pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
+      const Piece& piece = trained_[static_cast<std::size_t>(i)];
+      squares_[static_cast<std::size_t>(i)] = eigen::sum_of_squares(gradients() + piece.offset, piece.count);
+    });
+    double sum = 0;
+    for (const double square : squares_) sum += square;
+    return std::sqrt(sum);
+  }
+
+  void scale_gradients(double factor) {
+    for (const Piece& piece : trained_) eigen::scale(gradients() + piece.offset, piece.count, static_cast<T>(factor));
+  }
+
+  // One AdamW update of the trained parameters; mean and square are arenas.
+  void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
+    pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
+      const auto [offset, count] = trained_[static_cast<std::size_t>(i)];
+      eigen::adamw(mutable_parameters() + offset, mean.as<T>() + offset, square.as<T>() + offset, gradients() + offset, count, step);
+    });
+    stale_ = true;
+  }
+
+  // The bytes of everything this engine holds.
+  std::size_t memory_bytes() const {
+    std::size_t sum = parameters_.bytes() + derived_.bytes() + gradients_.bytes();
+    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.scratch.bytes() + worker.indices.capacity() * sizeof(int);
+    for (const Buffer& buffer : buffers_) sum += buffer.bytes();
+    return sum;
+  }
+
+  // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, in any order, from
+  // several threads at once. state, where given: where the sequences begin and, afterwards, end.
+  template <class Use>
+  void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
+    network::TileStates<T> first;
+    if (state) {
+      auto [history, states] = state->memory();
+      first = state->tile_states(history.template as<T>(), states.template as<T>());
+    }
+    each_tile(batch, readout, [&](Worker& worker, ThreadPool* team, network::Tile tile, int first_sequence) {
+      network::TileStates<T> states;
+      if (state) states = State<A>::from(first, first_sequence), tile.positions = state->positions().data() + first_sequence;
+      network::NoProbe probe;
+      run_forward(worker, team, tile, states, probe, use);
+    });
+    if (state)
+      for (int s = 0; s < batch.batch; ++s) state->advance(s, batch.length_of(s));
+  }
+
+  // The same with S cut at the rows whose mask (batch, length) is 1.
+  template <Reading reading, class Use>
+  void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    each_tile(batch, Readout::last, [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
+      BlockingProbe<reading> probe(mask.data() + static_cast<std::ptrdiff_t>(first_sequence) * batch.length, batch.length, layers);
+      run_forward(worker, team, tile, {}, probe, use);
+    });
+  }
+
+  // The same with the reference's activations after the convolution at the rows whose mask is 1.
+  template <class Use>
+  void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    each_tile(batch, Readout::last, [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
+      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(first_sequence) * batch.length;
+      std::vector<int> reference_tokens(reference.ids.begin() + first, reference.ids.begin() + first + tile.rows());
+      network::Tile of_reference = tile;
+      of_reference.tokens = reference_tokens.data();
+      std::vector<T> record;
+      RecordingProbe<T> recording(record);
+      run_forward(worker, team, of_reference, {}, recording, [](int, auto) {});
+      SubstitutingProbe<T> substituting(record, mask.data() + first, layers);
+      run_forward(worker, team, tile, {}, substituting, use);
+    });
+  }
+
+  // The same with a visitor at every point (FunctionProbe), tile after tile on the calling thread.
+  template <class Visitor, class Use>
+  void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {
+    prepare();
+    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    number_readouts(batch, Readout::last, partition);
+    reserve_workers(batch, partition, false);
+    for (int t = 0; t < partition.tiles; ++t) {
+      const network::Tile tile = pack(workers_[0], batch, Readout::last, partition, t);
+      const std::vector<int> where = places(batch, partition, t);
+      FunctionProbe<Visitor> probe(visitor, where);
+      run_forward(workers_[0], nullptr, tile, {}, probe, use);
+    }
+  }
+
+  // gradients <- those of the sum that loss(core, dlogits, logits, number of the first row) returns the shares of.
+  template <class Loss>
+  double loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss) {
+    const Partition partition = begin_gradients(batch, readout);
+    pool_->run(partition.buffers, [&](int buffer, int worker) {
+      fill_buffer(batch, readout, partition, buffer, workers_[static_cast<std::size_t>(worker)], loss, [](int) { return network::NoProbe{}; });
+    });
+    return finish_gradients(partition);
+  }
+
+  // The same with a visitor of the gradients at every point, on the calling thread.
+  template <class Visitor, class Loss>
+  double visited_loss_and_gradients(const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
+    const Partition partition = begin_gradients(batch, readout);
+    std::vector<int> where;
+    for (int buffer = 0; buffer < partition.buffers; ++buffer)
+      fill_buffer(batch, readout, partition, buffer, workers_[0], loss, [&](int tile) {
+        where = places(batch, partition, tile);
+        return FunctionProbe<Visitor, true>(visitor, where);
+      });
+    return finish_gradients(partition);
+  }
+
+ private:
+  struct Piece {
+    std::size_t offset, count;
+  };
+  struct alignas(2 * cache_line) Worker {
+    Buffer scratch, activations;
+    std::vector<int> indices;
+  };
+
+  // body(worker, team, tile, number of its first sequence), shared out over the threads; a single tile has them all as its team.
+  template <class Body>
+  void each_tile(const Batch& batch, Readout readout, Body&& body) {
+    prepare();
+    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    number_readouts(batch, readout, partition);
+    reserve_workers(batch, partition, false);
+    const auto on_worker = [&](int tile, int number, ThreadPool* team) {
+      Worker& worker = workers_[static_cast<std::size_t>(number)];
+      body(worker, team, pack(worker, batch, readout, partition, tile), partition.first_sequence(tile));
+    };
+    if (partition.tiles == 1) on_worker(0, 0, pool_.get());
+    else pool_->run(partition.tiles, [&](int tile, int number) { on_worker(tile, number, nullptr); });
+  }
+
+  template <class Probe, class Use>
+  void run_forward(Worker& worker, ThreadPool* team, const network::Tile& tile, network::TileStates<T> states, Probe& probe, Use&& use) {
+    const FlushDenormals flush;
+    eigen::Core core(worker.scratch, team);
+    auto activations = make_activations(worker, tile, false);
+    network::forward(core, activations, tile, weights(), states, probe);
+    network::read_out(core, activations, tile, weights(), [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
+  }
+
+  Partition begin_gradients(const Batch& batch, Readout readout) {
+    prepare();
+    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    number_readouts(batch, readout, partition);
+    reserve_workers(batch, partition, true);
+    reserve_buffers(partition.buffers);
+    shares_.assign(static_cast<std::size_t>(partition.tiles), 0.0);
+    return partition;
+  }
+
+  // One buffer's tiles in order; make_probe(tile) gives each its probe.
+  template <class Loss, class MakeProbe>
+  void fill_buffer(const Batch& batch, Readout readout, const Partition& partition, int buffer, Worker& worker, Loss& loss, MakeProbe&& make_probe) {
+    const FlushDenormals flush;
+    eigen::Core core(worker.scratch);
+    T* const sums = buffers_[static_cast<std::size_t>(buffer)].template as<T>();
+    std::fill_n(sums, size_, T(0));
+    for (int t = partition.first_tile(buffer); t < partition.first_tile(buffer + 1); ++t) {
+      const network::Tile tile = pack(worker, batch, readout, partition, t);
+      auto activations = make_activations(worker, tile, true);
+      auto probe = make_probe(t);
+      shares_[static_cast<std::size_t>(t)] = network::loss_and_gradients(
+          core, network::ModelGradients<A>{sums, n_layers_}, activations, tile, weights(),
+          [&](auto dlogits, auto logits, int first) { return loss(core, dlogits, logits, first); }, probe);
+    }
+  }
+
+  double finish_gradients(const Partition& partition) {
+    sum_gradients(partition.buffers);
+    double sum = 0;
+    for (const double share : shares_) sum += share;
+    return sum;
+  }
+
+  // Every worker's memory for the largest tile of a call: who first meets a tile later must not allocate in a step.
+  void reserve_workers(const Batch& batch, const Partition& partition, bool with_backward) {
+    const auto tokens = static_cast<std::size_t>(partition.per_tile) * static_cast<std::size_t>(batch.length);
+    // Any worker may take any tile, however few there are; a single one stays with the first.
+    for (int w = 0; w < (partition.tiles == 1 ? 1 : pool_->workers()); ++w) {
+      Worker& worker = workers_[static_cast<std::size_t>(w)];
+      const std::size_t indices = 2 * tokens + static_cast<std::size_t>(partition.per_tile) + 1;
+      if (worker.indices.size() < indices) worker.indices.resize(indices);
+      for (int s = 0; s <= partition.per_tile; ++s) worker.indices[static_cast<std::size_t>(s)] = s * batch.length;
+      make_activations(worker, {nullptr, {worker.indices.data(), partition.per_tile}}, with_backward);
+      eigen::Core core(worker.scratch);
+      network::MixerOf<A>::reserve(core, with_backward);
+    }
+  }
+
+  // The place in the batch, sequence * length + time, of each of a tile's rows.
+  static std::vector<int> places(const Batch& batch, const Partition& partition, int tile) {
+    std::vector<int> where;
+    for (int s = partition.first_sequence(tile); s < partition.first_sequence(tile + 1); ++s)
+      for (int t = 0; t < batch.length_of(s); ++t) where.push_back(s * batch.length + t);
+    return where;
+  }
+
+  network::ModelWeights<A> weights() const { return {parameters_.as<T>(), derived_.as<T>(), n_layers_}; }
+
+  void prepare() {
+    if (!stale_) return;
+    pool_->run(static_cast<int>(placed_.size()), [&](int i, int) {
+      const PlacedParameter& p = placed_[static_cast<std::size_t>(i)];
+      eigen::derive(derived_.as<T>() + p.offset, parameters_.as<T>() + p.offset, p.parameter);
+    });
+    stale_ = false;
+  }
+
+  // first_readouts_[tile]: how many readout rows lie before a tile's.
+  void number_readouts(const Batch& batch, Readout readout, const Partition& partition) {
+    first_readouts_.resize(static_cast<std::size_t>(partition.tiles));
+    int count = 0;
+    for (int tile = 0; tile < partition.tiles; ++tile) {
+      first_readouts_[static_cast<std::size_t>(tile)] = count;
+      for (int s = partition.first_sequence(tile); s < partition.first_sequence(tile + 1); ++s) count += readouts_of(batch.length_of(s), readout);
+    }
+  }
+
+  network::Tile pack(Worker& worker, const Batch& batch, Readout readout, const Partition& partition, int index) {
+    const int begin = partition.first_sequence(index), end = partition.first_sequence(index + 1), count = end - begin;
+    int rows = 0, readouts = 0;
+    for (int s = begin; s < end; ++s) rows += batch.length_of(s), readouts += readouts_of(batch.length_of(s), readout);
+    int* const first = worker.indices.data();
+    int* const tokens = first + count + 1;
+    int* const readout_rows = tokens + rows;
+    int row = 0, readout_count = 0;
+    for (int s = begin; s < end; ++s) {
+      const int length = batch.length_of(s);
+      first[s - begin] = row;
+      std::copy_n(batch.tokens_of(s), length, tokens + row);
+      const int from = readout == Readout::last ? length - 1 : 0, to = readout == Readout::predecessors ? length - 1 : length;
+      for (int t = from; t < to; ++t) readout_rows[readout_count++] = row + t;
+      row += length;
+    }
+    first[count] = row;
+    return {tokens, {first, count}, readout_rows, readouts, first_readouts_[static_cast<std::size_t>(index)]};
+  }
+
+  network::Activations<A> make_activations(Worker& worker, const network::Tile& tile, bool with_backward) {
+    eigen::Core core(worker.scratch);
+    const int boundaries = with_backward ? network::MixerOf<A>::kept_states(core, tile.sequences) : 0;
+    worker.activations.reserve(network::Activations<A>(nullptr, n_layers_, tile.rows(), boundaries, with_backward).bytes());
+    return {worker.activations.data(), n_layers_, tile.rows(), boundaries, with_backward};
+  }
+
+  void reserve_buffers(int count) {
+    while (buffers_.size() < static_cast<std::size_t>(count)) {
+      buffers_.emplace_back(size_ * sizeof(T));
+      buffer_pointers_.push_back(buffers_.back().template as<T>());
+    }
+  }
+
+  void sum_gradients(int buffers) {
+    constexpr std::size_t stretch = 4096;  // elements a task sums; a multiple of row_alignment
+    pool_->run(static_cast<int>((size_ + stretch - 1) / stretch), [&](int task, int) {
+      const std::size_t first = static_cast<std::size_t>(task) * stretch;
+      eigen::sum_buffers(gradients_.as<T>(), buffer_pointers_.data(), buffers, first, (std::min)(size_, first + stretch));
+    });
+    pool_->run(static_cast<int>(placed_.size()), [&](int i, int) {
+      const PlacedParameter& p = placed_[static_cast<std::size_t>(i)];
+      eigen::derive_backward(gradients_.as<T>() + p.offset, derived_.as<T>() + p.offset, p.parameter);
+    });
+  }
+
+  int n_layers_;
+  std::size_t size_;
+  std::unique_ptr<ThreadPool> pool_;
+  std::vector<PlacedParameter> placed_;
+  std::vector<Piece> trained_;
+  std::vector<double> squares_;
+  Buffer parameters_, derived_, gradients_;
+  std::vector<Buffer> buffers_;
+  std::vector<const T*> buffer_pointers_;
+  std::vector<Worker> workers_;
+  std::vector<int> first_readouts_;
+  std::vector<double> shares_;
+  bool stale_ = true;
+};
+
+}  // namespace mamba

@@ -1,0 +1,99 @@
+// Runs the network on an NVIDIA GPU at the scope of the whole device. What looks and reaches inside a pass, and losses of the
+// user's own, run this way for all models on the GPU.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <type_traits>
+
+#include <mamba/core/policies.hpp>
+#include <mamba/cuda/block/backend.hpp>
+#include <mamba/engine/cpu.hpp>
+#include <mamba/engine/cuda_grid_runner.hpp>
+#include <mamba/engine/cuda_parameters.hpp>
+
+namespace mamba {
+
+// The runner is made when it is first asked for: who never does needs no cuBLAS.
+template <class A>
+class CudaGridEngine : public CudaParameters<A> {
+  using Base = CudaParameters<A>;
+
+ protected:
+  using Base::device_, Base::gradients_, Base::queue_, Base::sum_gradients, Base::weights;
+
+ public:
+  explicit CudaGridEngine(const ModelOptions& options) : Base(options), tile_bytes_(options.tile_bytes) {}
+  using typename Base::T;
+
+  std::size_t memory_bytes() const { return Base::memory_bytes() + (runner_ ? runner_->memory_bytes() : 0); }
+
+  template <class Use>
+  void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
+    run([&](auto& runner) { runner.logits(weights(), batch, readout, use, state); });
+  }
+
+  // gradients <- those of the loss of the readout rows; returns it.
+  double loss_and_gradients(const Batch& batch, Readout readout, const CrossEntropy& loss) { return gradients_of(batch, readout, loss); }
+  // The same with a function of the host's: loss(core, dlogits, logits, number of the first row).
+  template <class Loss>
+  requires(!std::is_same_v<std::remove_cvref_t<Loss>, CrossEntropy>) double loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss) {
+    return gradients_of(batch, readout, loss);
+  }
+  template <class Visitor, class Loss>
+  double visited_loss_and_gradients(const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
+    return with_gradients([&](auto& runner, T* gradients) { return runner.visited_loss_and_gradients(weights(), gradients, batch, readout, visitor, loss); });
+  }
+  template <Reading reading, class Use>
+  void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    run([&](auto& runner) { runner.template blocked_logits<reading>(weights(), batch, mask, layers, use); });
+  }
+  template <class Use>
+  void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    run([&](auto& runner) { runner.substituted_logits(weights(), batch, reference, mask, layers, use); });
+  }
+  template <class Visitor, class Use>
+  void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {
+    run([&](auto& runner) { runner.visited_logits(weights(), batch, visitor, use); });
+  }
+
+ private:
+  template <class Body>
+  auto run(Body&& body) {
+    const cuda::OnDevice on(device_);
+    if (!runner_) runner_ = std::make_shared<GridRunner<A>>(queue_, tile_bytes_);
+    return body(*runner_);
+  }
+  template <class Body>
+  double with_gradients(Body&& body) {
+    return run([&](auto& runner) {
+      T* const gradients = gradients_->template on_device<T>();
+      const double loss = body(runner, gradients);
+      sum_gradients(gradients, 1);
+      return loss;
+    });
+  }
+  template <class Loss>
+  double gradients_of(const Batch& batch, Readout readout, Loss& loss) {
+    return with_gradients([&](auto& runner, T* gradients) { return runner.loss_and_gradients(weights(), gradients, batch, readout, loss); });
+  }
+
+  std::size_t tile_bytes_;
+  std::shared_ptr<GridRunner<A>> runner_;  // shared: its deleter, and with it cuBLAS, is named where it is made alone
+};
+
+template <class A>
+class Engine<A, CudaGrid> : public CudaGridEngine<A> {
+ public:
+  using CudaGridEngine<A>::CudaGridEngine;
+};
+
+// Where a configuration does not fit a block.
+template <class A>
+requires(!cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
+ public:
+  using CudaGridEngine<A>::CudaGridEngine;
+};
+
+}  // namespace mamba

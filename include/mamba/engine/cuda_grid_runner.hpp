@@ -1,0 +1,239 @@
+// Runs the network at the scope of the whole device, over weights that somebody else holds: the whole batch as one tile where that is
+// no larger than a tile may be, else halves of it, and halves of those.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/grid/backend.hpp>
+#include <mamba/cuda/runtime/buffer.hpp>
+#include <mamba/eigen/backend.hpp>
+#include <mamba/engine/batch.hpp>
+#include <mamba/engine/cuda_probes.hpp>
+#include <mamba/engine/cuda_state.hpp>
+#include <mamba/network/head_loss.hpp>
+#include <mamba/network/network.hpp>
+
+namespace mamba {
+
+// The calls are those of an engine, on the queue's device, which is current; use(number of the first row, logits) gets rows on the host.
+template <class A>
+class GridRunner {
+ public:
+  using T = typename A::Scalar;
+  using Weights = network::ModelWeights<A>;
+
+  // tile_bytes: of the activations of a tile of more than one sequence, at most.
+  GridRunner(const cuda::QueuePointer& queue, std::size_t tile_bytes) : queue_(queue), tile_bytes_(tile_bytes) {}
+
+  std::size_t memory_bytes() const {
+    std::size_t sum = grid_.memory_bytes();
+    for (const auto* buffer : {&workspace_, &indices_, &labels_, &mask_, &reference_, &record_}) sum += buffer->bytes();
+    return sum;
+  }
+
+  template <class Use>
+  void logits(Weights w, const Batch& batch, Readout readout, Use&& use, State<A>* state) {
+    if (state) {
+      reserve(w.n_layers, batch, false);  // what is refused leaves the state
+      state_.begin(*state);
+    }
+    each_tile(w, batch, readout, false, [&](network::Tile tile, auto& activations, const TileSequences& here) {
+      network::TileStates<T> states;
+      if (state) states = state_.from(here.first), tile.positions = state_.positions() + here.first;
+      network::NoProbe probe;
+      run_forward(w, tile, activations, states, probe, use);
+    });
+    if (state) state_.advance(*state, batch);
+  }
+
+  template <Reading reading, class Use>
+  void blocked_logits(Weights w, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    std::vector<std::uint8_t> masks(mask.begin(), mask.end());  // the mask, then the rows up to each sequence's last masked one
+    masks.insert(masks.end(), mask.begin(), mask.end());
+    for (std::size_t i = masks.size() - 1; i > mask.size(); --i)
+      if (i % static_cast<std::size_t>(batch.length) != 0) masks[i - 1] |= masks[i];
+    mask_.upload(masks.data(), masks.size());
+    each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
+      const std::uint8_t* const own = mask_.template as<std::uint8_t>() + static_cast<std::ptrdiff_t>(here.first) * batch.length;
+      CudaBlockingProbe<reading> probe(*queue_, own, own + mask.size(), layers);
+      run_forward(w, tile, activations, {}, probe, use);
+    });
+  }
+
+  template <class Use>
+  void substituted_logits(Weights w, const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    mask_.upload(mask.data(), mask.size());
+    reference_.upload(reference.ids.data(), reference.ids.size());
+    each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
+      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(here.first) * batch.length;
+      network::Tile of_reference = tile;
+      of_reference.tokens = reference_.template as<int>() + first;
+      CudaRecordingProbe<T> recording(*queue_, record_, w.n_layers);
+      network::forward(grid_, activations, of_reference, w, network::TileStates<T>{}, recording);
+      CudaSubstitutingProbe<T> substituting(*queue_, record_, mask_.template as<std::uint8_t>() + first, layers);
+      run_forward(w, tile, activations, {}, substituting, use);
+    });
+  }
+
+  template <class Visitor, class Use>
+  void visited_logits(Weights w, const Batch& batch, Visitor& visitor, Use&& use) {
+    each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
+      CudaFunctionProbe<Visitor, T> probe(*queue_, visitor, here.where);
+      run_forward(w, tile, activations, {}, probe, use);
+    });
+  }
+
+  // gradients (an arena on the device) <- those of the loss, the rates' with respect to A; a loss of the user's own runs on
+  // the host.
+  template <class Loss>
+  double loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Loss&& loss) {
+    return sum_of_tiles(w, gradients, batch, readout, loss, [](const TileSequences&) { return network::NoProbe{}; });
+  }
+  template <class Visitor, class Loss>
+  double visited_loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
+    return sum_of_tiles(w, gradients, batch, readout, loss,
+                        [&](const TileSequences& here) { return CudaFunctionProbe<Visitor, T, true>(*queue_, visitor, here.where); });
+  }
+
+ private:
+  static constexpr int Vp = network::HeadActivations<A>::Vp, logits_stride = padded(Vp);
+
+  // A tile's sequences in the batch, and each row's place there, sequence * length + time.
+  struct TileSequences {
+    int first;
+    std::span<const int> where;
+  };
+
+  // body(tile, activations, sequences), tile after tile.
+  template <class Body>
+  void each_tile(Weights w, const Batch& batch, Readout readout, bool with_backward, Body&& body) {
+    const int per_tile = sequences_of_tile(w.n_layers, batch, with_backward);
+    int first_readout = 0;
+    for (int begin = 0; begin < batch.batch; begin += per_tile) {
+      const int count = (std::min)(per_tile, batch.batch - begin);
+      firsts_.assign(1, 0), tokens_.clear(), times_.clear(), readouts_.clear(), where_.clear();
+      for (int s = begin; s < begin + count; ++s) {
+        const int length = batch.length_of(s), row = firsts_.back();
+        tokens_.insert(tokens_.end(), batch.tokens_of(s), batch.tokens_of(s) + length);
+        for (int t = 0; t < length; ++t) times_.push_back(t), where_.push_back(s * batch.length + t);
+        const int from = readout == Readout::last ? length - 1 : 0;
+        for (int t = 0; t < readouts_of(length, readout); ++t) readouts_.push_back(row + from + t);
+        firsts_.push_back(row + length);
+      }
+      network::check_tile_size<A>(firsts_.back());
+      const network::Activations<A> counted = activations_of(nullptr, w.n_layers, {firsts_.data(), count}, with_backward);
+      workspace_.reserve(counted.bytes());
+      network::Activations<A> activations = activations_of(workspace_.data(), w.n_layers, {firsts_.data(), count}, with_backward);
+
+      indices_host_.clear();
+      for (const auto* list : {&firsts_, &tokens_, &times_, &readouts_}) indices_host_.insert(indices_host_.end(), list->begin(), list->end());
+      indices_.upload(indices_host_.data(), indices_host_.size());
+      const int* const at = indices_.template as<int>();
+      const int *const at_tokens = at + firsts_.size(), *const at_times = at_tokens + tokens_.size();
+      const auto readout_count = static_cast<int>(readouts_.size());
+      body(network::Tile{at_tokens, {at, count, at_times}, at_times + times_.size(), readout_count, first_readout}, activations, TileSequences{begin, where_});
+      first_readout += readout_count;
+    }
+  }
+
+  // Memory for the largest tile; throws Error where one is too large.
+  void reserve(int n_layers, const Batch& batch, bool with_backward) {
+    const int per_tile = sequences_of_tile(n_layers, batch, with_backward);
+    for (int begin = 0; begin < batch.batch; begin += per_tile) {
+      const int count = (std::min)(per_tile, batch.batch - begin);
+      firsts_.assign(1, 0);
+      for (int s = begin; s < begin + count; ++s) firsts_.push_back(firsts_.back() + batch.length_of(s));
+      network::check_tile_size<A>(firsts_.back());
+      workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, with_backward).bytes());
+    }
+  }
+
+  network::Activations<A> activations_of(void* block, int n_layers, Sequences on_host, bool with_backward) {
+    const int boundaries = with_backward ? network::MixerOf<A>::kept_states(grid_, on_host) : 0;
+    return {block, n_layers, on_host.rows(), boundaries, with_backward};
+  }
+
+  // The batch, halved until a tile is no larger than it may be: a function of sizes alone, for it decides the order of sums. One
+  // sequence is the least: what memory that lacks, its allocation says.
+  int sequences_of_tile(int n_layers, const Batch& batch, bool with_backward) {
+    int count = batch.batch;
+    while (count > 1 && (static_cast<long long>(count) * batch.length > network::most_tile_rows<A>() ||
+                         bytes_of_tile(n_layers, count, batch.length, with_backward) > tile_bytes_))
+      count = (count + 1) / 2;
+    return count;
+  }
+  // For `count` sequences of this length.
+  std::size_t bytes_of_tile(int n_layers, int count, int length, bool with_backward) {
+    firsts_.clear();
+    for (int s = 0; s <= count; ++s) firsts_.push_back(s * length);
+    cuda::GridRequirements requirements{count * length, count};
+    network::MixerOf<A>::reserve(requirements, with_backward);
+    return activations_of(nullptr, n_layers, {firsts_.data(), count}, with_backward).bytes() + requirements.scratch_bytes;
+  }
+
+  template <class Probe, class Use>
+  void run_forward(Weights w, const network::Tile& tile, network::Activations<A>& activations, network::TileStates<T> states, Probe& probe, Use& use) {
+    network::forward(grid_, activations, tile, w, states, probe);
+    network::read_out(grid_, activations, tile, w, [&](int first, auto& head) {
+      download(logits_, head.logits);
+      use(tile.first_readout + first, Rows<const T, Vp>{logits_.data(), head.logits.rows});
+    });
+  }
+
+  template <class Loss, class MakeProbe>
+  double sum_of_tiles(Weights w, T* gradients, const Batch& batch, Readout readout, Loss& loss, MakeProbe&& make_probe) {
+    cuda::check(cudaMemsetAsync(gradients, 0, network::Tables<A>::size(w.n_layers) * sizeof(T), queue_->stream()), "cudaMemsetAsync");
+    const auto of_head = head_loss(batch, readout, loss);
+    double sum = 0;
+    each_tile(w, batch, readout, true, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
+      auto probe = make_probe(here);
+      sum += network::loss_and_gradients(grid_, network::ModelGradients<A>{gradients, w.n_layers}, activations, tile, w, of_head, probe);
+    });
+    return sum;
+  }
+
+  // loss(dlogits, logits, number of the first row) over rows on the device.
+  auto head_loss(const Batch& batch, Readout readout, const CrossEntropy& loss) {
+    std::size_t count = 0;
+    for (int s = 0; s < batch.batch; ++s) count += static_cast<std::size_t>(readouts_of(batch.length_of(s), readout));
+    labels_.upload(loss.labels, count);
+    CrossEntropy on_device = loss;
+    on_device.labels = labels_.template as<int>();
+    return [this, on_device](auto dlogits, auto logits, int first) { return on_device(grid_, dlogits, logits, first); };
+  }
+  template <class Loss>
+  requires(!std::is_same_v<std::remove_cv_t<Loss>, CrossEntropy>) auto head_loss(const Batch&, Readout, Loss& loss) {
+    return [this, &loss](auto dlogits, auto logits, int first) {
+      download(logits_, logits);
+      dlogits_.assign(logits_.size(), T(0));
+      Buffer scratch;
+      eigen::Core on_host(scratch);
+      const double share = loss(on_host, Rows<T, Vp>{dlogits_.data(), logits.rows}, Rows<const T, Vp>{logits_.data(), logits.rows}, first);
+      cuda::check(cudaMemcpyAsync(dlogits.data, dlogits_.data(), dlogits_.size() * sizeof(T), cudaMemcpyHostToDevice, queue_->stream()),
+                  "cudaMemcpyAsync to the device");
+      return share;
+    };
+  }
+
+  template <class Scalar>
+  void download(std::vector<T>& to, Rows<Scalar, Vp> from) const {
+    to.resize(static_cast<std::size_t>(from.rows) * logits_stride);
+    cuda::check(cudaMemcpyAsync(to.data(), from.data, to.size() * sizeof(T), cudaMemcpyDeviceToHost, queue_->stream()), "cudaMemcpyAsync from the device");
+    queue_->wait();
+  }
+
+  cuda::QueuePointer queue_;
+  std::size_t tile_bytes_;
+  cuda::Grid grid_{queue_};
+  cuda::DeviceBuffer workspace_{queue_}, indices_{queue_}, labels_{queue_}, mask_{queue_}, reference_{queue_}, record_{queue_};
+  CudaState<A> state_{queue_};
+  std::vector<int> firsts_, tokens_, times_, readouts_, where_, indices_host_;  // a tile's, on the host
+  std::vector<T> logits_, dlogits_;                                             // the head's rows on the host
+};
+
+}  // namespace mamba

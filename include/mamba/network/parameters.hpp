@@ -1,0 +1,162 @@
+// Parameters are declared once: a table of a model's tensors, from which follow their places in one arena, their
+// initial values, names, shapes and whether they are trained. Gradients, optimiser state and derived weights share the
+// arena's layout; a layer is an offset.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <mamba/core/config.hpp>
+#include <mamba/core/random.hpp>
+#include <mamba/core/views.hpp>
+
+namespace mamba {
+
+// A string usable as a template argument: weights.get<"mixer.A_log">().
+template <std::size_t Size>
+struct FixedString {
+  char text[Size]{};
+  consteval FixedString(const char (&literal)[Size]) {
+    for (std::size_t i = 0; i < Size; ++i) text[i] = literal[i];
+  }
+  constexpr std::string_view view() const { return {text, Size - 1}; }
+};
+
+// The laws of mamba_ssm's own initialisation (specification, section 4.1).
+enum class Law {
+  normal,                 // Normal(0, scale^2)
+  uniform,                // Uniform(-scale, scale)
+  uniform_by_depth,       // the same divided by sqrt(n_layers)
+  constant,               // scale
+  log_of_state,           // ln(n + 1) in column n
+  log_uniform,            // ln a, a ~ Uniform(1, scale)
+  inverse_softplus_step,  // softplus^-1 of a step drawn log-uniformly from 0.001 .. 0.1
+};
+
+// What a backend keeps beside a tensor, computed anew whenever the parameters change.
+enum class Derived {
+  none,
+  transpose,  // (rows, columns) -> (columns, rows)
+  rate,       // A log2(e) with A = -exp(A_log); gradients arrive with respect to A
+};
+
+struct Parameter {
+  std::string_view name;
+  int rank = 1;
+  int shape[3] = {1, 1, 1};
+  Law law = Law::constant;
+  double scale = 1;
+  Derived derived = Derived::none;
+  bool trained = true;
+
+  // As a matrix: the first dimension by all others; a vector is one row.
+  constexpr int rows() const { return rank == 1 ? 1 : shape[0]; }
+  constexpr int columns() const { return rank == 1 ? shape[0] : shape[1] * shape[2]; }
+  constexpr std::size_t size() const { return static_cast<std::size_t>(rows()) * static_cast<std::size_t>(columns()); }
+  // Its place in the arena: rows padded, and room for the transpose, so that derived weights lie at the same offset.
+  constexpr std::size_t place() const {
+    const auto natural = static_cast<std::size_t>(rows()) * static_cast<std::size_t>(padded(columns()));
+    const auto transposed = static_cast<std::size_t>(columns()) * static_cast<std::size_t>(padded(rows()));
+    return derived == Derived::transpose ? (std::max)(natural, transposed) : natural;
+  }
+};
+
+constexpr Parameter vector_parameter(std::string_view name, int size, Law law, double scale) {
+  return {.name = name, .rank = 1, .shape = {size, 1, 1}, .law = law, .scale = scale};
+}
+// A parameter that keeps one value and is not trained.
+constexpr Parameter frozen(Parameter p, double value) {
+  p.law = Law::constant, p.scale = value, p.trained = false;
+  return p;
+}
+constexpr Parameter matrix_parameter(std::string_view name, int rows, int columns, Law law, double scale, Derived derived = Derived::transpose) {
+  return {.name = name, .rank = 2, .shape = {rows, columns, 1}, .law = law, .scale = scale, .derived = derived};
+}
+
+// constexpr square root for the tables' scales (Newton; sizes are far from the ends of the range).
+constexpr double table_sqrt(double x) {
+  double root = x > 1 ? x : 1;
+  for (int i = 0; i < 60; ++i) root = 0.5 * (root + x / root);
+  return root;
+}
+
+template <std::size_t Count>
+using ParameterTable = std::array<Parameter, Count>;
+
+template <std::size_t... Counts>
+constexpr auto join(const ParameterTable<Counts>&... tables) {
+  ParameterTable<(Counts + ...)> all{};
+  std::size_t at = 0;
+  const auto append = [&](const auto& table) {
+    for (const Parameter& p : table) all[at++] = p;
+  };
+  (append(tables), ...);
+  return all;
+}
+
+template <std::size_t Count>
+constexpr std::size_t total_place(const ParameterTable<Count>& table) {
+  std::size_t sum = 0;
+  for (const Parameter& p : table) sum += p.place();
+  return sum;
+}
+
+// Looks a name up in a table at compile time; a name that is not there does not compile.
+template <std::size_t Count>
+consteval std::size_t index_of(const ParameterTable<Count>& table, std::string_view name) {
+  for (std::size_t i = 0; i < Count; ++i)
+    if (table[i].name == name) return i;
+  throw "no parameter of this name";
+}
+template <std::size_t Count>
+constexpr std::size_t place_before(const ParameterTable<Count>& table, std::size_t index) {
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < index; ++i) at += table[i].place();
+  return at;
+}
+template <auto& table, FixedString name>
+struct Lookup {
+  static constexpr std::size_t index = index_of(table, name.view()), offset = place_before(table, index);
+  static constexpr int rows = table[index].rows(), columns = table[index].columns();
+};
+
+// The tensors of one table inside an arena and beside it the derived ones.
+template <class Scalar, auto& table>
+struct Weights {
+  const Scalar* values = nullptr;
+  const Scalar* derived = nullptr;
+
+  template <FixedString name>
+  MAMBA_HOST_DEVICE constexpr auto get() const {
+    using L = Lookup<table, name>;
+    constexpr std::size_t offset = L::offset;
+    return Weight<Scalar, L::rows, L::columns>{values + offset, derived + offset};
+  }
+};
+
+template <class Scalar, auto& table>
+struct Gradients {
+  Scalar* values = nullptr;
+
+  template <FixedString name>
+  MAMBA_HOST_DEVICE constexpr auto get() const {
+    using L = Lookup<table, name>;
+    constexpr std::size_t offset = L::offset;
+    return WeightGradient<Scalar, L::rows, L::columns>{values + offset};
+  }
+};
+
+// A parameter of a whole model: its full name, its place in the arena.
+struct PlacedParameter {
+  std::string name;
+  Parameter parameter;
+  std::size_t offset = 0;
+};
+
+}  // namespace mamba
