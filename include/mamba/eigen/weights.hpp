@@ -1,14 +1,13 @@
 // Work on whole arenas of parameters: derived weights, sums of gradients, norms, the optimiser's update.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 
 #include <mamba/core/instruction_set.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/adamw.hpp>
-#include <mamba/math/scan_step.hpp>
+#include <mamba/math/rate.hpp>
 #include <mamba/network/parameters.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
@@ -20,16 +19,16 @@ void derive(T* derived, const T* value, const Parameter& p) {
   for (std::ptrdiff_t i = 0; i < p.rows(); ++i)
     for (std::ptrdiff_t j = 0; j < p.columns(); ++j) {
       if (p.derived == Derived::transpose) derived[j * column + i] = value[i * row + j];
-      if (p.derived == Derived::rate) derived[i * row + j] = static_cast<T>(-math::log2_e * std::exp(static_cast<double>(value[i * row + j])));
+      if (p.derived == Derived::rate) derived[i * row + j] = math::rate_of(value[i * row + j]);
     }
 }
 
-// The gradient with respect to A_log from the one with respect to A: dA_log = A dA, A = ln 2 times the rate.
+// Gradients with respect to what is derived become gradients with respect to the parameter.
 template <class T>
 void derive_backward(T* gradient, const T* derived, const Parameter& p) {
   if (p.derived != Derived::rate) return;
   const std::ptrdiff_t count = static_cast<std::ptrdiff_t>(p.rows()) * padded(p.columns());
-  for (std::ptrdiff_t i = 0; i < count; ++i) gradient[i] *= static_cast<T>(math::ln2 * static_cast<double>(derived[i]));
+  for (std::ptrdiff_t i = 0; i < count; ++i) gradient[i] = math::rate_backward(gradient[i], derived[i]);
 }
 
 // sum[first .. last) <- the sum of the buffers there, in their order; first and last are multiples of row_alignment.

@@ -15,59 +15,40 @@
 #include <mamba/core/threads.hpp>
 #include <mamba/eigen/backend.hpp>
 #include <mamba/eigen/weights.hpp>
+#include <mamba/engine/arena.hpp>
 #include <mamba/engine/batch.hpp>
+#include <mamba/engine/engine.hpp>
+#include <mamba/engine/packing.hpp>
+#include <mamba/engine/partition.hpp>
 #include <mamba/engine/probes.hpp>
 #include <mamba/engine/state.hpp>
 #include <mamba/network/network.hpp>
 
 namespace mamba {
 
-// A backend's engine holds a model's parameters and gradients and runs the network over them.
-template <class A, class Backend = typename A::Backend>
-class Engine {
-  static_assert(sizeof(A) == 0, "mamba: this compiler does not build for the model's backend; for Cuda it must be nvcc");
-};
-
 template <class A>
-class Engine<A, Cpu> {
+class Engine<A, Cpu> : public Arenas<A, Buffer> {
+  using Base = Arenas<A, Buffer>;
+  using Base::derived_, Base::gradients_, Base::n_layers_, Base::parameters_, Base::size_, Base::stale_;
+
  public:
-  using T = typename A::Scalar;
-  using Tables = network::Tables<A>;
-  using Arena = Buffer;  // memory of the parameters' layout
+  using Base::gradients, Base::mutable_parameters, Base::placed;
+  using typename Base::Arena, typename Base::T;
+  template <class Task>
+  using Training = NoTraining;
 
   explicit Engine(const ModelOptions& options)
-      : n_layers_(options.n_layers), size_(Tables::size(options.n_layers)), pool_(std::make_unique<ThreadPool>(options.threads)) {
-    // A few elements beyond the end: a product reads whole vectors of a weight's last row.
-    const std::size_t bytes = (size_ + row_alignment) * sizeof(T);
-    for (Buffer* arena : {&parameters_, &derived_, &gradients_}) arena->reserve(bytes);
-    network::for_each_parameter<A>(n_layers_, [&](PlacedParameter p) { placed_.push_back(std::move(p)); });
+      : Base(options.n_layers, [](std::size_t bytes) { return Buffer(bytes); }), pool_(std::make_unique<ThreadPool>(options.threads)) {
     // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
     constexpr std::size_t piece = 16384;
-    for (const PlacedParameter& p : placed_)
+    for (const PlacedParameter& p : placed())
       for (std::size_t at = 0; p.parameter.trained && at < p.parameter.place(); at += piece)
         trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.place() - at)});
     squares_.resize(trained_.size());
     workers_.resize(static_cast<std::size_t>(pool_->workers()));
   }
 
-  const std::vector<PlacedParameter>& placed() const { return placed_; }
-  std::size_t size() const { return size_; }
-  int n_layers() const { return n_layers_; }
   ThreadPool& pool() { return *pool_; }
-
-  // Arenas of size() elements, on the host. Whoever writes parameters says so afterwards.
-  const T* parameters() const { return parameters_.as<T>(); }
-  T* mutable_parameters() { return parameters_.as<T>(); }
-  T* gradients() { return gradients_.as<T>(); }
-  const T* gradients() const { return gradients_.as<T>(); }
-  void parameters_changed() { stale_ = true; }
-
-  // Memory of the parameters' layout, for an optimiser's state.
-  Arena make_arena() const { return Buffer(size_ * sizeof(T)); }
-  // The state of `batch` sequences, in memory of this engine's kind.
-  State<A> make_state(int batch) const {
-    return State<A>(n_layers_, batch, [](std::size_t bytes) { return Buffer(bytes); });
-  }
 
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
@@ -88,15 +69,15 @@ class Engine<A, Cpu> {
   void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
     pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
       const auto [offset, count] = trained_[static_cast<std::size_t>(i)];
-      eigen::adamw(mutable_parameters() + offset, mean.as<T>() + offset, square.as<T>() + offset, gradients() + offset, count, step);
+      eigen::adamw(mutable_parameters() + offset, mean.template as<T>() + offset, square.template as<T>() + offset, gradients() + offset, count, step);
     });
     stale_ = true;
   }
 
   // The bytes of everything this engine holds.
   std::size_t memory_bytes() const {
-    std::size_t sum = parameters_.bytes() + derived_.bytes() + gradients_.bytes();
-    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.scratch.bytes() + worker.indices.capacity() * sizeof(int);
+    std::size_t sum = Base::memory_bytes();
+    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.scratch.bytes() + worker.packed.bytes();
     for (const Buffer& buffer : buffers_) sum += buffer.bytes();
     return sum;
   }
@@ -123,8 +104,10 @@ class Engine<A, Cpu> {
   // The same with S cut at the rows whose mask (batch, length) is 1.
   template <Reading reading, class Use>
   void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+    const std::vector<std::uint8_t> kept = rows_up_to_masked(mask, batch.length);
     each_tile(batch, Readout::last, [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
-      BlockingProbe<reading> probe(mask.data() + static_cast<std::ptrdiff_t>(first_sequence) * batch.length, batch.length, layers);
+      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(first_sequence) * batch.length;
+      BlockingProbe<reading, HostRows> probe({}, mask.data() + first, kept.data() + first, layers);
       run_forward(worker, team, tile, {}, probe, use);
     });
   }
@@ -138,9 +121,9 @@ class Engine<A, Cpu> {
       network::Tile of_reference = tile;
       of_reference.tokens = reference_tokens.data();
       std::vector<T> record;
-      RecordingProbe<T> recording(record);
+      RecordingProbe<T, HostRows> recording({}, record, n_layers_);
       run_forward(worker, team, of_reference, {}, recording, [](int, auto) {});
-      SubstitutingProbe<T> substituting(record, mask.data() + first, layers);
+      SubstitutingProbe<T, HostRows> substituting({}, record, mask.data() + first, layers);
       run_forward(worker, team, tile, {}, substituting, use);
     });
   }
@@ -152,10 +135,11 @@ class Engine<A, Cpu> {
     const Partition partition = Partition::of(batch, size_ * sizeof(T));
     number_readouts(batch, Readout::last, partition);
     reserve_workers(batch, partition, false);
+    std::vector<int> where;
     for (int t = 0; t < partition.tiles; ++t) {
       const network::Tile tile = pack(workers_[0], batch, Readout::last, partition, t);
-      const std::vector<int> where = places(batch, partition, t);
-      FunctionProbe<Visitor> probe(visitor, where);
+      batch_rows(where, batch, partition.first_sequence(t), partition.first_sequence(t + 1));
+      FunctionProbe<Visitor, HostRows> probe({}, visitor, where);
       run_forward(workers_[0], nullptr, tile, {}, probe, use);
     }
   }
@@ -177,8 +161,8 @@ class Engine<A, Cpu> {
     std::vector<int> where;
     for (int buffer = 0; buffer < partition.buffers; ++buffer)
       fill_buffer(batch, readout, partition, buffer, workers_[0], loss, [&](int tile) {
-        where = places(batch, partition, tile);
-        return FunctionProbe<Visitor, true>(visitor, where);
+        batch_rows(where, batch, partition.first_sequence(tile), partition.first_sequence(tile + 1));
+        return FunctionProbe<Visitor, HostRows, true>({}, visitor, where);
       });
     return finish_gradients(partition);
   }
@@ -189,7 +173,7 @@ class Engine<A, Cpu> {
   };
   struct alignas(2 * cache_line) Worker {
     Buffer scratch, activations;
-    std::vector<int> indices;
+    PackedTiles packed;  // the tile at hand
   };
 
   // body(worker, team, tile, number of its first sequence), shared out over the threads; a single tile has them all as its team.
@@ -253,33 +237,24 @@ class Engine<A, Cpu> {
   // Every worker's memory for the largest tile of a call: who first meets a tile later must not allocate in a step.
   void reserve_workers(const Batch& batch, const Partition& partition, bool with_backward) {
     const auto tokens = static_cast<std::size_t>(partition.per_tile) * static_cast<std::size_t>(batch.length);
+    const Sequences largest = equal_sequences(firsts_, partition.per_tile, batch.length);
     // Any worker may take any tile, however few there are; a single one stays with the first.
     for (int w = 0; w < (partition.tiles == 1 ? 1 : pool_->workers()); ++w) {
       Worker& worker = workers_[static_cast<std::size_t>(w)];
-      const std::size_t indices = 2 * tokens + static_cast<std::size_t>(partition.per_tile) + 1;
-      if (worker.indices.size() < indices) worker.indices.resize(indices);
-      for (int s = 0; s <= partition.per_tile; ++s) worker.indices[static_cast<std::size_t>(s)] = s * batch.length;
-      make_activations(worker, {nullptr, {worker.indices.data(), partition.per_tile}}, with_backward);
+      worker.packed.reserve(static_cast<std::size_t>(partition.per_tile), tokens);
+      make_activations(worker, {nullptr, largest}, with_backward);
       eigen::Core core(worker.scratch);
       network::MixerOf<A>::reserve(core, with_backward);
     }
   }
 
-  // The place in the batch, sequence * length + time, of each of a tile's rows.
-  static std::vector<int> places(const Batch& batch, const Partition& partition, int tile) {
-    std::vector<int> where;
-    for (int s = partition.first_sequence(tile); s < partition.first_sequence(tile + 1); ++s)
-      for (int t = 0; t < batch.length_of(s); ++t) where.push_back(s * batch.length + t);
-    return where;
-  }
-
-  network::ModelWeights<A> weights() const { return {parameters_.as<T>(), derived_.as<T>(), n_layers_}; }
+  network::ModelWeights<A> weights() const { return {parameters_.template as<T>(), derived_.template as<T>(), n_layers_}; }
 
   void prepare() {
     if (!stale_) return;
-    pool_->run(static_cast<int>(placed_.size()), [&](int i, int) {
-      const PlacedParameter& p = placed_[static_cast<std::size_t>(i)];
-      eigen::derive(derived_.as<T>() + p.offset, parameters_.as<T>() + p.offset, p.parameter);
+    pool_->run(static_cast<int>(placed().size()), [&](int i, int) {
+      const PlacedParameter& p = placed()[static_cast<std::size_t>(i)];
+      eigen::derive(derived_.template as<T>() + p.offset, parameters_.template as<T>() + p.offset, p.parameter);
     });
     stale_ = false;
   }
@@ -295,23 +270,9 @@ class Engine<A, Cpu> {
   }
 
   network::Tile pack(Worker& worker, const Batch& batch, Readout readout, const Partition& partition, int index) {
-    const int begin = partition.first_sequence(index), end = partition.first_sequence(index + 1), count = end - begin;
-    int rows = 0, readouts = 0;
-    for (int s = begin; s < end; ++s) rows += batch.length_of(s), readouts += readouts_of(batch.length_of(s), readout);
-    int* const first = worker.indices.data();
-    int* const tokens = first + count + 1;
-    int* const readout_rows = tokens + rows;
-    int row = 0, readout_count = 0;
-    for (int s = begin; s < end; ++s) {
-      const int length = batch.length_of(s);
-      first[s - begin] = row;
-      std::copy_n(batch.tokens_of(s), length, tokens + row);
-      const int from = readout == Readout::last ? length - 1 : 0, to = readout == Readout::predecessors ? length - 1 : length;
-      for (int t = from; t < to; ++t) readout_rows[readout_count++] = row + t;
-      row += length;
-    }
-    first[count] = row;
-    return {tokens, {first, count}, readout_rows, readouts, first_readouts_[static_cast<std::size_t>(index)]};
+    worker.packed.clear();
+    return worker.packed.tile(worker.packed.append(batch, readout, partition.first_sequence(index), partition.first_sequence(index + 1),
+                                                   first_readouts_[static_cast<std::size_t>(index)]));
   }
 
   network::Activations<A> make_activations(Worker& worker, const network::Tile& tile, bool with_backward) {
@@ -332,27 +293,22 @@ class Engine<A, Cpu> {
     constexpr std::size_t stretch = 4096;  // elements a task sums; a multiple of row_alignment
     pool_->run(static_cast<int>((size_ + stretch - 1) / stretch), [&](int task, int) {
       const std::size_t first = static_cast<std::size_t>(task) * stretch;
-      eigen::sum_buffers(gradients_.as<T>(), buffer_pointers_.data(), buffers, first, (std::min)(size_, first + stretch));
+      eigen::sum_buffers(gradients_.template as<T>(), buffer_pointers_.data(), buffers, first, (std::min)(size_, first + stretch));
     });
-    pool_->run(static_cast<int>(placed_.size()), [&](int i, int) {
-      const PlacedParameter& p = placed_[static_cast<std::size_t>(i)];
-      eigen::derive_backward(gradients_.as<T>() + p.offset, derived_.as<T>() + p.offset, p.parameter);
+    pool_->run(static_cast<int>(placed().size()), [&](int i, int) {
+      const PlacedParameter& p = placed()[static_cast<std::size_t>(i)];
+      eigen::derive_backward(gradients_.template as<T>() + p.offset, derived_.template as<T>() + p.offset, p.parameter);
     });
   }
 
-  int n_layers_;
-  std::size_t size_;
   std::unique_ptr<ThreadPool> pool_;
-  std::vector<PlacedParameter> placed_;
   std::vector<Piece> trained_;
   std::vector<double> squares_;
-  Buffer parameters_, derived_, gradients_;
   std::vector<Buffer> buffers_;
   std::vector<const T*> buffer_pointers_;
   std::vector<Worker> workers_;
-  std::vector<int> first_readouts_;
+  std::vector<int> first_readouts_, firsts_;
   std::vector<double> shares_;
-  bool stale_ = true;
 };
 
 }  // namespace mamba

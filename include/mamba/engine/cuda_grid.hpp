@@ -9,23 +9,26 @@
 
 #include <mamba/core/policies.hpp>
 #include <mamba/cuda/block/backend.hpp>
-#include <mamba/engine/cpu.hpp>
 #include <mamba/engine/cuda_grid_runner.hpp>
-#include <mamba/engine/cuda_parameters.hpp>
+#include <mamba/engine/engine.hpp>
+#include <mamba/engine/cuda_arenas.hpp>
 
 namespace mamba {
 
 // The runner is made when it is first asked for: who never does needs no cuBLAS.
 template <class A>
-class CudaGridEngine : public CudaParameters<A> {
-  using Base = CudaParameters<A>;
+class CudaGridEngine : public CudaArenas<A> {
+  using Base = CudaArenas<A>;
 
  protected:
-  using Base::device_, Base::gradients_, Base::queue_, Base::sum_gradients, Base::weights;
+  using Base::gradients_on_device, Base::queue, Base::sum_gradients, Base::weights;
 
  public:
-  explicit CudaGridEngine(const ModelOptions& options) : Base(options), tile_bytes_(options.tile_bytes) {}
   using typename Base::T;
+  template <class Task>
+  using Training = NoTraining;
+
+  explicit CudaGridEngine(const ModelOptions& options) : Base(options), tile_bytes_(options.tile_bytes) {}
 
   std::size_t memory_bytes() const { return Base::memory_bytes() + (runner_ ? runner_->memory_bytes() : 0); }
 
@@ -61,14 +64,14 @@ class CudaGridEngine : public CudaParameters<A> {
  private:
   template <class Body>
   auto run(Body&& body) {
-    const cuda::OnDevice on(device_);
-    if (!runner_) runner_ = std::make_shared<GridRunner<A>>(queue_, tile_bytes_);
+    const cuda::OnDevice on(queue()->device());
+    if (!runner_) runner_ = std::make_shared<GridRunner<A>>(queue(), tile_bytes_);
     return body(*runner_);
   }
   template <class Body>
   double with_gradients(Body&& body) {
     return run([&](auto& runner) {
-      T* const gradients = gradients_->template on_device<T>();
+      T* const gradients = gradients_on_device();
       const double loss = body(runner, gradients);
       sum_gradients(gradients, 1);
       return loss;

@@ -13,8 +13,10 @@
 #include <mamba/cuda/runtime/buffer.hpp>
 #include <mamba/eigen/backend.hpp>
 #include <mamba/engine/batch.hpp>
+#include <mamba/engine/cuda_packed.hpp>
 #include <mamba/engine/cuda_probes.hpp>
 #include <mamba/engine/cuda_state.hpp>
+#include <mamba/engine/packing.hpp>
 #include <mamba/network/head_loss.hpp>
 #include <mamba/network/network.hpp>
 
@@ -31,8 +33,8 @@ class GridRunner {
   GridRunner(const cuda::QueuePointer& queue, std::size_t tile_bytes) : queue_(queue), tile_bytes_(tile_bytes) {}
 
   std::size_t memory_bytes() const {
-    std::size_t sum = grid_.memory_bytes();
-    for (const auto* buffer : {&workspace_, &indices_, &labels_, &mask_, &reference_, &record_}) sum += buffer->bytes();
+    std::size_t sum = grid_.memory_bytes() + tiles_.bytes();
+    for (const auto* buffer : {&workspace_, &labels_, &mask_, &reference_, &record_}) sum += buffer->bytes();
     return sum;
   }
 
@@ -53,14 +55,12 @@ class GridRunner {
 
   template <Reading reading, class Use>
   void blocked_logits(Weights w, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
-    std::vector<std::uint8_t> masks(mask.begin(), mask.end());  // the mask, then the rows up to each sequence's last masked one
-    masks.insert(masks.end(), mask.begin(), mask.end());
-    for (std::size_t i = masks.size() - 1; i > mask.size(); --i)
-      if (i % static_cast<std::size_t>(batch.length) != 0) masks[i - 1] |= masks[i];
+    std::vector<std::uint8_t> masks = rows_up_to_masked(mask, batch.length);
+    masks.insert(masks.begin(), mask.begin(), mask.end());
     mask_.upload(masks.data(), masks.size());
     each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
       const std::uint8_t* const own = mask_.template as<std::uint8_t>() + static_cast<std::ptrdiff_t>(here.first) * batch.length;
-      CudaBlockingProbe<reading> probe(*queue_, own, own + mask.size(), layers);
+      BlockingProbe<reading, DeviceRows> probe(rows_, own, own + mask.size(), layers);
       run_forward(w, tile, activations, {}, probe, use);
     });
   }
@@ -73,9 +73,9 @@ class GridRunner {
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(here.first) * batch.length;
       network::Tile of_reference = tile;
       of_reference.tokens = reference_.template as<int>() + first;
-      CudaRecordingProbe<T> recording(*queue_, record_, w.n_layers);
+      RecordingProbe<T, DeviceRows> recording(rows_, record_, w.n_layers);
       network::forward(grid_, activations, of_reference, w, network::TileStates<T>{}, recording);
-      CudaSubstitutingProbe<T> substituting(*queue_, record_, mask_.template as<std::uint8_t>() + first, layers);
+      SubstitutingProbe<T, DeviceRows> substituting(rows_, record_, mask_.template as<std::uint8_t>() + first, layers);
       run_forward(w, tile, activations, {}, substituting, use);
     });
   }
@@ -83,7 +83,7 @@ class GridRunner {
   template <class Visitor, class Use>
   void visited_logits(Weights w, const Batch& batch, Visitor& visitor, Use&& use) {
     each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
-      CudaFunctionProbe<Visitor, T> probe(*queue_, visitor, here.where);
+      FunctionProbe<Visitor, DeviceRows> probe(rows_, visitor, here.where);
       run_forward(w, tile, activations, {}, probe, use);
     });
   }
@@ -97,7 +97,7 @@ class GridRunner {
   template <class Visitor, class Loss>
   double visited_loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
     return sum_of_tiles(w, gradients, batch, readout, loss,
-                        [&](const TileSequences& here) { return CudaFunctionProbe<Visitor, T, true>(*queue_, visitor, here.where); });
+                        [&](const TileSequences& here) { return FunctionProbe<Visitor, DeviceRows, true>(rows_, visitor, here.where); });
   }
 
  private:
@@ -116,28 +116,16 @@ class GridRunner {
     int first_readout = 0;
     for (int begin = 0; begin < batch.batch; begin += per_tile) {
       const int count = (std::min)(per_tile, batch.batch - begin);
-      firsts_.assign(1, 0), tokens_.clear(), times_.clear(), readouts_.clear(), where_.clear();
-      for (int s = begin; s < begin + count; ++s) {
-        const int length = batch.length_of(s), row = firsts_.back();
-        tokens_.insert(tokens_.end(), batch.tokens_of(s), batch.tokens_of(s) + length);
-        for (int t = 0; t < length; ++t) times_.push_back(t), where_.push_back(s * batch.length + t);
-        const int from = readout == Readout::last ? length - 1 : 0;
-        for (int t = 0; t < readouts_of(length, readout); ++t) readouts_.push_back(row + from + t);
-        firsts_.push_back(row + length);
-      }
-      network::check_tile_size<A>(firsts_.back());
-      const network::Activations<A> counted = activations_of(nullptr, w.n_layers, {firsts_.data(), count}, with_backward);
-      workspace_.reserve(counted.bytes());
-      network::Activations<A> activations = activations_of(workspace_.data(), w.n_layers, {firsts_.data(), count}, with_backward);
-
-      indices_host_.clear();
-      for (const auto* list : {&firsts_, &tokens_, &times_, &readouts_}) indices_host_.insert(indices_host_.end(), list->begin(), list->end());
-      indices_.upload(indices_host_.data(), indices_host_.size());
-      const int* const at = indices_.template as<int>();
-      const int *const at_tokens = at + firsts_.size(), *const at_times = at_tokens + tokens_.size();
-      const auto readout_count = static_cast<int>(readouts_.size());
-      body(network::Tile{at_tokens, {at, count, at_times}, at_times + times_.size(), readout_count, first_readout}, activations, TileSequences{begin, where_});
-      first_readout += readout_count;
+      packed_.clear();
+      const network::TileRange range = packed_.append(batch, readout, begin, begin + count, first_readout);
+      const Sequences on_host = packed_.sequences(range);
+      network::check_tile_size<A>(on_host.rows());
+      workspace_.reserve(activations_of(nullptr, w.n_layers, on_host, with_backward).bytes());
+      network::Activations<A> activations = activations_of(workspace_.data(), w.n_layers, on_host, with_backward);
+      batch_rows(where_, batch, begin, begin + count);
+      tiles_.upload(packed_);
+      body(tiles_.tile(range), activations, TileSequences{begin, where_});
+      first_readout += range.readouts;
     }
   }
 
@@ -169,11 +157,10 @@ class GridRunner {
   }
   // For `count` sequences of this length.
   std::size_t bytes_of_tile(int n_layers, int count, int length, bool with_backward) {
-    firsts_.clear();
-    for (int s = 0; s <= count; ++s) firsts_.push_back(s * length);
+    const Sequences sequences = equal_sequences(firsts_, count, length);
     cuda::GridRequirements requirements{count * length, count};
     network::MixerOf<A>::reserve(requirements, with_backward);
-    return activations_of(nullptr, n_layers, {firsts_.data(), count}, with_backward).bytes() + requirements.scratch_bytes;
+    return activations_of(nullptr, n_layers, sequences, with_backward).bytes() + requirements.scratch_bytes;
   }
 
   template <class Probe, class Use>
@@ -230,10 +217,13 @@ class GridRunner {
   cuda::QueuePointer queue_;
   std::size_t tile_bytes_;
   cuda::Grid grid_{queue_};
-  cuda::DeviceBuffer workspace_{queue_}, indices_{queue_}, labels_{queue_}, mask_{queue_}, reference_{queue_}, record_{queue_};
+  DeviceRows rows_{*queue_};
+  cuda::DeviceBuffer workspace_{queue_}, labels_{queue_}, mask_{queue_}, reference_{queue_}, record_{queue_};
   CudaState<A> state_{queue_};
-  std::vector<int> firsts_, tokens_, times_, readouts_, where_, indices_host_;  // a tile's, on the host
-  std::vector<T> logits_, dlogits_;                                             // the head's rows on the host
+  PackedTiles packed_;
+  DeviceTiles tiles_{queue_};
+  std::vector<int> firsts_, where_;
+  std::vector<T> logits_, dlogits_;  // the head's rows on the host
 };
 
 }  // namespace mamba

@@ -1,10 +1,12 @@
-// The probes that models offer: calling a function at every point, blocking, substitution.
+// The probes that models offer: calling a function at every point, blocking, substitution. How they touch rows is an engine's own:
+// RowAccess is HostRows, or another class of its members.
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <mamba/core/views.hpp>
@@ -12,24 +14,59 @@
 
 namespace mamba {
 
+// Rows in the host's memory.
+struct HostRows {
+  template <class T>
+  using Record = std::vector<T>;
+
+  // f(the rows on the host); what it changes is changed.
+  template <class T, class F>
+  void on_host(MatrixView<T> rows, F&& f) {
+    f(rows);
+  }
+  // to's rows <- from's where mask (rows) is 1.
+  template <class T>
+  void replace(MatrixView<T> to, MatrixView<const T> from, const std::uint8_t* mask) const {
+    for (std::ptrdiff_t i = 0; i < to.rows(); ++i)
+      if (mask[i] != 0) std::copy_n(from.row(i).begin(), to.cols(), to.row(i).begin());
+  }
+  // The record's part number `index` of `count` <- rows; such a part.
+  template <class T>
+  void keep(Record<T>& record, int index, int count, MatrixView<T> rows) const {
+    const std::ptrdiff_t size = rows.rows() * rows.cols();
+    record.resize(static_cast<std::size_t>(count * size));
+    for (std::ptrdiff_t i = 0; i < rows.rows(); ++i) std::copy_n(rows.row(i).begin(), rows.cols(), record.begin() + index * size + i * rows.cols());
+  }
+  template <class T>
+  static const T* data(const Record<T>& record) {
+    return record.data();
+  }
+};
+
 // Calls visitor(point, layer, rows, where) at every point of the forward pass, or with gradients of the backward pass;
-// where[i] is the place of row i in the batch, sequence * length + time. The visitor may change the rows.
-template <class Visitor, bool gradients = false>
+// where[i] is row i's index in the batch, sequence * length + time. The visitor may change the rows.
+template <class Visitor, class RowAccess, bool gradients = false>
 class FunctionProbe : public network::NoProbe {
  public:
-  FunctionProbe(Visitor& visitor, std::span<const int> where) : visitor_(&visitor), where_(where) {}
+  FunctionProbe(RowAccess access, Visitor& visitor, std::span<const int> where) : access_(std::move(access)), visitor_(&visitor), where_(where) {}
 
   void layer(int l) { layer_ = l; }
   template <Point point, class T>
   void visit(MatrixView<T> rows) {
-    if constexpr (!gradients) (*visitor_)(point, layer_, rows, where_);
+    if constexpr (!gradients) call(point, rows);
   }
   template <Point point, class T>
   void visit_gradient(MatrixView<T> rows) {
-    if constexpr (gradients) (*visitor_)(point, layer_, rows, where_);
+    if constexpr (gradients) call(point, rows);
   }
 
  private:
+  template <class T>
+  void call(Point point, MatrixView<T> rows) {
+    access_.on_host(rows, [&](MatrixView<T> on_host) { (*visitor_)(point, layer_, on_host, where_); });
+  }
+
+  RowAccess access_;
   Visitor* visitor_;
   std::span<const int> where_;
   int layer_ = 0;
@@ -51,70 +88,80 @@ enum class Reading {
   downstream,  // only i behind the sequence's last masked row: what masked rows tell each other stays
 };
 
-// Cuts the masked rows off from later ones.
-template <Reading reading>
+// (rows) 1 from each sequence's first row to its last masked one; all sequences are of one length.
+inline std::vector<std::uint8_t> rows_up_to_masked(std::span<const std::uint8_t> mask, int length) {
+  std::vector<std::uint8_t> rows(mask.begin(), mask.end());
+  for (std::size_t i = rows.size(); i-- > 1;)
+    if (i % static_cast<std::size_t>(length) != 0) rows[i - 1] |= rows[i];
+  return rows;
+}
+
+// Cuts the masked rows off from later ones. mask and up_to_masked (rows_up_to_masked) are a tile's (T), where its rows lie.
+template <Reading reading, class RowAccess>
 class BlockingProbe : public network::NoProbe {
  public:
   static constexpr bool restores_rows = reading == Reading::downstream;
 
-  // mask: (T) of a tile of sequences of one length
-  BlockingProbe(const std::uint8_t* mask, int length, ChosenLayers layers) : mask_(mask), length_(length), layers_(layers) {}
+  BlockingProbe(RowAccess access, const std::uint8_t* mask, const std::uint8_t* up_to_masked, ChosenLayers layers)
+      : access_(std::move(access)), mask_(mask), up_to_masked_(up_to_masked), layers_(layers) {}
 
   void layer(int l) { rows_ = {layers_.contains(l) ? mask_ : nullptr}; }
   BlockedRows blocked_rows() const { return rows_; }
-
   // Up to a sequence's last masked row the output stays what it is without blocking.
   template <class T>
   void restore(MatrixView<T> y, MatrixView<T> unblocked) const {
-    for (std::ptrdiff_t first = 0; first < y.rows(); first += length_) {
-      std::ptrdiff_t end = first + length_;
-      while (end > first && !mask_[end - 1]) --end;
-      for (std::ptrdiff_t i = first; i < end; ++i) std::copy_n(unblocked.row(i).begin(), y.cols(), y.row(i).begin());
-    }
+    access_.template replace<T>(y, unblocked, up_to_masked_);
   }
 
  private:
-  const std::uint8_t* mask_;
-  int length_;
+  RowAccess access_;
+  const std::uint8_t *mask_, *up_to_masked_;
   ChosenLayers layers_;
   BlockedRows rows_;
 };
 
 // Keeps every layer's activations after the convolution ...
-template <class T>
+template <class T, class RowAccess>
 class RecordingProbe : public network::NoProbe {
  public:
-  explicit RecordingProbe(std::vector<T>& record) : record_(&record) { record_->clear(); }
+  using Record = typename RowAccess::template Record<T>;
 
+  RecordingProbe(RowAccess access, Record& record, int n_layers) : access_(std::move(access)), record_(&record), n_layers_(n_layers) {}
+
+  void layer(int l) { layer_ = l; }
   template <Point point>
   void visit(MatrixView<T> rows) {
-    if constexpr (point == Point::conv_output)
-      for (std::ptrdiff_t i = 0; i < rows.rows(); ++i) record_->insert(record_->end(), rows.row(i).begin(), rows.row(i).end());
+    if constexpr (point == Point::conv_output) access_.template keep<T>(*record_, layer_, n_layers_, rows);
   }
 
  private:
-  std::vector<T>* record_;
+  RowAccess access_;
+  Record* record_;
+  int n_layers_, layer_ = 0;
 };
 
-// ... and puts them in place of another run's in the masked rows (specification, section 11.2).
-template <class T>
+// ... and puts them in place of another run's in the rows whose mask (T) is 1 (specification, section 11.2).
+template <class T, class RowAccess>
 class SubstitutingProbe : public network::NoProbe {
  public:
-  SubstitutingProbe(const std::vector<T>& record, const std::uint8_t* mask, ChosenLayers layers) : record_(&record), mask_(mask), layers_(layers) {}
+  using Record = typename RowAccess::template Record<T>;
+
+  SubstitutingProbe(RowAccess access, const Record& record, const std::uint8_t* mask, ChosenLayers layers)
+      : access_(std::move(access)), record_(&record), mask_(mask), layers_(layers) {}
 
   void layer(int l) { layer_ = l; }
   template <Point point>
   void visit(MatrixView<T> rows) {
     if constexpr (point == Point::conv_output) {
       if (!layers_.contains(layer_)) return;
-      const T* const recorded = record_->data() + static_cast<std::ptrdiff_t>(layer_) * rows.rows() * rows.cols();
-      for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
-        if (mask_[i]) std::copy_n(recorded + i * rows.cols(), rows.cols(), rows.row(i).begin());
+      const T* const recorded = RowAccess::template data<T>(*record_) + layer_ * rows.rows() * rows.cols();
+      access_.template replace<T>(rows, {recorded, rows.rows(), rows.cols(), rows.cols()}, mask_);
     }
   }
 
  private:
-  const std::vector<T>* record_;
+  RowAccess access_;
+  const Record* record_;
   const std::uint8_t* mask_;
   ChosenLayers layers_;
   int layer_ = 0;

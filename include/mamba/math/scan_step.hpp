@@ -11,10 +11,9 @@
 #include <cmath>
 
 #include <mamba/math/activation.hpp>
+#include <mamba/math/rate.hpp>
 
 namespace mamba::math {
-
-inline constexpr double ln2 = 0.693147180559945309, log2_e = 1.44269504088896341;
 
 // 2^x for x <= 0; vectors bring their own.
 MAMBA_HOST_DEVICE MAMBA_INLINE float exp2_nonpositive(float x) {

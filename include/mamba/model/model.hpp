@@ -18,6 +18,8 @@
 #include <mamba/core/views.hpp>
 #include <mamba/engine/batch.hpp>
 #include <mamba/engine/cpu.hpp>
+#include <mamba/engine/engine.hpp>
+#include <mamba/engine/packing.hpp>
 #include <mamba/model/device.hpp>
 #include <mamba/network/initialisation.hpp>
 #include <mamba/network/parameters.hpp>
@@ -32,6 +34,8 @@ namespace mamba {
 // other. Calls allocate on first use and when a call is larger than all before, then no more, except for the matrices that they return.
 template <class A>
 class Model {
+  static_assert(check_engine<Engine<A>, A>());
+
  public:
   using Architecture = A;
   using Scalar = typename A::Scalar;
@@ -64,7 +68,8 @@ class Model {
     const auto in_use = use();
     const Batch input = check(ids, batch, lengths);
     Matrix<Scalar> result(static_cast<std::ptrdiff_t>(input.batch) * input.length, config.padded_vocab_size());
-    const std::vector<std::ptrdiff_t> rows = lengths.empty() ? std::vector<std::ptrdiff_t>{} : rows_of(input);
+    std::vector<int> rows;  // of the result, where not all of them are read out
+    if (!lengths.empty()) batch_rows(rows, input, 0, input.batch);
     engine_.logits(input, Readout::all, [&](int first, auto logits) {
       for (int i = 0; i < logits.rows; ++i)
         std::copy_n(logits[i], result.cols(), &result(rows.empty() ? first + i : rows[static_cast<std::size_t>(first + i)], 0));
@@ -286,13 +291,6 @@ class Model {
     if (!p.parameter.trained)
       for (const Scalar x : tensor.values)
         if (x != static_cast<Scalar>(p.parameter.scale)) fail(ErrorKind::bad_file, p.name, " is frozen at ", p.parameter.scale, " in this model; given ", x);
-  }
-
-  static std::vector<std::ptrdiff_t> rows_of(const Batch& input) {
-    std::vector<std::ptrdiff_t> rows;
-    for (int s = 0; s < input.batch; ++s)
-      for (int t = 0; t < input.length_of(s); ++t) rows.push_back(static_cast<std::ptrdiff_t>(s) * input.length + t);
-    return rows;
   }
 
   Engine<A> engine_;

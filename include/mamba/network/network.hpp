@@ -19,6 +19,7 @@
 #include <mamba/network/mamba2.hpp>
 #include <mamba/network/parameters.hpp>
 #include <mamba/network/probe.hpp>
+#include <mamba/network/tile.hpp>
 
 namespace mamba::network {
 
@@ -74,31 +75,6 @@ struct ModelGradients {
   MAMBA_HOST_DEVICE auto front() const { return Gradients<T, Tables<A>::front>{values}; }
   MAMBA_HOST_DEVICE auto layer(int l) const { return Gradients<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l)}; }
   MAMBA_HOST_DEVICE auto back() const { return Gradients<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers)}; }
-};
-
-// What is said about a tile before it runs.
-struct Tile {
-  const int* tokens = nullptr;  // (T)
-  Sequences sequences;
-  const int* readout = nullptr;  // (readouts) the rows whose logits are wanted, rising
-  int readouts = 0;
-  int first_readout = 0;           // the number of the first of them in the whole call
-  const int* positions = nullptr;  // (sequences) how many tokens each has had before, or null for none
-
-  MAMBA_HOST_DEVICE int rows() const { return sequences.rows(); }
-};
-
-// The states of a tile's sequences in all layers, a layer's `..._layer` elements behind the last's; null: from zero.
-template <class T>
-struct TileStates {
-  T* history = nullptr;
-  T* states = nullptr;
-  std::size_t history_layer = 0, states_layer = 0;
-
-  MAMBA_HOST_DEVICE MixerState<T> layer(int l) const {
-    if (!states) return {};
-    return {history + static_cast<std::size_t>(l) * history_layer, states + static_cast<std::size_t>(l) * states_layer};
-  }
 };
 
 inline constexpr int head_rows = 64;  // rows of logits that exist at once

@@ -15,6 +15,7 @@
 #include <mamba/core/error.hpp>
 #include <mamba/core/finite.hpp>
 #include <mamba/core/random.hpp>
+#include <mamba/math/planned_step.hpp>
 #include <mamba/train/optimizer.hpp>
 #include <mamba/train/schedule.hpp>
 
@@ -36,34 +37,6 @@ struct TrainingOptions {
     require(is_finite(weight_decay) && weight_decay >= 0, "the weight decay must be a number from 0 on; given ", weight_decay);
   }
 };
-
-// A task whose samples an engine can draw itself: Task::draws_on_device says that train_sample() may run where the model does.
-template <class Engine, class Task>
-concept TrainsItself = requires {
-  typename Engine::template Training<Task>;
-}
-&&requires { requires Task::draws_on_device; };
-
-namespace detail {
-struct NoTraining {};
-template <class Engine, class Task>
-struct TrainingOf {
-  using type = NoTraining;
-};
-template <class Engine, class Task>
-requires TrainsItself<Engine, Task>
-struct TrainingOf<Engine, Task> {
-  using type = typename Engine::template Training<Task>;
-};
-template <class Training>
-struct PlanOf {
-  using type = std::vector<typename Training::PlannedStep>;
-};
-template <>
-struct PlanOf<NoTraining> {
-  using type = NoTraining;
-};
-}  // namespace detail
 
 // Task: `length`, train_samples(), train_sample(index, ids) -> label; where it has them, for_each_option(f), which calls
 // f(name, value) for all that decides its samples: checkpoints record and compare that. Every epoch shows all training samples once, in an
@@ -160,8 +133,8 @@ class Trainer {
     return o;
   }
 
-  using DeviceTraining = typename detail::TrainingOf<Engine<typename ModelType::Architecture>, Task>::type;
-  static constexpr bool on_device = !std::is_same_v<DeviceTraining, detail::NoTraining>;
+  using DeviceTraining = typename Engine<typename ModelType::Architecture>::template Training<Task>;
+  static constexpr bool on_device = !std::is_same_v<DeviceTraining, NoTraining>;
 
   void advance(long count) {
     if constexpr (on_device) {
@@ -248,7 +221,7 @@ class Trainer {
   AdamW<ModelType> optimizer_;
   std::vector<std::int32_t> ids_, labels_;
   std::optional<DeviceTraining> device_;
-  typename detail::PlanOf<DeviceTraining>::type plan_;
+  std::vector<math::PlannedStep> plan_;
   double last_loss_ = 0, loss_sum_ = 0;
   std::int64_t loss_count_ = 0;
 };

@@ -1,4 +1,4 @@
-// The kernels that run a model: tiles through the whole network and back at the scope of a block, and what follows.
+// The kernels that run a model at block scope: a thread block takes tiles through the whole network and back.
 #pragma once
 
 #include <cstddef>
@@ -6,20 +6,10 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/backend.hpp>
 #include <mamba/cuda/kernels/training_state.hpp>
-#include <mamba/math/adamw.hpp>
-#include <mamba/math/scan_step.hpp>
 #include <mamba/network/network.hpp>
+#include <mamba/network/tile.hpp>
 
 namespace mamba::cuda {
-
-// Where a tile's numbers lie in the arrays of a call.
-struct TilePlace {
-  int first, sequences;  // (sequences + 1) in `firsts`
-  int tokens;
-  int readout, readouts, first_readout;
-  int first_sequence;
-  int boundary_states;
-};
 
 // The shared memory of a block that runs a model.
 template <class A>
@@ -30,7 +20,7 @@ template <class A>
 struct TileArguments {
   using T = typename A::Scalar;
   network::ModelWeights<A> weights;
-  const TilePlace* places;
+  const network::TileRange* ranges;
   const int *firsts, *tokens, *times, *readouts;  // tokens and times: as many as rows
   int tiles;
   std::byte* workspaces;  // of all blocks: activations, then Block::global
@@ -40,13 +30,9 @@ struct TileArguments {
   // To the second of them, with the loss.
   template <class Loss>
   __device__ void take_second(const Loss*& loss) {
-    places += tiles, tokens += batch_tokens, ++loss;
+    ranges += tiles, tokens += batch_tokens, ++loss;
   }
-  __device__ network::Tile tile(int i) const {
-    const TilePlace& place = places[i];
-    return {
-        tokens + place.tokens, {firsts + place.first, place.sequences, times + place.tokens}, readouts + place.readout, place.readouts, place.first_readout};
-  }
+  __device__ network::Tile tile(int i) const { return ranges[i].tile(firsts, tokens, times, readouts); }
   __device__ Block block() const { return {workspace() + activation_bytes}; }
   __device__ std::byte* workspace() const { return workspaces + blockIdx.x * workspace_bytes; }
 };
@@ -68,7 +54,7 @@ __global__ void __launch_bounds__(Block::threads, 1) forward_tiles(TileArguments
     network::Tile tile = call.tile(i);
     network::TileStates<typename A::Scalar> states = state.states;
     if (states.states) {
-      const std::size_t at = static_cast<std::size_t>(call.places[i].first_sequence);
+      const std::size_t at = static_cast<std::size_t>(call.ranges[i].first_sequence);
       states.history += at * network::MixerOf<A>::history_size;
       states.states += at * network::MixerOf<A>::state_size;
       tile.positions = state.positions + at;
@@ -106,7 +92,7 @@ __global__ void __launch_bounds__(Block::threads, 1)
     double share = 0;
     if (tile.sequences.count > 0) {
       auto& activations = be.object<T, network::Activations<A>>();
-      assign(be, activations, {call.workspace(), call.weights.n_layers, tile.rows(), call.places[i].boundary_states, true});
+      assign(be, activations, {call.workspace(), call.weights.n_layers, tile.rows(), call.ranges[i].boundary_states, true});
       network::NoProbe probe;
       share = network::loss_and_gradients(
           be, network::ModelGradients<A>{sums, call.weights.n_layers}, activations, tile, call.weights,
@@ -117,135 +103,5 @@ __global__ void __launch_bounds__(Block::threads, 1)
 }
 
 // --- over arenas: one thread for every four elements, which belong to one parameter ----------------------------------------
-
-// What is done with four elements of an arena.
-struct Kind {
-  bool trained, rate;  // rate: of A_log, whose derived weight is the rate
-};
-
-struct ArenaPlace {
-  std::size_t quads;
-  const Kind* kinds;  // (quads)
-
-  unsigned blocks() const { return static_cast<unsigned>((quads + Block::threads - 1) / Block::threads); }
-  // f(offset, kind) for the thread's elements.
-  template <class F>
-  __device__ void visit(F&& f) const {
-    const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
-    if (i < quads) f(4 * i, kinds[i]);
-  }
-};
-
-namespace detail {
-
-template <class T>
-__device__ T rate_of(T a_log) {
-  return static_cast<T>(-math::log2_e * std::exp(static_cast<double>(a_log)));
-}
-
-template <class T>
-__device__ double square_sum(const Quad<T>& q) {
-  double sum = 0;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) sum += static_cast<double>(q.at[j]) * static_cast<double>(q.at[j]);
-  return sum;
-}
-
-// sums[block] <- the sum of its threads' values.
-__device__ inline void leave_block_sum(double* sums, double value) {
-  __shared__ double partial[Block::warps];
-  value = warp_sum(value);
-  if (lane() == 0) partial[warp()] = value;
-  __syncthreads();
-  if (thread() != 0) return;
-  value = 0;
-  for (const double p : partial) value += p;
-  sums[blockIdx.x] = value;
-}
-
-}  // namespace detail
-
-// derived <- the rates of A_log; the other derived weights are the CPU's.
-template <class T>
-__global__ void derive_rates(T* derived, const T* values, ArenaPlace place) {
-  place.visit([&](std::size_t at, Kind kind) {
-    if (!kind.rate) return;
-    for (std::size_t j = at; j < at + 4; ++j) derived[j] = detail::rate_of(values[j]);
-  });
-}
-
-// How the sum of buffers is shared out: where there are many, a warp of a block takes some of them, so that more loads are under way.
-struct BufferSum {
-  static constexpr int lanes = 32;
-
-  static MAMBA_HOST_DEVICE int warps(int buffers) { return buffers >= 4 * Block::warps ? Block::warps : 1; }  // that share a sum
-  static std::size_t blocks(ArenaPlace place, int buffers) {
-    const auto at_once = static_cast<std::size_t>(Block::threads / warps(buffers));
-    return (place.quads + at_once - 1) / at_once;
-  }
-};
-
-// gradients <- the sum of `count` buffers, in an order that depends on their number alone, with respect to A_log where the buffers' is
-// to A; squares (blocks) <- the sums of the trained ones' squares.
-template <class T>
-__global__ void sum_buffers(T* gradients, const T* buffers, int count, const T* derived, double* squares, ArenaPlace place, const TrainingState* training) {
-  __shared__ detail::Quad<T> partial[Block::warps][BufferSum::lanes];
-  if (has_stopped(training)) return;
-  const int warps = BufferSum::warps(count);
-  const bool shared = warps > 1;
-  const std::size_t i =
-      shared ? static_cast<std::size_t>(blockIdx.x) * BufferSum::lanes + detail::lane() : static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
-  const std::size_t at = 4 * i, size = 4 * place.quads;
-  detail::Quad<T> total{};
-  if (i < place.quads) {
-    const int first = shared ? count * detail::warp() / warps : 0, last = shared ? count * (detail::warp() + 1) / warps : count;
-    total = detail::load4(buffers + static_cast<std::size_t>(first) * size + at);
-#pragma unroll 8
-    for (int b = first + 1; b < last; ++b) detail::add_to(total, detail::load4(buffers + static_cast<std::size_t>(b) * size + at));
-  }
-  if (shared) {
-    partial[detail::warp()][detail::lane()] = total;
-    __syncthreads();
-  }
-  double square = 0;
-  if (i < place.quads && (!shared || detail::warp() == 0)) {
-    if (shared)
-#pragma unroll
-      for (int w = 1; w < Block::warps; ++w) detail::add_to(total, partial[w][detail::lane()]);
-    const Kind kind = place.kinds[i];
-    if (kind.rate)
-#pragma unroll
-      for (int j = 0; j < 4; ++j) total.at[j] *= static_cast<T>(math::ln2 * static_cast<double>(derived[at + j]));
-    detail::store4(gradients + at, total);
-    if (kind.trained) square = detail::square_sum(total);
-  }
-  detail::leave_block_sum(squares, square);
-}
-
-// squares (blocks) <- the sums of the trained elements' squares.
-template <class T>
-__global__ void sum_squares(double* squares, const T* values, ArenaPlace place) {
-  double square = 0;
-  place.visit([&](std::size_t at, Kind kind) {
-    if (kind.trained) square = detail::square_sum(detail::load4(values + at));
-  });
-  detail::leave_block_sum(squares, square);
-}
-
-template <class T>
-__global__ void scale(T* values, T factor, ArenaPlace place) {
-  place.visit([&](std::size_t at, Kind kind) {
-    if (kind.trained)
-      for (std::size_t j = at; j < at + 4; ++j) values[j] *= factor;
-  });
-}
-
-template <class T>
-__global__ void adamw(T* parameters, T* mean, T* square, const T* gradients, math::AdamWStep step, ArenaPlace place) {
-  place.visit([&](std::size_t at, Kind kind) {
-    if (kind.trained)
-      for (std::size_t j = at; j < at + 4; ++j) math::adamw(parameters[j], mean[j], square[j], gradients[j], step);
-  });
-}
 
 }  // namespace mamba::cuda

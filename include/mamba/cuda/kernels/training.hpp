@@ -4,31 +4,32 @@
 #include <cmath>
 
 #include <mamba/core/random.hpp>
-#include <mamba/cuda/kernels/tiles.hpp>
+#include <mamba/cuda/kernels/arena.hpp>
 #include <mamba/cuda/kernels/training_state.hpp>
 #include <mamba/network/head_loss.hpp>
+#include <mamba/network/tile.hpp>
 
 namespace mamba::cuda {
 
 // Where batches lie: two take turns, for the next one is drawn beside a step. All their sequences are of one length.
 struct DrawnBatch {
-  int* tokens;         // (2, batch, length)
-  int* labels;         // (2, batch)
-  CrossEntropy* loss;  // (2)
-  TilePlace* places;   // (2, tiles)
+  int* tokens;                 // (2, batch, length)
+  int* labels;                 // (2, batch)
+  CrossEntropy* loss;          // (2)
+  network::TileRange* ranges;  // (2, tiles)
   int batch, tiles, per_tile, boundary_states;
 };
 
 // Draws the sequences of the plan's step that is so far ahead of the one under way, if there is one, from (seed, epoch, index), and
 // cuts them into tiles; notes the one under way. Needs a thread for each sequence.
 template <class Task>
-__global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, const PlannedStep* plan, TrainingState* training, int ahead) {
+__global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, const math::PlannedStep* plan, TrainingState* training, int ahead) {
   const long long number = training->next + ahead;
   const int turn = static_cast<int>(number % 2), i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (training->stopped) return;
   if (i == 0) training->step = plan[training->next];
   if (number >= training->planned) return;
-  const PlannedStep step = plan[number];
+  const math::PlannedStep step = plan[number];
   if (i < step.sequences) {
     const Permutation order(static_cast<std::uint64_t>(task.train_samples()), seed, step.epoch);
     const auto sample = static_cast<std::int64_t>(order(static_cast<std::uint64_t>(step.first_sample + i)));
@@ -37,7 +38,7 @@ __global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, cons
   }
   if (i < drawn.tiles) {
     const int first = i * drawn.per_tile, count = max(0, min(step.sequences - first, drawn.per_tile));
-    drawn.places[turn * drawn.tiles + i] = {0, count, first * task.length, 0, count, first, first, drawn.boundary_states};
+    drawn.ranges[turn * drawn.tiles + i] = {0, count, first * task.length, 0, count, first, first, drawn.boundary_states};
   }
   if (i == 0) drawn.loss[turn].weight = 1.0 / step.sequences;
 }
@@ -46,7 +47,7 @@ __global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, cons
 // squares (square_count) and shares (tiles) as the kernels before left them.
 template <class T>
 __global__ void finish_step(T* parameters, T* derived, T* mean, T* square, T* gradients, const double* squares, int square_count, const double* shares,
-                            int tiles, double clip, ArenaPlace place, TrainingState* training) {
+                            int tiles, double clip, ArenaElements elements, TrainingState* training) {
   __shared__ double sums[2];
   if (__syncthreads_or(training->stopped)) return;  // all warps or none: block 0 may be stopping it now
   if (detail::warp() < 2) {                         // every block for itself: they are few numbers
@@ -62,14 +63,14 @@ __global__ void finish_step(T* parameters, T* derived, T* mean, T* square, T* gr
   const bool finite = std::isfinite(loss) && std::isfinite(norm);
   const math::AdamWStep update = training->step.update;
   if (finite)
-    place.visit([&](std::size_t at, Kind kind) {
+    elements.visit([&](std::size_t at, Kind kind) {
       if (!kind.trained) return;
       auto g = detail::load4(static_cast<const T*>(gradients) + at);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         if (factor < 1) g.at[j] *= static_cast<T>(factor);
         math::adamw(parameters[at + j], mean[at + j], square[at + j], g.at[j], update);
-        if (kind.rate) derived[at + j] = detail::rate_of(parameters[at + j]);
+        if (kind.rate) derived[at + j] = math::rate_of(parameters[at + j]);
       }
       if (factor < 1) detail::store4(gradients + at, g);
     });

@@ -1,0 +1,41 @@
+// How a batch is cut and launched at block scope: by whoever runs the tile kernels (cuda/kernels/tiles.hpp).
+#pragma once
+
+#include <cstddef>
+
+#include <mamba/cuda/kernels/tiles.hpp>
+#include <mamba/cuda/runtime/queue.hpp>
+#include <mamba/engine/partition.hpp>
+
+namespace mamba {
+
+template <class A>
+struct BlockTiles {
+  using T = typename A::Scalar;
+  static constexpr std::size_t shared_bytes = cuda::tile_shared_bytes<A>;
+  static constexpr bool runs_anywhere = shared_bytes <= std::size_t{99} << 10;  // every device from 8.0 on has as much
+
+  // Tiles of 128 tokens, one buffer for each multiprocessor of the largest devices.
+  static Partition partition(const Batch& batch, int n_layers) {
+    return Partition::of(batch, network::Tables<A>::size(n_layers) * sizeof(T),
+                         {.tile_tokens = 128, .tiles_per_buffer = 1, .most_buffers = 132, .most_bytes = std::size_t{8} << 30});
+  }
+
+  // The memory of a block: activations, then Block::global.
+  static std::size_t workspace_bytes(std::size_t activation_bytes, const cuda::Requirements& requirements) {
+    return (activation_bytes + requirements.global_bytes + 255) / 256 * 256;
+  }
+
+  template <class Kernel>
+  static void allow_shared_memory(Kernel* kernel) {
+    cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "cudaFuncSetAttribute");
+  }
+  template <class... Parameters, class... Arguments>
+  static void launch(const char* name, const cuda::Queue& queue, void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) {
+    allow_shared_memory(kernel);
+    kernel<<<blocks, cuda::Block::threads, shared_bytes, queue.stream()>>>(arguments...);
+    cuda::check(cudaGetLastError(), name);
+  }
+};
+
+}  // namespace mamba

@@ -1,0 +1,118 @@
+// What a model asks of the engine that runs it: the contract of Engine<Architecture, Backend>, of which each backend has one
+// specialisation. An engine holds a model's parameters and gradients and runs the network over them.
+//
+//   Engine(ModelOptions)                  throws Error where the model cannot run
+//   T, Arena                              the scalar; memory of the parameters' layout, copyable
+//   placed(), size(), n_layers()          every parameter with name and offset; an arena's elements
+//   parameters(), mutable_parameters(), parameters_changed(), gradients()
+//                                         the arenas, seen from the host; whoever writes parameters says so
+//   make_arena(), make_state(batch)       memory for an optimiser, for decoding (engine/arena.hpp has all of these)
+//   memory_bytes()                        of everything that the engine holds
+//   gradient_norm(), scale_gradients(factor), adamw(mean, square, step)
+//                                         over the trained parameters; sums in double, in an order that the sizes decide
+//   logits(batch, readout, use, state)    use(number of the first row, Rows<const T, Vp> on the host) for all rows that are read out,
+//                                         perhaps from several threads; a state, where given, is read and advanced
+//   visited_logits(batch, visitor, use)   the same for each sequence's last row, with a visitor at every point
+//   blocked_logits<reading>(batch, mask, layers, use), substituted_logits(batch, reference, mask, layers, use)
+//                                         the same under the interventions
+//   loss_and_gradients(batch, readout, loss) -> double
+//                                         gradients <- those of the sum of loss(backend, dlogits, logits, number of the first row) over
+//                                         the rows that are read out; CrossEntropy runs where the engine runs
+//   visited_loss_and_gradients(batch, readout, visitor, loss)
+//                                         the same with a visitor of the gradients
+//   Training<Task>                        how the engine trains without the host: NoTraining, or a class as CudaTraining
+//
+// A call reads nothing that another call has left but parameters, gradients and derived weights; a model allows one call at a time.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include <mamba/core/config.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/engine/batch.hpp>
+#include <mamba/engine/probes.hpp>
+#include <mamba/engine/state.hpp>
+#include <mamba/math/adamw.hpp>
+#include <mamba/network/head_loss.hpp>
+#include <mamba/network/parameters.hpp>
+
+namespace mamba {
+
+template <class A, class Backend = typename A::Backend>
+class Engine {
+  static_assert(sizeof(A) == 0, "mamba: this compiler does not build for the model's backend; for Cuda it must be nvcc");
+};
+
+// For engines that the host leads step by step.
+struct NoTraining {};
+
+namespace detail {
+// Functions that fit what an engine calls, for the concept alone.
+struct AnyUse {
+  template <class Logits>
+  void operator()(int, Logits) const {}
+};
+struct AnyVisitor {
+  template <class T>
+  void operator()(Point, int, MatrixView<T>, std::span<const int>) const {}
+};
+struct AnyLoss {
+  template <class Backend, class Gradient, class Logits>
+  double operator()(Backend&, Gradient, Logits, int) const {
+    return 0;
+  }
+};
+struct AnyTask {};
+}  // namespace detail
+
+template <class E, class A>
+concept HoldsParameters = std::constructible_from<E, const ModelOptions&> && std::copyable<typename E::Arena> &&
+    requires(E engine, const E fixed, typename E::Arena arena, math::AdamWStep step) {
+  requires std::same_as<typename E::T, typename A::Scalar>;
+  { fixed.placed() } -> std::same_as<const std::vector<PlacedParameter>&>;
+  { fixed.size() } -> std::same_as<std::size_t>;
+  { fixed.n_layers() } -> std::same_as<int>;
+  { fixed.memory_bytes() } -> std::same_as<std::size_t>;
+  { fixed.parameters() } -> std::same_as<const typename E::T*>;
+  { fixed.gradients() } -> std::same_as<const typename E::T*>;
+  { engine.mutable_parameters() } -> std::same_as<typename E::T*>;
+  { engine.gradients() } -> std::same_as<typename E::T*>;
+  engine.parameters_changed();
+  { fixed.make_arena() } -> std::same_as<typename E::Arena>;
+  { fixed.make_state(1) } -> std::same_as<State<A>>;
+  { engine.gradient_norm() } -> std::same_as<double>;
+  engine.scale_gradients(0.5);
+  engine.adamw(arena, arena, step);
+};
+template <class E, class A>
+concept RunsForward = requires(E engine, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, detail::AnyUse use,
+                               detail::AnyVisitor visitor, State<A>* state) {
+  engine.logits(batch, Readout::all, use);
+  engine.logits(batch, Readout::last, use, state);
+  engine.visited_logits(batch, visitor, use);
+  engine.template blocked_logits<Reading::strict>(batch, mask, layers, use);
+  engine.substituted_logits(batch, batch, mask, layers, use);
+};
+template <class E>
+concept RunsBackward = requires(E engine, const Batch& batch, detail::AnyVisitor visitor, detail::AnyLoss loss, CrossEntropy cross_entropy) {
+  { engine.loss_and_gradients(batch, Readout::last, cross_entropy) } -> std::same_as<double>;
+  { engine.loss_and_gradients(batch, Readout::last, loss) } -> std::same_as<double>;
+  { engine.visited_loss_and_gradients(batch, Readout::last, visitor, loss) } -> std::same_as<double>;
+  typename E::template Training<detail::AnyTask>;
+};
+
+// Says in words what an engine lacks.
+template <class E, class A>
+constexpr bool check_engine() {
+  static_assert(HoldsParameters<E, A>, "mamba: the engine lacks what holds parameters (engine/engine.hpp lists it, engine/arena.hpp has most of it)");
+  static_assert(RunsForward<E, A>, "mamba: the engine lacks a forward pass: logits, visited_logits, blocked_logits or substituted_logits (engine/engine.hpp)");
+  static_assert(RunsBackward<E>, "mamba: the engine lacks a backward pass: loss_and_gradients, visited_loss_and_gradients or Training (engine/engine.hpp)");
+  return true;
+}
+
+}  // namespace mamba
