@@ -64,6 +64,7 @@ __global__ void __launch_bounds__(cuda::Block::threads, 1) run_scan(ScanArgument
 // Everything that a scan gives, forward and backward.
 template <class T, int E, int N>
 struct Scan {
+  using Sizes = network::SelectiveScanSizes<T, E, N>;
   Tensor<T, E> y, ddelta, du, dy, delta, u;
   Tensor<T, N> db, dc, b, c;
   support::Parameter2<T, E, N> a;
@@ -90,19 +91,17 @@ struct Scan {
     eigen::Core core(scratch);
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
     constexpr auto state = static_cast<std::size_t>(E) * padded(N) * sizeof(T);
-    Buffer boundaries(static_cast<std::size_t>(eigen::scan_boundaries<N>(core, sequences) + 1) * state), carry(state);
+    Buffer boundaries(static_cast<std::size_t>(eigen::kept_states(Sizes{}, sequences) + 1) * state), carry(state);
     eigen::selective_scan(core, y.rows(), boundaries.as<T>(), static_cast<T*>(nullptr), delta.in(), u.in(), b.in(), c.in(), sequences, a.weight(), d.weight());
     eigen::selective_scan_backward(core, ddelta.rows(), du.rows(), db.rows(), dc.rows(), WeightGradient<T, E, N>{da.rows().data},
                                    WeightGradient<T, 1, E>{dd.rows().data}, dy.in(), static_cast<const T*>(boundaries.as<T>()), carry.as<T>(), delta.in(),
                                    u.in(), b.in(), c.in(), sequences, a.weight(), d.weight());
   }
   void on_gpu(const std::vector<int>& first) {
-    cuda::Requirements requirements;
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
-    const auto kept = static_cast<std::size_t>(cuda::scan_boundaries<N>(requirements, sequences));
-    cuda::scan_reserve<T, E, N>(requirements, true);
+    const auto kept = static_cast<std::size_t>(cuda::BlockMemory::kept_states(Sizes{}, sequences));
     constexpr auto state = static_cast<std::size_t>(E) * padded(N) * sizeof(T);
-    cuda::DeviceBuffer boundaries((kept + 1) * state), carry(state), global(requirements.global_bytes + 16), firsts;
+    cuda::DeviceBuffer boundaries((kept + 1) * state), carry(state), global(cuda::BlockMemory::global_bytes(Sizes{}, true) + 16), firsts;
     firsts.upload(first.data(), first.size());
     support::poison_padding(y), support::poison_padding(ddelta), support::poison_padding(du);
     DeviceParameter<T, E, N> a_there(a);
@@ -215,10 +214,10 @@ void check_rows(int rows) {
   const Weight<double, 1, E> of_bias{bias.in().data, nullptr}, of_w{w.in().data, nullptr};
   Buffer scratch;
   eigen::Core core(scratch);
-  network::step_sizes(core, delta.rows(), pi.rows(), of_bias);
-  network::step_sizes_backward(core, dpi.rows(), WeightGradient<double, 1, E>{dbias.rows().data}, ddelta.in(), pi.in());
-  network::gated_norm<Groups>(core, o.rows(), g.rows(), rho.data(), y.in(), z.in(), of_w);
-  network::gated_norm_backward<Groups>(core, dy.rows(), dz.rows(), dg.rows(), WeightGradient<double, 1, E>{dw.rows().data}, d_o.in(), g.in(),
+  network::steps_forward(core, delta.rows(), pi.rows(), of_bias);
+  network::steps_backward(core, dpi.rows(), WeightGradient<double, 1, E>{dbias.rows().data}, ddelta.in(), pi.in());
+  network::gated_norm_forward<Groups>(core, o.rows(), g.rows(), rho.data(), y.in(), z.in(), of_w);
+  network::gated_norm_reverse<Groups>(core, dy.rows(), dz.rows(), dg.rows(), WeightGradient<double, 1, E>{dw.rows().data}, d_o.in(), g.in(),
                                        static_cast<const double*>(rho.data()), y.in(), z.in(), of_w);
 
   DeviceParameter<T, 1, E> bias_there(n.bias), w_there(n.w);

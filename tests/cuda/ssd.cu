@@ -57,6 +57,7 @@ struct What {
 template <class T, int H, int P, int G, int N>
 struct Pass {
   using S = Sizes<T, H, P, G, N>;
+  using Recurrence = network::SsdSizes<T, H, P, G, N>;
   Tensor<T, S::E> y, dy;
   Tensor<T, H> delta, ddelta;
   Tensor<T, S::C> xbc, dxbc;
@@ -74,7 +75,7 @@ struct Pass {
     Buffer scratch;
     eigen::Core core(scratch);
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
-    Buffer boundaries(static_cast<std::size_t>(eigen::ssd_boundaries<N>(core, sequences) + 1) * S::state_size * sizeof(T));
+    Buffer boundaries(static_cast<std::size_t>(eigen::kept_states(Recurrence{}, sequences) + 1) * S::state_size * sizeof(T));
     Buffer own(states.size() * sizeof(T));  // where rows start at multiples of whole vectors
     std::copy(states.begin(), states.end(), own.as<T>());
     eigen::ssd<G, N>(core, y.rows(), boundaries.as<T>(), what.with_states ? own.as<T>() : nullptr, delta.in(), xbc.in(), sequences, a.weight(), d.weight(),
@@ -86,11 +87,9 @@ struct Pass {
   }
 
   void on_gpu() {
-    cuda::Requirements requirements;
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
-    const auto kept = static_cast<std::size_t>(cuda::ssd_boundaries<N>(requirements, sequences));
-    cuda::ssd_reserve<T, H, P, G, N>(requirements, what.backward);
-    cuda::DeviceBuffer boundaries((kept + 1) * S::state_size * sizeof(T)), global(requirements.global_bytes + 16), firsts, masks, device_states, weights;
+    const auto kept = static_cast<std::size_t>(cuda::BlockMemory::kept_states(Recurrence{}, sequences));
+    cuda::DeviceBuffer boundaries((kept + 1) * S::state_size * sizeof(T)), global(cuda::BlockMemory::global_bytes(Recurrence{}, what.backward) + 16), firsts, masks, device_states, weights;
     firsts.upload(first.data(), first.size());
     masks.upload(mask.data(), mask.size());
     device_states.upload(states.data(), states.size());

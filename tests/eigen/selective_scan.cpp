@@ -31,7 +31,7 @@ void check_reference(const char* name, int batch, int length) {
 
   Tensor<T, E> delta(rows, 1), y(rows, 2), o(rows, 3), dy(rows, 4), dz(rows, 5), ddelta(rows, 6), du(rows, 7);
   Tensor<T, N> db(rows, 8), dc(rows, 9);
-  std::vector<T> kept(static_cast<std::size_t>(eigen::scan_boundaries<N>(core, sequences) + 1) * E * padded(N) + 16);
+  std::vector<T> kept(static_cast<std::size_t>(eigen::kept_states(network::SelectiveScanSizes<T, E, N>{}, sequences) + 1) * E * padded(N) + 16);
   Buffer boundaries(kept.size() * sizeof(T)), carry(static_cast<std::size_t>(E) * padded(N) * sizeof(T));
   add_bias(core, pi.rows(), bias.weight());
   softplus(core, delta.rows(), pi.in());

@@ -16,12 +16,18 @@ namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 // Made anew for each call, so that nothing of one call is left where another reads it.
 struct Core {
-  static constexpr bool fuses_convolution = false;
+  static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false, splits_products = false;
 
   explicit Core(Buffer& memory, ThreadPool* threads = nullptr) : scratch(memory), team(threads) {}
 
   Buffer& scratch;         // what a primitive needs while it runs
   ThreadPool* const team;  // threads that have nothing else to do meanwhile
 };
+
+// to <- from.
+template <class T>
+void assign(Core&, T& to, const T& from) {
+  to = from;
+}
 
 }  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

@@ -12,20 +12,21 @@
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/scan_step.hpp>
+#include <mamba/network/recurrence.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 inline constexpr int scan_chunk = 16;  // steps between kept states
 
 // How many boundary states the sequences of a tile need.
-template <int N, class Core>
-int scan_boundaries(Core&, Sequences sequences) {
+template <class T, int E, int N>
+int kept_states(network::SelectiveScanSizes<T, E, N>, Sequences sequences) {
   return states_between_chunks(sequences, scan_chunk);
 }
 
 // What the scan works in beside its arguments: nothing.
-template <class T, int E, int N, class Core>
-void scan_reserve(Core&, bool /*with_backward*/) {}
+template <class Core, class T, int E, int N>
+void reserve(Core&, network::SelectiveScanSizes<T, E, N>, bool /*with_backward*/) {}
 
 namespace detail {
 
@@ -58,7 +59,7 @@ MAMBA_INLINE void each_scan_block(F&& f) {
 
 // y (T, E) <- scan + skip.
 //   delta, u (T, E); b, c (T, N); a (E, N), whose derived weight is the rate A log2(e); d (E)
-//   boundaries: (scan_boundaries(), E, N) states kept for the backward pass, or null
+//   boundaries: (kept_states(), E, N) states kept for the backward pass, or null
 //   states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: a blocked row is read out of the state and then forgotten
 template <class Core, class T, int E, int N, class Blocked = NoRows>

@@ -14,14 +14,15 @@
 #include <mamba/eigen/linear.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/math/scan_step.hpp>
+#include <mamba/network/recurrence.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 inline constexpr int ssd_chunk = 64;
 
 // How many boundary states the sequences of a tile need.
-template <int N, class Core>
-int ssd_boundaries(Core&, Sequences sequences) {
+template <class T, int H, int P, int G, int N>
+int kept_states(network::SsdSizes<T, H, P, G, N>, Sequences sequences) {
   return states_between_chunks(sequences, ssd_chunk);
 }
 
@@ -145,14 +146,14 @@ struct Ssd {
 }  // namespace detail
 
 // Has the core hold what ssd, or ssd_backward too, works in.
-template <class T, int H, int P, int G, int N, class Core>
-void ssd_reserve(Core& core, bool with_backward) {
+template <class Core, class T, int H, int P, int G, int N>
+void reserve(Core& core, network::SsdSizes<T, H, P, G, N>, bool with_backward) {
   detail::Ssd<T, H, P, G, N>::scratch(core, with_backward);
 }
 
 // y (T, H P) <- the state-space model + skip.
 //   delta (T, H); xbc (T, H P + 2 G N); a (H), whose derived weight is the rate A log2(e); d (H)
-//   boundaries: (ssd_boundaries(), H, N, P) states kept for the backward pass, or null
+//   boundaries: (kept_states(), H, N, P) states kept for the backward pass, or null
 //   states: (sequences, H, N, P) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: S's column of a blocked row is cut below the diagonal
 template <int G, int N, class Core, class T, int E, int H, int C, class Blocked = NoRows>

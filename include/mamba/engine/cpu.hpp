@@ -28,7 +28,9 @@ namespace mamba {
 
 template <class A>
 class Engine<A, Cpu> : public Arenas<A, Buffer> {
+  static_assert(network::check_backend<A, eigen::Core>());
   using Base = Arenas<A, Buffer>;
+  using Recurrence = typename network::MixerOf<A>::Recurrence;
   using Base::derived_, Base::gradients_, Base::n_layers_, Base::parameters_, Base::size_, Base::stale_;
 
  public:
@@ -244,7 +246,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
       worker.packed.reserve(static_cast<std::size_t>(partition.per_tile), tokens);
       make_activations(worker, {nullptr, largest}, with_backward);
       eigen::Core core(worker.scratch);
-      network::MixerOf<A>::reserve(core, with_backward);
+      reserve(core, Recurrence{}, with_backward);
     }
   }
 
@@ -276,8 +278,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
   network::Activations<A> make_activations(Worker& worker, const network::Tile& tile, bool with_backward) {
-    eigen::Core core(worker.scratch);
-    const int boundaries = with_backward ? network::MixerOf<A>::kept_states(core, tile.sequences) : 0;
+    const int boundaries = with_backward ? eigen::kept_states(Recurrence{}, tile.sequences) : 0;
     worker.activations.reserve(network::Activations<A>(nullptr, n_layers_, tile.rows(), boundaries, with_backward).bytes());
     return {worker.activations.data(), n_layers_, tile.rows(), boundaries, with_backward};
   }

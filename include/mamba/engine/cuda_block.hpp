@@ -23,6 +23,7 @@ namespace mamba {
 template <class A>
 requires(cuda::fits_block<A>)
 class Engine<A, Cuda> : public CudaGridEngine<A> {
+  static_assert(network::check_backend<A, cuda::Block>());
   using Base = CudaGridEngine<A>;
   using Tiles = BlockTiles<A>;
   using Base::queue, Base::sum_gradients, Base::weights;
@@ -105,8 +106,6 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
   // Uploads the batch, has all memory there.
   Call prepare(const Batch& batch, Readout readout, bool with_backward) {
     const Partition partition = Tiles::partition(batch, n_layers());
-    cuda::Requirements requirements;
-    network::MixerOf<A>::reserve(requirements, with_backward);
     packed_.clear(), ranges_host_.clear();
     std::size_t activation_bytes = 0;
     int readouts = 0;
@@ -114,14 +113,14 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
       network::TileRange range = packed_.append(batch, readout, partition.first_sequence(i), partition.first_sequence(i + 1), readouts);
       const Sequences sequences = packed_.sequences(range);
       network::check_tile_size<A>(sequences.rows());
-      if (with_backward) range.boundary_states = network::MixerOf<A>::kept_states(requirements, sequences);
+      if (with_backward) range.boundary_states = Tiles::kept_states(sequences);
       activation_bytes =
           (std::max)(activation_bytes, network::Activations<A>(nullptr, n_layers(), sequences.rows(), range.boundary_states, with_backward).bytes());
       readouts += range.readouts;
       ranges_host_.push_back(range);
     }
     const int blocks = with_backward ? partition.buffers : (std::min)(partition.tiles, 264);
-    const std::size_t workspace_bytes = Tiles::workspace_bytes(activation_bytes, requirements);
+    const std::size_t workspace_bytes = Tiles::workspace_bytes(activation_bytes, with_backward);
     workspaces_.reserve(workspace_bytes * static_cast<std::size_t>(blocks));
     tiles_.upload(packed_);
     ranges_.upload(ranges_host_.data(), ranges_host_.size());

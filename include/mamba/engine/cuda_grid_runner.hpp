@@ -25,6 +25,8 @@ namespace mamba {
 // The calls are those of an engine, on the queue's device, which is current; use(number of the first row, logits) gets rows on the host.
 template <class A>
 class GridRunner {
+  static_assert(network::check_backend<A, cuda::Grid>());
+
  public:
   using T = typename A::Scalar;
   using Weights = network::ModelWeights<A>;
@@ -142,7 +144,7 @@ class GridRunner {
   }
 
   network::Activations<A> activations_of(void* block, int n_layers, Sequences on_host, bool with_backward) {
-    const int boundaries = with_backward ? network::MixerOf<A>::kept_states(grid_, on_host) : 0;
+    const int boundaries = with_backward ? cuda::GridMemory::kept_states(on_host) : 0;
     return {block, n_layers, on_host.rows(), boundaries, with_backward};
   }
 
@@ -158,9 +160,8 @@ class GridRunner {
   // For `count` sequences of this length.
   std::size_t bytes_of_tile(int n_layers, int count, int length, bool with_backward) {
     const Sequences sequences = equal_sequences(firsts_, count, length);
-    cuda::GridRequirements requirements{count * length, count};
-    network::MixerOf<A>::reserve(requirements, with_backward);
-    return activations_of(nullptr, n_layers, sequences, with_backward).bytes() + requirements.scratch_bytes;
+    return activations_of(nullptr, n_layers, sequences, with_backward).bytes() +
+           cuda::GridMemory::scratch_bytes(typename network::MixerOf<A>::Recurrence{}, count * length, count, with_backward);
   }
 
   template <class Probe, class Use>

@@ -12,6 +12,7 @@ namespace mamba {
 template <class A>
 struct BlockTiles {
   using T = typename A::Scalar;
+  using Recurrence = typename network::MixerOf<A>::Recurrence;
   static constexpr std::size_t shared_bytes = cuda::tile_shared_bytes<A>;
   static constexpr bool runs_anywhere = shared_bytes <= std::size_t{99} << 10;  // every device from 8.0 on has as much
 
@@ -22,9 +23,12 @@ struct BlockTiles {
   }
 
   // The memory of a block: activations, then Block::global.
-  static std::size_t workspace_bytes(std::size_t activation_bytes, const cuda::Requirements& requirements) {
-    return (activation_bytes + requirements.global_bytes + 255) / 256 * 256;
+  static std::size_t workspace_bytes(std::size_t activation_bytes, bool with_backward) {
+    return (activation_bytes + cuda::BlockMemory::global_bytes(Recurrence{}, with_backward) + 255) / 256 * 256;
   }
+  // How many states a tile's forward pass keeps where a backward pass follows.
+  static int kept_states(Sequences sequences) { return cuda::BlockMemory::kept_states(Recurrence{}, sequences); }
+
 
   template <class Kernel>
   static void allow_shared_memory(Kernel* kernel) {

@@ -54,12 +54,10 @@ class CudaTraining {
     for (int i = 0; i < tiles_; ++i) packed.append(equal, Readout::last, partition.first_sequence(i), partition.first_sequence(i + 1), 0);
     lists_.upload(packed);
 
-    cuda::Requirements requirements;
-    network::MixerOf<A>::reserve(requirements, true);
     std::vector<int> firsts;
-    boundary_states_ = network::MixerOf<A>::kept_states(requirements, equal_sequences(firsts, per_tile_, length));
+    boundary_states_ = Tiles::kept_states(equal_sequences(firsts, per_tile_, length));
     activation_bytes_ = network::Activations<A>(nullptr, n_layers, per_tile_ * length, boundary_states_, true).bytes();
-    workspace_bytes_ = Tiles::workspace_bytes(activation_bytes_, requirements);
+    workspace_bytes_ = Tiles::workspace_bytes(activation_bytes_, true);
     workspaces_.reserve(workspace_bytes_ * static_cast<std::size_t>(blocks_));
     buffers_.reserve(static_cast<std::size_t>(blocks_) * arenas.size() * sizeof(T));
     tokens_.reserve(2 * static_cast<std::size_t>(batch) * length * sizeof(int));

@@ -1,37 +1,59 @@
-// What some backends do in one pass over their rows: one primitive where a backend has it; these are for the others, which run on
-// the host.
+// Pairs of primitives that some backends have in one piece, which saves a pass over the rows. A backend says so itself:
+//   fuses_steps       it has step_sizes and step_sizes_backward
+//   fuses_gated_norm  it has gated_norm and gated_norm_backward
 #pragma once
 
+#include <mamba/core/macros.hpp>
 #include <mamba/core/views.hpp>
 
 namespace mamba::network {
 
 // The step sizes: pi (T, C) += bias (C), delta (T, C) <- softplus(pi).
+MAMBA_COMPOSITION
 template <class Backend, class T, int C>
-void step_sizes(Backend& be, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1, C> bias) {
-  add_bias(be, pi, bias);
-  softplus(be, delta, in(pi));
+MAMBA_HOST_DEVICE void steps_forward(Backend& be, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1, C> bias) {
+  if constexpr (Backend::fuses_steps) {
+    step_sizes(be, delta, pi, bias);
+  } else {
+    add_bias(be, pi, bias);
+    softplus(be, delta, in(pi));
+  }
 }
-// dpi (T, C) <- ddelta softplus'(pi), which may be the same place; dbias (C) += its sum over the rows.
+// dpi (T, C) <- ddelta softplus'(pi), which may be the same memory; dbias (C) += its sum over the rows.
+MAMBA_COMPOSITION
 template <class Backend, class T, int C>
-void step_sizes_backward(Backend& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta, Rows<const T, C> pi) {
-  softplus_backward(be, dpi, ddelta, pi);
-  add_bias_backward(be, dbias, in(dpi));
+MAMBA_HOST_DEVICE void steps_backward(Backend& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta, Rows<const T, C> pi) {
+  if constexpr (Backend::fuses_steps) {
+    step_sizes_backward(be, dpi, dbias, ddelta, pi);
+  } else {
+    softplus_backward(be, dpi, ddelta, pi);
+    add_bias_backward(be, dbias, in(dpi));
+  }
 }
 
 // o (T, E) <- the norm over groups of y silu(z), which g (T, E) keeps where the backward pass needs it; rho as rms_norm's.
+MAMBA_COMPOSITION
 template <int Groups, class Backend, class T, int E>
-void gated_norm(Backend& be, Rows<T, E> o, Rows<T, E> g, T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
-  gate(be, g, y, z);
-  rms_norm<Groups>(be, o, rho, in(g), w);
+MAMBA_HOST_DEVICE void gated_norm_forward(Backend& be, Rows<T, E> o, Rows<T, E> g, T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
+  if constexpr (Backend::fuses_gated_norm) {
+    gated_norm<Groups>(be, o, g, rho, y, z, w);
+  } else {
+    gate(be, g, y, z);
+    rms_norm<Groups>(be, o, rho, in(g), w);
+  }
 }
 // dy, dz (T, E) <- the gradients through it, dw (E) += the weight's; dg (T, E) is scratch.
+MAMBA_COMPOSITION
 template <int Groups, class Backend, class T, int E>
-void gated_norm_backward(Backend& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg, WeightGradient<T, 1, E> dw, Rows<const T, E> d_o, Rows<const T, E> g,
-                         const T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
-  zero(be, dg);
-  rms_norm_backward<Groups>(be, dg, dw, d_o, rho, g, w);
-  gate_backward(be, dy, dz, in(dg), y, z);
+MAMBA_HOST_DEVICE void gated_norm_reverse(Backend& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg, WeightGradient<T, 1, E> dw, Rows<const T, E> d_o,
+                                          Rows<const T, E> g, const T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
+  if constexpr (Backend::fuses_gated_norm) {
+    gated_norm_backward<Groups>(be, dy, dz, dg, dw, d_o, g, rho, y, z, w);
+  } else {
+    zero(be, dg);
+    rms_norm_backward<Groups>(be, dg, dw, d_o, rho, g, w);
+    gate_backward(be, dy, dz, in(dg), y, z);
+  }
 }
 
 }  // namespace mamba::network

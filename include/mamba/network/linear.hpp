@@ -1,41 +1,59 @@
-// Products with a weight matrix whose rows belong to several outputs: one primitive where a backend has it; these are for
-// the others, which run on the host.
+// Products with a weight matrix whose rows belong to several outputs side by side. A backend that says `splits_products` has linear,
+// linear_backward and linear_weight_backward for them; for the others there is a product for each output.
 #pragma once
 
 #include <utility>
 
+#include <mamba/core/macros.hpp>
 #include <mamba/core/views.hpp>
 
 namespace mamba::network {
 
-// y (T, Out...) <- or += x (T, In) W^T, W (Out + ..., In).
-template <Write write = Write::set, class Backend, class T, int... Out, int In, int All>
-void linear(Backend& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w) {
+// y (T, Out...) <- x (T, In) W^T, W (Out + ..., In).
+MAMBA_COMPOSITION
+template <class Backend, class T, int... Out, int In, int All>
+MAMBA_HOST_DEVICE void products(Backend& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w) {
   static_assert(All == y.all_columns);
-  [&]<int... piece>(std::integer_sequence<int, piece...>) {
-    (linear<write>(be, y.template get<piece>(), x, w.template row_block<y.first(piece), y.columns(piece)>()), ...);
+  if constexpr (Backend::splits_products) {
+    linear(be, y, x, w);
+  } else {
+    [&]<int... piece>(std::integer_sequence<int, piece...>) {
+      (linear(be, y.template get<piece>(), x, w.template row_block<y.first(piece), y.columns(piece)>()), ...);
+    }
+    (std::make_integer_sequence<int, sizeof...(Out)>());
   }
-  (std::make_integer_sequence<int, sizeof...(Out)>());
 }
 
 // dx (T, In) <- or += dy (T, Out...) W.
+MAMBA_COMPOSITION
 template <Write write, class Backend, class T, int... Out, int In, int All>
-void linear_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy, Weight<T, All, In> w) {
+MAMBA_HOST_DEVICE void products_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy, Weight<T, All, In> w) {
   static_assert(All == dy.all_columns);
-  [&]<int... piece>(std::integer_sequence<int, piece...>) {
-    (linear_backward < piece == 0 ? write : Write::add > (be, dx, dy.template get<piece>(), w.template row_block<dy.first(piece), dy.columns(piece)>()), ...);
+  if constexpr (Backend::splits_products) {
+    linear_backward<write>(be, dx, dy, w);
+  } else {
+    [&]<int... piece>(std::integer_sequence<int, piece...>) {
+      (linear_backward<(piece == 0 ? write : Write::add)>(be, dx, dy.template get<piece>(),
+                                                          w.template row_block<dy.first(piece), dy.columns(piece)>()),
+       ...);
+    }
+    (std::make_integer_sequence<int, sizeof...(Out)>());
   }
-  (std::make_integer_sequence<int, sizeof...(Out)>());
 }
 
 // dW (Out + ..., In) += dy^T x.
+MAMBA_COMPOSITION
 template <class Backend, class T, int... Out, int In, int All>
-void linear_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy, Rows<const T, In> x) {
+MAMBA_HOST_DEVICE void products_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy, Rows<const T, In> x) {
   static_assert(All == dy.all_columns);
-  [&]<int... piece>(std::integer_sequence<int, piece...>) {
-    (linear_weight_backward(be, dw.template row_block<dy.first(piece), dy.columns(piece)>(), dy.template get<piece>(), x), ...);
+  if constexpr (Backend::splits_products) {
+    linear_weight_backward(be, dw, dy, x);
+  } else {
+    [&]<int... piece>(std::integer_sequence<int, piece...>) {
+      (linear_weight_backward(be, dw.template row_block<dy.first(piece), dy.columns(piece)>(), dy.template get<piece>(), x), ...);
+    }
+    (std::make_integer_sequence<int, sizeof...(Out)>());
   }
-  (std::make_integer_sequence<int, sizeof...(Out)>());
 }
 
 }  // namespace mamba::network

@@ -12,6 +12,7 @@
 #include <mamba/network/linear.hpp>
 #include <mamba/network/mixer.hpp>
 #include <mamba/network/parameters.hpp>
+#include <mamba/network/recurrence.hpp>
 
 namespace mamba::network {
 
@@ -66,36 +67,29 @@ struct MixerOf<A, Mamba1> {
   };
 
   static constexpr bool rate_per_state = true;          // A (E, N), and S holds the step sizes; else A (H)
-  static constexpr int widest = (std::max)({E, N, R});  // of the rows above
+  static constexpr int conv_channels = E;               // of the convolution
+  static constexpr int widest = (std::max)({E, N, R});  // columns of the widest rows above
 
   // A sequence's state between calls: the last K-1 rows of x, and (E, N).
   static constexpr std::size_t history_size = static_cast<std::size_t>(K - 1) * padded(E);
   static constexpr std::size_t state_size = static_cast<std::size_t>(E) * padded(N);
 
-  template <class Backend>
-  static int kept_states(Backend& be, Sequences sequences) {
-    return scan_boundaries<N>(be, sequences);
-  }
-
-  template <class Backend>
-  static constexpr void reserve(Backend& be, bool with_backward) {
-    scan_reserve<T, E, N>(be, with_backward);
-  }
+  using Recurrence = SelectiveScanSizes<T, E, N>;
 
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class Probe>
   MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w, MixerState<T> state,
                                         Probe& probe) {
-    linear(be, beside(s.x, s.z), n, w.template get<"mixer.in_proj.weight">());
+    products(be, beside(s.x, s.z), n, w.template get<"mixer.in_proj.weight">());
     probe.template visit<Point::conv_input>(view(s.x));
     conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
     probe.template visit<Point::conv_output>(view(s.u));
-    linear(be, beside(s.r, s.b, s.c), in(s.u), w.template get<"mixer.x_proj.weight">());
+    products(be, beside(s.r, s.b, s.c), in(s.u), w.template get<"mixer.x_proj.weight">());
     probe.template visit<Point::b>(view(s.b));
     probe.template visit<Point::c>(view(s.c));
     linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
-    step_sizes(be, s.delta, s.pi, w.template get<"mixer.dt_proj.bias">());
+    steps_forward(be, s.delta, s.pi, w.template get<"mixer.dt_proj.bias">());
     probe.template visit<Point::delta>(view(s.delta));
     selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
                    w.template get<"mixer.D">(), probe.blocked_rows());
@@ -126,20 +120,20 @@ struct MixerOf<A, Mamba1> {
     probe.template visit_gradient<Point::delta>(view(g.delta));
     probe.template visit_gradient<Point::c>(view(g.c));
     probe.template visit_gradient<Point::b>(view(g.b));
-    step_sizes_backward(be, g.delta, dw.template get<"mixer.dt_proj.bias">(), in(g.delta), in(s.pi));  // in place: now the gradient of pi
+    steps_backward(be, g.delta, dw.template get<"mixer.dt_proj.bias">(), in(g.delta), in(s.pi));  // in place: now the gradient of pi
     linear_weight_backward(be, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r));
     linear_backward<Write::set>(be, g.r, in(g.delta), w.template get<"mixer.dt_proj.weight">());
 
     const auto of_u = beside(in(g.r), in(g.b), in(g.c));
-    linear_backward<Write::add>(be, g.u, of_u, w.template get<"mixer.x_proj.weight">());
-    linear_weight_backward(be, dw.template get<"mixer.x_proj.weight">(), of_u, in(s.u));
+    products_backward<Write::add>(be, g.u, of_u, w.template get<"mixer.x_proj.weight">());
+    products_weight_backward(be, dw.template get<"mixer.x_proj.weight">(), of_u, in(s.u));
     probe.template visit_gradient<Point::conv_output>(view(g.u));
     conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 
     const auto of_n = beside(in(g.x), in(g.z));
-    linear_backward<Write::set>(be, dn, of_n, w.template get<"mixer.in_proj.weight">());
-    linear_weight_backward(be, dw.template get<"mixer.in_proj.weight">(), of_n, n);
+    products_backward<Write::set>(be, dn, of_n, w.template get<"mixer.in_proj.weight">());
+    products_weight_backward(be, dw.template get<"mixer.in_proj.weight">(), of_n, n);
   }
 };
 

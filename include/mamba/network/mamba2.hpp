@@ -10,6 +10,7 @@
 #include <mamba/network/linear.hpp>
 #include <mamba/network/mixer.hpp>
 #include <mamba/network/parameters.hpp>
+#include <mamba/network/recurrence.hpp>
 
 namespace mamba::network {
 
@@ -24,7 +25,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   static_assert(H % G == 0, "mamba: Mamba2's ngroups must divide the number of heads");
   static constexpr int C = E + 2 * G * N;  // channels of the convolution: x, b, c
   static constexpr bool rate_per_state = false;
-  static constexpr int widest = C;  // of the rows below
+  static constexpr int conv_channels = C;
+  static constexpr int widest = C;  // columns of the widest rows below
 
   static constexpr auto parameters() {
     Parameter a_log = vector_parameter("mixer.A_log", H, Law::log_uniform, 16);
@@ -70,28 +72,20 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   static constexpr std::size_t history_size = static_cast<std::size_t>(K - 1) * padded(C);
   static constexpr std::size_t state_size = static_cast<std::size_t>(H) * N * padded(P);
 
-  template <class Backend>
-  static int kept_states(Backend& be, Sequences sequences) {
-    return ssd_boundaries<N>(be, sequences);
-  }
-
-  template <class Backend>
-  static constexpr void reserve(Backend& be, bool with_backward) {
-    ssd_reserve<T, H, P, G, N>(be, with_backward);
-  }
+  using Recurrence = SsdSizes<T, H, P, G, N>;
 
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class Probe>
   MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w, MixerState<T> state,
                                         Probe& probe) {
-    linear(be, beside(s.z, s.x, s.pi), n, w.template get<"mixer.in_proj.weight">());
+    products(be, beside(s.z, s.x, s.pi), n, w.template get<"mixer.in_proj.weight">());
     probe.template visit<Point::conv_input>(view(s.x));
     conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
     probe.template visit<Point::conv_output>(view(s.u));
     probe.template visit<Point::b>(columns<E, G * N>(s.u));
     probe.template visit<Point::c>(columns<E + G * N, G * N>(s.u));
-    step_sizes(be, s.delta, s.pi, w.template get<"mixer.dt_bias">());
+    steps_forward(be, s.delta, s.pi, w.template get<"mixer.dt_bias">());
     probe.template visit<Point::delta>(view(s.delta));
     ssd<G, N>(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">(),
               probe.blocked_rows());
@@ -100,7 +94,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
       probe.restore(view(s.y), view(s.o));
     }
     probe.template visit<Point::scan_output>(view(s.y));
-    gated_norm<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
+    gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
     probe.template visit<Point::gated_output>(view(s.o));
     linear(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
@@ -113,8 +107,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
     probe.template visit_gradient<Point::gated_output>(view(g.o));
-    gated_norm_backward<G>(be, g.y, g.z, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), in(s.g), static_cast<const T*>(s.rho), in(s.y), in(s.z),
-                           w.template get<"mixer.norm.weight">());
+    gated_norm_reverse<G>(be, g.y, g.z, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), in(s.g), static_cast<const T*>(s.rho), in(s.y), in(s.z),
+                          w.template get<"mixer.norm.weight">());
     probe.template visit_gradient<Point::scan_output>(view(g.y));
     ssd_backward<G, N>(be, g.delta, g.u, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y), static_cast<const T*>(s.boundaries),
                        in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
@@ -122,13 +116,13 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit_gradient<Point::c>(columns<E + G * N, G * N>(g.u));
     probe.template visit_gradient<Point::b>(columns<E, G * N>(g.u));
     probe.template visit_gradient<Point::conv_output>(view(g.u));
-    step_sizes_backward(be, g.delta, dw.template get<"mixer.dt_bias">(), in(g.delta), in(s.pi));  // in place: now the gradient of pi
+    steps_backward(be, g.delta, dw.template get<"mixer.dt_bias">(), in(g.delta), in(s.pi));  // in place: now the gradient of pi
     conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 
     const auto of_n = beside(in(g.z), in(g.x), in(g.delta));
-    linear_backward<Write::set>(be, dn, of_n, w.template get<"mixer.in_proj.weight">());
-    linear_weight_backward(be, dw.template get<"mixer.in_proj.weight">(), of_n, n);
+    products_backward<Write::set>(be, dn, of_n, w.template get<"mixer.in_proj.weight">());
+    products_weight_backward(be, dw.template get<"mixer.in_proj.weight">(), of_n, n);
   }
 };
 

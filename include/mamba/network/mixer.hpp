@@ -3,9 +3,9 @@
 //   Saved, Gradient           what forward leaves for backward, what backward needs for itself
 //   history_size, state_size  the elements of a sequence's state between calls
 //   rate_per_state            whether A has a value for each state of a channel, or one for each head
+//   conv_channels             channels of its convolution
 //   widest                    columns of the widest rows of its activations
-//   kept_states(be, tile)     how many states forward keeps for backward
-//   reserve(be, backward)     has the backend hold what its primitives need, so that no step allocates
+//   Recurrence                the sizes of its recurrence (recurrence.hpp), by which backends count memory
 //   forward, backward         n (T, D) -> m (T, D)
 #pragma once
 

@@ -1,8 +1,8 @@
 // The whole network, written once: embedding, a stack of pre-norm blocks, the tied head; forward beside backward.
 //
 // Everything here is composition. What computes is a backend: the unqualified calls below (embedding, rms_norm, linear,
-// selective_scan, ...) find the functions that take that backend first. The rules for gradients hold for all of them:
-// weight gradients add, activation gradients are set, the residual stream's gradient adds.
+// selective_scan, ...) find the functions that take that backend first; backend.hpp lists them. The rules for gradients hold for all
+// of them: weight gradients add, activation gradients are set, the residual stream's gradient adds.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include <mamba/core/memory.hpp>
 #include <mamba/core/policies.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/network/backend.hpp>
 #include <mamba/network/embedding.hpp>
 #include <mamba/network/mamba1.hpp>
 #include <mamba/network/mamba2.hpp>
@@ -76,6 +77,13 @@ struct ModelGradients {
   MAMBA_HOST_DEVICE auto layer(int l) const { return Gradients<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l)}; }
   MAMBA_HOST_DEVICE auto back() const { return Gradients<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers)}; }
 };
+
+// Whether a backend has all that a model asks for; what it lacks does not compile, in words (backend.hpp).
+template <class A, class Backend>
+constexpr bool check_backend() {
+  return check_backend<Backend, typename A::Scalar, A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::conv_channels, A::config.d_conv,
+                       typename MixerOf<A>::Recurrence>();
+}
 
 inline constexpr int head_rows = 64;  // rows of logits that exist at once
 
@@ -179,12 +187,6 @@ constexpr int most_tile_rows() {
 template <class A>
 void check_tile_size(int rows) {
   require(rows <= most_tile_rows<A>(), "a sequence of ", rows, " tokens is too long for this model on a GPU: it reads ", most_tile_rows<A>(), " at most");
-}
-
-// to <- from, in what all who run the composition together share; this is for backends where one runs it alone.
-template <class Backend, class T>
-void assign(Backend&, T& to, const T& from) {
-  to = from;
 }
 
 // residual(M) <- the stack over a tile's tokens (specification, section 3).

@@ -1,7 +1,6 @@
 // All primitives of the GPU's backend at the scope of one thread block, and what they need.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 
 #include <mamba/cuda/block/causal_conv.hpp>
@@ -11,49 +10,45 @@
 #include <mamba/cuda/block/rowwise.hpp>
 #include <mamba/cuda/block/selective_scan.hpp>
 #include <mamba/cuda/block/ssd.hpp>
-#include <mamba/network/network.hpp>
+#include <mamba/network/mixer.hpp>
+#include <mamba/network/recurrence.hpp>
 
 namespace mamba::cuda {
 
-// Stands for the block on the host, where memory is counted before a kernel runs.
-struct Requirements {
-  std::size_t global_bytes = 0;  // Block::global
+// How much memory the recurrences take at block scope, known on the host before a kernel runs.
+struct BlockMemory {
+  // How many boundary states the sequences of a tile need.
+  template <class T, int E, int N>
+  static int kept_states(network::SelectiveScanSizes<T, E, N>, Sequences sequences) {
+    return states_between_chunks(sequences, scan_chunk<N>);
+  }
+  template <class T, int H, int P, int G, int N>
+  static int kept_states(network::SsdSizes<T, H, P, G, N>, Sequences sequences) {
+    return states_between_chunks(sequences, ssd_chunk);
+  }
+
+  // The bytes of Block::global.
+  template <class T, int E, int N>
+  static constexpr std::size_t global_bytes(network::SelectiveScanSizes<T, E, N>, bool /*with_backward*/) {
+    return static_cast<std::size_t>(detail::SelectiveScan<T, E, N>::state_size) * sizeof(T);
+  }
+  template <class T, int H, int P, int G, int N>
+  static constexpr std::size_t global_bytes(network::SsdSizes<T, H, P, G, N>, bool with_backward) {
+    return with_backward ? static_cast<std::size_t>(2 * detail::Ssd<T, H, P, G, N>::state_size) * sizeof(T) : 0;
+  }
+
+  // Whether such a recurrence runs in one block.
+  template <class T, int E, int N>
+  static constexpr bool fits(network::SelectiveScanSizes<T, E, N>) {
+    return detail::SelectiveScan<T, E, N>::fits_block;
+  }
+  template <class T, int H, int P, int G, int N>
+  static constexpr bool fits(network::SsdSizes<T, H, P, G, N>) {
+    return detail::ssd_fits_block<detail::Ssd<T, H, P, G, N>>;
+  }
 };
 
-template <int N>
-int scan_boundaries(Requirements&, Sequences sequences) {
-  return states_between_chunks(sequences, scan_chunk<N>);
-}
-template <int N>
-int ssd_boundaries(Requirements&, Sequences sequences) {
-  return states_between_chunks(sequences, ssd_chunk);
-}
-template <class T, int E, int N>
-void scan_reserve(Requirements& be, bool /*with_backward*/) {
-  be.global_bytes = (std::max)(be.global_bytes, static_cast<std::size_t>(detail::SelectiveScan<T, E, N>::state_size) * sizeof(T));
-}
-template <class T, int H, int P, int G, int N>
-void ssd_reserve(Requirements& be, bool with_backward) {
-  if (with_backward) be.global_bytes = (std::max)(be.global_bytes, static_cast<std::size_t>(2 * detail::Ssd<T, H, P, G, N>::state_size) * sizeof(T));
-}
-
-// Asked at compile time, in the same way, whether a configuration fits a block.
-struct BlockFit {
-  bool fits = true;
-};
-template <class T, int E, int N>
-constexpr void scan_reserve(BlockFit& be, bool /*with_backward*/) {
-  be.fits = detail::SelectiveScan<T, E, N>::fits_block;
-}
-template <class T, int H, int P, int G, int N>
-constexpr void ssd_reserve(BlockFit& be, bool /*with_backward*/) {
-  be.fits = detail::ssd_fits_block<detail::Ssd<T, H, P, G, N>>;
-}
 template <class A>
-inline constexpr bool fits_block = [] {
-  BlockFit block;
-  network::MixerOf<A>::reserve(block, true);
-  return block.fits;
-}();
+inline constexpr bool fits_block = BlockMemory::fits(typename network::MixerOf<A>::Recurrence{});
 
 }  // namespace mamba::cuda

@@ -12,16 +12,16 @@ namespace mamba::cuda {
 
 struct Block {
   static constexpr int threads = 256, warps = threads / 32;
-  static constexpr bool fuses_convolution = true;
+  static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true;
   // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
   static constexpr int shared_elements = 24576;
   template <class T>
   static constexpr std::size_t shared_bytes = shared_elements * sizeof(T);
-  std::byte* global = nullptr;  // the same in global memory, as much as Requirements says
+  std::byte* global = nullptr;  // the same in global memory, as much as BlockMemory says
 
   template <class T>
   __device__ T* scratch() const {
-    extern __shared__ std::byte shared[];  // named here, so that the compiler knows what memory it is
+    extern __shared__ __align__(128) std::byte shared[];  // named here, so that the compiler knows what memory it is
     return reinterpret_cast<T*>(shared);
   }
   // Behind it lies an object that all threads share; in registers it would take from the primitives what they need.

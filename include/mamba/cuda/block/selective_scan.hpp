@@ -346,7 +346,7 @@ inline constexpr int scan_chunk = detail::ScanLayout<N>::chunk;
 
 // y (T, E) <- scan + skip.
 //   delta, u (T, E); b, c (T, N); a (E, N), whose derived weight is the rate A log2(e); d (E)
-//   boundaries: (scan_boundaries(), E, N) states kept for the backward pass, or null
+//   boundaries: (BlockMemory::kept_states(), E, N) states kept for the backward pass, or null
 //   states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: a blocked row is read out of the state and then forgotten
 template <class T, int E, int N, class Blocked = NoRows>

@@ -174,7 +174,7 @@ __device__ inline bool has_several_chunks(Sequences sequences) {
 
 // y (T, H P) <- the state-space model + skip.
 //   delta (T, H); xbc (T, H P + 2 G N); a (H), whose derived weight is the rate A log2(e); d (H)
-//   boundaries: (ssd_boundaries(), H, N, P) states kept for the backward pass, or null
+//   boundaries: (BlockMemory::kept_states(), H, N, P) states kept for the backward pass, or null
 //   states: (sequences, H, N, P) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: S's column of a blocked row is cut below the diagonal
 template <int G, int N, class T, int E, int H, int C, class Blocked = NoRows>

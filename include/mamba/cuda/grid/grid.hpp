@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* 
 
 class Grid {
  public:
-  static constexpr bool fuses_convolution = false;
+  static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false, splits_products = false;
 
   // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
   explicit Grid(QueuePointer queue) : queue_(std::move(queue)), products_(queue_->stream()), scratch_(queue_) {
@@ -225,5 +225,11 @@ class Grid {
   std::vector<double> on_host_;
   int shared_limit_ = 0;
 };
+
+// to <- from, on the host, which leads the grid.
+template <class T>
+void assign(Grid&, T& to, const T& from) {
+  to = from;
+}
 
 }  // namespace mamba::cuda
