@@ -3,4 +3,5 @@
 
 #include <mamba/model/language_model.hpp>
 #include <mamba/model/save.hpp>
+#include <mamba/model/state_file.hpp>
 #include <mamba/version.hpp>

@@ -50,8 +50,9 @@ struct ModelOptions {
   std::optional<double> embedding_std{};  // of the embedding's initial values; empty: gamma's rule (d1 the vocabulary), or 0.02
   std::optional<double> position_std{};   // of LearnedPosition's; empty: gamma's rule (d1 the longest sequence), or 0.02
   std::uint64_t seed = 0;
-  int threads = 0;  // 0: all cores
-  int device = 0;   // the GPU's index; the CPU has none
+  bool draw = true;  // off: trained parameters are zero, for a model whose parameters are about to be loaded
+  int threads = 0;   // 0: all cores
+  int device = 0;    // the GPU's index; the CPU has none
   // How many bytes of activations a tile of a batch may take where a model runs over the whole GPU. With the sizes of model and batch it
   // decides how a batch is cut, and so the order of sums; what memory is free does not. A single sequence may take more.
   std::size_t tile_bytes = std::size_t{32} << 30;

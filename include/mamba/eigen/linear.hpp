@@ -11,6 +11,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
 #include <mamba/eigen/team.hpp>
+#include <mamba/eigen/tuning.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
@@ -40,8 +41,8 @@ void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptrdiff_t a_row,
   unroll<Block>([&](auto m) { unroll<Vectors>([&](auto v) { sum[m][v].store(c + m * c_row + v * V::width); }); });
 }
 
-// Columns are worked on in panels of so many vectors: 6 rows of a panel stay in registers.
-inline constexpr int panel_vectors = vector_registers >= 32 ? 4 : 2;
+// Columns are worked on in panels of so many vectors.
+inline constexpr int panel_vectors = Tuning::panel_vectors(vector_registers);
 template <class T, int Columns>
 inline constexpr int panel_count = (vectors_for<Vector<T, Columns>>(Columns) + panel_vectors - 1) / panel_vectors;
 
@@ -50,7 +51,7 @@ template <Write write, int Columns, class T>
 void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row, int depth,
              int first_panel = 0, int last_panel = panel_count<T, Columns>) {
   using V = Vector<T, Columns>;
-  constexpr int block = 6, panel = panel_vectors;
+  constexpr int block = Tuning::product_rows, panel = panel_vectors;
   constexpr int vectors = vectors_for<V>(Columns), panels = vectors / panel, rest = vectors % panel;
   const auto columns_at = [&](int first, auto width) {
     const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(first) * V::width;
@@ -103,12 +104,11 @@ T row_product(const T* x, const T* w) {
 template <Write write = Write::set, class Core, class T, int Out, int In, int OfRows, int First>
 void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, OfRows, First> w) {
   const long long work = static_cast<long long>(x.rows) * Out * In;
-  constexpr int piece = 64;                                   // rows of x,
-  constexpr int weight_rows = std::clamp(12288 / In, 4, 64);  // or of W: 48 KB, a few microseconds of memory
+  constexpr int piece = Tuning::product_piece_rows, weight_rows = Tuning::weight_piece_rows(In);  // of x, or of W
   const auto rows_and_panels = [&](int first, int rows, int first_panel, int last_panel) {
     detail::product<write, Out>(y[first], y.stride, rows, x[first], x.stride, 1, w.derived, w.transposed_stride, In, first_panel, last_panel);
   };
-  if (In >= 256 && x.rows == 1) {
+  if (In >= Tuning::least_columns_of_streamed_weight && x.rows == 1) {
     share_out(core, (Out + weight_rows - 1) / weight_rows, work, [&](int i) {
       for (int o = i * weight_rows; o < (std::min)(Out, (i + 1) * weight_rows); ++o) {
         const T sum = detail::row_product<In>(x.data, w.value + static_cast<std::ptrdiff_t>(o) * w.stride);

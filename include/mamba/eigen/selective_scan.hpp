@@ -11,12 +11,13 @@
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
+#include <mamba/eigen/tuning.hpp>
 #include <mamba/math/scan_step.hpp>
 #include <mamba/network/recurrence.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
-inline constexpr int scan_chunk = 16;  // steps between kept states
+inline constexpr int scan_chunk = Tuning::scan_chunk;  // steps between kept states
 
 // How many boundary states the sequences of a tile need.
 template <class T, int E, int N>
@@ -35,7 +36,7 @@ template <class T, int N, int MostVectors>
 struct ScanBlocking {
   using V = Vector<T, N>;
   static constexpr int vectors = vectors_for<V>(N);  // of one channel
-  static constexpr int states = vector_registers >= 32 ? 8 : 4;
+  static constexpr int states = Tuning::scan_vectors(vector_registers);
   static constexpr int divisor(int most) {
     while (vectors % most != 0) --most;
     return most;
@@ -65,7 +66,7 @@ MAMBA_INLINE void each_scan_block(F&& f) {
 template <class Core, class T, int E, int N, class Blocked = NoRows>
 void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c,
                     Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d, Blocked rows = {}) {
-  using Blocking = detail::ScanBlocking<T, N, 8>;
+  using Blocking = detail::ScanBlocking<T, N, Tuning::scan_channel_vectors>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;
   constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * a.stride;
@@ -128,7 +129,7 @@ template <class Core, class T, int E, int N>
 void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd,
                              Rows<const T, E> dy, const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b,
                              Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
-  using Blocking = detail::ScanBlocking<T, N, 4>;
+  using Blocking = detail::ScanBlocking<T, N, Tuning::scan_backward_channel_vectors>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;
   constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * a.stride;

@@ -13,12 +13,13 @@
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/linear.hpp>
 #include <mamba/eigen/simd.hpp>
+#include <mamba/eigen/tuning.hpp>
 #include <mamba/math/scan_step.hpp>
 #include <mamba/network/recurrence.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
-inline constexpr int ssd_chunk = 64;
+inline constexpr int ssd_chunk = Tuning::ssd_chunk;
 
 // How many boundary states the sequences of a tile need.
 template <class T, int H, int P, int G, int N>

@@ -14,6 +14,7 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/core/threads.hpp>
 #include <mamba/eigen/backend.hpp>
+#include <mamba/eigen/tuning.hpp>
 #include <mamba/eigen/weights.hpp>
 #include <mamba/engine/arena.hpp>
 #include <mamba/engine/batch.hpp>
@@ -30,6 +31,7 @@ template <class A>
 class Engine<A, Cpu> : public Arenas<A, Buffer> {
   static_assert(network::check_backend<A, eigen::Core>());
   using Base = Arenas<A, Buffer>;
+  using Tuning = eigen::Tuning;
   using Recurrence = typename network::MixerOf<A>::Recurrence;
   using Base::derived_, Base::gradients_, Base::n_layers_, Base::parameters_, Base::size_, Base::stale_;
 
@@ -42,7 +44,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   explicit Engine(const ModelOptions& options)
       : Base(options.n_layers, [](std::size_t bytes) { return Buffer(bytes); }), pool_(std::make_unique<ThreadPool>(options.threads)) {
     // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
-    constexpr std::size_t piece = 16384;
+    constexpr std::size_t piece = Tuning::optimiser_piece;
     for (const PlacedParameter& p : placed())
       for (std::size_t at = 0; p.parameter.trained && at < p.parameter.place(); at += piece)
         trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.place() - at)});
@@ -134,7 +136,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   template <class Visitor, class Use>
   void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {
     prepare();
-    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    const Partition partition = partition_of(batch);
     number_readouts(batch, Readout::last, partition);
     reserve_workers(batch, partition, false);
     std::vector<int> where;
@@ -182,7 +184,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   template <class Body>
   void each_tile(const Batch& batch, Readout readout, Body&& body) {
     prepare();
-    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    const Partition partition = partition_of(batch);
     number_readouts(batch, readout, partition);
     reserve_workers(batch, partition, false);
     const auto on_worker = [&](int tile, int number, ThreadPool* team) {
@@ -191,6 +193,10 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     };
     if (partition.tiles == 1) on_worker(0, 0, pool_.get());
     else pool_->run(partition.tiles, [&](int tile, int number) { on_worker(tile, number, nullptr); });
+  }
+
+  Partition partition_of(const Batch& batch) const {
+    return Partition::of(batch, size_ * sizeof(T), {Tuning::tile_tokens, Tuning::tiles_per_buffer, Tuning::most_buffers, Tuning::most_buffer_bytes});
   }
 
   template <class Probe, class Use>
@@ -204,7 +210,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
 
   Partition begin_gradients(const Batch& batch, Readout readout) {
     prepare();
-    const Partition partition = Partition::of(batch, size_ * sizeof(T));
+    const Partition partition = partition_of(batch);
     number_readouts(batch, readout, partition);
     reserve_workers(batch, partition, true);
     reserve_buffers(partition.buffers);
@@ -291,7 +297,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
   void sum_gradients(int buffers) {
-    constexpr std::size_t stretch = 4096;  // elements a task sums; a multiple of row_alignment
+    constexpr std::size_t stretch = Tuning::sum_piece;
     pool_->run(static_cast<int>((size_ + stretch - 1) / stretch), [&](int task, int) {
       const std::size_t first = static_cast<std::size_t>(task) * stretch;
       eigen::sum_buffers(gradients_.template as<T>(), buffer_pointers_.data(), buffers, first, (std::min)(size_, first + stretch));

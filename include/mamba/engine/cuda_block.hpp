@@ -119,7 +119,7 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
       readouts += range.readouts;
       ranges_host_.push_back(range);
     }
-    const int blocks = with_backward ? partition.buffers : (std::min)(partition.tiles, 264);
+    const int blocks = with_backward ? partition.buffers : (std::min)(partition.tiles, cuda::TileTuning::most_forward_blocks);
     const std::size_t workspace_bytes = Tiles::workspace_bytes(activation_bytes, with_backward);
     workspaces_.reserve(workspace_bytes * static_cast<std::size_t>(blocks));
     tiles_.upload(packed_);

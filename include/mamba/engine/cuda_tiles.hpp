@@ -5,6 +5,7 @@
 
 #include <mamba/cuda/kernels/tiles.hpp>
 #include <mamba/cuda/runtime/queue.hpp>
+#include <mamba/cuda/tuning.hpp>
 #include <mamba/engine/partition.hpp>
 
 namespace mamba {
@@ -16,10 +17,9 @@ struct BlockTiles {
   static constexpr std::size_t shared_bytes = cuda::tile_shared_bytes<A>;
   static constexpr bool runs_anywhere = shared_bytes <= std::size_t{99} << 10;  // every device from 8.0 on has as much
 
-  // Tiles of 128 tokens, one buffer for each multiprocessor of the largest devices.
   static Partition partition(const Batch& batch, int n_layers) {
     return Partition::of(batch, network::Tables<A>::size(n_layers) * sizeof(T),
-                         {.tile_tokens = 128, .tiles_per_buffer = 1, .most_buffers = 132, .most_bytes = std::size_t{8} << 30});
+                         {cuda::TileTuning::tokens, 1, cuda::TileTuning::most_buffers, cuda::TileTuning::most_buffer_bytes});
   }
 
   // The memory of a block: activations, then Block::global.

@@ -115,8 +115,7 @@ class CudaTraining {
   }
   cuda::TrainingState* state() const { return state_.template as<cuda::TrainingState>(); }
 
-  // A thread a sequence; on few multiprocessors, for it runs beside train_tiles, whose blocks want one each.
-  static constexpr unsigned draw_threads = 1024;
+  static constexpr unsigned draw_threads = cuda::TileTuning::draw_threads;
   unsigned draw_blocks() const { return (static_cast<unsigned>(batch_) + draw_threads - 1) / draw_threads; }
   void launch_draw(cudaStream_t stream, int ahead) {
     cuda::draw_batch<<<draw_blocks(), draw_threads, 0, stream>>>(drawn(), task_, seed_, plan_.template as<math::PlannedStep>(), state(), ahead);

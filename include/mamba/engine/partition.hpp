@@ -13,14 +13,13 @@ namespace mamba {
 struct Partition {
   int sequences = 0, per_tile = 1, tiles = 0, buffers = 1;
 
-  // What a backend likes.
+  // What a backend likes: its tuning says why.
   struct Limits {
-    int tile_tokens = 64;      // a tile's activations stay in a second-level cache
-    int tiles_per_buffer = 2;  // a buffer costs a pass over the parameters
-    std::size_t most_buffers = 32, most_bytes = std::size_t{128} << 20;
+    int tile_tokens;
+    int tiles_per_buffer;
+    std::size_t most_buffers, most_bytes;  // of all buffers
   };
 
-  static Partition of(const Batch& batch, std::size_t parameter_bytes) { return of(batch, parameter_bytes, Limits{}); }
   static Partition of(const Batch& batch, std::size_t parameter_bytes, const Limits& limits) {
     Partition p;
     p.sequences = batch.batch;

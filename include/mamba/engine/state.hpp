@@ -3,18 +3,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <limits>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include <mamba/core/error.hpp>
-#include <mamba/core/finite.hpp>
 #include <mamba/core/host_tensor.hpp>
 #include <mamba/core/memory.hpp>
-#include <mamba/io/load_options.hpp>
-#include <mamba/io/safetensors.hpp>
 #include <mamba/network/network.hpp>
 
 namespace mamba {
@@ -93,29 +88,5 @@ class State {
   Memory history_, states_;
   std::vector<int> positions_;
 };
-
-// Throws Error(cannot_write); what stood at the path then still does.
-template <class A>
-void save(const State<A>& state, const std::filesystem::path& path) {
-  io::SafetensorsWriter writer;
-  writer.add("conv_state", state.history_tensor());
-  writer.add("ssm_state", state.state_tensor());
-  writer.add("positions", HostTensor<std::int32_t>{{state.batch()}, {state.positions().begin(), state.positions().end()}});
-  writer.write(path, {});
-}
-
-// Returns how many of its numbers are not finite. Throws Error(bad_file), and changes nothing, when the file is of another model or
-// batch, or holds such numbers and options refuse them.
-template <class A>
-Nonfinite load(State<A>& state, const std::filesystem::path& path, const LoadOptions& options = {}) {
-  using T = typename A::Scalar;
-  const auto file = io::SafetensorsFile::read(path);
-  StateDict<T> dict{{"conv_state", file.tensor<T>("conv_state")}, {"ssm_state", file.tensor<T>("ssm_state")}};
-  return io::naming(path, [&] {
-    const Nonfinite found = options.checked(dict);
-    state.restore(dict.at("conv_state"), dict.at("ssm_state"), file.tensor<int>("positions").values);
-    return found;
-  });
-}
 
 }  // namespace mamba

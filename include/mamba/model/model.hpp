@@ -41,18 +41,11 @@ class Model {
   using Scalar = typename A::Scalar;
   static constexpr Config config = A::config;
 
-  // Draws the initial parameters: with options.gamma the origin's rule, else mamba_ssm's (specification, section 4).
-  // Throws Error on options out of range.
+  // Draws the initial parameters: with options.gamma the origin's rule, else mamba_ssm's (specification, section 4). With options.draw
+  // off those that are trained are zero. Throws Error on options out of range.
   explicit Model(const ModelOptions& options) : engine_(checked(options)), options_(options) {
-    std::uint32_t tensor = 0;
-    for (const PlacedParameter& p : engine_.placed()) {
-      Scalar* const values = engine_.mutable_parameters() + p.offset;
-      for_each_element(p.parameter,
-                       [&](std::size_t k, std::size_t at) { values[at] = static_cast<Scalar>(initial_value(p.parameter, p.name, options, tensor, k)); });
-      require(count_nonfinite(std::span<const Scalar>(values, p.parameter.place())) == 0, "the initial values of ", p.name, " are beyond what a ",
-              sizeof(Scalar) == 4 ? "float" : "double", " holds: gamma or a standard deviation is too large");
-      ++tensor;
-    }
+    initialise(engine_.mutable_parameters(), engine_.placed(), options);
+    engine_.parameters_changed();
   }
 
   int n_layers() const { return options_.n_layers; }

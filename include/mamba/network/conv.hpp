@@ -35,11 +35,11 @@ constexpr auto conv_parameters(int channels, int taps) {
   using Kernel = typename A::ConvKernel;
   const double bound = 1 / table_sqrt(taps);
   const Parameter weight{
-      .name = "mixer.conv1d.weight", .rank = 3, .shape = {channels, 1, taps}, .law = Law::uniform, .scale = bound, .derived = Derived::transpose};
-  const Parameter bias = vector_parameter("mixer.conv1d.bias", channels, Law::uniform, bound);
+      .name = "mixer.conv1d.weight", .role = Role::convolution, .rank = 3, .shape = {channels, 1, taps}, .law = Law::uniform, .scale = bound, .derived = Derived::transpose};
+  const Parameter bias = vector_parameter("mixer.conv1d.bias", Role::bias, channels, Law::uniform, bound);
   const ParameterTable<2> conv{Kernel::learned_weight ? weight : frozen(weight, 1), Kernel::learned_bias ? bias : frozen(bias, 0)};
   if constexpr (bypass_of<typename A::ConvResidual>() == Bypass::linear)
-    return join(conv, ParameterTable<1>{matrix_parameter("mixer.residual_proj.weight", channels, channels, Law::uniform, 1 / table_sqrt(channels))});
+    return join(conv, ParameterTable<1>{matrix_parameter("mixer.residual_proj.weight", Role::projection, channels, channels, Law::uniform, 1 / table_sqrt(channels))});
   else return conv;
 }
 

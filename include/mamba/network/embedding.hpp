@@ -39,9 +39,9 @@ constexpr int longest_sequence() {
 template <class A>
 constexpr auto embedding_parameters() {
   constexpr int D = A::config.d_model;
-  const ParameterTable<1> tokens{matrix_parameter("backbone.embedding.weight", A::config.padded_vocab_size(), D, Law::normal, 0.02)};
+  const ParameterTable<1> tokens{matrix_parameter("backbone.embedding.weight", Role::embedding, A::config.padded_vocab_size(), D, Law::normal, 0.02)};
   if constexpr (position_of<typename A::Position>() == PositionKind::learned)
-    return join(tokens, ParameterTable<1>{matrix_parameter("position_embedding.weight", A::Position::positions, D, Law::normal, 0.02, Derived::none)});
+    return join(tokens, ParameterTable<1>{matrix_parameter("position_embedding.weight", Role::position, A::Position::positions, D, Law::normal, 0.02, Derived::none)});
   else return tokens;
 }
 

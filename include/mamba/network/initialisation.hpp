@@ -1,49 +1,129 @@
-// The initial values of a model's parameters (specification, section 4).
+// The initial values of a model's parameters (specification, section 4): functions of (seed, tensor, element), so that any number of
+// threads draws the same.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+#include <optional>
+#include <span>
+#include <vector>
 
 #include <mamba/core/config.hpp>
+#include <mamba/core/error.hpp>
+#include <mamba/core/finite.hpp>
 #include <mamba/core/random.hpp>
+#include <mamba/core/threads.hpp>
 #include <mamba/network/parameters.hpp>
 
 namespace mamba {
 
-// The initial value of element `k` of a tensor: with gamma, the origin's rule (section 4.2), else mamba_ssm's (4.1).
-// tensor: the parameter's number in the walk over the model.
-inline double initial_value(const Parameter& p, std::string_view full_name, const ModelOptions& options, std::uint32_t tensor, std::size_t k) {
-  const Random4 r = random_words(options.seed, RandomPurpose::initialisation, tensor, k);
-  const double u = random_uniform(r.word[0], r.word[1]);
-  const auto named = [&](std::string_view part) { return full_name.find(part) != std::string_view::npos; };
-  if (named("embedding"))
-    if (const auto& deviation = named("position_embedding") ? options.position_std : options.embedding_std) return random_normal(r) * *deviation;
+// How a tensor's elements are drawn.
+struct InitialLaw {
+  Law law;
+  double scale;
+  double divisor = 1;  // of uniform values
+};
+
+// What the options make of a tensor's own law: with gamma the origin's rule (specification, section 4.2), which takes every trained
+// weight by its role; else mamba_ssm's (4.1).
+inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
+  const bool looked_up = p.role == Role::embedding || p.role == Role::position;
+  if (looked_up)
+    if (const auto& deviation = p.role == Role::position ? options.position_std : options.embedding_std) return {Law::normal, *deviation};
   if (options.gamma && p.trained) {
-    const int d1 = options.gamma_fan == Fan::out || named("embedding") ? p.rows() : p.columns();
-    if (p.rank >= 2 && named("weight")) return random_normal(r) * std::pow(d1, -*options.gamma);
-    if (!named("weight") && named("bias") && options.gamma_zeroes_biases) return 0;
-  }
-  switch (p.law) {
-    case Law::normal:
-      return p.scale * random_normal(r);
-    case Law::uniform:
-      return p.scale * (2 * u - 1);
-    case Law::uniform_by_depth:
-      return p.scale * (2 * u - 1) / std::sqrt(options.n_layers);
-    case Law::constant:
-      return p.scale;
-    case Law::log_of_state:
-      return std::log1p(static_cast<double>(k % static_cast<std::size_t>(p.columns())));
-    case Law::log_uniform:
-      return std::log(1 + (p.scale - 1) * u);
-    case Law::inverse_softplus_step: {
-      const double step = (std::max)(1e-4, std::exp(u * (std::log(0.1) - std::log(0.001)) + std::log(0.001)));
-      return step + std::log(-std::expm1(-step));
+    switch (p.role) {
+      case Role::embedding:
+      case Role::position:
+      case Role::projection:
+      case Role::convolution:
+        return {Law::normal, std::pow(options.gamma_fan == Fan::out || looked_up ? p.rows() : p.columns(), -*options.gamma)};
+      case Role::bias:
+        if (options.gamma_zeroes_biases) return {Law::constant, 0};
+        break;
+      case Role::norm:
+      case Role::rate:
+      case Role::skip:
+        break;
     }
   }
-  return 0;
+  if (p.law == Law::uniform_by_depth) return {Law::uniform, p.scale, std::sqrt(options.n_layers)};
+  return {p.law, p.scale};
+}
+
+// values (columns) <- row `row` of tensor number `tensor` in the walk over the model.
+template <class T>
+void draw_row(T* values, const Parameter& p, InitialLaw law, std::uint64_t seed, std::uint32_t tensor, std::size_t row) {
+  const auto columns = static_cast<std::size_t>(p.columns());
+  const auto each = [&](auto&& value_of) {
+    for (std::size_t i = 0; i < columns; ++i)
+      values[i] = static_cast<T>(value_of(random_words(seed, RandomPurpose::initialisation, tensor, row * columns + i)));
+  };
+  const auto uniform = [](const Random4& r) { return random_uniform(r.word[0], r.word[1]); };
+  switch (law.law) {
+    case Law::normal:
+      return each([&](const Random4& r) { return law.scale * random_normal(r); });
+    case Law::uniform:
+    case Law::uniform_by_depth:
+      return each([&](const Random4& r) { return law.scale * (2 * uniform(r) - 1) / law.divisor; });
+    case Law::constant:
+      return static_cast<void>(std::fill_n(values, columns, static_cast<T>(law.scale)));
+    case Law::log_of_state:
+      for (std::size_t i = 0; i < columns; ++i) values[i] = static_cast<T>(std::log1p(static_cast<double>(i)));
+      return;
+    case Law::log_uniform:
+      return each([&](const Random4& r) { return std::log(1 + (law.scale - 1) * uniform(r)); });
+    case Law::inverse_softplus_step:
+      return each([&](const Random4& r) {
+        const double step = (std::max)(1e-4, std::exp(uniform(r) * (std::log(0.1) - std::log(0.001)) + std::log(0.001)));
+        return step + std::log(-std::expm1(-step));
+      });
+  }
+}
+
+// An arena of parameters <- their initial values; with options.draw off the frozen ones alone. Throws Error where a value is beyond what
+// T holds, and names the tensor.
+template <class T>
+void initialise(T* arena, const std::vector<PlacedParameter>& placed, const ModelOptions& options) {
+  // Rows of one tensor, about as many elements each.
+  struct Piece {
+    std::uint32_t tensor;
+    std::size_t first, end;
+  };
+  constexpr std::size_t elements_of_piece = 16384, few = 1 << 18;
+  std::vector<Piece> pieces;
+  std::vector<InitialLaw> laws;
+  std::size_t elements = 0;
+  for (const PlacedParameter& p : placed) {
+    const auto tensor = static_cast<std::uint32_t>(laws.size());
+    laws.push_back(initial_law(p.parameter, options));
+    if (!options.draw && p.parameter.trained) continue;
+    const auto rows = static_cast<std::size_t>(p.parameter.rows()), columns = static_cast<std::size_t>(p.parameter.columns());
+    const std::size_t at_once = (std::max)(std::size_t{1}, elements_of_piece / columns);
+    for (std::size_t row = 0; row < rows; row += at_once) pieces.push_back({tensor, row, (std::min)(rows, row + at_once)});
+    elements += rows * columns;
+  }
+  ThreadPool pool(elements < few ? 1 : options.threads);  // a small model is not worth waking threads
+  constexpr std::uint32_t none = 0xFFFFFFFF;
+  std::atomic<std::uint32_t> beyond{none};  // the first tensor with a value that T does not hold
+  pool.run(static_cast<int>(pieces.size()), [&](int task, int) {
+    const auto& [tensor, first, end] = pieces[static_cast<std::size_t>(task)];
+    const PlacedParameter& p = placed[tensor];
+    const auto columns = static_cast<std::size_t>(p.parameter.columns()), stride = static_cast<std::size_t>(padded(p.parameter.columns()));
+    for (std::size_t row = first; row < end; ++row) {
+      T* const values = arena + p.offset + row * stride;
+      draw_row(values, p.parameter, laws[tensor], options.seed, tensor, row);
+      if (count_nonfinite(std::span<const T>(values, columns)) == 0) continue;
+      for (std::uint32_t known = beyond; tensor < known && !beyond.compare_exchange_weak(known, tensor);) {
+      }
+    }
+  });
+  const std::uint32_t which = beyond;
+  if (which != none)
+    fail(ErrorKind::invalid_argument, "the initial values of ", placed[which].name, " are beyond what a ", sizeof(T) == 4 ? "float" : "double",
+         " holds: gamma or a standard deviation is too large");
 }
 
 }  // namespace mamba

@@ -25,13 +25,13 @@ struct MixerOf<A, Mamba1> {
   // In mamba_ssm's order, which is the order in which initial values are drawn.
   static constexpr auto parameters() {
     const double inner_bound = 1 / table_sqrt(E);
-    return join(ParameterTable<3>{matrix_parameter("mixer.A_log", E, N, Law::log_of_state, 0, Derived::rate), vector_parameter("mixer.D", E, Law::constant, 1),
-                                  matrix_parameter("mixer.in_proj.weight", 2 * E, D, Law::uniform, 1 / table_sqrt(D))},
+    return join(ParameterTable<3>{matrix_parameter("mixer.A_log", Role::rate, E, N, Law::log_of_state, 0, Derived::rate), vector_parameter("mixer.D", Role::skip, E, Law::constant, 1),
+                                  matrix_parameter("mixer.in_proj.weight", Role::projection, 2 * E, D, Law::uniform, 1 / table_sqrt(D))},
                 conv_parameters<A>(E, K),
-                ParameterTable<4>{matrix_parameter("mixer.x_proj.weight", R + 2 * N, E, Law::uniform, inner_bound),
-                                  matrix_parameter("mixer.dt_proj.weight", E, R, Law::uniform, 1 / table_sqrt(R)),
-                                  vector_parameter("mixer.dt_proj.bias", E, Law::inverse_softplus_step, 0),
-                                  matrix_parameter("mixer.out_proj.weight", D, E, Law::uniform_by_depth, inner_bound)});
+                ParameterTable<4>{matrix_parameter("mixer.x_proj.weight", Role::projection, R + 2 * N, E, Law::uniform, inner_bound),
+                                  matrix_parameter("mixer.dt_proj.weight", Role::projection, E, R, Law::uniform, 1 / table_sqrt(R)),
+                                  vector_parameter("mixer.dt_proj.bias", Role::bias, E, Law::inverse_softplus_step, 0),
+                                  matrix_parameter("mixer.out_proj.weight", Role::projection, D, E, Law::uniform_by_depth, inner_bound)});
   }
 
   // What forward leaves for backward.

@@ -29,13 +29,13 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   static constexpr int widest = C;  // columns of the widest rows below
 
   static constexpr auto parameters() {
-    Parameter a_log = vector_parameter("mixer.A_log", H, Law::log_uniform, 16);
+    Parameter a_log = vector_parameter("mixer.A_log", Role::rate, H, Law::log_uniform, 16);
     a_log.derived = Derived::rate;
-    return join(ParameterTable<4>{vector_parameter("mixer.dt_bias", H, Law::inverse_softplus_step, 0), a_log, vector_parameter("mixer.D", H, Law::constant, 1),
-                                  matrix_parameter("mixer.in_proj.weight", E + C + H, D, Law::uniform, 1 / table_sqrt(D))},
+    return join(ParameterTable<4>{vector_parameter("mixer.dt_bias", Role::bias, H, Law::inverse_softplus_step, 0), a_log, vector_parameter("mixer.D", Role::skip, H, Law::constant, 1),
+                                  matrix_parameter("mixer.in_proj.weight", Role::projection, E + C + H, D, Law::uniform, 1 / table_sqrt(D))},
                 conv_parameters<A>(C, K),
-                ParameterTable<2>{vector_parameter("mixer.norm.weight", E, Law::constant, 1),
-                                  matrix_parameter("mixer.out_proj.weight", D, E, Law::uniform_by_depth, 1 / table_sqrt(E))});
+                ParameterTable<2>{vector_parameter("mixer.norm.weight", Role::norm, E, Law::constant, 1),
+                                  matrix_parameter("mixer.out_proj.weight", Role::projection, D, E, Law::uniform_by_depth, 1 / table_sqrt(E))});
   }
 
   // What forward leaves for backward.

@@ -29,8 +29,8 @@ template <class A>
 struct Tables {
   static constexpr int D = A::config.d_model;
   static constexpr auto front = embedding_parameters<A>();
-  static constexpr auto layer = join(ParameterTable<1>{vector_parameter("norm.weight", D, Law::constant, 1)}, MixerOf<A>::parameters());
-  static constexpr auto back = ParameterTable<1>{vector_parameter("backbone.norm_f.weight", D, Law::constant, 1)};
+  static constexpr auto layer = join(ParameterTable<1>{vector_parameter("norm.weight", Role::norm, D, Law::constant, 1)}, MixerOf<A>::parameters());
+  static constexpr auto back = ParameterTable<1>{vector_parameter("backbone.norm_f.weight", Role::norm, D, Law::constant, 1)};
 
   static constexpr std::size_t front_size = total_place(front), layer_size = total_place(layer), back_size = total_place(back);
   static constexpr std::size_t size(int n_layers) { return front_size + static_cast<std::size_t>(n_layers) * layer_size + back_size; }

@@ -1,6 +1,6 @@
-// Parameters are declared once: a table of a model's tensors, from which follow their places in one arena, their
-// initial values, names, shapes and whether they are trained. Gradients, optimiser state and derived weights share the
-// arena's layout; a layer is an offset.
+// Parameters are declared once: a table of a model's tensors, from which follow their offsets in one arena, their
+// initial values (initialisation.hpp), names, shapes and whether they are trained. Gradients, optimiser state and derived weights
+// share the arena's layout; a layer is an offset.
 #pragma once
 
 #include <algorithm>
@@ -28,6 +28,18 @@ struct FixedString {
   constexpr std::string_view view() const { return {text, Size - 1}; }
 };
 
+// What a tensor is in the model: by this, and never by its name, rules choose tensors.
+enum class Role {
+  embedding,    // of tokens; the tied head's weight, too
+  position,     // learned positions
+  projection,   // a matrix between activations
+  convolution,  // the convolution's kernel
+  bias,         // of the convolution, of the step sizes
+  norm,         // an RMSNorm's scale
+  rate,         // A_log
+  skip,         // D
+};
+
 // The laws of mamba_ssm's own initialisation (specification, section 4.1).
 enum class Law {
   normal,                 // Normal(0, scale^2)
@@ -48,6 +60,7 @@ enum class Derived {
 
 struct Parameter {
   std::string_view name;
+  Role role = Role::projection;
   int rank = 1;
   int shape[3] = {1, 1, 1};
   Law law = Law::constant;
@@ -67,16 +80,17 @@ struct Parameter {
   }
 };
 
-constexpr Parameter vector_parameter(std::string_view name, int size, Law law, double scale) {
-  return {.name = name, .rank = 1, .shape = {size, 1, 1}, .law = law, .scale = scale};
+constexpr Parameter vector_parameter(std::string_view name, Role role, int size, Law law, double scale) {
+  return {.name = name, .role = role, .rank = 1, .shape = {size, 1, 1}, .law = law, .scale = scale};
 }
 // A parameter that keeps one value and is not trained.
 constexpr Parameter frozen(Parameter p, double value) {
   p.law = Law::constant, p.scale = value, p.trained = false;
   return p;
 }
-constexpr Parameter matrix_parameter(std::string_view name, int rows, int columns, Law law, double scale, Derived derived = Derived::transpose) {
-  return {.name = name, .rank = 2, .shape = {rows, columns, 1}, .law = law, .scale = scale, .derived = derived};
+constexpr Parameter matrix_parameter(std::string_view name, Role role, int rows, int columns, Law law, double scale,
+                                     Derived derived = Derived::transpose) {
+  return {.name = name, .role = role, .rank = 2, .shape = {rows, columns, 1}, .law = law, .scale = scale, .derived = derived};
 }
 
 // constexpr square root for the tables' scales (Newton; sizes are far from the ends of the range).

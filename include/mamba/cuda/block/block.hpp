@@ -7,14 +7,15 @@
 
 #include <mamba/core/macros.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/cuda/tuning.hpp>
 
 namespace mamba::cuda {
 
 struct Block {
-  static constexpr int threads = 256, warps = threads / 32;
+  static constexpr int threads = BlockTuning::threads, warps = threads / 32;
   static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true;
   // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
-  static constexpr int shared_elements = 24576;
+  static constexpr int shared_elements = BlockTuning::shared_elements;
   template <class T>
   static constexpr std::size_t shared_bytes = shared_elements * sizeof(T);
   std::byte* global = nullptr;  // the same in global memory, as much as BlockMemory says

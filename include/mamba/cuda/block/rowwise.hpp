@@ -184,7 +184,7 @@ __device__ void step_sizes(Block&, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1,
 template <class T, int C>
 __device__ void step_sizes_backward(Block& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta, Rows<const T, C> pi) {
   using Share = detail::ColumnShare<C>;
-  constexpr int batch = 4;
+  constexpr int batch = BlockTuning::rowwise_batch;
   const auto [begin, end] = Share::rows(pi.rows);
   for (int first_quad = 0; first_quad < Share::quads; first_quad += Share::width) {
     const int c = 4 * Share::quad(first_quad);

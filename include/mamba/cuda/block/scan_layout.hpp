@@ -14,7 +14,7 @@ struct ScanLayout {
   static constexpr int quads_per_lane = (quads + width - 1) / width, states = 4 * quads_per_lane;
   static constexpr int channels = 32 / width;             // of a warp at once
   static constexpr int groups = Block::warps * channels;  // channels of a block at once
-  static constexpr int chunk = states <= 4 ? 8 : states <= 8 ? 4 : states <= 16 ? 2 : 1;
+  static constexpr int chunk = BlockTuning::scan_chunk(states);
 
   static __device__ int group() { return warp() * channels + lane() / width; }
 

@@ -8,6 +8,8 @@
 // in registers; of the forward pass only the states between chunks are kept.
 #pragma once
 
+#include <algorithm>
+
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/async_copy.hpp>
 #include <mamba/cuda/block/block.hpp>
@@ -52,8 +54,8 @@ template <class T, int E, int N>
 struct SelectiveScan {
   using L = ScanLayout<N>;
   static constexpr int chunk = L::chunk, states = L::states;
-  static constexpr int ways = E >= 4 * L::groups ? 4 : E >= 2 * L::groups ? 2 : 1;  // channels that a group of lanes works on at once, forward
-  static constexpr int slab = L::groups * ways < 64 ? 64 : L::groups * ways, backward_slab = L::groups < 64 ? 64 : L::groups;
+  static constexpr int ways = BlockTuning::scan_ways(E, L::groups);  // channels that a group of lanes works on at once, forward
+  static constexpr int slab = (std::max)(BlockTuning::scan_slab, L::groups * ways), backward_slab = (std::max)(BlockTuning::scan_slab, L::groups);
   static constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * padded(N);
   using Stage = ScanStage<T, N, chunk, slab, 2>;                   // step, u
   using BackwardStage = ScanStage<T, N, chunk, backward_slab, 4>;  // step, u, dy

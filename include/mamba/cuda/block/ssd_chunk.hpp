@@ -12,7 +12,7 @@
 namespace mamba::cuda {
 
 // The tokens of a chunk: as many as the sums of c b^T that a lane can hold in registers allow.
-inline constexpr int ssd_chunk = 8;
+inline constexpr int ssd_chunk = BlockTuning::ssd_chunk;
 
 namespace detail {
 

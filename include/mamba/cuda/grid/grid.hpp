@@ -176,16 +176,16 @@ class Grid {
   }
   template <class Primitive, class T, int C, class... Arguments>
   void over_rows(Rows<T, C> x, const Arguments&... arguments) const {
-    constexpr int rows_of_slice = (std::max)(1, 8192 / Rows<T, C>::stride);
+    constexpr int rows_of_slice = (std::max)(1, GridTuning::slice_elements / Rows<T, C>::stride);
     over_slices<Primitive, T>((x.rows + rows_of_slice - 1) / rows_of_slice, x.rows, arguments...);
   }
   template <class Primitive, class T, class... Arguments>
   void over_sequences(Sequences sequences, const Arguments&... arguments) const {
-    launch<T>(detail::run_on_sequences<Primitive, Arguments...>, (std::min)(sequences.count, 65536), sequences, arguments...);
+    launch<T>(detail::run_on_sequences<Primitive, Arguments...>, (std::min)(sequences.count, GridTuning::most_sequence_blocks), sequences, arguments...);
   }
   template <class Primitive, class T, int R, int C, class... Arguments>
   void over_rows_with_gradient(WeightGradient<T, R, C> dw, int rows, const Arguments&... arguments) {
-    const auto partials = zeroed_partials(dw, (rows + 63) / 64);
+    const auto partials = zeroed_partials(dw, (rows + GridTuning::gradient_slice_rows - 1) / GridTuning::gradient_slice_rows);
     over_slices<Primitive, T>(partials.count, rows, partials, arguments...);
     add(dw, partials);
   }
@@ -205,14 +205,11 @@ class Grid {
     check(cudaGetLastError(), "add_partials");
   }
 
-  static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
-  static constexpr int most_partials = 256;
-
  private:
   template <class T, int R, int C>
   PartialGradients<T, R, C> zeroed_partials(WeightGradient<T, R, C>, int most) {
     constexpr std::size_t bytes = PartialGradients<T, R, C>::size * sizeof(T);
-    constexpr int affordable = static_cast<int>(std::clamp<std::size_t>(most_partial_bytes / bytes, 1, most_partials));
+    constexpr int affordable = static_cast<int>(std::clamp<std::size_t>(GridTuning::most_partial_bytes / bytes, 1, GridTuning::most_partials));
     const int count = std::clamp(most, 1, affordable);
     T* values = nullptr;
     carve_zeroed([&](Carver& memory) { values = memory.take<T>(PartialGradients<T, R, C>::size * static_cast<std::size_t>(count)); });

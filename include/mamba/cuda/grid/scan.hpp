@@ -20,7 +20,7 @@
 namespace mamba::cuda {
 
 // The steps between states that the scan over the grid keeps for the backward pass.
-inline constexpr int grid_scan_chunk = 8;
+inline constexpr int grid_scan_chunk = GridTuning::scan_chunk;
 
 namespace detail {
 
@@ -132,10 +132,10 @@ struct ScanShares {
 template <class Channels>
 ScanShares shares_of(int sequences) {
   constexpr int at_once = LaneLayout<Channels::N>::channels, passes = (Channels::E / Channels::groups + at_once - 1) / at_once;
-  constexpr int blocks = 512;
+  constexpr int blocks = GridTuning::scan_blocks;
   // No more memory for the gradients of b and c than a layer's activations take.
   constexpr int affordable = (std::max)(1, 4 * padded(Channels::E) / (Channels::groups * padded(Channels::N)));
-  constexpr int most_parts = std::clamp(static_cast<int>((std::size_t{1} << 26) / Channels::state_size), 1, blocks);
+  constexpr int most_parts = std::clamp(static_cast<int>(GridTuning::scan_partial_elements / Channels::state_size), 1, blocks);
   const int parts = (std::min)(sequences, most_parts), slices = std::clamp(blocks / (parts * Channels::groups), 1, (std::min)(passes, affordable));
   return {(std::max)(1, (std::min)(parts, blocks / (slices * Channels::groups))), slices};
 }
