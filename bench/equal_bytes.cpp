@@ -80,11 +80,11 @@ void variants(const char* mixer) {
   run<wide, Mixer>(name("wide"));
   run<composite, Mixer, mamba::OnesConv>(name("ones"));
   run<composite, Mixer, mamba::FrozenOnesConv>(name("ones-frozen"));
-  run<composite, Mixer, mamba::LearnedPosition<8>>(name("learned positions"));
+  run<composite, Mixer, mamba::LearnedPosition<16>>(name("learned positions"));
   run<composite, Mixer, mamba::SinusoidalPosition>(name("sinusoids"));
   run<composite, Mixer, mamba::ConvResidual>(name("residual"));
   run<composite, Mixer, mamba::ConvGate>(name("gate"));
-  run<composite, Mixer, mamba::LinearConvResidual, mamba::LearnedPosition<8>>(name("linear residual, positions"));
+  run<composite, Mixer, mamba::LinearConvResidual, mamba::LearnedPosition<16>>(name("linear residual, positions"));
 }
 
 }  // namespace

@@ -14,13 +14,9 @@ if(NOT MAMBA_WITH_CUDA STREQUAL "OFF")
       set(CMAKE_CUDA_ARCHITECTURES 80-real 90 CACHE STRING "Generations of GPUs to compile for")
     endif()
     enable_language(CUDA)
-    # CMake 3.25 has no C++20 flag for CUDA.
-    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
-    # A call from device code to a host function is only a warning, and garbage at run time.
     add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
     # GCC notes that a template argument such as __m512 has an attribute; that is all a packet type is.
     add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcompiler -Wno-ignored-attributes>")
-    add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:EIGEN_NO_CUDA>)
   endif()
   message(STATUS "mamba: CUDA ${CMAKE_CUDA_COMPILER_VERSION}")
   if(CMAKE_CUDA_COMPILER)

@@ -18,6 +18,7 @@
 #include <mamba/math/planned_step.hpp>
 #include <mamba/train/optimizer.hpp>
 #include <mamba/train/schedule.hpp>
+#include <mamba/train/task.hpp>
 
 namespace mamba {
 
@@ -38,12 +39,13 @@ struct TrainingOptions {
   }
 };
 
-// Task: `length`, train_samples(), train_sample(index, ids) -> label; where it has them, for_each_option(f), which calls
-// f(name, value) for all that decides its samples: checkpoints record and compare that. Every epoch shows all training samples once, in an
+// Task: as task.hpp lists it. Every epoch shows all training samples once, in an
 // order that is a function of (seed, epoch); its last batch may be smaller. A run is a function of its options: it may be
 // stopped after any step and continued from a checkpoint to the same bytes.
 template <class ModelType, class Task>
 class Trainer {
+  static_assert(check_task<Task>());
+
  public:
   using Scalar = typename ModelType::Scalar;
 

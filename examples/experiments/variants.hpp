@@ -1,4 +1,4 @@
-// The variants that the programs are built with for each task, each in a translation unit of its own (examples/CMakeLists.txt lists
+// The variants that the programs are built with for each task, each in a translation unit of its own (examples/experiments/CMakeLists.txt lists
 // them).
 #pragma once
 
