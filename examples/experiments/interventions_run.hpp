@@ -40,7 +40,7 @@ struct InterventionOptions {
 
 namespace detail {
 
-// Sequences of one pair as the paper's interventions draw them: any key position, keys 20..99, filler 5..99, so that no
+// Sequences of one pair as the origin draws them (specification, section 11): any key position, keys 20..99, filler 5..99, so that no
 // anchor stands among the filler.
 struct PairSequences {
   std::vector<std::int32_t> ids, key_positions;

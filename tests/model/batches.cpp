@@ -27,7 +27,7 @@ bool same_bytes(const Dict& a, const Dict& b) {
 
 }  // namespace
 
-TEST_CASE("the brief's tests: shapes and the configuration's dictionary") {
+TEST_CASE("shapes and the configuration's dictionary") {
   MambaForComposite<brief_config> model({.n_layers = 2, .gamma = 1.0});
   const auto logits = model(support::random_tokens(4 * 8, 100, 1), 4);
   CHECK(logits.rows() == 4);

@@ -120,7 +120,7 @@ class BlockingProbe : public network::NoProbe {
   BlockedRows rows_;
 };
 
-// Keeps every layer's activations after the convolution ...
+// Keeps what every layer's block uses of the convolution, after SiLU and bypass ...
 template <class T, class RowAccess>
 class RecordingProbe : public network::NoProbe {
  public:

@@ -23,7 +23,7 @@ concept LastTokenLoss = std::invocable < F&,
         MatrixView<const Scalar>,
 int, MatrixView < Scalar >> ;
 
-// The brief's wrapper around MambaLMHeadModel: last token only, vocab_size columns.
+// MambaLMHeadModel for tasks whose answer is one token: last token only, vocab_size columns.
 //   MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 42});
 template <Config config_, class... Policies>
 class MambaForComposite : public Model<Resolve<config_, Policies...>> {
@@ -84,7 +84,7 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
   }
 };
 
-// The brief's names.
+// The variants that the paper's study uses, by its names.
 template <Config config, class... Policies>
 using MambaOnesConv = MambaForComposite<config, OnesConv, Policies...>;
 template <Config config, int max_seq_len, class... Policies>

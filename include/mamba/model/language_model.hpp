@@ -14,7 +14,7 @@ namespace mamba {
 // Whose base differs with the instructions differs, too.
 inline namespace MAMBA_INSTRUCTION_SET {
 
-// Computes what mamba_ssm's MambaLMHeadModel computes (specification, sections 2 to 5).
+// Computes what mamba_ssm's MambaLMHeadModel computes (specification, sections 2 to 5 and 7).
 //   MambaLMHeadModel<config, Policies...> model({.n_layers = 2, .seed = 42});
 template <Config config_, class... Policies>
 class MambaLMHeadModel : public Model<Resolve<config_, Policies...>> {

@@ -16,7 +16,7 @@
 
 namespace mamba {
 
-// The brief's dictionary: n_layers, gamma, vocab_size, d_model, d_state, d_conv, expand.
+// The configuration as files tell it (specification, section 8.2): n_layers, gamma, vocab_size, d_model, d_state, d_conv, expand.
 inline io::Json config_members(const Config& config, int n_layers, std::optional<double> gamma) {
   return io::Json::Members{{"n_layers", n_layers},
                            {"gamma", gamma ? io::Json(*gamma) : io::Json()},

@@ -1,4 +1,4 @@
-// A way to look and reach inside: a visitor called at named points of every block.
+// A way to look and reach inside: a visitor called at named points of every block (specification, section 11.3).
 //
 // The probe is a template argument of the network. NoProbe, the default, is empty functions: no code is generated.
 #pragma once

@@ -1,5 +1,5 @@
-// What the composite function tasks share: a sequence of 8 tokens with a key, two anchors behind it, and filler (the experiments'
-// section 1).
+// What the composite function tasks share: a sequence of 8 tokens with a key, two anchors behind it, and filler
+// (specification, section A.1).
 #pragma once
 
 #include <cstdint>

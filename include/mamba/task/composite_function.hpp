@@ -1,4 +1,4 @@
-// The composite function task, standard version (arXiv 2509.17514; the experiments' section 1).
+// The composite function task, standard version (arXiv 2509.17514; specification, section A.1).
 //
 // Anchors 1..4 stand for functions on keys modulo 100. A sequence holds a key, two anchors behind it and filler; its
 // label is the second anchor's function of the first's of the key. The pair (4,3) never occurs in training, and (3,4) is

@@ -1,4 +1,4 @@
-// The composite function task, full symmetry version (arXiv 2509.17514; the experiments' section 1).
+// The composite function task, full symmetry version (arXiv 2509.17514; specification, section A.1).
 //
 // Anchors 0..4 stand for functions on keys modulo 100, in one of two sets: which one holds is told by the pair. All functions are sums, so
 // that a pair and its mirror have the same value. Only (4,3) is left out of training: does a model that knows (3,4) know it?

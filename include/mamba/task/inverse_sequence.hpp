@@ -1,4 +1,4 @@
-// The inverse sequence matching task (arXiv 2509.17514; the experiments' section 2).
+// The inverse sequence matching task (arXiv 2509.17514; specification, section A.2).
 //
 // Three distinct numbers; five of their six orders one after the other, each with a random token behind it; then random tokens
 // beyond the reach of the convolutions; then one of the five orders, reversed. The label is the number of that order, 0..4.

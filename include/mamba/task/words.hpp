@@ -1,4 +1,5 @@
-// The random numbers of one sample of a task, a function of (seed, set, index), drawn one after the other.
+// The random numbers of one sample of a task, a function of (seed, set, index), drawn one after the other (specification,
+// section A.3).
 #pragma once
 
 #include <cstdint>
