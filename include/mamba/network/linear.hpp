@@ -9,19 +9,38 @@
 
 namespace mamba::network {
 
+namespace detail {
+
+// A product for each output. Functions, not lambdas: nvcc checks the calls of those.
+template <int... piece>
+using Pieces = std::integer_sequence<int, piece...>;
+
+MAMBA_COMPOSITION
+template <class Backend, class T, int... Out, int In, int All, int... piece>
+MAMBA_HOST_DEVICE void each_product(Backend& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w, Pieces<piece...>) {
+  (linear(be, y.template get<piece>(), x, w.template row_block<y.first(piece), y.columns(piece)>()), ...);
+}
+MAMBA_COMPOSITION
+template <Write write, class Backend, class T, int... Out, int In, int All, int... piece>
+MAMBA_HOST_DEVICE void each_product_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy, Weight<T, All, In> w, Pieces<piece...>) {
+  (linear_backward<(piece == 0 ? write : Write::add)>(be, dx, dy.template get<piece>(), w.template row_block<dy.first(piece), dy.columns(piece)>()), ...);
+}
+MAMBA_COMPOSITION
+template <class Backend, class T, int... Out, int In, int All, int... piece>
+MAMBA_HOST_DEVICE void each_product_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy, Rows<const T, In> x,
+                                                    Pieces<piece...>) {
+  (linear_weight_backward(be, dw.template row_block<dy.first(piece), dy.columns(piece)>(), dy.template get<piece>(), x), ...);
+}
+
+}  // namespace detail
+
 // y (T, Out...) <- x (T, In) W^T, W (Out + ..., In).
 MAMBA_COMPOSITION
 template <class Backend, class T, int... Out, int In, int All>
 MAMBA_HOST_DEVICE void products(Backend& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w) {
   static_assert(All == y.all_columns);
-  if constexpr (Backend::splits_products) {
-    linear(be, y, x, w);
-  } else {
-    [&]<int... piece>(std::integer_sequence<int, piece...>) {
-      (linear(be, y.template get<piece>(), x, w.template row_block<y.first(piece), y.columns(piece)>()), ...);
-    }
-    (std::make_integer_sequence<int, sizeof...(Out)>());
-  }
+  if constexpr (Backend::splits_products) linear(be, y, x, w);
+  else detail::each_product(be, y, x, w, std::make_integer_sequence<int, sizeof...(Out)>());
 }
 
 // dx (T, In) <- or += dy (T, Out...) W.
@@ -29,16 +48,8 @@ MAMBA_COMPOSITION
 template <Write write, class Backend, class T, int... Out, int In, int All>
 MAMBA_HOST_DEVICE void products_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy, Weight<T, All, In> w) {
   static_assert(All == dy.all_columns);
-  if constexpr (Backend::splits_products) {
-    linear_backward<write>(be, dx, dy, w);
-  } else {
-    [&]<int... piece>(std::integer_sequence<int, piece...>) {
-      (linear_backward<(piece == 0 ? write : Write::add)>(be, dx, dy.template get<piece>(),
-                                                          w.template row_block<dy.first(piece), dy.columns(piece)>()),
-       ...);
-    }
-    (std::make_integer_sequence<int, sizeof...(Out)>());
-  }
+  if constexpr (Backend::splits_products) linear_backward<write>(be, dx, dy, w);
+  else detail::each_product_backward<write>(be, dx, dy, w, std::make_integer_sequence<int, sizeof...(Out)>());
 }
 
 // dW (Out + ..., In) += dy^T x.
@@ -46,14 +57,8 @@ MAMBA_COMPOSITION
 template <class Backend, class T, int... Out, int In, int All>
 MAMBA_HOST_DEVICE void products_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy, Rows<const T, In> x) {
   static_assert(All == dy.all_columns);
-  if constexpr (Backend::splits_products) {
-    linear_weight_backward(be, dw, dy, x);
-  } else {
-    [&]<int... piece>(std::integer_sequence<int, piece...>) {
-      (linear_weight_backward(be, dw.template row_block<dy.first(piece), dy.columns(piece)>(), dy.template get<piece>(), x), ...);
-    }
-    (std::make_integer_sequence<int, sizeof...(Out)>());
-  }
+  if constexpr (Backend::splits_products) linear_weight_backward(be, dw, dy, x);
+  else detail::each_product_weight_backward(be, dw, dy, x, std::make_integer_sequence<int, sizeof...(Out)>());
 }
 
 }  // namespace mamba::network
