@@ -51,7 +51,7 @@ TEST_CASE("a legend too long for its chart takes several rows") {
     auto& series = chart.panels.emplace_back(mamba::io::Panel{"y", {}}).series;
     for (int line = 0; line < 6; ++line) series.push_back({"a name of thirty letters no. " + std::to_string(line), {{0, 1}, {1, 2}}});
   }
-  const auto places = mamba::io::detail::legend_places({"a name of thirty letters no. 0", "a name of thirty letters no. 1", "a"}, 400);
+  const auto places = mamba::io::detail::legend_positions({"a name of thirty letters no. 0", "a name of thirty letters no. 1", "a"}, 400);
   CHECK(places[1] == std::pair(0.0, 18.0));
   CHECK(places[2].second == 18.0);
   CHECK(count(chart.svg(), ">a name of thirty letters no. 5<") == 1);
@@ -117,8 +117,8 @@ TEST_CASE("an axis has a low and a high end, and every tick between them") {
     CHECK(axis.low < axis.high);
     CHECK(axis.ticks.size() <= 12);
     for (std::size_t i = 0; i < axis.ticks.size(); ++i) {
-      CHECK((axis.place(axis.ticks[i]) >= 0 && axis.place(axis.ticks[i]) <= 1));
-      if (i > 0) CHECK(axis.place(axis.ticks[i]) > axis.place(axis.ticks[i - 1]));
+      CHECK((axis.position(axis.ticks[i]) >= 0 && axis.position(axis.ticks[i]) <= 1));
+      if (i > 0) CHECK(axis.position(axis.ticks[i]) > axis.position(axis.ticks[i - 1]));
     }
   };
   std::uint64_t state = 1;
@@ -178,8 +178,8 @@ TEST_CASE("log axes end at round numbers and have few ticks") {
   const auto axis = log_y_axis({3, 70});
   is({axis.low, axis.high}, {2, 100});
   is(axis.ticks, {2, 5, 10, 20, 50, 100});
-  CHECK(std::abs(axis.place(std::sqrt(200.0)) - 0.5) < 1e-12);
-  CHECK(axis.place(1) == 0);
+  CHECK(std::abs(axis.position(std::sqrt(200.0)) - 0.5) < 1e-12);
+  CHECK(axis.position(1) == 0);
   is(log_y_axis({0.1, 1000}).ticks, {0.1, 1, 10, 100, 1000});
   is(log_y_axis({1e-6, 1e6}).ticks, {1e-6, 1e-4, 1e-2, 1, 1e2, 1e4, 1e6});
   is({log_y_axis({10, 10}).low, log_y_axis({10, 10}).high}, {5, 20});

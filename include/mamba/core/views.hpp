@@ -141,7 +141,7 @@ struct BlockedRows {
 struct Sequences {
   const int* first = nullptr;  // (count + 1)
   int count = 0;
-  const int* times = nullptr;  // (rows) each row's place in its sequence; on the GPU only, which does not look for it
+  const int* times = nullptr;  // (rows) each row's time in its sequence; on the GPU only, which does not look for it
   int before = 0;              // the rows before those at hand, where these are a slice of a longer list
 
   MAMBA_HOST_DEVICE int begin(int s) const { return first[s] - before; }

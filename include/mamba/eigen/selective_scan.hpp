@@ -148,16 +148,16 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
       detail::each_scan_block<Blocking, E>([&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
         constexpr int channels = decltype(block_channels)::value;
         const int n = first_vector * V::width;
-        const auto place = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };
+        const auto offset = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };
         V kept_decay[scan_chunk][channels][vectors], kept_carried[scan_chunk][channels][vectors];
         V rate[channels][vectors];
         unroll<channels>([&](auto i)
-                             MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { rate[i][v] = V::load(a.derived + place(i, v)); }); });
+                             MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { rate[i][v] = V::load(a.derived + offset(i, v)); }); });
 
         {  // the states again
           V h[channels][vectors];
           unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-            unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v] = start ? V::load(start + place(i, v)) : V::zero(); });
+            unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v] = start ? V::load(start + offset(i, v)) : V::zero(); });
           });
           for (int t = first; t < last; ++t)
             unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
@@ -176,8 +176,8 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         V from_future[channels][vectors], drate[channels][vectors];
         unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
           unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
-            from_future[i][v] = has_future ? V::load(carry + place(i, v)) : V::zero();
-            drate[i][v] = V::load(da.value + place(i, v));
+            from_future[i][v] = has_future ? V::load(carry + offset(i, v)) : V::zero();
+            drate[i][v] = V::load(da.value + offset(i, v));
           });
         });
         for (int t = last - 1; t >= first; --t) {
@@ -218,8 +218,8 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         }
         unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
           unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
-            drate[i][v].store(da.value + place(i, v));
-            if (first > begin) from_future[i][v].store(carry + place(i, v));
+            drate[i][v].store(da.value + offset(i, v));
+            if (first > begin) from_future[i][v].store(carry + offset(i, v));
           });
         });
       });

@@ -46,8 +46,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
     constexpr std::size_t piece = Tuning::optimiser_piece;
     for (const PlacedParameter& p : placed())
-      for (std::size_t at = 0; p.parameter.trained && at < p.parameter.place(); at += piece)
-        trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.place() - at)});
+      for (std::size_t at = 0; p.parameter.trained && at < p.parameter.arena_size(); at += piece)
+        trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.arena_size() - at)});
     squares_.resize(trained_.size());
     workers_.resize(static_cast<std::size_t>(pool_->workers()));
   }

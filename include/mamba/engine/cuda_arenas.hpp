@@ -84,7 +84,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
       : Base(options.n_layers, [queue](std::size_t bytes) { return cuda::Mirrored(queue, bytes); }), queue_(std::move(queue)), kinds_(queue_), squares_(queue_) {
     std::vector<cuda::Kind> kinds;
     for (const PlacedParameter& p : placed())
-      kinds.insert(kinds.end(), p.parameter.place() / 4, cuda::Kind{p.parameter.trained, p.parameter.derived == Derived::rate});
+      kinds.insert(kinds.end(), p.parameter.arena_size() / 4, cuda::Kind{p.parameter.trained, p.parameter.derived == Derived::rate});
     kinds_.upload(kinds.data(), kinds.size());
     squares_.reserve(cuda::BufferSum::blocks(elements(), 1 << 20) * sizeof(double));
     squares_host_.resize(elements().blocks());

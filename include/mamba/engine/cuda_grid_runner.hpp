@@ -105,7 +105,7 @@ class GridRunner {
  private:
   static constexpr int Vp = network::HeadActivations<A>::Vp, logits_stride = padded(Vp);
 
-  // A tile's sequences in the batch, and each row's place there, sequence * length + time.
+  // A tile's sequences in the batch, and each row's index there, sequence * length + time.
   struct TileSequences {
     int first;
     std::span<const int> where;

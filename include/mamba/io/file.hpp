@@ -1,4 +1,4 @@
-// Files that are whole or not there: written beside their place, synced, renamed.
+// Files that are whole or not there: written beside their target, synced, renamed.
 #pragma once
 
 #include <algorithm>
@@ -64,8 +64,8 @@ inline std::vector<char> read_file(const std::filesystem::path& path) {
   if (!file.open() || ::fstat(file.get(), &info) != 0) cannot("open");
   check(info);
   std::vector<char> bytes = detail::room_for(static_cast<std::uintmax_t>(info.st_size), path);
-  const auto read_to = [&](char* place, std::size_t size) {
-    const auto n = detail::uninterrupted([&] { return ::read(file.get(), place, size); });
+  const auto read_to = [&](char* to, std::size_t size) {
+    const auto n = detail::uninterrupted([&] { return ::read(file.get(), to, size); });
     if (n < 0) cannot("read");
     return static_cast<std::size_t>(n);
   };
@@ -91,23 +91,23 @@ inline void write_file(const std::filesystem::path& path, const std::vector<std:
   const auto check = [&](int reason) {
     if (reason != 0) cannot(detail::reason_text(reason));
   };
-  const detail::Place place = detail::place_of(path);
-  if (place.own_descriptor >= 0) return check(detail::write_all(place.own_descriptor, pieces));
-  const mode_t mode = place.info.st_mode;
-  if (place.exists && (S_ISFIFO(mode) || S_ISCHR(mode))) {
-    const detail::Descriptor file(detail::open_to_write_directly(place, path));
+  const detail::Target target = detail::target_of(path);
+  if (target.own_descriptor >= 0) return check(detail::write_all(target.own_descriptor, pieces));
+  const mode_t mode = target.info.st_mode;
+  if (target.exists && (S_ISFIFO(mode) || S_ISCHR(mode))) {
+    const detail::Descriptor file(detail::open_to_write_directly(target, path));
     return check(detail::write_all(file.get(), pieces));
   }
-  if (place.exists && S_ISDIR(mode)) cannot("it is a folder");
-  if (place.exists && !S_ISREG(mode)) cannot("it is no regular file but a socket or a block device");
-  if (!place.path.has_filename()) cannot("the path ends with no file's name");
-  if (place.exists && ::faccessat(AT_FDCWD, place.path.c_str(), W_OK, AT_EACCESS) != 0) check(errno);
+  if (target.exists && S_ISDIR(mode)) cannot("it is a folder");
+  if (target.exists && !S_ISREG(mode)) cannot("it is no regular file but a socket or a block device");
+  if (!target.path.has_filename()) cannot("the path ends with no file's name");
+  if (target.exists && ::faccessat(AT_FDCWD, target.path.c_str(), W_OK, AT_EACCESS) != 0) check(errno);
 
   // What nobody else may read is not for anybody to read on its way there.
-  detail::Temporary file(place.path, place.exists ? S_IRUSR | S_IWUSR : 0666, path);
+  detail::Temporary file(target.path, target.exists ? S_IRUSR | S_IWUSR : 0666, path);
   check(detail::write_all(file.descriptor(), pieces));
-  if (place.exists) check(file.take_rights(place.info));
-  check(file.move_to(place.path));
+  if (target.exists) check(file.take_rights(target.info));
+  check(file.move_to(target.path));
 }
 
 #else
@@ -153,7 +153,7 @@ inline std::vector<char> read_file(const std::filesystem::path& path) {
   return bytes;
 }
 
-// Makes the pieces, one after the other, the file's contents: written to a file of another name beside its place, then renamed. On any
+// Makes the pieces, one after the other, the file's contents: written to a file of another name beside its target, then renamed. On any
 // failure what was there stays, and Error(cannot_write) is thrown.
 inline void write_file(const std::filesystem::path& path, const std::vector<std::string_view>& pieces) {
   static std::atomic<std::uint64_t> count{0};
@@ -161,9 +161,9 @@ inline void write_file(const std::filesystem::path& path, const std::vector<std:
   detail::check_kind(ErrorKind::cannot_write, "write", path);
   if (!path.has_filename()) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": the path ends with no file's name");
   std::error_code error;
-  std::filesystem::path place = std::filesystem::weakly_canonical(path, error);
-  if (error) place = path;
-  const std::filesystem::path beside = place.parent_path() / (".mamba-" + std::to_string(std::chrono::system_clock::now().time_since_epoch().count()) + "-" +
+  std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
+  if (error) target = path;
+  const std::filesystem::path beside = target.parent_path() / (".mamba-" + std::to_string(std::chrono::system_clock::now().time_since_epoch().count()) + "-" +
                                                               std::to_string(count.fetch_add(1)) + ".tmp");
   std::FILE* const file = detail::open_file(beside, true);
   if (!file) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": no new file can be made in its folder: ", detail::reason_text(errno));
@@ -176,7 +176,7 @@ inline void write_file(const std::filesystem::path& path, const std::vector<std:
   keep(std::fclose(file) == 0);
   std::string words = reason != 0 ? detail::reason_text(reason) : "";
   if (reason == 0) {
-    std::filesystem::rename(beside, place, error);
+    std::filesystem::rename(beside, target, error);
     if (!error) return;
     words = error.message();
   }

@@ -124,7 +124,7 @@ class Json {
 
   struct Object {
     Members members;
-    std::vector<std::uint32_t> by_name;  // the members' places by their names, where they are many
+    std::vector<std::uint32_t> by_name;  // the members' indices in the order of their names, where they are many
 
     Object() = default;
     explicit Object(Members given) : members(std::move(given)) {

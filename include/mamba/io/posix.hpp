@@ -113,7 +113,7 @@ inline int write_all(int fd, const std::vector<std::string_view>& pieces) {
 }
 
 // Where a write goes.
-struct Place {
+struct Target {
   std::filesystem::path path;  // no symbolic link; what lies there may be missing
   int own_descriptor = -1;     // of this process, where the path names one, as /dev/stdout does
   bool exists = false;
@@ -131,32 +131,32 @@ inline int named_descriptor(const std::filesystem::path& path) {
 }
 
 // Follows symbolic links to the end, to a file that is not there yet, too. Throws Error(cannot_write).
-inline Place place_of(const std::filesystem::path& path) {
+inline Target target_of(const std::filesystem::path& path) {
   constexpr int most_links = 40;
-  Place place;
-  place.path = path;
+  Target target;
+  target.path = path;
   for (int links = 0; links <= most_links; ++links) {
-    place.own_descriptor = named_descriptor(place.path);
-    if (place.own_descriptor >= 0) return place;
-    place.exists = ::lstat(place.path.c_str(), &place.info) == 0;
-    if (!place.exists && errno != ENOENT) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason_text(errno));
-    if (!place.exists || !S_ISLNK(place.info.st_mode)) return place;
+    target.own_descriptor = named_descriptor(target.path);
+    if (target.own_descriptor >= 0) return target;
+    target.exists = ::lstat(target.path.c_str(), &target.info) == 0;
+    if (!target.exists && errno != ENOENT) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason_text(errno));
+    if (!target.exists || !S_ISLNK(target.info.st_mode)) return target;
     std::error_code error;
-    const std::filesystem::path next = std::filesystem::read_symlink(place.path, error);
-    if (error) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": the link ", place.path.string(), " cannot be read: ", error.message());
-    place.path = place.path.parent_path() / next;
+    const std::filesystem::path next = std::filesystem::read_symlink(target.path, error);
+    if (error) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": the link ", target.path.string(), " cannot be read: ", error.message());
+    target.path = target.path.parent_path() / next;
   }
   fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": more than ", most_links, " symbolic links, one after the other, or links in a circle");
 }
 
-// The temporary files of one place: `.name.<process>-<16 hexadecimal digits>.tmp` beside it. Its writer holds a lock on each as
+// The temporary files of one target: `.name.<process>-<16 hexadecimal digits>.tmp` beside it. Its writer holds a lock on each as
 // long as it lives, so that what a dead one left can be told from what another is writing.
 class Temporary {
  public:
   // A new, empty, locked file, with the rights `mode` as far as the process's mask allows. Throws Error(cannot_write) that names `path`.
-  Temporary(const std::filesystem::path& place, mode_t mode, const std::filesystem::path& path) {
-    const std::filesystem::path folder = folder_of(place);
-    const std::string begin = beginning(place.filename().string());
+  Temporary(const std::filesystem::path& target, mode_t mode, const std::filesystem::path& path) {
+    const std::filesystem::path folder = folder_of(target);
+    const std::string begin = beginning(target.filename().string());
     remove_leftovers(folder, begin);
     for (int attempt = 0; attempt < 100; ++attempt) {
       path_ = folder / (begin + std::to_string(::getpid()) + "-" + hexadecimal(unique_number()) + ".tmp");
@@ -165,7 +165,7 @@ class Temporary {
       if (!file_.open()) {
         const int reason = errno;
         path_.clear();
-        fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": a file is written beside its place and renamed, and no new file can be made in ",
+        fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": a file is written beside its target and renamed, and no new file can be made in ",
              folder.string(), ": ", reason_text(reason));
       }
       // Who cleans up may have taken it for a dead writer's before it was locked. A system without locks removes nothing.
@@ -198,19 +198,19 @@ class Temporary {
     return (own.st_mode & 07777U) == mode || ::fchmod(file_.get(), mode) == 0 ? 0 : errno;
   }
 
-  // Takes the place of what was there, once all bytes are on the disk; 0 or an errno.
-  int move_to(const std::filesystem::path& place) {
+  // Replaces what was there, once all bytes are on the disk; 0 or an errno.
+  int move_to(const std::filesystem::path& target) {
     if (uninterrupted([&] { return ::fsync(file_.get()); }) != 0) return errno;
-    if (::rename(path_.c_str(), place.c_str()) != 0) return errno;
+    if (::rename(path_.c_str(), target.c_str()) != 0) return errno;
     path_.clear();
     // The rename itself is safe once the folder is synced; a file system that cannot do that is left to its own.
-    if (const Descriptor folder(::open(folder_of(place).c_str(), O_RDONLY | O_CLOEXEC)); folder.open()) (void)::fsync(folder.get());
+    if (const Descriptor folder(::open(folder_of(target).c_str(), O_RDONLY | O_CLOEXEC)); folder.open()) (void)::fsync(folder.get());
     return 0;
   }
 
  private:
-  static std::filesystem::path folder_of(const std::filesystem::path& place) {
-    return place.has_parent_path() ? place.parent_path() : std::filesystem::path(".");
+  static std::filesystem::path folder_of(const std::filesystem::path& target) {
+    return target.has_parent_path() ? target.parent_path() : std::filesystem::path(".");
   }
   static std::string hexadecimal(std::uint64_t x) {
     std::string text(16, '0');
@@ -261,16 +261,16 @@ class Temporary {
 };
 
 // Opens a FIFO or a character device for writing; waits a little for a FIFO's reader. Throws Error(cannot_write) that names `path`.
-inline int open_to_write_directly(const Place& place, const std::filesystem::path& path) {
+inline int open_to_write_directly(const Target& target, const std::filesystem::path& path) {
   using std::chrono::steady_clock;
   constexpr auto patience = std::chrono::seconds(3);
-  const bool fifo = S_ISFIFO(place.info.st_mode);
+  const bool fifo = S_ISFIFO(target.info.st_mode);
   const auto start = steady_clock::now();
   for (;;) {
-    const int fd = uninterrupted([&] { return ::open(place.path.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | (fifo ? O_NONBLOCK : 0)); });
+    const int fd = uninterrupted([&] { return ::open(target.path.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | (fifo ? O_NONBLOCK : 0)); });
     const int reason = errno;
     struct stat now {};
-    if (fd >= 0 && ::fstat(fd, &now) == 0 && (now.st_mode & S_IFMT) == (place.info.st_mode & S_IFMT)) {
+    if (fd >= 0 && ::fstat(fd, &now) == 0 && (now.st_mode & S_IFMT) == (target.info.st_mode & S_IFMT)) {
       if (fifo) ::fcntl(fd, F_SETFL, O_WRONLY);  // a full pipe is waited for
       return fd;
     }

@@ -179,7 +179,7 @@ class Model {
     for (const PlacedParameter& p : engine_.placed())
       if (const auto found = dict.find(p.name); found != dict.end()) {
         const std::vector<Scalar>& values = found->second.values;
-        std::fill_n(arena + p.offset, p.parameter.place(), Scalar(0));  // what pads is zero, whatever an update has made of it
+        std::fill_n(arena + p.offset, p.parameter.arena_size(), Scalar(0));  // what pads is zero, whatever an update has made of it
         for_each_element(p.parameter, [&](std::size_t k, std::size_t at) { arena[p.offset + at] = values[k]; });
       }
   }
@@ -232,7 +232,7 @@ class Model {
     return options;
   }
 
-  // f(element in row-major order, its place in the padded arena)
+  // f(element in row-major order, its index among the padded rows)
   template <class F>
   static void for_each_element(const Parameter& p, F&& f) {
     const auto columns = static_cast<std::size_t>(p.columns()), stride = static_cast<std::size_t>(padded(p.columns()));

@@ -32,7 +32,7 @@ struct Tables {
   static constexpr auto layer = join(ParameterTable<1>{vector_parameter("norm.weight", Role::norm, D, Law::constant, 1)}, MixerOf<A>::parameters());
   static constexpr auto back = ParameterTable<1>{vector_parameter("backbone.norm_f.weight", Role::norm, D, Law::constant, 1)};
 
-  static constexpr std::size_t front_size = total_place(front), layer_size = total_place(layer), back_size = total_place(back);
+  static constexpr std::size_t front_size = total_size(front), layer_size = total_size(layer), back_size = total_size(back);
   static constexpr std::size_t size(int n_layers) { return front_size + static_cast<std::size_t>(n_layers) * layer_size + back_size; }
   MAMBA_HOST_DEVICE static constexpr std::size_t layer_offset(int l) { return front_size + static_cast<std::size_t>(l) * layer_size; }
   MAMBA_HOST_DEVICE static constexpr std::size_t back_offset(int n_layers) { return layer_offset(n_layers); }
@@ -45,7 +45,7 @@ void for_each_parameter(int n_layers, F&& f) {
   const auto walk = [&](const auto& table, const std::string& prefix) {
     for (const Parameter& p : table) {
       f(PlacedParameter{prefix + std::string(p.name), p, offset});
-      offset += p.place();
+      offset += p.arena_size();
     }
   };
   walk(Tables<A>::front, "");
@@ -124,7 +124,7 @@ struct HeadActivations {
   }
 };
 
-// All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one place. What changes
+// All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one. What changes
 // from layer to layer is a member too, for a backend keeps the object where it costs no registers.
 template <class A>
 class Activations {

@@ -72,8 +72,8 @@ struct Parameter {
   constexpr int rows() const { return rank == 1 ? 1 : shape[0]; }
   constexpr int columns() const { return rank == 1 ? shape[0] : shape[1] * shape[2]; }
   constexpr std::size_t size() const { return static_cast<std::size_t>(rows()) * static_cast<std::size_t>(columns()); }
-  // Its place in the arena: rows padded, and room for the transpose, so that derived weights lie at the same offset.
-  constexpr std::size_t place() const {
+  // Its elements in an arena: rows padded, and room for the transpose, so that derived weights lie at the same offset.
+  constexpr std::size_t arena_size() const {
     const auto natural = static_cast<std::size_t>(rows()) * static_cast<std::size_t>(padded(columns()));
     const auto transposed = static_cast<std::size_t>(columns()) * static_cast<std::size_t>(padded(rows()));
     return derived == Derived::transpose ? (std::max)(natural, transposed) : natural;
@@ -115,9 +115,9 @@ constexpr auto join(const ParameterTable<Counts>&... tables) {
 }
 
 template <std::size_t Count>
-constexpr std::size_t total_place(const ParameterTable<Count>& table) {
+constexpr std::size_t total_size(const ParameterTable<Count>& table) {
   std::size_t sum = 0;
-  for (const Parameter& p : table) sum += p.place();
+  for (const Parameter& p : table) sum += p.arena_size();
   return sum;
 }
 
@@ -129,14 +129,14 @@ consteval std::size_t index_of(const ParameterTable<Count>& table, std::string_v
   throw "no parameter of this name";
 }
 template <std::size_t Count>
-constexpr std::size_t place_before(const ParameterTable<Count>& table, std::size_t index) {
+constexpr std::size_t offset_of(const ParameterTable<Count>& table, std::size_t index) {
   std::size_t at = 0;
-  for (std::size_t i = 0; i < index; ++i) at += table[i].place();
+  for (std::size_t i = 0; i < index; ++i) at += table[i].arena_size();
   return at;
 }
 template <auto& table, FixedString name>
 struct Lookup {
-  static constexpr std::size_t index = index_of(table, name.view()), offset = place_before(table, index);
+  static constexpr std::size_t index = index_of(table, name.view()), offset = offset_of(table, index);
   static constexpr int rows = table[index].rows(), columns = table[index].columns();
 };
 
@@ -166,7 +166,7 @@ struct Gradients {
   }
 };
 
-// A parameter of a whole model: its full name, its place in the arena.
+// A parameter of a whole model: its full name, its offset in an arena.
 struct PlacedParameter {
   std::string name;
   Parameter parameter;

@@ -71,12 +71,12 @@ class InverseSequence {
     }
     int t = 0;
     for (int i = 0; i < orders; ++i) {
-      for (int place = 0; place < 3; ++place) ids[t++] = numbers[of_order(shuffled[i], place)];
+      for (int position = 0; position < 3; ++position) ids[t++] = numbers[of_order(shuffled[i], position)];
       ids[t++] = other();
     }
     while (t < length - 3) ids[t++] = other();
     const int label = words.below(orders);
-    for (int place = 2; place >= 0; --place) ids[t++] = numbers[of_order(shuffled[label], place)];
+    for (int position = 2; position >= 0; --position) ids[t++] = numbers[of_order(shuffled[label], position)];
     return label;
   }
 
@@ -93,10 +93,10 @@ class InverseSequence {
  private:
   static constexpr std::uint32_t first_set = 64;  // no other task's
 
-  // Which of the three numbers stands at `place` of order 0..5.
-  MAMBA_HOST_DEVICE static constexpr int of_order(int order, int place) {
+  // Which of the three numbers stands at `position` of order 0..5.
+  MAMBA_HOST_DEVICE static constexpr int of_order(int order, int position) {
     const int first = order / 2, second = (first + 1 + order % 2) % 3;
-    return place == 0 ? first : place == 1 ? second : 3 - first - second;
+    return position == 0 ? first : position == 1 ? second : 3 - first - second;
   }
 
   MAMBA_HOST_DEVICE static constexpr bool belong(const int (&numbers)[3], Set set) {

@@ -97,7 +97,7 @@ void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::p
   const io::Json position = io::Json::Members{
       {"step", static_cast<std::int64_t>(trainer.steps())},
       {"epoch", static_cast<std::int64_t>(trainer.steps() / trainer.steps_per_epoch())},          // the shuffle's stream
-      {"step_in_epoch", static_cast<std::int64_t>(trainer.steps() % trainer.steps_per_epoch())},  // the place in it
+      {"step_in_epoch", static_cast<std::int64_t>(trainer.steps() % trainer.steps_per_epoch())},  // how far it has come in it
       {"seed", trainer.options().seed},
       {"loss_sum", trainer.loss_sum()},
       {"loss_count", trainer.loss_count()},
@@ -173,7 +173,7 @@ void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFil
       fail(ErrorKind::bad_file, "the checkpoint's step ", step,
            " is not where its epoch says: it is of a training with another batch size or number of samples");
     if (!is_finite(loss_sum) || loss_count < 0 || loss_count > most || step / per_epoch > 0xFFFFFFFF)
-      fail(ErrorKind::bad_file, "the checkpoint's place in the run is none: step ", step, ", loss ", loss_sum, " over ", loss_count, " samples");
+      fail(ErrorKind::bad_file, "the checkpoint's position in the run is none: step ", step, ", loss ", loss_sum, " over ", loss_count, " samples");
     const auto mean = read_state_dict<Scalar>(file, mean_prefix), square = read_state_dict<Scalar>(file, square_prefix);
     const auto parameters = read_state_dict<Scalar>(file, model_prefix);
     const io::Json* const last = position.find("last_loss");  // younger than the others

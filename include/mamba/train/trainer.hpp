@@ -53,7 +53,7 @@ class Trainer {
   // model reads.
   Trainer(ModelType& model, const Task& task, const TrainingOptions& options)
       : model_(model), task_(task), options_(checked(options, task)), optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
-    const auto batch = static_cast<std::size_t>(place_of(0).count);
+    const auto batch = static_cast<std::size_t>(position_of(0).count);
     ids_.reserve(batch * length()), labels_.reserve(batch);
   }
 
@@ -73,11 +73,11 @@ class Trainer {
     return steps() / steps_per_epoch() * task_.train_samples() + steps() % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
   }
   // The rate of the next step.
-  double lr() const { return place_of(steps()).lr; }
+  double lr() const { return position_of(steps()).lr; }
 
   // The loss of the last step done, and its rate.
   double last_loss() const { return last_loss_; }
-  double last_lr() const { return place_of((std::max)(steps() - 1, 0L)).lr; }
+  double last_lr() const { return position_of((std::max)(steps() - 1, 0L)).lr; }
 
   // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or gradient
   // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter. Behind the run's
@@ -101,7 +101,7 @@ class Trainer {
       if (const Nonfinite found = nonfinite_in(dict))
         fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", found.count,
              " numbers of its parameters or the optimiser's means are not finite, the first of them in ", found.first);
-    draw(place_of(steps()));
+    draw(position_of(steps()));
     const double loss = model_.loss_and_gradients(ids_, labels_), norm = clip_grad_norm(model_, options_.clip);
     if (!is_finite(loss) || !is_finite(norm)) diverged(loss, norm);
   }
@@ -149,12 +149,12 @@ class Trainer {
   std::size_t length() const { return static_cast<std::size_t>(task_.length); }
 
   // Where step number `step`, counted from 0, is in the run.
-  struct Place {
+  struct Position {
     std::uint32_t epoch;
     std::int64_t first, count;  // samples of the epoch's order
     double lr;
   };
-  Place place_of(long step) const {
+  Position position_of(long step) const {
     const long epoch = step / steps_per_epoch();
     const std::int64_t first = step % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
     return {static_cast<std::uint32_t>(epoch), first, (std::min<std::int64_t>)(options_.batch_size, task_.train_samples() - first),
@@ -163,7 +163,7 @@ class Trainer {
 
   // Allocates nothing where a step has been. The batch is the last step's, which a device has drawn for itself.
   void check_end() {
-    if constexpr (on_device) draw(place_of(steps() - 1));
+    if constexpr (on_device) draw(position_of(steps() - 1));
     const auto in_use = model_.use();
     const auto& engine = std::as_const(model_).engine();
     std::atomic<std::size_t> bad{count_nonfinite(std::span<const Scalar>(engine.parameters(), engine.size()))};
@@ -174,36 +174,36 @@ class Trainer {
   }
 
   // The step's batch, in ids_ and labels_.
-  void draw(const Place& place) {
-    const auto count = static_cast<std::size_t>(place.count);
+  void draw(const Position& position) {
+    const auto count = static_cast<std::size_t>(position.count);
     ids_.resize(count * length()), labels_.resize(count);
-    const Permutation order(static_cast<std::uint64_t>(task_.train_samples()), options_.seed, place.epoch);
+    const Permutation order(static_cast<std::uint64_t>(task_.train_samples()), options_.seed, position.epoch);
     for (std::size_t i = 0; i < count; ++i)
-      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(place.first) + i)), ids_.data() + i * length());
+      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(position.first) + i)), ids_.data() + i * length());
   }
 
   void step_on_host() {
-    const Place place = place_of(steps());
-    draw(place);
+    const Position position = position_of(steps());
+    draw(position);
     last_loss_ = model_.loss_and_gradients(ids_, labels_);
     const double norm = clip_grad_norm(model_, options_.clip);
     if (!is_finite(last_loss_) || !is_finite(norm)) diverged(last_loss_, norm);
-    optimizer_.set_lr(place.lr);
+    optimizer_.set_lr(position.lr);
     optimizer_.step();
-    loss_sum_ += last_loss_ * static_cast<double>(place.count);
-    loss_count_ += place.count;
+    loss_sum_ += last_loss_ * static_cast<double>(position.count);
+    loss_count_ += position.count;
   }
 
   long run_on_device(long count) {
-    if (!device_) device_.emplace(model_.engine(), task_, static_cast<int>(place_of(0).count), options_.seed, options_.clip);
+    if (!device_) device_.emplace(model_.engine(), task_, static_cast<int>(position_of(0).count), options_.seed, options_.clip);
     plan_.clear();
     for (long i = 0; i < count; ++i) {
-      const Place place = place_of(steps() + i);
-      plan_.push_back({optimizer_.update_of(steps() + i + 1, place.lr), place.first, place.epoch, static_cast<int>(place.count)});
+      const Position position = position_of(steps() + i);
+      plan_.push_back({optimizer_.update_of(steps() + i + 1, position.lr), position.first, position.epoch, static_cast<int>(position.count)});
     }
     const auto in_use = model_.use();
     const auto report = device_->run(plan_, optimizer_.mean(), optimizer_.square(), loss_sum_);
-    if (report.done > 0) optimizer_.continue_from(steps() + static_cast<long>(report.done), place_of(steps() + static_cast<long>(report.done) - 1).lr);
+    if (report.done > 0) optimizer_.continue_from(steps() + static_cast<long>(report.done), position_of(steps() + static_cast<long>(report.done) - 1).lr);
     last_loss_ = report.loss;
     loss_sum_ = report.loss_sum;
     loss_count_ += report.samples;

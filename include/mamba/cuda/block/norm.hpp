@@ -105,10 +105,10 @@ __device__ void rms_norm(Block&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weigh
   for (int first = 0; first < count; first += Share::groups * Share::batch) {
     T of_x[Share::batch][Share::columns] = {};
     const auto number = [&](int r) { return first + r * Share::groups + Share::group(); };
-    const auto place = [&](int r) { return number(r) / Groups * x.stride + number(r) % Groups * width; };
+    const auto offset = [&](int r) { return number(r) / Groups * x.stride + number(r) % Groups * width; };
 #pragma unroll
     for (int r = 0; r < Share::batch; ++r)
-      if (number(r) < count) Share::load(of_x[r], x.data + place(r));
+      if (number(r) < count) Share::load(of_x[r], x.data + offset(r));
 #pragma unroll
     for (int r = 0; r < Share::batch; ++r) {
       T sum = 0;
@@ -121,7 +121,7 @@ __device__ void rms_norm(Block&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weigh
       Share::load(of_w, w.value + number(r) % Groups * width);
 #pragma unroll
       for (int i = 0; i < Share::columns; ++i) of_x[r][i] *= scale * of_w[i];
-      Share::store(y.data + place(r), of_x[r]);
+      Share::store(y.data + offset(r), of_x[r]);
     }
   }
   detail::clear_padding(y);
@@ -146,8 +146,8 @@ __device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1,
 #pragma unroll
       for (int r = 0; r < batch; ++r)
         if (row(r) < rows) {
-          const int place = row(r) * x.stride + column;
-          Share::load(of_x[r], x.data + place), Share::load(of_dy[r], dy.data + place), Share::load(of_dx[r], static_cast<const T*>(dx.data) + place);
+          const int offset = row(r) * x.stride + column;
+          Share::load(of_x[r], x.data + offset), Share::load(of_dy[r], dy.data + offset), Share::load(of_dx[r], static_cast<const T*>(dx.data) + offset);
           scale[r] = rho[row(r) * Groups + group];
         }
 #pragma unroll
@@ -180,10 +180,10 @@ __device__ void gated_norm(Block&, Rows<T, E> o, Rows<T, E>, T* rho, Rows<const 
   for (int first = 0; first < count; first += Share::groups * Share::batch) {
     T g[Share::batch][Share::columns] = {}, of_z[Share::batch][Share::columns] = {};
     const auto number = [&](int r) { return first + r * Share::groups + Share::group(); };
-    const auto place = [&](int r) { return number(r) / Groups * y.stride + number(r) % Groups * width; };
+    const auto offset = [&](int r) { return number(r) / Groups * y.stride + number(r) % Groups * width; };
 #pragma unroll
     for (int r = 0; r < Share::batch; ++r)
-      if (number(r) < count) Share::load(g[r], y.data + place(r)), Share::load(of_z[r], z.data + place(r));
+      if (number(r) < count) Share::load(g[r], y.data + offset(r)), Share::load(of_z[r], z.data + offset(r));
 #pragma unroll
     for (int r = 0; r < Share::batch; ++r) {
       T sum = 0;
@@ -196,7 +196,7 @@ __device__ void gated_norm(Block&, Rows<T, E> o, Rows<T, E>, T* rho, Rows<const 
       Share::load(of_w, w.value + number(r) % Groups * width);
 #pragma unroll
       for (int i = 0; i < Share::columns; ++i) g[r][i] *= scale * of_w[i];
-      Share::store(o.data + place(r), g[r]);
+      Share::store(o.data + offset(r), g[r]);
     }
   }
   detail::clear_padding(o);
@@ -223,8 +223,8 @@ __device__ void gated_norm_backward(Block& be, Rows<T, E> dy, Rows<T, E> dz, Row
 #pragma unroll
       for (int r = 0; r < batch; ++r)
         if (row(r) < rows) {
-          const int place = row(r) * y.stride + column;
-          Share::load(of_y[r], y.data + place), Share::load(of_z[r], z.data + place), Share::load(of_do[r], d_o.data + place);
+          const int offset = row(r) * y.stride + column;
+          Share::load(of_y[r], y.data + offset), Share::load(of_z[r], z.data + offset), Share::load(of_do[r], d_o.data + offset);
           scale[r] = rho[row(r) * Groups + group];
         }
 #pragma unroll
@@ -243,8 +243,8 @@ __device__ void gated_norm_backward(Block& be, Rows<T, E> dy, Rows<T, E> dz, Row
           of_z[r][i] = dg * of_y[r][i] * math::silu_derivative(of_z[r][i], s);
           of_y[r][i] = dg * open;
         }
-        const int place = row(r) * y.stride + column;
-        Share::store(dy.data + place, of_y[r]), Share::store(dz.data + place, of_z[r]);
+        const int offset = row(r) * y.stride + column;
+        Share::store(dy.data + offset, of_y[r]), Share::store(dz.data + offset, of_z[r]);
       }
     }
     Norm::add_up(be, dw, of_dw, first_group);

@@ -40,10 +40,10 @@ __device__ void stage(Panel<T, along, Indices> panel, const T* from, int stride,
   using P = Panel<T, along, Indices>;
   constexpr int vector = 16 / sizeof(T), vectors = P::length / vector, lines_at_once = Block::threads / vectors;
   static_assert(Block::threads % vectors == 0 && P::lines % lines_at_once == 0);
-  const int line = thread() / vectors, place = thread() % vectors * vector;
-  if (place >= length) lines = 0;
-  from += static_cast<std::ptrdiff_t>(line) * stride + place;
-  T* const to = panel.data + line * P::stride + place;
+  const int line = thread() / vectors, column = thread() % vectors * vector;
+  if (column >= length) lines = 0;
+  from += static_cast<std::ptrdiff_t>(line) * stride + column;
+  T* const to = panel.data + line * P::stride + column;
 #pragma unroll
   for (int i = 0; i < P::lines; i += lines_at_once) {
     copy_async<16>(to + i * P::stride, from, line + i < lines);
@@ -122,7 +122,7 @@ inline constexpr int exchange_of_sums = Block::warps * 4 * 32 * 4;
 template <class T>
 __device__ void add_depth_groups(T* exchange, Sums<T>& sums, Tiles tiles) {
   // Of each warp four times 32 lanes' fours.
-  const auto place = [&](int warp, int i, int n) { return exchange + ((warp * 4 + i * 2 + n) * 32 + lane()) * 4; };
+  const auto slot = [&](int warp, int i, int n) { return exchange + ((warp * 4 + i * 2 + n) * 32 + lane()) * 4; };
 #pragma unroll
   for (int m = 0; m < part_units; ++m) {
     if (m > 0) __syncthreads();  // at first the barriers since the last time do
@@ -130,7 +130,7 @@ __device__ void add_depth_groups(T* exchange, Sums<T>& sums, Tiles tiles) {
 #pragma unroll
       for (int i = 0; i < 2; ++i)
 #pragma unroll
-        for (int n = 0; n < part_units; ++n) store4(place(warp(), i, n), sums.at[m][n][i]);
+        for (int n = 0; n < part_units; ++n) store4(slot(warp(), i, n), sums.at[m][n][i]);
     }
     __syncthreads();
     if (tiles.depth_group() > 0) continue;
@@ -139,7 +139,7 @@ __device__ void add_depth_groups(T* exchange, Sums<T>& sums, Tiles tiles) {
 #pragma unroll
       for (int i = 0; i < 2; ++i)
 #pragma unroll
-        for (int n = 0; n < part_units; ++n) add_to(sums.at[m][n][i], load4(place(other, i, n)));
+        for (int n = 0; n < part_units; ++n) add_to(sums.at[m][n][i], load4(slot(other, i, n)));
   }
 }
 
@@ -155,10 +155,10 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
 
   ProductTile<T> tile{products, count, one_result};
   ProductPanel<T, depth> next{tile};
-  const auto fetch = [&](int place) {
+  const auto fetch = [&](int slot_number) {
     if (next.exists()) {
       const Product<T>& p = products[next.number];
-      const PanelA panel_a{shared + place * Stage::elements};
+      const PanelA panel_a{shared + slot_number * Stage::elements};
       stage(panel_a, p.a, p.a_stride, next.tile.row, p.rows, next.k, p.depth);
       stage(PanelB{panel_a.data + PanelA::elements}, p.b, p.b_stride, next.tile.column, p.columns, next.k, p.depth);
       next.next();
@@ -171,7 +171,7 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
   for (; tile.exists(); tile.next()) {
     const int rows = products[tile.number].rows, columns = products[tile.number].columns, stride = products[tile.number].c_stride;
     const Tiles tiles(rows, columns);
-    // What of this warp's part exists, counted from the lane's first place in it; only the first group has something to write.
+    // What of this warp's part exists, counted from the lane's first element in it; only the first group has something to write.
     const int row = tile.row + tiles.row() + Sums<T>::row(), column = tile.column + tiles.column() + Sums<T>::column();
     const int rows_left = rows - row, columns_left = padded(columns) - column;
     const bool exists = tile.row + tiles.row() < rows && tile.column + tiles.column() < columns, writes = exists && tiles.depth_group() == 0;

@@ -180,7 +180,7 @@ __device__ void step_sizes(Block&, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1,
   }
 }
 
-// dpi (T, C) <- ddelta softplus'(pi), which may be the same place; dbias (C) += its sum over the rows.
+// dpi (T, C) <- ddelta softplus'(pi), which may be the same memory; dbias (C) += its sum over the rows.
 template <class T, int C>
 __device__ void step_sizes_backward(Block& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta, Rows<const T, C> pi) {
   using Share = detail::ColumnShare<C>;

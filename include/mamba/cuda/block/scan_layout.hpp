@@ -112,18 +112,18 @@ struct ChannelSums {
   };
 
   template <class T>
-  static __device__ auto& row_place(T* shared, int lane, int k) {
+  static __device__ auto& row_slot(T* shared, int lane, int k) {
     return reinterpret_cast<Pair<T>*>(shared)[lane * Count + (k ^ (lane / 2 % Count))];
   }
   template <class T>
-  static __device__ auto& sum_place(T* shared, int channel, int lane, int column) {
+  static __device__ auto& sum_slot(T* shared, int channel, int lane, int column) {
     return reinterpret_cast<Pair<T>*>(shared)[32 * Count + (channel * 32 + lane) * columns + column];
   }
 
   // Leaves the lane's pair number k of the channel at hand, when all lanes have added up those of the channel before.
   template <class T>
   static __device__ void put(T* shared, int k, T first, T second) {
-    row_place(shared, lane(), k) = {first, second};
+    row_slot(shared, lane(), k) = {first, second};
   }
   // Adds up what the lanes have put for this channel, __syncwarp() after it.
   template <class T>
@@ -134,11 +134,11 @@ struct ChannelSums {
     for (int c = 0; c < columns; ++c)
 #pragma unroll
       for (int i = 0; i < rows; ++i) {
-        const auto pair = row_place(shared, lane() / Width * Width + part * rows + (i ^ (part & (rows - 1) & 1)), first + c);
+        const auto pair = row_slot(shared, lane() / Width * Width + part * rows + (i ^ (part & (rows - 1) & 1)), first + c);
         sums[c][i % 2].first += pair.first, sums[c][i % 2].second += pair.second;
       }
 #pragma unroll
-    for (int c = 0; c < columns; ++c) sum_place(shared, channel, lane(), c) = {sums[c][0].first + sums[c][1].first, sums[c][0].second + sums[c][1].second};
+    for (int c = 0; c < columns; ++c) sum_slot(shared, channel, lane(), c) = {sums[c][0].first + sums[c][1].first, sums[c][0].second + sums[c][1].second};
   }
   // Of the warp's group of lanes number `group`, channel and pair: the two sums.
   template <class T>
@@ -146,7 +146,7 @@ struct ChannelSums {
     Pair<T> sum{};
 #pragma unroll
     for (int part = 0; part < parts; ++part) {
-      const auto& of_part = sum_place(const_cast<T*>(shared), channel, group * Width + part * rows + k / columns, k % columns);
+      const auto& of_part = sum_slot(const_cast<T*>(shared), channel, group * Width + part * rows + k / columns, k % columns);
       sum.first += of_part.first, sum.second += of_part.second;
     }
     return sum;

@@ -263,8 +263,8 @@ struct SelectiveScan {
 
   // Where a group of lanes leaves its share of db (which = 0) and of dc (1).
   static __device__ T* share_of(T* partial, int group, int which) {
-    const int place = (exchanges_both ? which * L::channels : 0) + group % L::channels;
-    return partial + group / L::channels * of_warp_elements + place * (chunk * padded(N));
+    const int slot = (exchanges_both ? which * L::channels : 0) + group % L::channels;
+    return partial + group / L::channels * of_warp_elements + slot * (chunk * padded(N));
   }
   static __device__ void leave(T* partial, int which, const T (&values)[chunk][states]) {
 #pragma unroll

@@ -145,7 +145,7 @@ struct TriangleEntries {
 };
 
 inline constexpr int triangle_size = ssd_chunk * (ssd_chunk + 1) / 2;
-MAMBA_HOST_DEVICE constexpr int triangle_place(int i, int j) { return i * (i + 1) / 2 + j; }
+MAMBA_HOST_DEVICE constexpr int triangle_index(int i, int j) { return i * (i + 1) / 2 + j; }
 
 // What half-warps exchange in shared memory: a matrix, row after row, and a triangle. The sum is no multiple of 32, so that the
 // halves of a warp read different banks.
@@ -162,8 +162,8 @@ struct Dots {
     for (int i = 0; i < ssd_chunk; ++i)
 #pragma unroll
       for (int j = 0; j <= i; ++j) {
-        const int place = triangle_place(i, j);
-        T& sum = place < most ? sums[place < most ? place : 0] : rest[place < most ? 0 : place - most];
+        const int index = triangle_index(i, j);
+        T& sum = index < most ? sums[index < most ? index : 0] : rest[index < most ? 0 : index - most];
 #pragma unroll
         for (int k = 0; k < 4; ++k) sum += a.at[i][k] * b.at[j][k];
       }
@@ -185,7 +185,7 @@ struct Dots {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const int j = e.column() + k;
-      e.at[k] = j <= i ? triangle[triangle_place(i, j)] : T(0);
+      e.at[k] = j <= i ? triangle[triangle_index(i, j)] : T(0);
     }
     return e;
   }

@@ -301,12 +301,12 @@ struct ChunkBackward {
   }
 };
 
-// Of shared memory, for one of the two places of what backward leaves behind a barrier.
+// Of shared memory, for one of the two slots of what backward leaves behind a barrier.
 template <class S>
 inline constexpr int between_chunks_elements = StateColumns<S>::items* ChunkBackward<S>::partial_size;
 
 // The gradients += what passes between chunks. Sequence after sequence, chunk after chunk from the last: its items are shared
-// out among the warps. Block::global: two states, whose gradients change places with every chunk.
+// out among the warps. Block::global: two states, whose gradients are exchanged with every chunk.
 template <class S, class T>
 __device__ __noinline__ void ssd_between_chunks_backward(Block& be, Rows<T, S::H> ddelta, Rows<T, S::C> dxbc, T* da, Rows<const T, S::E> dy,
                                                          const T* boundaries, Rows<const T, S::H> delta, Rows<const T, S::C> xbc, Sequences sequences,
@@ -315,7 +315,7 @@ __device__ __noinline__ void ssd_between_chunks_backward(Block& be, Rows<T, S::H
   using Backward = ChunkBackward<S>;
   constexpr int partials = between_chunks_elements<S>;
   T* const carries = reinterpret_cast<T*>(be.global);
-  int turn = 0;  // of the two places for what passes a barrier
+  int turn = 0;  // of the two slots for what passes a barrier
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s), kept = end > begin ? (end - begin - 1) / ssd_chunk : 0;
     for (int number = kept > 0 ? kept : -1; number >= 0; --number, turn ^= 1) {

@@ -40,7 +40,7 @@ struct LaneLayout {
   }
 };
 
-// Where Mamba-1's channels have their numbers; `place` is that of a state among a sequence's.
+// Where Mamba-1's channels have their numbers; state_offset() is that of a state among a sequence's.
 template <class T, int E_, int N_>
 struct SelectiveChannels {
   static constexpr int E = E_, N = N_, groups = 1;
@@ -57,7 +57,7 @@ struct SelectiveChannels {
   __device__ T c(int t, int, int n) const { return c_rows[t][n]; }
   __device__ T rate(int e, int n) const { return a.derived[e * a.stride + n]; }
   __device__ T skip(int e) const { return d.value[e]; }
-  __device__ static std::size_t place(int e, int n) { return static_cast<std::size_t>(e) * padded(N) + n; }
+  __device__ static std::size_t state_offset(int e, int n) { return static_cast<std::size_t>(e) * padded(N) + n; }
 };
 
 // The same of Mamba-2: H heads of P channels, G groups of heads that share b and c; xbc's columns are x, b and c.
@@ -76,7 +76,7 @@ struct SsdChannels {
   __device__ T c(int t, int e, int n) const { return xbc[t][E + (G + e / (E / G)) * N + n]; }
   __device__ T rate(int e, int) const { return a.derived[e / P]; }
   __device__ T skip(int e) const { return d.value[e / P]; }
-  __device__ static std::size_t place(int e, int n) { return (static_cast<std::size_t>(e / P) * N + n) * padded(P) + e % P; }
+  __device__ static std::size_t state_offset(int e, int n) { return (static_cast<std::size_t>(e / P) * N + n) * padded(P) + e % P; }
 };
 
 // Which of a call's kept states is the one before step `time` of a sequence that begins in row `begin`: sequences keep one
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(Block::threads)
     for (int i = 0; i < L::states; ++i) {
       const int n = n0 + i * L::lanes;
       rate[i] = n < N ? in.rate(e, n) : T(0);
-      h[i] = n < N && state ? state[Channels::place(e, n)] : T(0);
+      h[i] = n < N && state ? state[Channels::state_offset(e, n)] : T(0);
     }
     for (int t = begin; t < end; ++t) {
       const T step = in.step(t, e), u = in.u(t, e);
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(Block::threads)
       for (int i = 0; i < L::states; ++i) {
         const int n = n0 + i * L::lanes;
         if (n >= N) continue;
-        if (keeps && own < E) boundaries[boundary(begin, t - begin) * Channels::state_size + Channels::place(e, n)] = h[i];
+        if (keeps && own < E) boundaries[boundary(begin, t - begin) * Channels::state_size + Channels::state_offset(e, n)] = h[i];
         const T carried = t == begin && !state ? T(0) : math::decay(step, rate[i]) * h[i];
         const T next = math::next_state(carried, step * u, in.b(t, e, n));
         sum += in.c(t, e, n) * next;
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(Block::threads)
     }
 #pragma unroll
     for (int i = 0; i < L::states; ++i)
-      if (const int n = n0 + i * L::lanes; state && n < N && own < E) state[Channels::place(e, n)] = h[i];
+      if (const int n = n0 + i * L::lanes; state && n < N && own < E) state[Channels::state_offset(e, n)] = h[i];
   }
 }
 
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(Block::threads)
 #pragma unroll
           for (int i = 0; i < L::states; ++i) {
             const int n = n0 + i * L::lanes;
-            h[i] = number > 0 && n < N ? boundaries[boundary(begin, number * chunk) * Channels::state_size + Channels::place(e, n)] : T(0);
+            h[i] = number > 0 && n < N ? boundaries[boundary(begin, number * chunk) * Channels::state_size + Channels::state_offset(e, n)] : T(0);
           }
 #pragma unroll
           for (int k = 0; k < chunk; ++k) {

@@ -33,8 +33,8 @@ __global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, cons
   if (i < step.sequences) {
     const Permutation order(static_cast<std::uint64_t>(task.train_samples()), seed, step.epoch);
     const auto sample = static_cast<std::int64_t>(order(static_cast<std::uint64_t>(step.first_sample + i)));
-    const std::ptrdiff_t place = static_cast<std::ptrdiff_t>(turn) * drawn.batch + i;
-    drawn.labels[place] = task.train_sample(sample, drawn.tokens + place * task.length);
+    const std::ptrdiff_t sequence = static_cast<std::ptrdiff_t>(turn) * drawn.batch + i;
+    drawn.labels[sequence] = task.train_sample(sample, drawn.tokens + sequence * task.length);
   }
   if (i < drawn.tiles) {
     const int first = i * drawn.per_tile, count = max(0, min(step.sequences - first, drawn.per_tile));

@@ -1,4 +1,4 @@
-// A chart's axes: from the data's range to places and ticks.
+// A chart's axes: from the data's range to positions and ticks.
 #pragma once
 
 #include <mamba/core/requirements.hpp>
@@ -40,7 +40,7 @@ struct Axis {
   }
 
   // 0 at the low end, 1 at the high end; what lies outside is drawn at the edge.
-  double place(double x) const {
+  double position(double x) const {
     x = std::clamp(x, low, high);
     if (scale == Scale::linear) return (x - low) / (high - low);
     if (std::isfinite(high / low)) return std::log(x / low) / std::log(high / low);

@@ -77,23 +77,23 @@ inline std::string stroke_of(std::size_t line) {
 
 // Where a legend's names stand, in rows from (0, 0) on that are at most `width` long.
 inline constexpr double legend_row = 18;
-inline std::vector<std::pair<double, double>> legend_places(const std::vector<std::string>& names, double width) {
-  std::vector<std::pair<double, double>> places;
+inline std::vector<std::pair<double, double>> legend_positions(const std::vector<std::string>& names, double width) {
+  std::vector<std::pair<double, double>> positions;
   double x = 0, y = 0;
   for (const std::string& name : names) {
     const double length = 60 + 6.6 * static_cast<double>(name.size());
     if (x > 0 && x + length > width) x = 0, y += legend_row;
-    places.emplace_back(x, y);
+    positions.emplace_back(x, y);
     x += length;
   }
-  return places;
+  return positions;
 }
 
 // Names in rows, where no line runs.
 inline void draw_legend(Svg& page, double x, double y, double width, const std::vector<std::string>& names) {
-  const auto places = legend_places(names, width);
+  const auto positions = legend_positions(names, width);
   for (std::size_t line = 0; line < names.size(); ++line) {
-    const double left = x + places[line].first, base = y + places[line].second;
+    const double left = x + positions[line].first, base = y + positions[line].second;
     page.line(left, base - 4, left + 30, base - 4, stroke_of(line));
     page.text(left + 36, base, names[line], "font-size=\"12\"");
   }
@@ -159,7 +159,7 @@ inline std::string LineChart::svg() const {
   const std::vector<double> edges = column_edges();
   const std::vector<std::string> all_names = names();
   const double legend_width = edges.back() - panel_left - panel_right;
-  const double first_row = top + (grid() && !all_names.empty() ? detail::legend_places(all_names, legend_width).back().second : 0);
+  const double first_row = top + (grid() && !all_names.empty() ? detail::legend_positions(all_names, legend_width).back().second : 0);
   const double height = first_row + static_cast<double>(rows) * step_down - row_gap() + bottom + (note.empty() ? 0 : 22);
   detail::Svg page(edges.back(), height);
   page.text(panel_left, 26, title, "font-size=\"16\" font-weight=\"bold\"");
@@ -171,8 +171,8 @@ inline std::string LineChart::svg() const {
     const double left = edges[column_of(p)], right = left + panel_width(), roof = first_row + static_cast<double>(row_of(p)) * step_down,
                  floor = roof + panel_height();
     const detail::Axis x = x_axis(column_of(p)), y = y_axis(p);
-    const auto at_x = [&](double value) { return left + x.place(value) * panel_width(); };
-    const auto at_y = [&](double value) { return floor - y.place(value) * panel_height(); };
+    const auto at_x = [&](double value) { return left + x.position(value) * panel_width(); };
+    const auto at_y = [&](double value) { return floor - y.position(value) * panel_height(); };
 
     for (const double tick : y.ticks) {
       page.line(left, at_y(tick), right, at_y(tick), "stroke=\"#e0e0e0\"");
@@ -201,15 +201,15 @@ inline std::string LineChart::svg() const {
     for (const Series& series : panel.series) {
       const auto line = grid() ? static_cast<std::size_t>(std::find(all_names.begin(), all_names.end(), series.name) - all_names.begin()) : own_names.size();
       own_names.push_back(series.name);
-      const auto place = [](double place_x, double place_y) { return detail::fixed(place_x, 2) + "," + detail::fixed(place_y, 2) + " "; };
+      const auto point_text = [](double point_x, double point_y) { return detail::fixed(point_x, 2) + "," + detail::fixed(point_y, 2) + " "; };
       std::vector<std::pair<double, double>> along_top;
       std::string edge, bottom_edge;  // there along the top, back along the bottom
       for (const auto& [px, low, high] : series.band) {
         if (!detail::drawable(px, x_scale) || !detail::drawable(low, y_scale) || !detail::drawable(high, y_scale)) continue;
         along_top.emplace_back(at_x(px), at_y(high));
-        bottom_edge += place(at_x(px), at_y(low));
+        bottom_edge += point_text(at_x(px), at_y(low));
       }
-      for (auto corner = along_top.rbegin(); corner != along_top.rend(); ++corner) edge += place(corner->first, corner->second);
+      for (auto corner = along_top.rbegin(); corner != along_top.rend(); ++corner) edge += point_text(corner->first, corner->second);
       edge += bottom_edge;
       if (!edge.empty()) page.polygon(edge, "fill=\"" + detail::colour_of(line) + "\" fill-opacity=\"0.15\"");
       std::vector<std::pair<double, double>> drawn;
@@ -217,7 +217,7 @@ inline std::string LineChart::svg() const {
         if (detail::drawable(px, x_scale) && detail::drawable(py, y_scale)) drawn.emplace_back(at_x(px), at_y(py));
       std::string points;
       for (const auto& [px, py] : drawn) {
-        points += place(px, py);
+        points += point_text(px, py);
         if (series.marked || drawn.size() == 1) page.circle(px, py, "r=\"3\" fill=\"" + detail::colour_of(line) + "\"");  // a line of one point is none
       }
       page.polyline(points, detail::stroke_of(line));
