@@ -1,4 +1,5 @@
-// What the GPU's suites share: time by the device's events, and what the device can do at most, from its own description.
+// What the GPU's suites share: time by the device's events, and what the device can do at most, from its own
+// description.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,9 @@ namespace mamba::bench {
 // Milliseconds on the device between start() and stop().
 class DeviceTimer {
  public:
-  DeviceTimer() { cuda::check(cudaEventCreate(&begin_), "cudaEventCreate"), cuda::check(cudaEventCreate(&end_), "cudaEventCreate"); }
+  DeviceTimer() {
+    cuda::check(cudaEventCreate(&begin_), "cudaEventCreate"), cuda::check(cudaEventCreate(&end_), "cudaEventCreate");
+  }
   DeviceTimer(const DeviceTimer&) = delete;
   DeviceTimer& operator=(const DeviceTimer&) = delete;
   ~DeviceTimer() { cudaEventDestroy(begin_), cudaEventDestroy(end_); }
@@ -42,13 +45,14 @@ struct Work {
   double tensor_macs = 0;  // multiply-adds of the tensor cores, three TF32 ones for one of float
 };
 
-// The least milliseconds that it takes with every unit at its peak: 128 float lanes, 16 special-function results and 1,024 TF32
-// multiply-adds (of compute capability 9.0) a clock and multiprocessor, and the memory's bandwidth.
+// The least milliseconds that it takes with every unit at its peak: 128 float lanes, 16 special-function results and
+// 1,024 TF32 multiply-adds (of compute capability 9.0) a clock and multiprocessor, and the memory's bandwidth.
 inline double floor_milliseconds(const Work& work) {
   const double clocks_per_ms = attribute(cudaDevAttrMultiProcessorCount) * attribute(cudaDevAttrClockRate);
-  const double bytes_per_ms = 2 * attribute(cudaDevAttrMemoryClockRate) * attribute(cudaDevAttrGlobalMemoryBusWidth) / 8;
-  return std::max(
-      {work.bytes / bytes_per_ms, work.lane_ops / (128 * clocks_per_ms), work.powers / (16 * clocks_per_ms), 3 * work.tensor_macs / (1024 * clocks_per_ms)});
+  const double bytes_per_ms =
+      2 * attribute(cudaDevAttrMemoryClockRate) * attribute(cudaDevAttrGlobalMemoryBusWidth) / 8;
+  return std::max({work.bytes / bytes_per_ms, work.lane_ops / (128 * clocks_per_ms), work.powers / (16 * clocks_per_ms),
+                   3 * work.tensor_macs / (1024 * clocks_per_ms)});
 }
 
 }  // namespace mamba::bench

@@ -1,6 +1,6 @@
-// Whole steps on the GPU, from drawing the batch to AdamW: training_step/cuda/float/<mixer>/<layers>/<batch>. Timed by the
-// device's events over many steps that the host does not watch. With a floor: all float lanes busy, from the operations of
-// the scan alone. training_step_inverse is the inverse sequence task's (d_model 128, 29 tokens).
+// Whole steps on the GPU, from drawing the batch to AdamW: training_step/cuda/float/<mixer>/<layers>/<batch>. Timed by
+// the device's events over many steps that the host does not watch. With a floor: all float lanes busy, from the
+// operations of the scan alone. training_step_inverse is the inverse sequence task's (d_model 128, 29 tokens).
 #include <benchmark/benchmark.h>
 
 #include "cuda_device.hpp"
@@ -11,10 +11,11 @@ using namespace mamba;
 
 inline constexpr Config composite_config{}, inverse_config{.vocab_size = 1000, .d_model = 128};
 
-// A token costs a layer of Mamba-1 about 240,000 operations of the float lanes, forward and backward: 8,192 states, each
-// with an exponential; with other sizes as many for each state.
+// A token costs a layer of Mamba-1 about 240,000 operations of the float lanes, forward and backward: 8,192 states,
+// each with an exponential; with other sizes as many for each state.
 double floor_milliseconds(const Config& config, double tokens, int layers) {
-  return bench::floor_milliseconds({.lane_ops = 240'000.0 / 8192 * config.d_inner() * config.d_state * tokens * layers});
+  return bench::floor_milliseconds(
+      {.lane_ops = 240'000.0 / 8192 * config.d_inner() * config.d_state * tokens * layers});
 }
 
 template <const Config& config, class Task, class... Policies>
@@ -59,7 +60,9 @@ void forward(benchmark::State& state) {
 }
 
 // A reading is of 50 steps and counts as one, so how many readings there are is not left to the clock.
-void sizes(benchmark::internal::Benchmark* b) { b->ArgNames({"layers", "batch"})->UseManualTime()->Iterations(20)->Unit(benchmark::kMillisecond); }
+void sizes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"layers", "batch"})->UseManualTime()->Iterations(20)->Unit(benchmark::kMillisecond);
+}
 
 template <class... Policies>
 void composite_step(benchmark::State& state) {
@@ -70,8 +73,20 @@ void inverse_step(benchmark::State& state) {
   training_step<inverse_config, task::InverseSequence, Policies...>(state);
 }
 
-BENCHMARK(composite_step<Mamba1>)->Name("training_step/cuda/float/mamba1")->Apply(sizes)->Args({2, 256})->Args({2, 2048})->Args({5, 2048})->Args({7, 2048});
-BENCHMARK(composite_step<Mamba2<>>)->Name("training_step/cuda/float/mamba2")->Apply(sizes)->Args({2, 256})->Args({2, 2048})->Args({5, 2048})->Args({7, 2048});
+BENCHMARK(composite_step<Mamba1>)
+    ->Name("training_step/cuda/float/mamba1")
+    ->Apply(sizes)
+    ->Args({2, 256})
+    ->Args({2, 2048})
+    ->Args({5, 2048})
+    ->Args({7, 2048});
+BENCHMARK(composite_step<Mamba2<>>)
+    ->Name("training_step/cuda/float/mamba2")
+    ->Apply(sizes)
+    ->Args({2, 256})
+    ->Args({2, 2048})
+    ->Args({5, 2048})
+    ->Args({7, 2048});
 BENCHMARK(inverse_step<Mamba1>)->Name("training_step_inverse/cuda/float/mamba1")->Apply(sizes)->Args({2, 1024});
 BENCHMARK(inverse_step<Mamba2<>>)->Name("training_step_inverse/cuda/float/mamba2")->Apply(sizes)->Args({2, 1024});
 BENCHMARK(forward<Mamba1>)->Name("forward/cuda/float/mamba1")->Apply(sizes)->Args({2, 2048});

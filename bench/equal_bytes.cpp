@@ -1,5 +1,6 @@
-// Prints a hash of what every variant computes: logits of a fresh model, parameters after some steps of training, a decoded token, both
-// interventions. Two builds whose lines are the same compute the same bytes; CONTRIBUTING.md says when to look.
+// Prints a hash of what every variant computes: logits of a fresh model, parameters after some steps of training, a
+// decoded token, both interventions. Two builds whose lines are the same compute the same bytes; CONTRIBUTING.md says
+// when to look.
 //   bench_equal_bytes >before.txt    ...    bench_equal_bytes | diff before.txt -
 // A GPU's: nvcc -x cu -DBACKEND=mamba::Cuda (or mamba::CudaGrid), as bench/README.md writes it out.
 #include <cstdint>
@@ -50,24 +51,31 @@ void run(const std::string& name) {
   const mamba::task::CompositeFunction task;
   Hash of_logits, of_training, of_decoding, of_interventions;
   std::vector<std::int32_t> ids(12 * static_cast<std::size_t>(task.length)), lengths;
-  for (int i = 0; i < 12; ++i) task.train_sample(i, ids.data() + i * task.length), lengths.push_back(1 + i % task.length);
+  for (int i = 0; i < 12; ++i)
+    task.train_sample(i, ids.data() + i * task.length), lengths.push_back(1 + i % task.length);
   of_logits.add(model.logits(ids, 12, lengths));
-  mamba::Trainer trainer(model, task, {.batch_size = 70, .schedule = {.initial_lr = 1e-3, .lr = 1e-3, .warmup = 0, .total = 6}, .schedule_in_steps = true, .seed = 3});
+  mamba::Trainer trainer(model, task,
+                         {.batch_size = 70,
+                          .schedule = {.initial_lr = 1e-3, .lr = 1e-3, .warmup = 0, .total = 6},
+                          .schedule_in_steps = true,
+                          .seed = 3});
   trainer.run(6);
   add_dict(of_training, model.state_dict());
   add_dict(of_training, model.gradient_dict());
   auto state = model.initial_state(12);
   of_decoding.add(model.prefill(ids, 12, state, lengths));
   of_decoding.add(model.step(std::span(ids).first(12), state));
-  add_dict(of_decoding, std::map{std::pair("history", state.history_tensor()), std::pair("states", state.state_tensor())});
+  add_dict(of_decoding,
+           std::map{std::pair("history", state.history_tensor()), std::pair("states", state.state_tensor())});
   std::vector<std::uint8_t> mask(ids.size());
   for (std::size_t i = 0; i < mask.size(); i += 3) mask[i] = 1;
   std::vector<std::int32_t> reference(ids.rbegin(), ids.rend());
   of_interventions.add(model.blocked(ids, 12, mask));
   of_interventions.add(model.blocked(ids, 12, mask, {}, mamba::Reading::downstream));
   of_interventions.add(model.substituted(ids, reference, 12, mask));
-  std::printf("%-40s %016llx %016llx %016llx %016llx\n", name.c_str(), static_cast<unsigned long long>(of_logits.value()),
-              static_cast<unsigned long long>(of_training.value()), static_cast<unsigned long long>(of_decoding.value()),
+  std::printf("%-40s %016llx %016llx %016llx %016llx\n", name.c_str(),
+              static_cast<unsigned long long>(of_logits.value()), static_cast<unsigned long long>(of_training.value()),
+              static_cast<unsigned long long>(of_decoding.value()),
               static_cast<unsigned long long>(of_interventions.value()));
 }
 

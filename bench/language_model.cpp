@@ -1,5 +1,5 @@
-// A language model of 130 million parameters (24 layers, d_model 768, d_state 16, vocabulary 50,280), one token after the
-// other: memory is read once a token, and how fast it can be read is measured beside it (machine.cpp).
+// A language model of 130 million parameters (24 layers, d_model 768, d_state 16, vocabulary 50,280), one token after
+// the other: memory is read once a token, and how fast it can be read is measured beside it (machine.cpp).
 #include <benchmark/benchmark.h>
 #include <memory>
 
@@ -15,7 +15,8 @@ mamba::MambaLMHeadModel<config>& model(int threads) {
   static int of = -1;
   if (of != threads) {
     held.reset();
-    held = std::make_unique<mamba::MambaLMHeadModel<config>>(mamba::ModelOptions{.n_layers = 24, .seed = 1, .threads = threads});
+    held = std::make_unique<mamba::MambaLMHeadModel<config>>(
+        mamba::ModelOptions{.n_layers = 24, .seed = 1, .threads = threads});
     of = threads;
   }
   return *held;
@@ -31,7 +32,8 @@ void decode(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(m.step(token, decoding).data());
   const auto tokens = static_cast<double>(state.iterations());
   state.counters["tokens/s"] = benchmark::Counter(tokens, benchmark::Counter::kIsRate);
-  state.counters["weight_bytes/s"] = benchmark::Counter(tokens * static_cast<double>(weights), benchmark::Counter::kIsRate);
+  state.counters["weight_bytes/s"] =
+      benchmark::Counter(tokens * static_cast<double>(weights), benchmark::Counter::kIsRate);
 }
 
 // A prompt of 256 tokens through an empty state.
@@ -43,10 +45,22 @@ void prefill(benchmark::State& state) {
     auto decoding = m.initial_state(1);
     benchmark::DoNotOptimize(m.prefill(ids, 1, decoding).data());
   }
-  state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * 256, benchmark::Counter::kIsRate);
+  state.counters["tokens/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * 256, benchmark::Counter::kIsRate);
 }
 
-BENCHMARK(decode)->Name("decode/cpu/float/mamba1_130M")->ArgName("threads")->Arg(1)->Arg(0)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(prefill)->Name("prefill/cpu/float/mamba1_130M/256")->ArgName("threads")->Arg(0)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(decode)
+    ->Name("decode/cpu/float/mamba1_130M")
+    ->ArgName("threads")
+    ->Arg(1)
+    ->Arg(0)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(prefill)
+    ->Name("prefill/cpu/float/mamba1_130M/256")
+    ->ArgName("threads")
+    ->Arg(0)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace

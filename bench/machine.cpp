@@ -13,7 +13,8 @@ using namespace mamba;
 using V = eigen::Vector<float>;
 
 void rate(benchmark::State& state, const char* name, double per_iteration) {
-  state.counters[name] = benchmark::Counter(static_cast<double>(state.iterations()) * per_iteration, benchmark::Counter::kIsRate);
+  state.counters[name] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * per_iteration, benchmark::Counter::kIsRate);
 }
 
 // Independent chains enough to hide the latency, all in registers.
@@ -23,7 +24,8 @@ void multiply_adds(benchmark::State& state) {
   benchmark::DoNotOptimize(factor), benchmark::DoNotOptimize(addend);
   eigen::unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { sums[i] = V::broadcast(static_cast<float>(i)); });
   for (auto _ : state) {
-    for (int r = 0; r < rounds; ++r) eigen::unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { sums[i] = multiply_add(sums[i], factor, addend); });
+    for (int r = 0; r < rounds; ++r)
+      eigen::unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { sums[i] = multiply_add(sums[i], factor, addend); });
     eigen::unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { benchmark::DoNotOptimize(sums[i]); });
   }
   rate(state, "multiply_adds/s", 1.0 * rounds * chains * V::width);
@@ -34,7 +36,8 @@ void powers(benchmark::State& state) {
   constexpr int chains = 8, rounds = 1000;
   V x[chains], sums[chains], step = V::broadcast(-1e-3F);
   benchmark::DoNotOptimize(step);
-  eigen::unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { sums[i] = V::zero(), x[i] = V::broadcast(-0.1F * static_cast<float>(i)); });
+  eigen::unroll<chains>(
+      [&](auto i) MAMBA_INLINE_LAMBDA { sums[i] = V::zero(), x[i] = V::broadcast(-0.1F * static_cast<float>(i)); });
   for (auto _ : state) {
     for (int r = 0; r < rounds; ++r)
       eigen::unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA {
@@ -59,11 +62,17 @@ void read(benchmark::State& state) {
       const float* const first = memory.as<float>() + count / pieces * static_cast<std::size_t>(piece);
       V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
       for (std::size_t i = 0; i + 4 * V::width <= count / pieces; i += 4 * V::width)
-        eigen::unroll<4>([&](auto k) MAMBA_INLINE_LAMBDA { sum[k] = sum[k] + V::load_unaligned(first + i + k * V::width); });
+        eigen::unroll<4>([&](auto k)
+                             MAMBA_INLINE_LAMBDA { sum[k] = sum[k] + V::load_unaligned(first + i + k * V::width); });
       sums[static_cast<std::size_t>(piece) * 64] = ((sum[0] + sum[1]) + (sum[2] + sum[3])).sum();
     });
   rate(state, "bytes/s", static_cast<double>(bytes));
 }
-BENCHMARK(read)->Name("machine/read")->ArgNames({"megabytes", "threads"})->UseRealTime()->ArgsProduct({{256}, {1, 0}})->Args({16, 1});
+BENCHMARK(read)
+    ->Name("machine/read")
+    ->ArgNames({"megabytes", "threads"})
+    ->UseRealTime()
+    ->ArgsProduct({{256}, {1, 0}})
+    ->Args({16, 1});
 
 }  // namespace

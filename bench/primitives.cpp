@@ -1,5 +1,6 @@
 // Each primitive of the CPU backend on one core, at the composite task's sizes: <primitive>/cpu/float/D32_E64_N128/T64.
-// Counters: tokens/s, the bytes of the tensors that a call must touch, and its multiply-adds where they are what counts.
+// Counters: tokens/s, the bytes of the tensors that a call must touch, and its multiply-adds where they are what
+// counts.
 #include <benchmark/benchmark.h>
 #include <Eigen/Core>
 #include <vector>
@@ -17,9 +18,12 @@ constexpr int T = 64, D = 32, E = 64, N = 128, K = 4, Vp = 104;
 // Memory of one tensor, filled with small numbers.
 template <int Columns>
 struct Tensor {
-  explicit Tensor(int rows = T) : rows_(rows), memory(static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(Columns)) * sizeof(float)) {
+  explicit Tensor(int rows = T)
+      : rows_(rows),
+        memory(static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(Columns)) * sizeof(float)) {
     for (int t = 0; t < rows; ++t)
-      for (int c = 0; c < Columns; ++c) memory.as<float>()[t * padded(Columns) + c] = 0.01F * static_cast<float>((7 * t + 3 * c) % 19 - 9) + 0.1F;
+      for (int c = 0; c < Columns; ++c)
+        memory.as<float>()[t * padded(Columns) + c] = 0.01F * static_cast<float>((7 * t + 3 * c) % 19 - 9) + 0.1F;
   }
   Rows<float, Columns> out() { return {memory.as<float>(), rows_}; }
   Rows<const float, Columns> in() const { return {memory.as<float>(), rows_}; }
@@ -29,7 +33,10 @@ struct Tensor {
 
 template <int Rows_, int Columns>
 struct Parameter2 : Tensor<Columns> {
-  Parameter2() : Tensor<Columns>(Rows_), derived(static_cast<std::size_t>(padded(Rows_) + 16) * static_cast<std::size_t>(padded(Columns)) * sizeof(float)) {}
+  Parameter2()
+      : Tensor<Columns>(Rows_),
+        derived(static_cast<std::size_t>(padded(Rows_) + 16) * static_cast<std::size_t>(padded(Columns)) *
+                sizeof(float)) {}
   void derive(Derived kind) {
     eigen::derive(derived.as<float>(), this->memory.template as<float>(),
                   mamba::Parameter{.name = "p", .rank = 2, .shape = {Rows_, Columns, 1}, .derived = kind});
@@ -43,7 +50,8 @@ void count(benchmark::State& state, double bytes, double multiply_adds = 0, int 
   const auto calls = static_cast<double>(state.iterations());
   state.counters["tokens/s"] = benchmark::Counter(calls * tokens, benchmark::Counter::kIsRate);
   state.counters["bytes"] = bytes;
-  if (multiply_adds > 0) state.counters["multiply_adds/s"] = benchmark::Counter(calls * multiply_adds, benchmark::Counter::kIsRate);
+  if (multiply_adds > 0)
+    state.counters["multiply_adds/s"] = benchmark::Counter(calls * multiply_adds, benchmark::Counter::kIsRate);
 }
 
 struct EightLongSequences {
@@ -112,12 +120,13 @@ void scan(benchmark::State& state) {
   a.derive(Derived::rate);
   Parameter2<1, E> d;
   for (auto _ : state) {
-    selective_scan(core, y.out(), static_cast<float*>(nullptr), static_cast<float*>(nullptr), delta.in(), u.in(), b.in(), c.in(), tile.view(), a.weight(),
-                   d.weight());
+    selective_scan(core, y.out(), static_cast<float*>(nullptr), static_cast<float*>(nullptr), delta.in(), u.in(),
+                   b.in(), c.in(), tile.view(), a.weight(), d.weight());
     benchmark::ClobberMemory();
   }
   count(state, 4.0 * (T * (3 * E + 2 * N) + E * N));
-  state.counters["state_steps/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * T * E * N, benchmark::Counter::kIsRate);
+  state.counters["state_steps/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * T * E * N, benchmark::Counter::kIsRate);
 }
 BENCHMARK(scan)->Name("selective_scan/cpu/float/E64_N128/T64");
 
@@ -131,12 +140,13 @@ void scan_step(benchmark::State& state) {
   Buffer states(sizeof(float) * E * N);
   const int first[] = {0, 1};
   for (auto _ : state) {
-    selective_scan(core, y.out(), static_cast<float*>(nullptr), states.as<float>(), delta.in(), u.in(), b.in(), c.in(), Sequences{first, 1}, a.weight(),
-                   d.weight());
+    selective_scan(core, y.out(), static_cast<float*>(nullptr), states.as<float>(), delta.in(), u.in(), b.in(), c.in(),
+                   Sequences{first, 1}, a.weight(), d.weight());
     benchmark::ClobberMemory();
   }
   state.counters["bytes"] = 4.0 * 3 * E * N;
-  state.counters["state_steps/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * E * N, benchmark::Counter::kIsRate);
+  state.counters["state_steps/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * E * N, benchmark::Counter::kIsRate);
 }
 BENCHMARK(scan_step)->Name("selective_scan/cpu/float/E64_N128/T1");
 
@@ -147,12 +157,14 @@ void scan_backward(benchmark::State& state) {
   a.derive(Derived::rate);
   Parameter2<1, E> d, dd;
   for (auto _ : state) {
-    selective_scan_backward(core, ddelta.out(), du.out(), db.out(), dc.out(), da.gradient(), dd.gradient(), dy.in(), static_cast<const float*>(nullptr),
-                            static_cast<float*>(nullptr), delta.in(), u.in(), b.in(), c.in(), tile.view(), a.weight(), d.weight());
+    selective_scan_backward(core, ddelta.out(), du.out(), db.out(), dc.out(), da.gradient(), dd.gradient(), dy.in(),
+                            static_cast<const float*>(nullptr), static_cast<float*>(nullptr), delta.in(), u.in(),
+                            b.in(), c.in(), tile.view(), a.weight(), d.weight());
     benchmark::ClobberMemory();
   }
   count(state, 4.0 * (T * (5 * E + 4 * N) + 2 * E * N));
-  state.counters["state_steps/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * T * E * N, benchmark::Counter::kIsRate);
+  state.counters["state_steps/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * T * E * N, benchmark::Counter::kIsRate);
 }
 BENCHMARK(scan_backward)->Name("selective_scan_backward/cpu/float/E64_N128/T64");
 
@@ -166,7 +178,8 @@ void ssd_forward(benchmark::State& state) {
   Parameter2<1, 1> a, d;
   a.derive(Derived::rate);
   for (auto _ : state) {
-    ssd<1, N>(core, y.out(), static_cast<float*>(nullptr), static_cast<float*>(nullptr), delta.in(), xbc.in(), tile.view(), a.weight(), d.weight());
+    ssd<1, N>(core, y.out(), static_cast<float*>(nullptr), static_cast<float*>(nullptr), delta.in(), xbc.in(),
+              tile.view(), a.weight(), d.weight());
     benchmark::ClobberMemory();
   }
   count(state, 4.0 * T * (E + C + 1));
@@ -180,8 +193,8 @@ void ssd_backward_all(benchmark::State& state) {
   Parameter2<1, 1> a, d, da, dd;
   a.derive(Derived::rate);
   for (auto _ : state) {
-    ssd_backward<1, N>(core, ddelta.out(), dxbc.out(), da.gradient(), dd.gradient(), dy.in(), static_cast<const float*>(nullptr), delta.in(), xbc.in(),
-                       tile.view(), a.weight(), d.weight());
+    ssd_backward<1, N>(core, ddelta.out(), dxbc.out(), da.gradient(), dd.gradient(), dy.in(),
+                       static_cast<const float*>(nullptr), delta.in(), xbc.in(), tile.view(), a.weight(), d.weight());
     benchmark::ClobberMemory();
   }
   count(state, 4.0 * T * (E + 2 * C + 2));
@@ -249,19 +262,25 @@ void rowwise(benchmark::State& state, F f, int tensors) {
   count(state, 4.0 * tensors * T * E);
 }
 BENCHMARK_CAPTURE(
-    rowwise, gate, [](auto& a, auto& b, auto& c, auto&, auto&) { gate(core, a.out(), b.in(), c.in()); }, 3) -> Name("gate/cpu/float/E64/T64");
+    rowwise, gate, [](auto& a, auto& b, auto& c, auto&, auto&) { gate(core, a.out(), b.in(), c.in()); }, 3)
+    -> Name("gate/cpu/float/E64/T64");
 BENCHMARK_CAPTURE(
-    rowwise, gate_backward, [](auto& a, auto& b, auto& c, auto& d, auto& e) { gate_backward(core, a.out(), b.out(), c.in(), d.in(), e.in()); }, 5)
-    -> Name("gate_backward/cpu/float/E64/T64");
+    rowwise, gate_backward,
+    [](auto& a, auto& b, auto& c, auto& d, auto& e) { gate_backward(core, a.out(), b.out(), c.in(), d.in(), e.in()); },
+    5) -> Name("gate_backward/cpu/float/E64/T64");
 BENCHMARK_CAPTURE(
-    rowwise, silu, [](auto& a, auto& b, auto&, auto&, auto&) { silu(core, a.out(), b.in()); }, 2) -> Name("silu/cpu/float/E64/T64");
+    rowwise, silu, [](auto& a, auto& b, auto&, auto&, auto&) { silu(core, a.out(), b.in()); }, 2)
+    -> Name("silu/cpu/float/E64/T64");
 BENCHMARK_CAPTURE(
-    rowwise, silu_backward, [](auto& a, auto& b, auto& c, auto&, auto&) { silu_backward(core, a.out(), b.in(), c.in()); }, 3)
+    rowwise, silu_backward,
+    [](auto& a, auto& b, auto& c, auto&, auto&) { silu_backward(core, a.out(), b.in(), c.in()); }, 3)
     -> Name("silu_backward/cpu/float/E64/T64");
 BENCHMARK_CAPTURE(
-    rowwise, softplus, [](auto& a, auto& b, auto&, auto&, auto&) { softplus(core, a.out(), b.in()); }, 2) -> Name("softplus/cpu/float/E64/T64");
+    rowwise, softplus, [](auto& a, auto& b, auto&, auto&, auto&) { softplus(core, a.out(), b.in()); }, 2)
+    -> Name("softplus/cpu/float/E64/T64");
 BENCHMARK_CAPTURE(
-    rowwise, softplus_backward, [](auto& a, auto& b, auto& c, auto&, auto&) { softplus_backward(core, a.out(), b.in(), c.in()); }, 3)
+    rowwise, softplus_backward,
+    [](auto& a, auto& b, auto& c, auto&, auto&) { softplus_backward(core, a.out(), b.in(), c.in()); }, 3)
     -> Name("softplus_backward/cpu/float/E64/T64");
 
 void embedding_rows(benchmark::State& state) {
@@ -281,7 +300,8 @@ BENCHMARK(embedding_rows)->Name("embedding_and_backward/cpu/float/V104_D32/T64")
 void loss(benchmark::State& state) {
   Tensor<Vp> logits, dlogits;
   const std::vector<int> labels(T, 7);
-  for (auto _ : state) benchmark::DoNotOptimize(cross_entropy(core, dlogits.out(), logits.in(), labels.data(), 100, 1.0));
+  for (auto _ : state)
+    benchmark::DoNotOptimize(cross_entropy(core, dlogits.out(), logits.in(), labels.data(), 100, 1.0));
   count(state, 4.0 * 2 * T * Vp);
 }
 BENCHMARK(loss)->Name("cross_entropy/cpu/float/V104/T64");

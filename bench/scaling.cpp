@@ -18,8 +18,8 @@ std::string csv(const std::vector<Measurement>& all) {
   std::string text = "axis,value,mixer,work,milliseconds,tokens_per_second,bytes\n";
   for (const Measurement& m : all) {
     char line[200];
-    std::snprintf(line, sizeof line, "%s,%d,%s,%s,%.6g,%.6g,%zu\n", m.axis.c_str(), m.value, m.mixer.c_str(), m.work.c_str(), 1e3 * m.seconds,
-                  m.tokens / m.seconds, m.bytes);
+    std::snprintf(line, sizeof line, "%s,%d,%s,%s,%.6g,%.6g,%zu\n", m.axis.c_str(), m.value, m.mixer.c_str(),
+                  m.work.c_str(), 1e3 * m.seconds, m.tokens / m.seconds, m.bytes);
     text += line;
   }
   return text;
@@ -30,7 +30,8 @@ double milliseconds(const Measurement& m) { return 1e3 * m.seconds; }
 double megabytes(const Measurement& m) { return 1e-6 * static_cast<double>(m.bytes); }
 
 // One line for each mixer and kind of work that was measured along the axis.
-std::vector<Series> lines(const std::vector<Measurement>& all, const std::string& axis, double (*y)(const Measurement&)) {
+std::vector<Series> lines(const std::vector<Measurement>& all, const std::string& axis,
+                          double (*y)(const Measurement&)) {
   std::vector<Series> found;
   for (const std::string work : {"training", "decoding"})
     for (const std::string mixer : {"mamba1", "mamba2"}) {
@@ -46,7 +47,8 @@ std::vector<Series> lines(const std::vector<Measurement>& all, const std::string
 Series all_states(const Plan& plan) {
   Series line{"all states of one sequence: length x d_inner x d_state x layers x 4 bytes", {}};
   for (const int length : plan.lengths)
-    line.points.emplace_back(length, 1e-6 * length * scaling::base.d_inner() * scaling::base.d_state * scaling::Shape{}.layers * 4);
+    line.points.emplace_back(
+        length, 1e-6 * length * scaling::base.d_inner() * scaling::base.d_state * scaling::Shape{}.layers * 4);
   return line;
 }
 
@@ -56,13 +58,15 @@ std::string svg(const std::vector<Measurement>& all, const Plan& plan) {
   chart.title = "How training and decoding scale, " + (plan.threads == 0   ? std::string("all cores")
                                                        : plan.threads == 1 ? "one thread"
                                                                            : std::to_string(plan.threads) + " threads");
-  chart.note = "Unless varied: d_model " + std::to_string(scaling::base.d_model) + ", d_state " + std::to_string(scaling::base.d_state) + ", " +
-               std::to_string(shape.layers) + " layers; training on " + std::to_string(plan.batch) + " sequences of length " + std::to_string(shape.length) +
+  chart.note = "Unless varied: d_model " + std::to_string(scaling::base.d_model) + ", d_state " +
+               std::to_string(scaling::base.d_state) + ", " + std::to_string(shape.layers) + " layers; training on " +
+               std::to_string(plan.batch) + " sequences of length " + std::to_string(shape.length) +
                "; decoding one sequence. Held: parameters, gradients, activations, states.";
   chart.x_scale = chart.y_scale = Scale::log;
-  const std::pair<std::string, std::string> axes[] = {{"batch", "batch"},     {"length", "length, " + std::to_string(plan.tokens) + " tokens a step"},
-                                                      {"d_state", "d_state"}, {"d_model", "d_model"},
-                                                      {"layers", "layers"},   {"sequence", "length of a single sequence"}};
+  const std::pair<std::string, std::string> axes[] = {
+      {"batch", "batch"},     {"length", "length, " + std::to_string(plan.tokens) + " tokens a step"},
+      {"d_state", "d_state"}, {"d_model", "d_model"},
+      {"layers", "layers"},   {"sequence", "length of a single sequence"}};
   chart.columns = static_cast<int>(std::size(axes));
   for (const auto& [axis, label] : axes)
     chart.panels.push_back(axis == "sequence" ? Panel{"milliseconds a step", lines(all, axis, milliseconds)}
@@ -82,14 +86,17 @@ int main(int argc, char** argv) {
   Plan plan;
   bool quick = false;
   CLI::App app{
-      "Measures a training step (loss and gradients) and decoding of Mamba-1 and Mamba-2 models along batch, length, d_state,\n"
+      "Measures a training step (loss and gradients) and decoding of Mamba-1 and Mamba-2 models along batch, length, "
+      "d_state,\n"
       "d_model and layers: median time, and the memory that the model holds. Writes scaling.csv and scaling.svg."};
   app.footer(support::exit_code_help);
   app.option_defaults()->always_capture_default();
   app.add_option("--out", out, "folder for the results");
   app.add_flag("--quick", quick, "fewer and smaller points, each measured once: seconds");
-  auto* const budget = app.add_option("--budget", plan.budget, "seconds of repeats for each point")->check(CLI::NonNegativeNumber);
-  app.add_option("--threads", plan.threads, "0: all cores; more than one cannot share a sequence, so that long ones scale otherwise")
+  auto* const budget =
+      app.add_option("--budget", plan.budget, "seconds of repeats for each point")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", plan.threads,
+                 "0: all cores; more than one cannot share a sequence, so that long ones scale otherwise")
       ->check(CLI::NonNegativeNumber);
   try {
     app.parse(argc, argv);

@@ -30,7 +30,13 @@ struct Plan {
 
   // Every line has its ends, and every model that was compiled runs.
   static Plan quick() {
-    return {.batches = {1, 16, 256}, .lengths = {8, 128, 1024}, .layer_counts = {1, 4}, .tokens = 1024, .batch = 16, .budget = 0, .repeats = 1};
+    return {.batches = {1, 16, 256},
+            .lengths = {8, 128, 1024},
+            .layer_counts = {1, 4},
+            .tokens = 1024,
+            .batch = 16,
+            .budget = 0,
+            .repeats = 1};
   }
 };
 
@@ -58,7 +64,9 @@ double median_seconds(const Plan& plan, F&& call) {
   call();  // allocates
   const int calls = std::clamp(static_cast<int>(0.002 / timed(1)), 1, 10000);
   std::vector<double> times;
-  for (const double start = support::seconds_now(); times.size() < plan.repeats || support::seconds_now() - start < plan.budget;) times.push_back(timed(calls));
+  for (const double start = support::seconds_now();
+       times.size() < plan.repeats || support::seconds_now() - start < plan.budget;)
+    times.push_back(timed(calls));
   std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
   return times[times.size() / 2];
 }
@@ -66,7 +74,8 @@ double median_seconds(const Plan& plan, F&& call) {
 // Tokens without meaning: the cost does not depend on them.
 inline std::vector<std::int32_t> some_tokens(int count) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i * 7919 % static_cast<std::size_t>(base.vocab_size));
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<std::int32_t>(i * 7919 % static_cast<std::size_t>(base.vocab_size));
   return ids;
 }
 
@@ -77,11 +86,13 @@ class Measure {
 
   std::vector<Measurement> all() {
     for (const int batch : plan_.batches) both<base>("batch", batch, {.batch = batch}, {.batch = batch});
-    for (const int length : plan_.lengths) both<base>("length", length, {.batch = plan_.tokens / length, .length = length}, {.length = length});
+    for (const int length : plan_.lengths)
+      both<base>("length", length, {.batch = plan_.tokens / length, .length = length}, {.length = length});
     for (const int length : plan_.lengths) training<base>("sequence", length, {.length = length});
     states(std::integer_sequence<int, 8, 16, 32, 64, 128, 256>());
     widths(std::integer_sequence<int, 16, 32, 64, 128, 256>());
-    for (const int layers : plan_.layer_counts) both<base>("layers", layers, {.layers = layers, .batch = plan_.batch}, {.layers = layers});
+    for (const int layers : plan_.layer_counts)
+      both<base>("layers", layers, {.layers = layers, .batch = plan_.batch}, {.layers = layers});
     return std::move(results_);
   }
 
@@ -123,15 +134,18 @@ class Measure {
     auto model = model_of<config>(shape.layers);
     auto state = model.initial_state(shape.batch);
     constexpr int piece = 64;  // a prompt in pieces needs no more memory than one of them
-    for (int t = 0; t < shape.length; t += piece) model.prefill(some_tokens(shape.batch * std::min(piece, shape.length - t)), shape.batch, state);
+    for (int t = 0; t < shape.length; t += piece)
+      model.prefill(some_tokens(shape.batch * std::min(piece, shape.length - t)), shape.batch, state);
     const auto tokens = some_tokens(shape.batch);
     const double seconds = median_seconds(plan_, [&] { model.step(tokens, state); });
-    add({axis, value, Mixer::name, "decoding", seconds, static_cast<double>(shape.batch), model.memory_bytes() + state.bytes()});
+    add({axis, value, Mixer::name, "decoding", seconds, static_cast<double>(shape.batch),
+         model.memory_bytes() + state.bytes()});
   }
 
   void add(Measurement m) {
-    std::fprintf(stderr, "%s %s, %s %d: %.3g ms a step, %.3g us a token, %.3g MB\n", m.mixer.c_str(), m.work.c_str(), m.axis.c_str(), m.value, 1e3 * m.seconds,
-                 1e6 * m.seconds / m.tokens, 1e-6 * static_cast<double>(m.bytes));
+    std::fprintf(stderr, "%s %s, %s %d: %.3g ms a step, %.3g us a token, %.3g MB\n", m.mixer.c_str(), m.work.c_str(),
+                 m.axis.c_str(), m.value, 1e3 * m.seconds, 1e6 * m.seconds / m.tokens,
+                 1e-6 * static_cast<double>(m.bytes));
     results_.push_back(std::move(m));
   }
 

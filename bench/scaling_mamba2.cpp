@@ -1,3 +1,5 @@
 #include "scaling.hpp"
 
-std::vector<scaling::Measurement> scaling::measure_mamba2(const Plan& plan) { return Measure<mamba::Mamba2<>>(plan).all(); }
+std::vector<scaling::Measurement> scaling::measure_mamba2(const Plan& plan) {
+  return Measure<mamba::Mamba2<>>(plan).all();
+}

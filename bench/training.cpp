@@ -12,7 +12,8 @@ struct Data {
   std::vector<std::int32_t> ids, labels;
   explicit Data(int batch) : ids(static_cast<std::size_t>(batch) * 8), labels(static_cast<std::size_t>(batch)) {
     const mamba::task::CompositeFunction task;
-    for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = task.train_sample(static_cast<std::int64_t>(i), ids.data() + 8 * i);
+    for (std::size_t i = 0; i < labels.size(); ++i)
+      labels[i] = task.train_sample(static_cast<std::int64_t>(i), ids.data() + 8 * i);
   }
 };
 
@@ -21,7 +22,8 @@ struct Setup {
   mamba::MambaForComposite<config, Policies...> model;
   Data data;
   explicit Setup(const benchmark::State& state)
-      : model({.n_layers = static_cast<int>(state.range(0)), .gamma = 1.0, .threads = static_cast<int>(state.range(2))}),
+      : model(
+            {.n_layers = static_cast<int>(state.range(0)), .gamma = 1.0, .threads = static_cast<int>(state.range(2))}),
         data(static_cast<int>(state.range(1))) {}
 
   void count(benchmark::State& state) const {
@@ -64,7 +66,9 @@ void decode(benchmark::State& state) {
 
 using namespace mamba;
 
-void sizes(benchmark::internal::Benchmark* b) { b->ArgNames({"layers", "batch", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond); }
+void sizes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"layers", "batch", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond);
+}
 
 BENCHMARK(training_step<float>)
     ->Name("training_step/cpu/float/mamba1")
@@ -74,12 +78,28 @@ BENCHMARK(training_step<float>)
     ->Args({7, 2048, 0});
 BENCHMARK(training_step<double>)->Name("training_step/cpu/double/mamba1")->Apply(sizes)->Args({2, 256, 0});
 BENCHMARK(training_step<OnesConv>)->Name("training_step/cpu/float/mamba1_ones")->Apply(sizes)->Args({2, 2048, 0});
-BENCHMARK(training_step<LearnedPosition<8>>)->Name("training_step/cpu/float/mamba1_learned_position")->Apply(sizes)->Args({2, 2048, 0});
-BENCHMARK(training_step<SinusoidalPosition>)->Name("training_step/cpu/float/mamba1_sinusoidal_position")->Apply(sizes)->Args({2, 2048, 0});
-BENCHMARK(training_step<ConvResidual>)->Name("training_step/cpu/float/mamba1_conv_residual")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(training_step<LearnedPosition<8>>)
+    ->Name("training_step/cpu/float/mamba1_learned_position")
+    ->Apply(sizes)
+    ->Args({2, 2048, 0});
+BENCHMARK(training_step<SinusoidalPosition>)
+    ->Name("training_step/cpu/float/mamba1_sinusoidal_position")
+    ->Apply(sizes)
+    ->Args({2, 2048, 0});
+BENCHMARK(training_step<ConvResidual>)
+    ->Name("training_step/cpu/float/mamba1_conv_residual")
+    ->Apply(sizes)
+    ->Args({2, 2048, 0});
 BENCHMARK(training_step<ConvGate>)->Name("training_step/cpu/float/mamba1_conv_gate")->Apply(sizes)->Args({2, 2048, 0});
-BENCHMARK(training_step<LinearConvResidual>)->Name("training_step/cpu/float/mamba1_linear_conv_residual")->Apply(sizes)->Args({2, 2048, 0});
-BENCHMARK(training_step<Mamba2<>>)->Name("training_step/cpu/float/mamba2")->Apply(sizes)->ArgsProduct({{2}, {256, 2048}, {1, 0}})->Args({5, 2048, 0});
+BENCHMARK(training_step<LinearConvResidual>)
+    ->Name("training_step/cpu/float/mamba1_linear_conv_residual")
+    ->Apply(sizes)
+    ->Args({2, 2048, 0});
+BENCHMARK(training_step<Mamba2<>>)
+    ->Name("training_step/cpu/float/mamba2")
+    ->Apply(sizes)
+    ->ArgsProduct({{2}, {256, 2048}, {1, 0}})
+    ->Args({5, 2048, 0});
 BENCHMARK(forward<float>)->Name("forward/cpu/float/mamba1")->Apply(sizes)->ArgsProduct({{2}, {256, 2048}, {1, 0}});
 BENCHMARK(forward<Mamba2<>>)->Name("forward/cpu/float/mamba2")->Apply(sizes)->Args({2, 2048, 0});
 BENCHMARK(decode<float>)->Name("decode/cpu/float/mamba1");

@@ -1,4 +1,5 @@
-// One token after the other: a prompt goes through a state, then each step reads the token that the last one made most likely.
+// One token after the other: a prompt goes through a state, then each step reads the token that the last one made most
+// likely.
 #include <algorithm>
 #include <cstdio>
 #include <vector>
@@ -13,7 +14,8 @@ int main() {
   auto state = model.initial_state(1);
   const auto behind_prompt = model.prefill(prompt, 1, state);
   const auto likeliest = [](auto logits) {
-    return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.begin() + config.vocab_size) - logits.begin());
+    return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.begin() + config.vocab_size) -
+                                     logits.begin());
   };
   std::vector<std::int32_t> text = prompt;
   text.push_back(likeliest(behind_prompt.row(0)));

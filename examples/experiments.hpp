@@ -25,7 +25,9 @@ using Accuracies = std::array<double, Count>;
 inline std::string share_text(const Json& share) { return mamba::fixed_text(share.number(), 3); }
 
 // "43"
-inline std::string name_of(mamba::task::AnchorPair pair) { return std::to_string(pair.first) + std::to_string(pair.second); }
+inline std::string name_of(mamba::task::AnchorPair pair) {
+  return std::to_string(pair.first) + std::to_string(pair.second);
+}
 
 // What both versions of the composite function task share.
 template <class Task_, class TaskOptions_>
@@ -93,14 +95,17 @@ struct Composite : Anchored<mamba::task::CompositeFunction, mamba::task::Composi
   }
   static void print(const Json& metrics) {
     const Json& pairs = metrics.at("pair_acc");
-    std::printf("Accuracy on the test cases of each pair (first anchor down, second across):\n\n         1      2      3      4\n");
+    std::printf(
+        "Accuracy on the test cases of each pair (first anchor down, second across):\n\n         1      2      3      "
+        "4\n");
     for (int first = 1; first <= 4; ++first) {
       std::printf("  %d ", first);
-      for (int second = 1; second <= 4; ++second) std::printf("  %s", share_text(pairs.at(name_of({first, second}))).c_str());
+      for (int second = 1; second <= 4; ++second)
+        std::printf("  %s", share_text(pairs.at(name_of({first, second}))).c_str());
       std::printf("\n");
     }
-    std::printf("\n(4,3), which training never shows: composite (key - 10) %s, symmetric (key - 6) %s\n", share_text(metrics.at("composite_acc")).c_str(),
-                share_text(metrics.at("symmetric_acc")).c_str());
+    std::printf("\n(4,3), which training never shows: composite (key - 10) %s, symmetric (key - 6) %s\n",
+                share_text(metrics.at("composite_acc")).c_str(), share_text(metrics.at("symmetric_acc")).c_str());
     const std::string solution = metrics.at("prefers").string();
     if (solution == "neither") std::printf("The model prefers neither solution: both accuracies are below 0.1.\n");
     else std::printf("The model prefers the %s solution.\n", solution.c_str());
@@ -121,8 +126,11 @@ struct FullSymmetry : Anchored<mamba::task::FullSymmetry, mamba::task::FullSymme
   template <class Model>
   class Evaluation {
    public:
-    explicit Evaluation(const Task& task) : shown_(task.test_set(Task::number_of({3, 4}))), held_out_(task.test_set(Task::number_of({4, 3}))) {}
-    Accuracies<2> operator()(Model& model) const { return {mamba::evaluate(model, shown_), mamba::evaluate(model, held_out_)}; }
+    explicit Evaluation(const Task& task)
+        : shown_(task.test_set(Task::number_of({3, 4}))), held_out_(task.test_set(Task::number_of({4, 3}))) {}
+    Accuracies<2> operator()(Model& model) const {
+      return {mamba::evaluate(model, shown_), mamba::evaluate(model, held_out_)};
+    }
 
    private:
     mamba::task::LabelledSet shown_, held_out_;
@@ -131,13 +139,14 @@ struct FullSymmetry : Anchored<mamba::task::FullSymmetry, mamba::task::FullSymme
   template <class Model>
   static Json::Members final_metrics(Model& model, const Task& task) {
     Json::Members pairs;
-    for (int p = 0; p < Task::pair_count; ++p) pairs.emplace_back(name_of(Task::pair(p)), mamba::evaluate(model, task.test_set(p)));
+    for (int p = 0; p < Task::pair_count; ++p)
+      pairs.emplace_back(name_of(Task::pair(p)), mamba::evaluate(model, task.test_set(p)));
     const Json of_34 = pairs[Task::number_of({3, 4})].second, of_43 = pairs[Task::number_of(Task::held_out)].second;
     return {{"pair34_acc", of_34}, {"pair43_acc", of_43}, {"pair_acc", std::move(pairs)}};
   }
   static void print(const Json& metrics) {
-    std::printf("Accuracy on the test cases of (3,4): %s; of its mirror (4,3), which training never shows: %s\n", share_text(metrics.at("pair34_acc")).c_str(),
-                share_text(metrics.at("pair43_acc")).c_str());
+    std::printf("Accuracy on the test cases of (3,4): %s; of its mirror (4,3), which training never shows: %s\n",
+                share_text(metrics.at("pair34_acc")).c_str(), share_text(metrics.at("pair43_acc")).c_str());
   }
 };
 
@@ -171,8 +180,12 @@ struct Inverse {
   class Evaluation {
    public:
     explicit Evaluation(const Task& task)
-        : train_(task.test_set(Task::Set::train)), test_(task.test_set(Task::Set::test)), other_(task.test_set(Task::Set::out_of_distribution)) {}
-    Accuracies<3> operator()(Model& model) const { return {mamba::evaluate(model, train_), mamba::evaluate(model, test_), mamba::evaluate(model, other_)}; }
+        : train_(task.test_set(Task::Set::train)),
+          test_(task.test_set(Task::Set::test)),
+          other_(task.test_set(Task::Set::out_of_distribution)) {}
+    Accuracies<3> operator()(Model& model) const {
+      return {mamba::evaluate(model, train_), mamba::evaluate(model, test_), mamba::evaluate(model, other_)};
+    }
 
    private:
     mamba::task::LabelledSet train_, test_, other_;
@@ -186,8 +199,9 @@ struct Inverse {
     return metrics;
   }
   static void print(const Json& metrics) {
-    std::printf("Accuracy on training %s, test %s, out of distribution %s; guessing gives 0.2.\n", share_text(metrics.at("train_acc")).c_str(),
-                share_text(metrics.at("test_acc")).c_str(), share_text(metrics.at("ood_acc")).c_str());
+    std::printf("Accuracy on training %s, test %s, out of distribution %s; guessing gives 0.2.\n",
+                share_text(metrics.at("train_acc")).c_str(), share_text(metrics.at("test_acc")).c_str(),
+                share_text(metrics.at("ood_acc")).c_str());
   }
 };
 

@@ -1,4 +1,5 @@
-// Weights of mamba_ssm's MambaLMHeadModel, saved in Python by safetensors.torch.save_file(model.state_dict(), "model.safetensors"):
+// Weights of mamba_ssm's MambaLMHeadModel, saved in Python by safetensors.torch.save_file(model.state_dict(),
+// "model.safetensors"):
 //   load_mamba_ssm FILE
 // The sizes are those of the program that trained the weights; what differs is named in an error.
 #include <algorithm>

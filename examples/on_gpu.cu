@@ -12,7 +12,9 @@ int main() {
   return mamba::on_device(choice, options, [&]<class Backend>() {
     mamba::MambaForComposite<config, Backend> model(options);
     const mamba::task::CompositeFunction task;
-    mamba::Trainer trainer(model, task, {.batch_size = 256, .schedule = {.lr = 1e-3, .warmup = 10, .total = 100}, .schedule_in_steps = true});
+    mamba::Trainer trainer(
+        model, task,
+        {.batch_size = 256, .schedule = {.lr = 1e-3, .warmup = 10, .total = 100}, .schedule_in_steps = true});
     trainer.run(100);  // the GPU draws the batches itself
     std::printf("loss after 100 steps: %.3f\n", trainer.last_loss());
     mamba::save(model, "model_on_gpu.safetensors");  // a model on the CPU loads it

@@ -14,12 +14,14 @@ int main() {
   std::vector<std::int32_t> ids(batch * 8), labels(batch);
   for (std::size_t i = 0; i < batch; ++i) labels[i] = task.train_sample(static_cast<std::int64_t>(i), &ids[8 * i]);
 
-  // Called for some sequences at once, perhaps from several threads: returns their share of the loss and writes their gradient.
+  // Called for some sequences at once, perhaps from several threads: returns their share of the loss and writes their
+  // gradient.
   const auto squared_error = [&](auto logits, int first, auto gradient) {
     double share = 0;
     for (std::ptrdiff_t i = 0; i < logits.rows(); ++i)
       for (std::ptrdiff_t v = 0; v < logits.cols(); ++v) {
-        const double error = static_cast<double>(logits(i, v)) - (v == labels[static_cast<std::size_t>(first + i)] ? 1 : 0);
+        const double error =
+            static_cast<double>(logits(i, v)) - (v == labels[static_cast<std::size_t>(first + i)] ? 1 : 0);
         gradient(i, v) = static_cast<float>(2 * error / batch);
         share += error * error / batch;
       }

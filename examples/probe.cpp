@@ -15,7 +15,8 @@ int main() {
   for (std::size_t layer = 0; layer < deltas.size(); ++layer) {
     const auto values = deltas[layer].values();
     const auto [least, most] = std::minmax_element(values.begin(), values.end());
-    std::printf("layer %zu: step sizes from %.4f to %.4f\n", layer, static_cast<double>(*least), static_cast<double>(*most));
+    std::printf("layer %zu: step sizes from %.4f to %.4f\n", layer, static_cast<double>(*least),
+                static_cast<double>(*most));
   }
 
   const auto before = model.visit(ids, 1, [](mamba::Point, int, auto, std::span<const int>) {});
@@ -23,6 +24,7 @@ int main() {
     if (point != mamba::Point::delta || layer != 1) return;
     for (std::ptrdiff_t i = 0; i < rows.rows(); ++i) std::fill(rows.row(i).begin(), rows.row(i).end(), 0.0F);
   });
-  std::printf("logit of token 10: %.6f, without layer 1's time %.6f\n", static_cast<double>(before(0, 10)), static_cast<double>(after(0, 10)));
+  std::printf("logit of token 10: %.6f, without layer 1's time %.6f\n", static_cast<double>(before(0, 10)),
+              static_cast<double>(after(0, 10)));
   return before(0, 10) != after(0, 10) ? 0 : 1;
 }

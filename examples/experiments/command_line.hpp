@@ -33,8 +33,10 @@ inline void add_variant_options(CLI::App& app, Variant& v) {
   app.add_option("--mixer", v.mixer, "which block mixes the tokens")->check(CLI::IsMember({"mamba1", "mamba2"}));
   app.add_option("--conv", v.conv, "the convolution's kernel: learned, all ones, all ones with its bias zero")
       ->check(CLI::IsMember({"learned", "ones", "ones-frozen"}));
-  app.add_option("--position", v.position, "what is added to the embedding")->check(CLI::IsMember({"none", "learned", "sinusoidal"}));
-  app.add_option("--residual", v.residual, "what bypasses the convolution")->check(CLI::IsMember({"none", "identity", "gate", "linear"}));
+  app.add_option("--position", v.position, "what is added to the embedding")
+      ->check(CLI::IsMember({"none", "learned", "sinusoidal"}));
+  app.add_option("--residual", v.residual, "what bypasses the convolution")
+      ->check(CLI::IsMember({"none", "identity", "gate", "linear"}));
 }
 
 // Of --layers, and of --epochs or --steps.
@@ -47,27 +49,36 @@ class RunOptions {
   // but: options that the program has otherwise, or not.
   RunOptions(CLI::App& app, Options<Experiment>& o, const std::vector<std::string>& but = {})
       : app_(app), o_(o), total_(o.training.schedule.total), steps_(total_) {
-    epochs_option_ = app.add_option("--epochs", total_, "length of a run; the rate changes once an epoch")->check(is_length);
-    steps_option_ = app.add_option("--steps", steps_, "the same in steps; the rate changes every step")->check(is_length)->excludes(epochs_option_);
+    epochs_option_ =
+        app.add_option("--epochs", total_, "length of a run; the rate changes once an epoch")->check(is_length);
+    steps_option_ = app.add_option("--steps", steps_, "the same in steps; the rate changes every step")
+                        ->check(is_length)
+                        ->excludes(epochs_option_);
     (o.training.schedule_in_steps ? epochs_option_ : steps_option_)->default_str("");
     for_each_field(o, [&](const char* option, const char* what, auto& field) {
       if (std::find(but.begin(), but.end(), option) != but.end()) return;
       if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, mamba::task::TokenRange>)
         app.add_option(option, ranges_[option] = support::text_of(field), what);
-      else if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, std::uint64_t>) app.add_option(option, field, what)->check(support::is_seed);
+      else if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, std::uint64_t>)
+        app.add_option(option, field, what)->check(support::is_seed);
       else if (const std::string name = option; name == "--batch-size" || name == "--eval-every")
         app.add_option(option, field, what)->check(CLI::PositiveNumber);
       else if (name == "--warmup") app.add_option(option, field, what)->check(CLI::Range(0L, longest_run));
       else app.add_option(option, field, what);
     });
     fan_ = name_of(o.gamma_fan), biases_ = o.gamma_zeroes_biases ? "zero" : "own";
-    app.add_option("--gamma-fan", fan_, "which size of a weight is gamma's d1: of its output (the first dimension) or of its input")
+    app.add_option("--gamma-fan", fan_,
+                   "which size of a weight is gamma's d1: of its output (the first dimension) or of its input")
         ->check(CLI::IsMember({"out", "in"}));
-    app.add_option("--gamma-biases", biases_, "biases at the start: zero, or mamba_ssm's own with the step sizes 0.001 .. 0.1")
+    app.add_option("--gamma-biases", biases_,
+                   "biases at the start: zero, or mamba_ssm's own with the step sizes 0.001 .. 0.1")
         ->check(CLI::IsMember({"zero", "own"}));
-    app.add_option("--embedding-std", o.embedding_std, "standard deviation of the embedding at the start; unless given, gamma's rule, vocabulary^-gamma")
+    app.add_option("--embedding-std", o.embedding_std,
+                   "standard deviation of the embedding at the start; unless given, gamma's rule, vocabulary^-gamma")
         ->default_str("");
-    app.add_option("--position-std", o.position_std, "standard deviation of learned positions at the start; unless given, gamma's rule")->default_str("");
+    app.add_option("--position-std", o.position_std,
+                   "standard deviation of learned positions at the start; unless given, gamma's rule")
+        ->default_str("");
   }
 
   // After parsing: what the options said, in the run's options. Throws CLI::ValidationError.
@@ -105,11 +116,12 @@ inline std::string folder_name(const Variant& v) {
   return name;
 }
 
-// The options of a file's run, but for those that the command line gives: from a checkpoint's notes, or the record beside a model. Without
-// either o. Throws Error(bad_file) for what is wrong in the record; what the command line says is not checked.
+// The options of a file's run, but for those that the command line gives: from a checkpoint's notes, or the record
+// beside a model. Without either o. Throws Error(bad_file) for what is wrong in the record; what the command line says
+// is not checked.
 template <class Experiment>
-Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::io::SafetensorsFile& file, const std::filesystem::path& path,
-                                    const CLI::App& app) {
+Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::io::SafetensorsFile& file,
+                                    const std::filesystem::path& path, const CLI::App& app) {
   const auto of_run = record_of(file, path);
   if (!of_run) return o;
   Options<Experiment> merged = o;
@@ -125,11 +137,12 @@ Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::i
   return merged;
 }
 
-// Only what chooses the task and its test sets, the variant, and where and how to tell means something for a file that is evaluated.
-// Throws CLI::ParseError on anything else.
+// Only what chooses the task and its test sets, the variant, and where and how to tell means something for a file that
+// is evaluated. Throws CLI::ParseError on anything else.
 template <class Experiment>
 void check_evaluation(const CLI::App& app, Options<Experiment> o) {
-  std::vector<std::string> means{"--evaluate", "--preset", "--mixer", "--conv", "--position", "--residual", "--seed", "--device", "--threads", "--json"};
+  std::vector<std::string> means{"--evaluate", "--preset", "--mixer",  "--conv",    "--position",
+                                 "--residual", "--seed",   "--device", "--threads", "--json"};
   Experiment::for_each_field(o.task, [&](const char* option, const char*, auto&) { means.emplace_back(option); });
   for (const CLI::Option* option : app.get_options())
     if (option->count() > 0 && std::find(means.begin(), means.end(), option->get_name()) == means.end())
@@ -146,11 +159,13 @@ Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& ap
   const Json stopped = recorded(of_run), asked = recorded(o);
   const auto same = [&](const std::string& option, const std::string& key) {
     if (app.count(option) > 0 && asked.at(key).dump() != stopped.at(key).dump())
-      mamba::fail(mamba::ErrorKind::invalid_argument, option, " ", asked.at(key).dump(), " differs from the stopped run's ", stopped.at(key).dump());
+      mamba::fail(mamba::ErrorKind::invalid_argument, option, " ", asked.at(key).dump(),
+                  " differs from the stopped run's ", stopped.at(key).dump());
   };
   same("--layers", "n_layers");
   for (const char* length : {"--epochs", "--steps"}) same(length, "total"), same(length, "schedule_unit");
-  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan", "--gamma-biases", "--embedding-std", "--position-std"})
+  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan",
+                             "--gamma-biases", "--embedding-std", "--position-std"})
     same(option, key_of(option));
   for_each_field(of_run, [&](const char* option, const char*, auto&) { same(option, key_of(option)); });
   return of_run;
@@ -176,16 +191,19 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     app.set_version_flag("--version", MAMBA_VERSION);
     app.option_defaults()->always_capture_default();
     std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
-    app.add_option("--preset", preset_name, "where the other options' defaults come from")->check(CLI::IsMember({"paper", "quick"}));
+    app.add_option("--preset", preset_name, "where the other options' defaults come from")
+        ->check(CLI::IsMember({"paper", "quick"}));
     add_variant_options(app, o.variant);
     app.add_option("--layers", o.layers, "number of layers")->check(is_depth);
     app.add_option("--gamma", gamma, "initialisation: weights ~ Normal(0, d1^-2gamma); 'default': mamba_ssm's own");
     RunOptions<Experiment> run_options(app, o);
     app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
-    app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")->check(CLI::NonNegativeNumber);
+    app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")
+        ->check(CLI::NonNegativeNumber);
     app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
     app.add_flag("--resume", o.resume, "continue the stopped run in --out");
-    app.add_option("--evaluate", o.evaluate, "only evaluate this model or checkpoint, on its run's task unless told otherwise");
+    app.add_option("--evaluate", o.evaluate,
+                   "only evaluate this model or checkpoint, on its run's task unless told otherwise");
     app.add_flag("--json", o.json, "the result as JSON on standard output");
     const auto ends = support::parse(app, argc, argv, [&] {
       run_options.finish();
@@ -201,7 +219,8 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     o.gpu = choice.index;
     if (!o.evaluate.empty()) {
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
-      const bool chosen = app.count("--mixer") + app.count("--conv") + app.count("--position") + app.count("--residual") > 0;
+      const bool chosen =
+          app.count("--mixer") + app.count("--conv") + app.count("--position") + app.count("--residual") > 0;
       o = detail::options_of_file(o, file, o.evaluate, app);
       if (const auto variant = variant_of(file, o.evaluate); variant && !chosen) o.variant = *variant;
       o.layers = layers_of(file, o.evaluate);
@@ -213,13 +232,15 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     const auto& built = find_variant(variants, o.variant);
     check(o, built.longest);
     if (o.out.empty())
-      o.out =
-          support::create_fresh_folder(std::filesystem::path("runs") / (program.folder_prefix + detail::folder_name(o.variant) + "-" + preset_name + "-layers" +
-                                                                        std::to_string(o.layers) + "-gamma" + gamma + "-seed" + std::to_string(o.seed)));
+      o.out = support::create_fresh_folder(std::filesystem::path("runs") /
+                                           (program.folder_prefix + detail::folder_name(o.variant) + "-" + preset_name +
+                                            "-layers" + std::to_string(o.layers) + "-gamma" + gamma + "-seed" +
+                                            std::to_string(o.seed)));
     const support::OwnFolder folder(o.out);
     for (const char* file : {"checkpoint.safetensors", "metrics.json"})
       if (!o.resume && std::filesystem::exists(folder / file))
-        mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(), " already holds a run: continue it with --resume, or name another folder");
+        mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(),
+                    " already holds a run: continue it with --resume, or name another folder");
     return built.train(o, folder, program.name);
   });
 }

@@ -22,40 +22,51 @@ using Options = runs::Options<Experiment>;
 
 std::vector<std::unique_ptr<Comparison>> all_comparisons() {
   std::vector<std::unique_ptr<Comparison>> all;
-  const auto add = [&]<class Experiment>(Experiment, const char* name, const char* question, auto common, std::vector<Line<Experiment>> lines) {
+  const auto add = [&]<class Experiment>(Experiment, const char* name, const char* question, auto common,
+                                         std::vector<Line<Experiment>> lines) {
     all.push_back(std::make_unique<ComparisonOf<Experiment>>(name, question, common, std::move(lines)));
   };
   const auto nothing = [](auto&) {};
 
-  add(Composite{}, "ones-conv", "Does a convolution of ones turn the preference?", [](Options<Composite>& o) { o.layers = 5, o.gamma = 1.0; },
+  add(Composite{}, "ones-conv", "Does a convolution of ones turn the preference?",
+      [](Options<Composite>& o) { o.layers = 5, o.gamma = 1.0; },
       {{"standard", nothing},
-       {"ones, bias learned", [](auto& o) { o.variant.conv = "ones"; }},  // the paper does not say what becomes of the bias
+       {"ones, bias learned",
+        [](auto& o) { o.variant.conv = "ones"; }},  // the paper does not say what becomes of the bias
        {"ones, bias zero", [](auto& o) { o.variant.conv = "ones-frozen"; }}});
 
-  add(Composite{}, "positions", "Do positions turn the preference?", [](Options<Composite>& o) { o.layers = 2, o.gamma = 0.5; },
+  add(Composite{}, "positions", "Do positions turn the preference?",
+      [](Options<Composite>& o) { o.layers = 2, o.gamma = 0.5; },
       {{"standard", nothing},
        {"learned positions", [](auto& o) { o.variant.position = "learned"; }},
        {"learned, from 0.02", [](auto& o) { o.variant.position = "learned", o.position_std = 0.02; }},
        {"sinusoidal positions", [](auto& o) { o.variant.position = "sinusoidal"; }}});
 
-  add(FullSymmetry{}, "full-symmetry", "Does a model that knows (3,4) know (4,3)?", [](Options<FullSymmetry>& o) { o.layers = 2, o.gamma = 0.5; },
+  add(FullSymmetry{}, "full-symmetry", "Does a model that knows (3,4) know (4,3)?",
+      [](Options<FullSymmetry>& o) { o.layers = 2, o.gamma = 0.5; },
       {{"standard", nothing}, {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }}});
 
   const auto solving = [](double gamma) {
-    return [gamma](Options<Inverse>& o) { o.gamma = gamma, o.variant.residual = "identity", o.variant.position = "learned", o.position_std = 0.02; };
+    return [gamma](Options<Inverse>& o) {
+      o.gamma = gamma, o.variant.residual = "identity", o.variant.position = "learned", o.position_std = 0.02;
+    };
   };
   add(Inverse{}, "inverse", "Which blocks match inverse sequences?", [](Options<Inverse>& o) { o.layers = 2; },
       {{"standard, gamma 0.5", [](auto& o) { o.gamma = 0.5; }},
        {"standard, gamma 0.5, biases of mamba_ssm", [](auto& o) { o.gamma = 0.5, o.gamma_zeroes_biases = false; }},
        {"standard, gamma 1", [](auto& o) { o.gamma = 1.0; }},
        {"residual and positions, gamma 0.5", solving(0.5)},
-       {"residual and positions, gamma 0.5, biases of mamba_ssm", [solving](auto& o) { solving(0.5)(o), o.gamma_zeroes_biases = false; }},
+       {"residual and positions, gamma 0.5, biases of mamba_ssm",
+        [solving](auto& o) { solving(0.5)(o), o.gamma_zeroes_biases = false; }},
        {"residual and positions, gamma 1", solving(1.0)},
-       // The vocabulary's size is not given; with 1000 the embedding starts at .001, narrower than the norm's epsilon lets through.
-       {"residual and positions, gamma 1, embedding from 0.02", [solving](auto& o) { solving(1.0)(o), o.embedding_std = 0.02; }}});
+       // The vocabulary's size is not given; with 1000 the embedding starts at .001, narrower than the norm's epsilon
+       // lets through.
+       {"residual and positions, gamma 1, embedding from 0.02",
+        [solving](auto& o) { solving(1.0)(o), o.embedding_std = 0.02; }}});
 
   static constexpr mamba::task::TokenRange everything{0, 99};
-  add(Composite{}, "details", "What do the protocol's open details decide?", [](Options<Composite>& o) { o.layers = 3, o.gamma = 1.0; },
+  add(Composite{}, "details", "What do the protocol's open details decide?",
+      [](Options<Composite>& o) { o.layers = 3, o.gamma = 1.0; },
       {{"protocol", nothing},
        {"filler 0..99", [](auto& o) { o.task.filler = everything; }},
        {"keys 0..99", [](auto& o) { o.task.keys = everything; }},
@@ -80,23 +91,28 @@ int run(int argc, char** argv) {
   std::string preset = "paper", device = "auto", mixer_choice = "mamba2";
   std::vector<std::string> chosen{"ones-conv", "positions", "full-symmetry"};
 
-  CLI::App app{"Trains variants of a model over several seeds and draws their curves side by side (arXiv 2509.17514):\n" + list +
-               "A run that has ended is never run again: the same command goes on after a stop, and draws what is there."};
+  CLI::App app{
+      "Trains variants of a model over several seeds and draws their curves side by side (arXiv 2509.17514):\n" + list +
+      "A run that has ended is never run again: the same command goes on after a stop, and draws what is there."};
   app.footer(support::exit_code_help);
   app.set_version_flag("--version", MAMBA_VERSION);
   app.option_defaults()->always_capture_default();
   app.add_option("comparisons", chosen, "which, or all")->check(CLI::IsMember(known));
   app.add_option("--preset", preset, "paper: its protocol; small: shorter runs of smaller batches, in minutes on a CPU")
       ->check(CLI::IsMember({"paper", "small"}));
-  app.add_option("--mixer", mixer_choice, "mamba2, which the paper's Mamba is, mamba1, or both")->check(CLI::IsMember({"mamba1", "mamba2", "both"}));
+  app.add_option("--mixer", mixer_choice, "mamba2, which the paper's Mamba is, mamba1, or both")
+      ->check(CLI::IsMember({"mamba1", "mamba2", "both"}));
   app.add_option("--seeds", s.seeds, "how many, from 0 on")->check(CLI::Range(1, 1000));
-  const auto own = [&](const char* name, auto& value, const char* what, const CLI::Validator& valid = CLI::PositiveNumber) {
+  const auto own = [&](const char* name, auto& value, const char* what,
+                       const CLI::Validator& valid = CLI::PositiveNumber) {
     return app.add_option(name, value, what)->check(valid)->default_str("");
   };
   auto* const epochs = own("--epochs", s.epochs, "length of each run; unless given, the preset's", runs::is_length);
   own("--steps", s.steps, "the same in steps; the rate changes every step", runs::is_length)->excludes(epochs);
   own("--layers", s.layers, "of the models; unless given, each comparison's", runs::is_depth);
-  app.add_option("--lr", s.lr, "learning rate after the warm-up of lines that have none of their own")->check(CLI::PositiveNumber)->default_str("");
+  app.add_option("--lr", s.lr, "learning rate after the warm-up of lines that have none of their own")
+      ->check(CLI::PositiveNumber)
+      ->default_str("");
   own("--batch-size", s.batch_size, "sequences a step; unless given, the preset's");
   own("--train-samples", s.train_samples, "size of the training set; unless given, the task's");
   own("--eval-samples", s.eval_samples, "size of each test set; unless given, the task's");
@@ -106,9 +122,11 @@ int run(int argc, char** argv) {
   if (const auto ends = support::parse(app, argc, argv)) return *ends;
   s.small = preset == "small";
   const auto wanted = [&](const Comparison& c) {
-    return std::any_of(chosen.begin(), chosen.end(), [&](const std::string& name) { return name == "all" || name == c.name; });
+    return std::any_of(chosen.begin(), chosen.end(),
+                       [&](const std::string& name) { return name == "all" || name == c.name; });
   };
-  const std::vector<std::string> mixers = mixer_choice == "both" ? std::vector<std::string>{"mamba2", "mamba1"} : std::vector{mixer_choice};
+  const std::vector<std::string> mixers =
+      mixer_choice == "both" ? std::vector<std::string>{"mamba2", "mamba1"} : std::vector{mixer_choice};
   const auto for_each_wanted = [&](auto&& f) {
     for (const std::string& mixer : mixers)
       for (const auto& c : all) {
@@ -133,7 +151,9 @@ int run(int argc, char** argv) {
       jobs, count, places, [](const Job& job, int place) { return job.run(place); },
       [](const Job& job, const runs::Outcome& outcome) { return job.told(outcome); });
   for_each_wanted([&](const Comparison& c) { c.report(s); });
-  std::printf("\nIn %s: for each comparison a figure (.svg), the runs' results (.csv) and their curves (-curves.csv).\n", s.out.string().c_str());
+  std::printf(
+      "\nIn %s: for each comparison a figure (.svg), the runs' results (.csv) and their curves (-curves.csv).\n",
+      s.out.string().c_str());
   return code;
 }
 

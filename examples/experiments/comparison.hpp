@@ -1,4 +1,5 @@
-// Comparisons of variants: a figure of training curves, a line for each variant (its mean over seeds, with their extent as a band).
+// Comparisons of variants: a figure of training curves, a line for each variant (its mean over seeds, with their extent
+// as a band).
 #pragma once
 
 #include <algorithm>
@@ -48,7 +49,8 @@ struct Job {
 class Comparison {
  public:
   virtual ~Comparison() = default;
-  // Which runs are not there yet, of how many. Throws Error, and writes nothing, for what cannot be run, or where other runs are in the folder.
+  // Which runs are not there yet, of how many. Throws Error, and writes nothing, for what cannot be run, or where other
+  // runs are in the folder.
   virtual std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const = 0;
   // Writes the figure and the tables, and prints the final accuracies.
   virtual void report(const Settings& settings) const = 0;
@@ -66,7 +68,8 @@ inline mamba::io::Series series_of(const std::string& name, const std::vector<Cu
   mamba::io::Series series{name, {}};
   for (const auto& curve : curves)
     for (const auto& [x, unused] : curve) {
-      const auto at = std::lower_bound(series.points.begin(), series.points.end(), std::pair<double, double>(x, -INFINITY));
+      const auto at =
+          std::lower_bound(series.points.begin(), series.points.end(), std::pair<double, double>(x, -INFINITY));
       if (at == series.points.end() || at->first != x) series.points.insert(at, {x, 0});
     }
   for (auto& [x, mean] : series.points) {
@@ -86,7 +89,8 @@ inline std::string slug(const std::string& text) {
   std::string out;
   for (const char c : text) {
     const bool upper = c >= 'A' && c <= 'Z';
-    if (upper || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.') out += upper ? static_cast<char>(c - 'A' + 'a') : c;
+    if (upper || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.')
+      out += upper ? static_cast<char>(c - 'A' + 'a') : c;
     else if (!out.empty() && out.back() != '-') out += '-';
   }
   while (!out.empty() && out.back() == '-') out.pop_back();
@@ -104,7 +108,8 @@ template <class Experiment>
 class ComparisonOf : public Comparison {
  public:
   using Options = runs::Options<Experiment>;
-  ComparisonOf(std::string name_, std::string question_, std::function<void(Options&)> common, std::vector<Line<Experiment>> lines)
+  ComparisonOf(std::string name_, std::string question_, std::function<void(Options&)> common,
+               std::vector<Line<Experiment>> lines)
       : Comparison(std::move(name_), std::move(question_)), common_(std::move(common)), lines_(std::move(lines)) {}
 
   std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const override {
@@ -126,7 +131,8 @@ class ComparisonOf : public Comparison {
                           if (!outcome.metrics) return std::string("diverged");
                           std::string text;
                           for (std::size_t c = 0; c < Experiment::columns.size(); ++c)
-                            text += (c ? ", " : "") + std::string(Experiment::brief[c]) + " " + runs::share_text(outcome.metrics->at(Experiment::columns[c]));
+                            text += (c ? ", " : "") + std::string(Experiment::brief[c]) + " " +
+                                    runs::share_text(outcome.metrics->at(Experiment::columns[c]));
                           return text;
                         }});
       }
@@ -136,7 +142,8 @@ class ComparisonOf : public Comparison {
   void report(const Settings& settings) const override {
     const Options first = options(settings, lines_[0], 0);
     mamba::io::LineChart chart = empty_chart(settings, first);
-    std::string table = "variant,seed,diverged," + column_names() + ",best_" + Experiment::columns[Experiment::tracked] + ",train_loss\n";
+    std::string table = "variant,seed,diverged," + column_names() + ",best_" +
+                        Experiment::columns[Experiment::tracked] + ",train_loss\n";
     std::string curves = "variant,seed,epoch,train_loss," + column_names() + ",lr\n";
     const std::string means = "at the end, mean over seeds";
     auto width = static_cast<int>(means.size());
@@ -170,7 +177,8 @@ class ComparisonOf : public Comparison {
       }
       for (std::size_t c = 0; c < columns; ++c) chart.panels[c].series.push_back(series_of(line.name, of_seeds[c]));
       std::printf("%-*s", width, line.name.c_str());
-      for (const double sum : sums) std::printf("  %13s", finished ? mamba::fixed_text(sum / finished, 3).c_str() : "-");
+      for (const double sum : sums)
+        std::printf("  %13s", finished ? mamba::fixed_text(sum / finished, 3).c_str() : "-");
       std::printf("  (%d of %llu runs)\n", finished, static_cast<unsigned long long>(settings.seeds));
     }
     const std::string stem = folder_name(settings);
@@ -194,9 +202,9 @@ class ComparisonOf : public Comparison {
     if (same_gamma(settings)) chart.title += ", gamma " + Json(*first.gamma).dump();
     chart.x_label = "epoch";
     chart.columns = static_cast<int>(columns);
-    chart.note = settings.seeds > 1
-                     ? "mean of up to " + std::to_string(settings.seeds) + " seeds that are there and did not diverge; from the smallest to the largest"
-                     : "one seed";
+    chart.note = settings.seeds > 1 ? "mean of up to " + std::to_string(settings.seeds) +
+                                          " seeds that are there and did not diverge; from the smallest to the largest"
+                                    : "one seed";
     for (const char* column : Experiment::lines) chart.panels.push_back({column, {}, 0, 1});
     return chart;
   }
@@ -216,7 +224,8 @@ class ComparisonOf : public Comparison {
     const auto add = [&](const std::string& key, const support::Column& column) {
       values.push_back(support::from_file(path, [&] { return metrics.at(key).number(); }));
       if (!fits(column, values.back()))
-        mamba::fail(mamba::ErrorKind::bad_file, path.string(), ": ", key, " is ", expectation(column), "; given ", values.back());
+        mamba::fail(mamba::ErrorKind::bad_file, path.string(), ": ", key, " is ", expectation(column), "; given ",
+                    values.back());
     };
     for (const char* column : Experiment::columns) add(column, support::share_column(column));
     add(std::string("best_") + Experiment::columns[Experiment::tracked], support::share_column("best"));
@@ -228,7 +237,8 @@ class ComparisonOf : public Comparison {
 
   bool same_gamma(const Settings& s) const {
     const auto gamma = options(s, lines_[0], 0).gamma;
-    return gamma && std::all_of(lines_.begin(), lines_.end(), [&](const Line<Experiment>& line) { return options(s, line, 0).gamma == gamma; });
+    return gamma && std::all_of(lines_.begin(), lines_.end(),
+                                [&](const Line<Experiment>& line) { return options(s, line, 0).gamma == gamma; });
   }
 
   Options options(const Settings& s, const Line<Experiment>& line, std::uint64_t seed) const {

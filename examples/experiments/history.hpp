@@ -22,7 +22,9 @@ struct RunPlace {
   // Those up to here: one every so many steps, and one at the end.
   long evaluations() const { return steps / every + (steps == total && steps % every != 0); }
   // The epoch of evaluation 0, 1, ...
-  double epoch_of(long evaluation) const { return static_cast<double>(std::min((evaluation + 1) * every, total)) / static_cast<double>(per_epoch); }
+  double epoch_of(long evaluation) const {
+    return static_cast<double>(std::min((evaluation + 1) * every, total)) / static_cast<double>(per_epoch);
+  }
 };
 
 // The columns of training_log.csv.
@@ -70,7 +72,8 @@ struct History {
     const auto refuse = [](const auto&... parts) { mamba::fail(mamba::ErrorKind::bad_file, parts...); };
     const Json::Elements& log = json.at("log").elements();
     if (log.size() != static_cast<std::size_t>(place.evaluations()))
-      refuse("after step ", place.steps, " a run has been evaluated ", place.evaluations(), " times; its log has ", log.size(), " lines");
+      refuse("after step ", place.steps, " a run has been evaluated ", place.evaluations(), " times; its log has ",
+             log.size(), " lines");
     History h;
     for (std::size_t i = 0; i < log.size(); ++i) {
       const auto& v = log[i].elements();
@@ -78,14 +81,17 @@ struct History {
       Row row{v[0].number(), v[1].number(), {}, v[2 + columns].number()};
       for (std::size_t c = 0; c < columns; ++c) {
         row.accuracies[c] = v[2 + c].number();
-        if (!(row.accuracies[c] >= 0 && row.accuracies[c] <= 1)) refuse("an accuracy is a number from 0 to 1; given ", log[i].dump());
+        if (!(row.accuracies[c] >= 0 && row.accuracies[c] <= 1))
+          refuse("an accuracy is a number from 0 to 1; given ", log[i].dump());
       }
-      if (row.epoch != place.epoch_of(static_cast<long>(i))) refuse("a line of the log is not of its evaluation: ", log[i].dump());
+      if (row.epoch != place.epoch_of(static_cast<long>(i)))
+        refuse("a line of the log is not of its evaluation: ", log[i].dump());
       if (!(row.lr >= 0)) refuse("a learning rate is a number from 0 on; given ", log[i].dump());
       h.add(row);
     }
     if (json.at("best").number() != h.best || json.at("best_epoch").number() != h.best_epoch)
-      refuse("the best of the log is ", h.best, " at epoch ", h.best_epoch, "; given ", json.at("best").dump(), " at ", json.at("best_epoch").dump());
+      refuse("the best of the log is ", h.best, " at epoch ", h.best_epoch, "; given ", json.at("best").dump(), " at ",
+             json.at("best_epoch").dump());
     return h;
   }
   std::string csv() const {
@@ -109,8 +115,8 @@ struct History {
       for (std::size_t c = 0; c < columns; ++c) accuracies[c].points.emplace_back(r.epoch, r.accuracies[c]);
     }
     const std::string gamma = o.gamma ? "gamma " + Json(*o.gamma).dump() : "default initialisation";
-    return mamba::io::LineChart{std::string(Experiment::title) + ": " + title_of(o.variant) + ", " + std::to_string(o.layers) + " layers, " + gamma +
-                                    ", seed " + std::to_string(o.seed),
+    return mamba::io::LineChart{std::string(Experiment::title) + ": " + title_of(o.variant) + ", " +
+                                    std::to_string(o.layers) + " layers, " + gamma + ", seed " + std::to_string(o.seed),
                                 "epoch",
                                 {{"cross-entropy", {loss}}, {Experiment::accuracy, std::move(accuracies), 0, 1}}}
         .svg();

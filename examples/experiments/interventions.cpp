@@ -23,7 +23,8 @@ int run(int argc, char** argv) {
   runs::InterventionOptions o;
   std::vector<std::string> in_layers;
   CLI::App app{
-      "Looks and reaches inside a trained model of the composite function task: blocks what key and anchors tell later\n"
+      "Looks and reaches inside a trained model of the composite function task: blocks what key and anchors tell "
+      "later\n"
       "tokens, substitutes the activations of (4,3), draws the information flow and the convolution's taps."};
   app.footer(support::exit_code_help);
   app.set_version_flag("--version", MAMBA_VERSION);
@@ -33,8 +34,10 @@ int run(int argc, char** argv) {
   app.add_option("--sequences", o.sequences, "sequences for each of the 16 pairs")->check(CLI::Range(1, 1000000));
   app.add_option("--seed", o.seed, "of the sequences")->check(support::is_seed);
   app.add_option("--in-layers", in_layers, "layers in which to intervene; unless given, all")->type_name("INT");
-  auto* const initial = app.add_option("--initial-seed", o.initial_seed, "seed of the run that trained the model; unless given, what its record says, or 0")
-                            ->check(support::is_seed);
+  auto* const initial =
+      app.add_option("--initial-seed", o.initial_seed,
+                     "seed of the run that trained the model; unless given, what its record says, or 0")
+          ->check(support::is_seed);
   app.add_option("--threads", o.threads, "0: all cores")->check(CLI::NonNegativeNumber);
   app.add_flag("--json", o.json, "the table as JSON on standard output");
   if (const auto ends = support::parse(app, argc, argv, [&] { take_layers(in_layers, o); })) return *ends;
@@ -53,7 +56,8 @@ int run(int argc, char** argv) {
         o.gamma = gamma->is_null() ? std::nullopt : std::optional(gamma->number());
         mamba::ModelOptions{.gamma = o.gamma}.check();
       });
-  return find_variant(runs::all_interventions(), runs::variant_of(file, o.model).value_or(runs::Variant{})).run(o, file);
+  return find_variant(runs::all_interventions(), runs::variant_of(file, o.model).value_or(runs::Variant{}))
+      .run(o, file);
 }
 
 }  // namespace

@@ -40,8 +40,8 @@ struct InterventionOptions {
 
 namespace detail {
 
-// Sequences of one pair as the origin draws them (specification, section 11): any key position, keys 20..99, filler 5..99, so that no
-// anchor stands among the filler.
+// Sequences of one pair as the origin draws them (specification, section 11): any key position, keys 20..99,
+// filler 5..99, so that no anchor stands among the filler.
 struct PairSequences {
   std::vector<std::int32_t> ids, key_positions;
 };
@@ -51,8 +51,9 @@ inline PairSequences draw_pair(const InterventionOptions& o, int pair_number) {
   for (int i = 0; i < o.sequences; ++i) {
     std::uint32_t words[8];
     for (std::uint32_t block = 0; block < 2; ++block) {
-      const auto r =
-          mamba::random_words(o.seed, mamba::RandomPurpose::task, 0x1000U + 2 * static_cast<std::uint32_t>(pair_number) + block, static_cast<std::uint64_t>(i));
+      const auto r = mamba::random_words(o.seed, mamba::RandomPurpose::task,
+                                         0x1000U + 2 * static_cast<std::uint32_t>(pair_number) + block,
+                                         static_cast<std::uint64_t>(i));
       std::copy_n(r.word, 4, words + 4 * block);
     }
     const int key_position = static_cast<int>(mamba::random_below(words[0], Task::positions));
@@ -139,9 +140,11 @@ std::vector<mamba::io::Heatmap> information_flow(Model& model, const Interventio
     for (std::size_t m = 0; m < matrices.size(); ++m)
       for (int i = 0; i < Task::length; ++i)
         for (int j = 0; j <= i; ++j) {
-          const double step =
-              Model::Architecture::Mixer::name == std::string_view("mamba1") ? 1 : static_cast<double>(delta(j, static_cast<std::ptrdiff_t>(m)));
-          map.values[static_cast<std::size_t>(i)][static_cast<std::size_t>(j)] += std::abs(matrices[m](i, j)) * step / static_cast<double>(matrices.size());
+          const double step = Model::Architecture::Mixer::name == std::string_view("mamba1")
+                                  ? 1
+                                  : static_cast<double>(delta(j, static_cast<std::ptrdiff_t>(m)));
+          map.values[static_cast<std::size_t>(i)][static_cast<std::size_t>(j)] +=
+              std::abs(matrices[m](i, j)) * step / static_cast<double>(matrices.size());
         }
     maps.push_back(std::move(map));
   }
@@ -167,7 +170,11 @@ std::vector<mamba::io::Heatmap> tap_cosines(const Model& model, const char* when
 struct RateTable {
   static constexpr const char* keys[] = {"blocked_strict",     "blocked_downstream",     "blocked_strict_key_at_5",
                                          "substituted_strict", "substituted_downstream", "substituted_strict_key_at_5"};
-  mamba::io::BarChart blocking{"Blocking key and anchors: share of unchanged answers", "match rate", {}, {"strict", "downstream", "strict, key at 5"}, {}};
+  mamba::io::BarChart blocking{"Blocking key and anchors: share of unchanged answers",
+                               "match rate",
+                               {},
+                               {"strict", "downstream", "strict, key at 5"},
+                               {}};
   mamba::io::BarChart substitution{"Substituting the activations of (4,3): share of its answers",
                                    "collapse rate",
                                    {},
@@ -181,9 +188,11 @@ struct RateTable {
   int counts[6] = {};
 
   void add(const std::string& pair, const PairRates& r, int sequences) {
-    const std::vector<double> values{r.blocked_strict.value(),     r.blocked_downstream.value(),     r.blocked_strict_at_5.value(),
-                                     r.substituted_strict.value(), r.substituted_downstream.value(), r.substituted_strict_at_5.value()};
-    csv += pair + "," + support::row_text(values) + "," + std::to_string(sequences) + "," + std::to_string(r.blocked_strict_at_5.count) + "\n";
+    const std::vector<double> values{r.blocked_strict.value(),         r.blocked_downstream.value(),
+                                     r.blocked_strict_at_5.value(),    r.substituted_strict.value(),
+                                     r.substituted_downstream.value(), r.substituted_strict_at_5.value()};
+    csv += pair + "," + support::row_text(values) + "," + std::to_string(sequences) + "," +
+           std::to_string(r.blocked_strict_at_5.count) + "\n";
     Json::Members row{{"pair", pair}};
     for (std::size_t k = 0; k < values.size(); ++k) {
       row.emplace_back(keys[k], values[k]);
@@ -191,7 +200,8 @@ struct RateTable {
     }
     rows.push_back(std::move(row));
     blocking.group_names.push_back(pair), substitution.group_names.push_back(pair);
-    blocking.values.push_back({values[0], values[1], values[2]}), substitution.values.push_back({values[3], values[4], values[5]});
+    blocking.values.push_back({values[0], values[1], values[2]}),
+        substitution.values.push_back({values[3], values[4], values[5]});
   }
 
   void print() const {
@@ -199,12 +209,15 @@ struct RateTable {
         "       blocking: same answer                substitution: answer of (4,3)\n"
         "pair   strict  downstream  key at 5        from a1  from key+3  key at 5\n");
     const auto line = [](const std::string& name, const auto& value) {
-      const auto cell = [&](std::size_t k, std::size_t width) { return support::at_right(mamba::fixed_text(value(k), 3), width); };
-      std::printf("%-4s   %s  %s  %s        %s  %s  %s\n", name.c_str(), cell(0, 6).c_str(), cell(1, 10).c_str(), cell(2, 8).c_str(), cell(3, 7).c_str(),
-                  cell(4, 10).c_str(), cell(5, 8).c_str());
+      const auto cell = [&](std::size_t k, std::size_t width) {
+        return support::at_right(mamba::fixed_text(value(k), 3), width);
+      };
+      std::printf("%-4s   %s  %s  %s        %s  %s  %s\n", name.c_str(), cell(0, 6).c_str(), cell(1, 10).c_str(),
+                  cell(2, 8).c_str(), cell(3, 7).c_str(), cell(4, 10).c_str(), cell(5, 8).c_str());
     };
     for (std::size_t p = 0; p < blocking.values.size(); ++p)
-      line(blocking.group_names[p], [&](std::size_t k) { return k < 3 ? blocking.values[p][k] : substitution.values[p][k - 3]; });
+      line(blocking.group_names[p],
+           [&](std::size_t k) { return k < 3 ? blocking.values[p][k] : substitution.values[p][k - 3]; });
     line("mean", [&](std::size_t k) { return counts[k] ? sums[k] / counts[k] : NAN; });
   }
 };
@@ -213,16 +226,19 @@ struct RateTable {
 inline void take_folder(std::optional<support::OwnFolder>& out, const std::filesystem::path& path) {
   out.emplace(path);
   const auto record = *out / "config.json";
-  if (std::filesystem::exists(record) && support::from_file(record, [&] { return support::read_json(record).find("schedule_unit") != nullptr; }))
+  if (std::filesystem::exists(record) &&
+      support::from_file(record, [&] { return support::read_json(record).find("schedule_unit") != nullptr; }))
     mamba::fail(mamba::ErrorKind::invalid_argument, path.string(), " holds a training run: name another folder");
 }
 
-// Everything is computed before anything is written: of a model whose answers are not numbers there are no tables. Throws Error.
+// Everything is computed before anything is written: of a model whose answers are not numbers there are no tables.
+// Throws Error.
 template <class Model>
 int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& file) {
   check_layers<Model>(file, o.model, o.layers);
   for (const int l : o.in_layers) mamba::require(l >= 0 && l < o.layers, "layer ", l, " is not in 0..", o.layers - 1);
-  Model model({.n_layers = o.layers, .gamma = o.gamma, .gamma_fan = o.gamma_fan, .seed = o.initial_seed, .threads = o.threads});
+  Model model(
+      {.n_layers = o.layers, .gamma = o.gamma, .gamma_fan = o.gamma_fan, .seed = o.initial_seed, .threads = o.threads});
   auto taps = tap_cosines(model, "initial");
   mamba::load(model, o.model);
   std::optional<support::OwnFolder> out;
@@ -243,30 +259,38 @@ int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& fi
   if (!out) take_folder(out, support::create_fresh_folder("runs/interventions"));
   Json::Elements layers;
   for (const int l : o.in_layers) layers.emplace_back(l);
-  mamba::io::write_file(*out / "config.json", Json(Json::Members{{"model", o.model.string()},
-                                                                 {"sequences", o.sequences},
-                                                                 {"seed", o.seed},
-                                                                 {"in_layers", o.in_layers.empty() ? Json() : Json(std::move(layers))},
-                                                                 {"initial_seed", o.initial_seed}})
-                                                      .dump(2) +
-                                                  "\n");
+  mamba::io::write_file(*out / "config.json",
+                        Json(Json::Members{{"model", o.model.string()},
+                                           {"sequences", o.sequences},
+                                           {"seed", o.seed},
+                                           {"in_layers", o.in_layers.empty() ? Json() : Json(std::move(layers))},
+                                           {"initial_seed", o.initial_seed}})
+                                .dump(2) +
+                            "\n");
   mamba::io::write_file(*out / "interventions.csv", table.csv);
   mamba::io::write_file(*out / "blocking.svg", table.blocking.svg());
   mamba::io::write_file(*out / "substitution.svg", table.substitution.svg());
-  mamba::io::write_file(*out / "information_flow.svg", mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", flow));
+  mamba::io::write_file(*out / "information_flow.svg",
+                        mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", flow));
   const int in_a_row = std::min(model.n_layers(), 8);  // what has become of a layer stands below its beginning
-  mamba::io::write_file(*out / "conv_taps.svg", mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
+  mamba::io::write_file(*out / "conv_taps.svg",
+                        mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
 
   if (o.json) {
     std::cout << Json(Json::Members{{"pairs", std::move(table.rows)}}).dump(2) << "\n";
     return support::done;
   }
   table.print();
-  std::printf("\n%d sequences a pair. With the key at position 5 nothing follows the anchors: those sequences count apart, and have no downstream reading.\n",
-              o.sequences);
+  std::printf(
+      "\n%d sequences a pair. With the key at position 5 nothing follows the anchors: those sequences count apart, and "
+      "have no downstream reading.\n",
+      o.sequences);
   if (Model::Architecture::Mixer::name == std::string_view("mamba1"))
-    std::printf("For Mamba-1, substitution from the first anchor on gives (4,3)'s answers for any weights when the key is before 5: read the other column.\n");
-  std::printf("In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, interventions.csv.\n", out->string().c_str());
+    std::printf(
+        "For Mamba-1, substitution from the first anchor on gives (4,3)'s answers for any weights when the key is "
+        "before 5: read the other column.\n");
+  std::printf("In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, interventions.csv.\n",
+              out->string().c_str());
   return support::done;
 }
 

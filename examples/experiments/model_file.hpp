@@ -26,13 +26,14 @@ struct Record {
   std::filesystem::path path;
 };
 
-// The notes of a checkpoint: "options" and "history". Throws Error(bad_file) that names the file, which is what SafetensorsFile::read has read.
+// The notes of a checkpoint: "options" and "history". Throws Error(bad_file) that names the file, which is what
+// SafetensorsFile::read has read.
 inline Json notes_of(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path) {
   return support::from_file(path, [&] { return mamba::read_checkpoint_notes(file); });
 }
 
-// The record of the run that a file came from: a checkpoint's notes, or the config.json beside it where it is these programs'. Throws
-// Error(bad_file).
+// The record of the run that a file came from: a checkpoint's notes, or the config.json beside it where it is these
+// programs'. Throws Error(bad_file).
 inline std::optional<Record> record_of(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path) {
   const bool is_checkpoint = file.metadata().count("notes") > 0 && file.metadata().count("position") > 0;
   if (is_checkpoint) return support::from_file(path, [&] { return Record{notes_of(file, path).at("options"), path}; });
@@ -53,17 +54,19 @@ inline int layers_of(const mamba::io::SafetensorsFile& file, const std::filesyst
   });
 }
 
-// Refuses a file that is not of a Model of so many layers, each with all its tensors. Asked before such a model is built, for its size is
-// what the file says: as many numbers must be there. Throws Error(bad_file).
+// Refuses a file that is not of a Model of so many layers, each with all its tensors. Asked before such a model is
+// built, for its size is what the file says: as many numbers must be there. Throws Error(bad_file).
 template <class Model>
 void check_layers(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path, int layers) {
   constexpr std::string_view first = "backbone.layers.0.";
   const Variant variant = built_variant<Model>();
-  const Json named = Json::Members{{"mixer", variant.mixer}, {"conv", variant.conv}, {"position", variant.position}, {"residual", variant.residual}};
+  const Json named = Json::Members{
+      {"mixer", variant.mixer}, {"conv", variant.conv}, {"position", variant.position}, {"residual", variant.residual}};
   support::from_file(path, [&] {
     using namespace mamba::detail;
     check_same(file.metadata(), "variant", named.dump(), "");
-    check_same(file.metadata(), "config", mamba::config_members(Model::Architecture::config, layers, std::nullopt).dump(), "gamma");
+    check_same(file.metadata(), "config",
+               mamba::config_members(Model::Architecture::config, layers, std::nullopt).dump(), "gamma");
     const auto names = model_tensors(file, prefix_in(file));
     const Model one({.n_layers = 1, .threads = 1});
     for (const auto& [name, tensor] : one.state_dict()) {
@@ -72,7 +75,8 @@ void check_layers(const mamba::io::SafetensorsFile& file, const std::filesystem:
         const std::string wanted = "backbone.layers." + std::to_string(layer) + "." + name.substr(first.size());
         const auto found = names.find(wanted);
         mamba::require(found != names.end(), "the file names ", layers, " layers; the tensor ", wanted, " is missing");
-        mamba::require(file.tensors().at(found->second).shape == tensor.shape, "the tensor ", found->second, " has another shape than this model's");
+        mamba::require(file.tensors().at(found->second).shape == tensor.shape, "the tensor ", found->second,
+                       " has another shape than this model's");
       }
     }
   });

@@ -1,4 +1,5 @@
-// The options of a training run: what of it a user may say, where the defaults come from, how config.json and checkpoints record them.
+// The options of a training run: what of it a user may say, where the defaults come from, how config.json and
+// checkpoints record them.
 #pragma once
 
 #include <algorithm>
@@ -81,7 +82,8 @@ void for_each_field(Options<Experiment>& o, F&& f) {
   f("--lr", "learning rate after the warm-up", schedule.lr);
   f("--initial-lr", "learning rate at the start", schedule.initial_lr);
   f("--final-lr", "learning rate at the end", schedule.final_lr);
-  f("--warmup", "epochs or steps of warm-up, as the run is counted; unless given, at most a tenth of the run", schedule.warmup);
+  f("--warmup", "epochs or steps of warm-up, as the run is counted; unless given, at most a tenth of the run",
+    schedule.warmup);
   f("--weight-decay", "AdamW's, on every parameter", o.training.weight_decay);
   f("--clip", "largest gradient norm", o.training.clip);
   f("--eval-every", "epochs or steps between evaluations", o.eval_every);
@@ -109,7 +111,8 @@ template <class T>
 void set_from_json(T& field, const Json& json) {
   if constexpr (std::is_same_v<T, mamba::task::TokenRange>) {
     const Json::Elements& ends = json.elements();
-    if (ends.size() != 2) mamba::fail(mamba::ErrorKind::bad_file, "a range of tokens has two ends; given ", json.dump());
+    if (ends.size() != 2)
+      mamba::fail(mamba::ErrorKind::bad_file, "a range of tokens has two ends; given ", json.dump());
     field = {ends[0].integer<int>(), ends[1].integer<int>()};
   } else if constexpr (std::is_floating_point_v<T>) field = json.number();
   else field = json.integer<T>();
@@ -136,7 +139,9 @@ Json recorded(Options<Experiment> o) {
                                {"schedule_unit", o.unit()},
                                {"total", detail::json_of(o.training.schedule.total)}};
   members.insert(members.end(), training.begin(), training.end());
-  for_each_field(o, [&](const char* option, const char*, auto& field) { members.emplace_back(key_of(option), detail::json_of(field)); });
+  for_each_field(o, [&](const char* option, const char*, auto& field) {
+    members.emplace_back(key_of(option), detail::json_of(field));
+  });
   return members;
 }
 
@@ -148,8 +153,8 @@ void shorten(Options<Experiment>& o, int batch_size, double lr, long warmup, lon
   o.training.schedule = {.initial_lr = 1e-5, .lr = lr, .final_lr = 1e-5, .warmup = warmup, .total = total};
 }
 
-// Where options start from: those given beside a preset win. "paper": the paper's protocol; "quick": a short version, which shows the effect
-// on the composite function task and tries the others out.
+// Where options start from: those given beside a preset win. "paper": the paper's protocol; "quick": a short version,
+// which shows the effect on the composite function task and tries the others out.
 inline void apply_preset(Options<Composite>& o, std::string_view name) {
   if (name != "quick") return;
   o.layers = 3;
@@ -173,8 +178,8 @@ Options<Experiment> preset(std::string_view name) {
   return o;
 }
 
-// A run of `total` epochs or steps. Where it is counted otherwise than before, warm-up and evaluations keep their share of it; the warm-up is
-// never more than a tenth.
+// A run of `total` epochs or steps. Where it is counted otherwise than before, warm-up and evaluations keep their share
+// of it; the warm-up is never more than a tenth.
 template <class Experiment>
 void set_length(Options<Experiment>& o, long total, bool in_steps) {
   mamba::Schedule& schedule = o.training.schedule;
@@ -198,7 +203,8 @@ template <class Experiment>
 void check(const Options<Experiment>& o, int longest) {
   using mamba::require;
   require(o.layers <= most_layers, "a model has at most ", most_layers, " layers; n_layers is ", o.layers);
-  require(o.training.schedule.total <= longest_run, "a run lasts at most ", longest_run, " epochs or steps; given ", o.training.schedule.total);
+  require(o.training.schedule.total <= longest_run, "a run lasts at most ", longest_run, " epochs or steps; given ",
+          o.training.schedule.total);
   typename Experiment::TaskOptions sizes = o.task;
   Experiment::for_each_field(sizes, [](const char* option, const char*, const auto& field) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, int>)
@@ -207,16 +213,19 @@ void check(const Options<Experiment>& o, int longest) {
   o.model().check();
   o.training.check();
   const auto task = Experiment::task(o.task, o.layers, o.seed);
-  require(longest == 0 || task.length <= longest, "the task's sequences of ", task.length, " tokens are longer than the ", longest, " positions of \"",
-          title_of(o.variant), "\"");
+  require(longest == 0 || task.length <= longest, "the task's sequences of ", task.length,
+          " tokens are longer than the ", longest, " positions of \"", title_of(o.variant), "\"");
   require(o.eval_every >= 1, "an evaluation comes after at least one epoch or step; given ", o.eval_every);
-  require(!o.position_std || o.variant.position == "learned", "position_std is of learned positions; the position is ", o.variant.position);
-  require(o.gamma || (o.gamma_fan == mamba::Fan::out && o.gamma_zeroes_biases), "gamma_fan and gamma_biases are gamma's");
+  require(!o.position_std || o.variant.position == "learned", "position_std is of learned positions; the position is ",
+          o.variant.position);
+  require(o.gamma || (o.gamma_fan == mamba::Fan::out && o.gamma_zeroes_biases),
+          "gamma_fan and gamma_biases are gamma's");
 }
 
 // What metadata or a record call a variant.
 inline Variant variant_from(const Json& json) {
-  return {json.at("mixer").string(), json.at("conv").string(), json.at("position").string(), json.at("residual").string()};
+  return {json.at("mixer").string(), json.at("conv").string(), json.at("position").string(),
+          json.at("residual").string()};
 }
 
 namespace detail {
@@ -224,28 +233,36 @@ namespace detail {
 // Whether a record says the first of two words.
 inline bool is_first(const Json& json, std::string_view key, std::string_view first, std::string_view second) {
   const std::string& word = json.at(key).string();
-  if (word != first && word != second) mamba::fail(mamba::ErrorKind::bad_file, key, " is ", first, " or ", second, "; given ", word);
+  if (word != first && word != second)
+    mamba::fail(mamba::ErrorKind::bad_file, key, " is ", first, " or ", second, "; given ", word);
   return word == first;
 }
 
 }  // namespace detail
 
-// The options that a record holds, as they stand there: what is out of range is found by check(). Throws Error(bad_file) where the run was
-// another task's. What came after the record was written is as it was before there was a choice.
+// The options that a record holds, as they stand there: what is out of range is found by check(). Throws
+// Error(bad_file) where the run was another task's. What came after the record was written is as it was before there
+// was a choice.
 template <class Experiment>
 void take_over(Options<Experiment>& o, const Json& json) {
   if (const Json* task = json.find("task"); task && task->string() != Experiment::name)
-    mamba::fail(mamba::ErrorKind::bad_file, "the run is of the task \"", task->string(), "\", not of \"", Experiment::name, "\"");
+    mamba::fail(mamba::ErrorKind::bad_file, "the run is of the task \"", task->string(), "\", not of \"",
+                Experiment::name, "\"");
   o.variant = variant_from(json);
   o.layers = json.at("n_layers").integer<int>();
-  o.gamma_fan = json.find("gamma_fan") && detail::is_first(json, "gamma_fan", "in", "out") ? mamba::Fan::in : mamba::Fan::out;
+  o.gamma_fan =
+      json.find("gamma_fan") && detail::is_first(json, "gamma_fan", "in", "out") ? mamba::Fan::in : mamba::Fan::out;
   o.gamma_zeroes_biases = !json.find("gamma_biases") || detail::is_first(json, "gamma_biases", "zero", "own");
-  const auto number_or_null = [](const Json* value) { return value && !value->is_null() ? std::optional(value->number()) : std::nullopt; };
+  const auto number_or_null = [](const Json* value) {
+    return value && !value->is_null() ? std::optional(value->number()) : std::nullopt;
+  };
   o.gamma = number_or_null(&json.at("gamma"));
-  o.embedding_std = number_or_null(json.find("embedding_std")), o.position_std = number_or_null(json.find("position_std"));
+  o.embedding_std = number_or_null(json.find("embedding_std")),
+  o.position_std = number_or_null(json.find("position_std"));
   o.training.schedule_in_steps = detail::is_first(json, "schedule_unit", "steps", "epochs");
   o.training.schedule.total = json.at("total").integer<long>();
-  for_each_field(o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });
+  for_each_field(
+      o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });
 }
 
 // The same of a record in a file, whose name stands in every Error(bad_file); what is out of range is one, too.

@@ -28,14 +28,17 @@ Json settings_of(const Options& o) {
   return members;
 }
 
-// The folder of a diagram. Every run has its own in it; what has ended is in runs.csv and curves.csv, which with the figures are replaced as wholes.
+// The folder of a diagram. Every run has its own in it; what has ended is in runs.csv and curves.csv, which with the
+// figures are replaced as wholes.
 class Diagram {
  public:
   // Continues what is there. Throws Error where that had other settings.
-  Diagram(fs::path folder, const Options& options) : folder_(std::move(folder)), settings_(settings_of(options)), variant_(options.variant) {
+  Diagram(fs::path folder, const Options& options)
+      : folder_(std::move(folder)), settings_(settings_of(options)), variant_(options.variant) {
     read();
     own_.emplace(folder_);
-    if (!read()) mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");  // as it is now that it is ours alone
+    if (!read())
+      mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");  // as it is now that it is ours alone
   }
 
   fs::path run_folder() const { return folder_ / "runs"; }
@@ -58,8 +61,10 @@ class Diagram {
     mamba::io::write_file(folder_ / "runs.csv", table_.csv());
     if (table_.rows().empty()) return;
     const std::string title = "Phase diagram: " + runs::title_of(variant_);
-    mamba::io::write_file(folder_ / "phase_composite.svg", heatmap(table_, title + ", composite label", &Row::composite));
-    mamba::io::write_file(folder_ / "phase_symmetric.svg", heatmap(table_, title + ", symmetric label", &Row::symmetric));
+    mamba::io::write_file(folder_ / "phase_composite.svg",
+                          heatmap(table_, title + ", composite label", &Row::composite));
+    mamba::io::write_file(folder_ / "phase_symmetric.svg",
+                          heatmap(table_, title + ", symmetric label", &Row::symmetric));
     const runs::Variant standard{variant_.mixer, "learned", "none", "none"};
     mamba::io::write_file(folder_ / "report.html", html(table_, title, settings_, variant_ == standard));
   }
@@ -88,13 +93,15 @@ Row row_of(const Cell& cell, const runs::Outcome& outcome) {
     return row;
   }
   const auto value = [&](const char* key) { return outcome.metrics->at(key).number(); };
-  row.composite = value("composite_acc"), row.symmetric = value("symmetric_acc"), row.best_composite = value("best_composite_acc");
+  row.composite = value("composite_acc"), row.symmetric = value("symmetric_acc"),
+  row.best_composite = value("best_composite_acc");
   row.train_loss = value("train_loss");
   return row;
 }
 
 // Runs what is left of the cells.
-int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o, const runs::Built<runs::Composite>& built, const std::vector<int>& places) {
+int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o,
+            const runs::Built<runs::Composite>& built, const std::vector<int>& places) {
   std::vector<Cell> left;
   for (const Cell& cell : cells)
     if (!diagram.table().find(cell)) left.push_back(cell);
@@ -113,7 +120,8 @@ int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o, 
           row.log = support::NumberTable::read(log, runs::log_columns<runs::Composite>()).rows;
         diagram.add(row);
         if (row.diverged) return std::string("diverged");
-        return "composite " + mamba::fixed_text(row.composite, 3) + ", symmetric " + mamba::fixed_text(row.symmetric, 3);
+        return "composite " + mamba::fixed_text(row.composite, 3) + ", symmetric " +
+               mamba::fixed_text(row.symmetric, 3);
       });
 }
 
@@ -130,13 +138,16 @@ int run(int argc, char** argv) {
   std::vector<fs::path> merged;
 
   CLI::App app{
-      "Trains the composite function task's models for every number of layers, gamma and seed, and draws which solution they prefer\n"
-      "(arXiv 2509.17514, the phase diagram). Without options: the paper's 216 runs. A run that has ended is never run again: the same\n"
+      "Trains the composite function task's models for every number of layers, gamma and seed, and draws which "
+      "solution they prefer\n"
+      "(arXiv 2509.17514, the phase diagram). Without options: the paper's 216 runs. A run that has ended is never run "
+      "again: the same\n"
       "command goes on after a stop; shards of several machines are put together by --merge."};
   app.footer(support::exit_code_help);
   app.set_version_flag("--version", MAMBA_VERSION);
   app.option_defaults()->always_capture_default();
-  app.add_option("--preset", preset, "paper: its grid and protocol; small: 2 layers, gamma 0.5, 1, 1.5, one seed, short runs")
+  app.add_option("--preset", preset,
+                 "paper: its grid and protocol; small: 2 layers, gamma 0.5, 1, 1.5, one seed, short runs")
       ->check(CLI::IsMember({"paper", "small"}));
   app.add_option("--layers", layers, "numbers of layers, in the order in which they run")->check(runs::is_depth);
   app.add_option("--gammas", gammas, "of the initialisation")->check(CLI::NonNegativeNumber);
@@ -146,8 +157,10 @@ int run(int argc, char** argv) {
   app.add_option("--device", device, "auto, cpu, cuda, cuda:N, or all GPUs at once: all");
   app.add_option("--threads", o.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
   app.add_option("--out", out, "folder of the diagram");
-  auto* const shard_option = app.add_option("--shard", shard, "I/N: only the I-th of N shares of the runs, in a folder of its own");
-  app.add_option("--merge", merged, "folders of other shards: takes their runs over instead of running any")->excludes(shard_option);
+  auto* const shard_option =
+      app.add_option("--shard", shard, "I/N: only the I-th of N shares of the runs, in a folder of its own");
+  app.add_option("--merge", merged, "folders of other shards: takes their runs over instead of running any")
+      ->excludes(shard_option);
   if (const auto ends = support::parse(app, argc, argv, [&] { run_options.finish(); })) return *ends;
 
   const auto share = sweep::Shard::parse(shard);
@@ -182,7 +195,8 @@ int run(int argc, char** argv) {
     count = diagram.table().rows().size();
   }
   std::printf("%zu runs in %s: runs.csv, curves.csv%s\n", count, out.string().c_str(),
-              count > 0 ? ", phase_composite.svg, phase_symmetric.svg, report.html" : "; no figures, for there is nothing to draw");
+              count > 0 ? ", phase_composite.svg, phase_symmetric.svg, report.html"
+                        : "; no figures, for there is nothing to draw");
   return code;
 }
 

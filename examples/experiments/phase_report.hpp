@@ -1,5 +1,5 @@
-// The phase diagram's figures: heatmaps in the layout of the paper's, every run's curve, and one page with all of it beside the
-// published numbers.
+// The phase diagram's figures: heatmaps in the layout of the paper's, every run's curve, and one page with all of it
+// beside the published numbers.
 #pragma once
 
 #include <cmath>
@@ -26,10 +26,12 @@ using sweep::Json, sweep::Row, sweep::Table;
 // arXiv 2509.17514: accuracy on (4,3) by the composite label, mean of three seeds of its Mamba-2.
 inline std::optional<double> published(int layers, double gamma) {
   constexpr double gammas[] = {.1, .2, .3, .4, .5, .6, .7, .8, .9, 1.0, 1.5, 2.0};
-  constexpr double of_layers[6][12] = {
-      {.06, .05, .04, .08, .25, .13, .29, .30, .50, .61, .34, .55}, {.07, .06, .06, .09, .07, .09, .17, .23, .85, .94, .64, .64},
-      {.08, .09, .10, .07, .12, .15, .23, .34, .49, .92, .77, .94}, {.10, .10, .11, .10, .14, .18, .31, .34, .44, .72, .73, .89},
-      {.12, .17, .10, .09, .26, .24, .28, .41, .55, .90, .97, .85}, {.06, .08, .11, .19, .33, .60, .71, .65, .86, .98, .98, .72}};
+  constexpr double of_layers[6][12] = {{.06, .05, .04, .08, .25, .13, .29, .30, .50, .61, .34, .55},
+                                       {.07, .06, .06, .09, .07, .09, .17, .23, .85, .94, .64, .64},
+                                       {.08, .09, .10, .07, .12, .15, .23, .34, .49, .92, .77, .94},
+                                       {.10, .10, .11, .10, .14, .18, .31, .34, .44, .72, .73, .89},
+                                       {.12, .17, .10, .09, .26, .24, .28, .41, .55, .90, .97, .85},
+                                       {.06, .08, .11, .19, .33, .60, .71, .65, .86, .98, .98, .72}};
   if (layers < 2 || layers > 7) return std::nullopt;
   for (std::size_t i = 0; i < std::size(gammas); ++i)
     if (gammas[i] == gamma) return of_layers[layers - 2][i];
@@ -50,7 +52,7 @@ struct Axes {
 };
 
 // The mean over a cell's runs that did not diverge; NaN without any.
-inline double mean(const Table& table, int layers, double gamma, double Row::*value) {
+inline double mean(const Table& table, int layers, double gamma, double Row::* value) {
   double sum = 0;
   int count = 0;
   for (const Row& row : table.of(layers, gamma))
@@ -58,11 +60,17 @@ inline double mean(const Table& table, int layers, double gamma, double Row::*va
   return count > 0 ? sum / count : NAN;
 }
 
-inline std::string heatmap(const Table& table, const std::string& title, double Row::*value) {
+inline std::string heatmap(const Table& table, const std::string& title, double Row::* value) {
   const Axes axes(table);
   std::set<std::uint64_t> seeds;
   for (const Row& row : table.rows()) seeds.insert(row.cell.seed);
-  mamba::io::Heatmap map{seeds.size() > 1 ? "mean over up to " + std::to_string(seeds.size()) + " seeds" : "one seed", "layers", "gamma", {}, {}, {}, 1};
+  mamba::io::Heatmap map{seeds.size() > 1 ? "mean over up to " + std::to_string(seeds.size()) + " seeds" : "one seed",
+                         "layers",
+                         "gamma",
+                         {},
+                         {},
+                         {},
+                         1};
   for (const double gamma : axes.gammas) map.column_names.push_back(Json(gamma).dump());
   for (const int layers : axes.layers) {
     map.row_names.push_back(std::to_string(layers));
@@ -73,7 +81,9 @@ inline std::string heatmap(const Table& table, const std::string& title, double 
 }
 
 // "+0.25"
-inline std::string difference_text(double x) { return x < 0 ? mamba::fixed_text(x, 2) : "+" + mamba::fixed_text(x + 0.0, 2); }
+inline std::string difference_text(double x) {
+  return x < 0 ? mamba::fixed_text(x, 2) : "+" + mamba::fixed_text(x + 0.0, 2);
+}
 
 // (epoch, composite accuracy) of a run.
 inline std::vector<std::pair<double, double>> curve(const Row& row) {
@@ -86,11 +96,13 @@ inline std::vector<std::pair<double, double>> curve(const Row& row) {
 inline std::string curves(const Table& table) {
   const Axes axes(table);
   mamba::io::LineChart chart;
-  chart.title = "Composite accuracy on (4,3) of every run", chart.x_label = "epoch", chart.columns = static_cast<int>(axes.gammas.size());
+  chart.title = "Composite accuracy on (4,3) of every run", chart.x_label = "epoch",
+  chart.columns = static_cast<int>(axes.gammas.size());
   for (const int layers : axes.layers)
     for (const double gamma : axes.gammas) {
       mamba::io::Panel panel{std::to_string(layers) + " layers", {}, 0, 1, "gamma " + Json(gamma).dump() + ", epoch"};
-      for (const Row& row : table.of(layers, gamma)) panel.series.push_back({"seed " + std::to_string(row.cell.seed), curve(row)});
+      for (const Row& row : table.of(layers, gamma))
+        panel.series.push_back({"seed " + std::to_string(row.cell.seed), curve(row)});
       chart.panels.push_back(std::move(panel));
     }
   return chart.svg();
@@ -100,18 +112,22 @@ inline std::string curves(const Table& table) {
 inline std::string html(const Table& table, const std::string& title, const Json& settings, bool beside_paper) {
   using mamba::fixed_text, mamba::io::detail::escaped;
   std::string page = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>" + escaped(title) +
-                     "</title><style>body{font-family:sans-serif;max-width:1200px;margin:2em auto}table{border-collapse:collapse}td,th{border:1px solid "
+                     "</title><style>body{font-family:sans-serif;max-width:1200px;margin:2em "
+                     "auto}table{border-collapse:collapse}td,th{border:1px solid "
                      "#ccc;padding:.2em .6em;text-align:right}div{overflow-x:auto}</style></head>\n<body><h1>" +
                      escaped(title) + "</h1>\n";
   std::size_t diverged = 0;
   for (const Row& row : table.rows()) diverged += row.diverged;
-  page += "<p>" + std::to_string(table.rows().size()) + " runs, " + std::to_string(diverged) + " of them diverged. mamba " MAMBA_VERSION ".</p>\n";
+  page += "<p>" + std::to_string(table.rows().size()) + " runs, " + std::to_string(diverged) +
+          " of them diverged. mamba " MAMBA_VERSION ".</p>\n";
   page += "<div>" + heatmap(table, "Composite label (key - 10)", &Row::composite) + "</div>\n<div>" +
           heatmap(table, "Symmetric label (key - 6)", &Row::symmetric) + "</div>\n";
   if (beside_paper) {
     page +=
-        "<h2>Beside the published numbers (composite label)</h2>\n<p>Those are of the paper's protocol, Mamba-2, means of three seeds; the settings of "
-        "these runs stand below.</p>\n<table><tr><th>layers</th><th>gamma</th><th>runs</th><th>here</th><th>published</th>"
+        "<h2>Beside the published numbers (composite label)</h2>\n<p>Those are of the paper's protocol, Mamba-2, means "
+        "of three seeds; the settings of "
+        "these runs stand "
+        "below.</p>\n<table><tr><th>layers</th><th>gamma</th><th>runs</th><th>here</th><th>published</th>"
         "<th>difference</th></tr>\n";
     const Axes axes(table);
     for (const int layers : axes.layers)
@@ -121,12 +137,14 @@ inline std::string html(const Table& table, const std::string& title, const Json
         if (!there || !std::isfinite(here)) continue;
         int runs = 0;
         for (const Row& row : table.of(layers, gamma)) runs += !row.diverged;
-        page += "<tr><td>" + std::to_string(layers) + "</td><td>" + Json(gamma).dump() + "</td><td>" + std::to_string(runs) + "</td><td>" +
-                fixed_text(here, 2) + "</td><td>" + fixed_text(*there, 2) + "</td><td>" + difference_text(here - *there) + "</td></tr>\n";
+        page += "<tr><td>" + std::to_string(layers) + "</td><td>" + Json(gamma).dump() + "</td><td>" +
+                std::to_string(runs) + "</td><td>" + fixed_text(here, 2) + "</td><td>" + fixed_text(*there, 2) +
+                "</td><td>" + difference_text(here - *there) + "</td></tr>\n";
       }
     page += "</table>\n";
   }
-  page += "<h2>Every run</h2>\n<div>" + curves(table) + "</div>\n<h2>Settings</h2>\n<pre>" + escaped(settings.dump(2)) + "</pre>\n</body></html>\n";
+  page += "<h2>Every run</h2>\n<div>" + curves(table) + "</div>\n<h2>Settings</h2>\n<pre>" + escaped(settings.dump(2)) +
+          "</pre>\n</body></html>\n";
   return page;
 }
 

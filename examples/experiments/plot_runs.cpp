@@ -24,7 +24,8 @@ using mamba::io::Json;
 // (epoch, value) of a column of training_log.csv.
 std::vector<std::pair<double, double>> read_column(const fs::path& path, const std::string& column) {
   const auto log = support::NumberTable::read(path);
-  if (log.names[0] != "epoch") mamba::fail(mamba::ErrorKind::bad_file, path.string(), " does not begin with the column epoch");
+  if (log.names[0] != "epoch")
+    mamba::fail(mamba::ErrorKind::bad_file, path.string(), " does not begin with the column epoch");
   const auto found = std::find(log.names.begin(), log.names.end(), column);
   if (found == log.names.end()) mamba::fail(mamba::ErrorKind::bad_file, path.string(), " has no column ", column);
   std::vector<std::pair<double, double>> points;
@@ -33,7 +34,9 @@ std::vector<std::pair<double, double>> read_column(const fs::path& path, const s
   for (const auto& row : log.rows) {
     const double x = row[0], y = row[static_cast<std::size_t>(found - log.names.begin())];
     for (const auto& [kind, value] : {std::pair(epoch, x), std::pair(shown, y)})
-      if (!fits(kind, value)) mamba::fail(mamba::ErrorKind::bad_file, path.string(), ": ", kind.name, " is ", expectation(kind), "; given ", value);
+      if (!fits(kind, value))
+        mamba::fail(mamba::ErrorKind::bad_file, path.string(), ": ", kind.name, " is ", expectation(kind), "; given ",
+                    value);
     points.emplace_back(x, y);
   }
   return points;
@@ -51,9 +54,11 @@ Json::Members without_seed(const Json& config) {
 std::string name_of(const Json& config, const std::vector<std::string>& differing) {
   std::string name = config.at("mixer").string() == "mamba1" ? "Mamba-1" : "Mamba-2";
   const Json& gamma = config.at("gamma");
-  name += ", " + config.at("n_layers").dump() + " layers, " + (gamma.is_null() ? "default init." : "gamma " + gamma.dump());
+  name +=
+      ", " + config.at("n_layers").dump() + " layers, " + (gamma.is_null() ? "default init." : "gamma " + gamma.dump());
   for (const std::string& key : differing)
-    if (const Json* value = config.find(key)) name += ", " + key + " " + (value->is_string() ? value->string() : value->dump());
+    if (const Json* value = config.find(key))
+      name += ", " + key + " " + (value->is_string() ? value->string() : value->dump());
   return name;
 }
 
@@ -62,10 +67,11 @@ std::vector<std::string> differing_keys(const std::vector<Json>& configs) {
   std::vector<std::string> keys;
   for (const Json& config : configs)
     for (const auto& [key, value] : config.members()) {
-      const bool differs = std::any_of(configs.begin(), configs.end(), [&, k = key, text = value.dump()](const Json& other) {
-        const Json* const theirs = other.find(k);
-        return !theirs || theirs->dump() != text;
-      });
+      const bool differs =
+          std::any_of(configs.begin(), configs.end(), [&, k = key, text = value.dump()](const Json& other) {
+            const Json* const theirs = other.find(k);
+            return !theirs || theirs->dump() != text;
+          });
       const bool told = key == "mixer" || key == "n_layers" || key == "gamma" || key == "seed";
       if (differs && !told && std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
     }
@@ -76,7 +82,8 @@ int run(int argc, char** argv) {
   std::vector<fs::path> runs;
   fs::path out = "runs.svg";
   std::string column = "composite_acc", title = "Accuracy on the pair (4,3)";
-  CLI::App app{"Draws the curves of several training runs: a line for each, a panel for those that differ in the seed alone."};
+  CLI::App app{
+      "Draws the curves of several training runs: a line for each, a panel for those that differ in the seed alone."};
   app.footer(support::exit_code_help);
   app.set_version_flag("--version", MAMBA_VERSION);
   app.option_defaults()->always_capture_default();
@@ -92,7 +99,9 @@ int run(int argc, char** argv) {
   for (const fs::path& folder : runs) {
     const auto record = folder / "config.json";
     configs.push_back(support::read_json(record));
-    support::from_file(record, [&] { return name_of(configs.back(), {}) + configs.back().at("seed").dump(); });  // whether all that is told is there
+    support::from_file(record, [&] {
+      return name_of(configs.back(), {}) + configs.back().at("seed").dump();
+    });  // whether all that is told is there
   }
   const auto differing = differing_keys(configs);
   std::vector<std::string> shared;  // by the runs of each panel
@@ -104,7 +113,8 @@ int run(int argc, char** argv) {
       shared.push_back(record);
       chart.panels.push_back({name_of(configs[r], differing), {}, 0, column.ends_with("_acc") ? 1.0 : 0.0});
     }
-    chart.panels[p].series.push_back({"seed " + configs[r].at("seed").dump(), read_column(runs[r] / "training_log.csv", column)});
+    chart.panels[p].series.push_back(
+        {"seed " + configs[r].at("seed").dump(), read_column(runs[r] / "training_log.csv", column)});
   }
   mamba::io::write_file(out, chart.svg());
   std::printf("%zu runs in %zu panels, in %s\n", runs.size(), chart.panels.size(), out.string().c_str());

@@ -47,7 +47,8 @@ int evaluate_file(const Options<Experiment>& o, const mamba::io::SafetensorsFile
 
 // A run that goes on: its trainer and history as the checkpoint has them. Throws Error(bad_file), that names the file.
 template <class Experiment, class Trainer>
-History<Experiment> continue_run(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path, Trainer& trainer, RunPlace place) {
+History<Experiment> continue_run(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path,
+                                 Trainer& trainer, RunPlace place) {
   return support::from_file(path, [&] {
     mamba::load_checkpoint(trainer, file);
     place.steps = trainer.steps();
@@ -57,25 +58,29 @@ History<Experiment> continue_run(const mamba::io::SafetensorsFile& file, const s
 
 // Trains, or continues, to the end or to an interrupt, in a folder of its own. program: its name, for advice.
 //
-// The checkpoint is what counts: it is written first, after an evaluation that found numbers, and all else follows from it. A run that
-// continues writes again what a kill may have kept from being written.
+// The checkpoint is what counts: it is written first, after an evaluation that found numbers, and all else follows from
+// it. A run that continues writes again what a kill may have kept from being written.
 template <class Experiment, class Model>
 int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, const char* program) {
   constexpr double checkpoint_seconds = 60;
   const std::string best_name = std::string("model_best_") + Experiment::tracked_name;
   const auto checkpoint = folder / "checkpoint.safetensors";
   std::optional<mamba::io::SafetensorsFile> stopped;
-  if (o.resume) check_layers<Model>(stopped.emplace(mamba::io::SafetensorsFile::read(checkpoint)), checkpoint, o.layers);
+  if (o.resume)
+    check_layers<Model>(stopped.emplace(mamba::io::SafetensorsFile::read(checkpoint)), checkpoint, o.layers);
   const auto task = Experiment::task(o.task, o.layers, o.seed);
   Model model(o.model());
   mamba::TrainingOptions training = o.training;
   training.seed = o.seed;
   mamba::Trainer trainer(model, task, training);
   const typename Experiment::template Evaluation<Model> evaluation(task);
-  const long every = std::min(o.eval_every, o.training.schedule.total) * (o.training.schedule_in_steps ? 1 : trainer.steps_per_epoch());
+  const long every = std::min(o.eval_every, o.training.schedule.total) *
+                     (o.training.schedule_in_steps ? 1 : trainer.steps_per_epoch());
   const auto place = [&] { return RunPlace{trainer.steps(), trainer.total_steps(), trainer.steps_per_epoch(), every}; };
   History<Experiment> history;
-  const auto write_checkpoint = [&] { mamba::save_checkpoint(trainer, checkpoint, Json::Members{{"options", recorded(o)}, {"history", history.json()}}); };
+  const auto write_checkpoint = [&] {
+    mamba::save_checkpoint(trainer, checkpoint, Json::Members{{"options", recorded(o)}, {"history", history.json()}});
+  };
   const auto write_best = [&] { mamba::save(model, folder / (best_name + ".safetensors")); };
   const auto write_log = [&] {
     mamba::io::write_file(folder / "training_log.csv", history.csv());
@@ -90,8 +95,8 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
     mamba::io::write_file(folder / "config.json", recorded(o).dump(2) + "\n");
   }
   if (!o.quiet)
-    std::fprintf(stderr, "%s on the %s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training", place_of<Model>(o).c_str(),
-                 trainer.total_steps(), o.training.batch_size, folder.string().c_str());
+    std::fprintf(stderr, "%s on the %s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training",
+                 place_of<Model>(o).c_str(), trainer.total_steps(), o.training.batch_size, folder.string().c_str());
 
   support::catch_interrupts();
   const double start = support::seconds_now();
@@ -117,23 +122,27 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
         if (best) write_best();
         write_log();
         accuracies = " ";
-        for (std::size_t c = 0; c < measured.size(); ++c) accuracies += std::string(" ") + Experiment::brief[c] + " " + mamba::fixed_text(measured[c], 3);
+        for (std::size_t c = 0; c < measured.size(); ++c)
+          accuracies += std::string(" ") + Experiment::brief[c] + " " + mamba::fixed_text(measured[c], 3);
       }
       const double now = support::seconds_now();
       if (support::interrupted() && !trainer.finished()) {
         write_checkpoint();
         progress.finish();
         if (o.quiet) return support::interrupted_run;
-        std::fprintf(stderr, "Interrupted after step %ld of %ld. Continue with: %s --out %s --resume --device %s\n", trainer.steps(), trainer.total_steps(),
-                     program, folder.string().c_str(), on_cpu<Model> ? "cpu" : ("cuda:" + std::to_string(o.gpu)).c_str());
+        std::fprintf(stderr, "Interrupted after step %ld of %ld. Continue with: %s --out %s --resume --device %s\n",
+                     trainer.steps(), trainer.total_steps(), program, folder.string().c_str(),
+                     on_cpu<Model> ? "cpu" : ("cuda:" + std::to_string(o.gpu)).c_str());
         return support::interrupted_run;
       }
       if (now - last_checkpoint > checkpoint_seconds) write_checkpoint(), last_checkpoint = now;
       if (o.quiet) continue;
       const double rate = (static_cast<double>(trainer.sequences()) - sequences_before) / (now - start);
-      progress.show(static_cast<double>(trainer.steps()), "step " + std::to_string(trainer.steps()) + "/" + std::to_string(trainer.total_steps()) + "  epoch " +
-                                                              mamba::fixed_text(trainer.epochs(), 2) + "  loss " + mamba::fixed_text(recent_loss, 4) +
-                                                              accuracies + "  " + mamba::fixed_text(rate, 0) + " sequences/s");
+      progress.show(static_cast<double>(trainer.steps()), "step " + std::to_string(trainer.steps()) + "/" +
+                                                              std::to_string(trainer.total_steps()) + "  epoch " +
+                                                              mamba::fixed_text(trainer.epochs(), 2) + "  loss " +
+                                                              mamba::fixed_text(recent_loss, 4) + accuracies + "  " +
+                                                              mamba::fixed_text(rate, 0) + " sequences/s");
     }
   }
 
@@ -157,9 +166,12 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
   Experiment::print(all);
   const char* const tracked = Experiment::columns[Experiment::tracked];
   std::printf("best %s along the way: %s at epoch %s; final: %s\n", tracked, mamba::fixed_text(history.best, 3).c_str(),
-              mamba::general_text(history.best_epoch, 4).c_str(), mamba::fixed_text(all.at(tracked).number(), 3).c_str());
-  std::printf("\n%ld steps in %s. In %s: curves.svg, training_log.csv, metrics.json, config.json,\nmodel_final, %s and checkpoint (.safetensors).\n",
-              trainer.steps(), support::duration_text(seconds).c_str(), folder.string().c_str(), best_name.c_str());
+              mamba::general_text(history.best_epoch, 4).c_str(),
+              mamba::fixed_text(all.at(tracked).number(), 3).c_str());
+  std::printf(
+      "\n%ld steps in %s. In %s: curves.svg, training_log.csv, metrics.json, config.json,\nmodel_final, %s and "
+      "checkpoint (.safetensors).\n",
+      trainer.steps(), support::duration_text(seconds).c_str(), folder.string().c_str(), best_name.c_str());
   return support::done;
 }
 
@@ -186,7 +198,8 @@ const auto& find_variant(const List& list, const Variant& wanted) {
     if (entry.variant == wanted) return entry;
     names += "\n  " + title_of(entry.variant);
   }
-  mamba::fail(mamba::ErrorKind::invalid_argument, "this program was not built with \"", title_of(wanted), "\"; it has", names);
+  mamba::fail(mamba::ErrorKind::invalid_argument, "this program was not built with \"", title_of(wanted), "\"; it has",
+              names);
 }
 
 }  // namespace runs

@@ -18,14 +18,15 @@
 
 namespace runs {
 
-// What came of a run of many: its metrics.json, or that it diverged. seconds: of one that was stopped, since it went on.
+// What came of a run of many: its metrics.json, or that it diverged. seconds: of one that was stopped, since it went
+// on.
 struct Outcome {
   std::optional<Json> metrics;
   double seconds = 0;
 };
 
-// Throws Error where a record differs from what is to be run, naming what. what: whose record it is. An option that the record does not
-// mention counts as null.
+// Throws Error where a record differs from what is to be run, naming what. what: whose record it is. An option that the
+// record does not mention counts as null.
 inline void check_record(const std::filesystem::path& record, const Json& expected, const std::string& what) {
   const Json there = support::from_file(record, [&] {
     Json json = support::read_json(record);
@@ -34,11 +35,12 @@ inline void check_record(const std::filesystem::path& record, const Json& expect
   });
   for (const auto& [name, value] : expected.members())
     if (const Json* other = there.find(name); (other ? other->dump() : Json().dump()) != value.dump())
-      mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ", other ? other->dump() : "null", ", not ", value.dump());
+      mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ",
+                  other ? other->dump() : "null", ", not ", value.dump());
 }
 
-// A run in its folder o.out, which is nobody else's meanwhile, or the rest of one that was stopped there. Nothing if it was interrupted.
-// Throws Error for all but a divergence, of which diverged.txt tells.
+// A run in its folder o.out, which is nobody else's meanwhile, or the rest of one that was stopped there. Nothing if it
+// was interrupted. Throws Error for all but a divergence, of which diverged.txt tells.
 template <class Experiment>
 std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<Experiment> o) {
   const support::OwnFolder folder(o.out);
@@ -58,7 +60,8 @@ std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<E
   return outcome;
 }
 
-// The places of --device: indices of GPUs, or -1, the CPU, alone. "all": every GPU of the machine that can, those that cannot being told of.
+// The places of --device: indices of GPUs, or -1, the CPU, alone. "all": every GPU of the machine that can, those that
+// cannot being told of.
 inline std::vector<int> places_of(const std::string& device) {
   if (device != "all") {
     const auto choice = mamba::DeviceChoice::parse(device);
@@ -74,11 +77,13 @@ inline std::vector<int> places_of(const std::string& device) {
 }
 inline bool on_gpu(const std::vector<int>& places) { return places[0] >= 0; }
 
-// run(job, place) -> std::optional<Outcome>, at the same time as others, for every job, which has a title(); record(job, outcome) -> what to
-// tell of it, one at a time. `all`: how many there are with those done before. Returns the exit code. An interrupt lets the runs in hand write
-// their checkpoints; so does the error of one of them, which is thrown again at the end.
+// run(job, place) -> std::optional<Outcome>, at the same time as others, for every job, which has a title();
+// record(job, outcome) -> what to tell of it, one at a time. `all`: how many there are with those done before. Returns
+// the exit code. An interrupt lets the runs in hand write their checkpoints; so does the error of one of them, which is
+// thrown again at the end.
 template <class Job, class Run, class Record>
-int work_through(const std::vector<Job>& jobs, std::size_t all, const std::vector<int>& places, Run&& run, Record&& record) {
+int work_through(const std::vector<Job>& jobs, std::size_t all, const std::vector<int>& places, Run&& run,
+                 Record&& record) {
   const std::size_t before = all - jobs.size();
   std::fprintf(stderr, "%zu runs, %zu of them done\n", all, before);
   support::catch_interrupts();
@@ -96,13 +101,16 @@ int work_through(const std::vector<Job>& jobs, std::size_t all, const std::vecto
         if (!outcome) return;
         const std::string told = record(jobs[i], *outcome);
         ++done;
-        const double left = (support::seconds_now() - start) / static_cast<double>(done) * static_cast<double>(jobs.size() - done);
-        std::fprintf(stderr, "[%zu/%zu] %s: %s (%s); %s left\n", before + done, all, jobs[i].title().c_str(), told.c_str(),
-                     support::duration_text(outcome->seconds).c_str(), support::duration_text(left).c_str());
+        const double left =
+            (support::seconds_now() - start) / static_cast<double>(done) * static_cast<double>(jobs.size() - done);
+        std::fprintf(stderr, "[%zu/%zu] %s: %s (%s); %s left\n", before + done, all, jobs[i].title().c_str(),
+                     told.c_str(), support::duration_text(outcome->seconds).c_str(),
+                     support::duration_text(left).c_str());
       }
     } catch (...) {
       const std::lock_guard hold(lock);
-      std::fprintf(stderr, "%s failed%s\n", jobs[i].title().c_str(), places.size() > 1 ? "; the others that run now write their checkpoints" : "");
+      std::fprintf(stderr, "%s failed%s\n", jobs[i].title().c_str(),
+                   places.size() > 1 ? "; the others that run now write their checkpoints" : "");
       if (!failure) failure = std::current_exception();
       support::interrupt();
     }

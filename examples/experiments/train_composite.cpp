@@ -2,9 +2,10 @@
 #include "command_line.hpp"
 
 int main(int argc, char** argv) {
-  return runs::train_program<runs::Composite>({"train_composite",
-                                               "Trains a Mamba model on the composite function task (arXiv 2509.17514) and says which solution it prefers.\n"
-                                               "Without options: the paper's protocol. --preset quick shows the effect in minutes.",
-                                               ""},
-                                              argc, argv);
+  return runs::train_program<runs::Composite>(
+      {"train_composite",
+       "Trains a Mamba model on the composite function task (arXiv 2509.17514) and says which solution it prefers.\n"
+       "Without options: the paper's protocol. --preset quick shows the effect in minutes.",
+       ""},
+      argc, argv);
 }

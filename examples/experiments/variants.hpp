@@ -1,5 +1,5 @@
-// The variants that the programs are built with for each task, each in a translation unit of its own (examples/experiments/CMakeLists.txt lists
-// them).
+// The variants that the programs are built with for each task, each in a translation unit of its own
+// (examples/experiments/CMakeLists.txt lists them).
 #pragma once
 
 #include <string>
@@ -19,8 +19,12 @@ const Variants<FullSymmetry>& full_symmetry_on_gpu();
 const Variants<Inverse>& inverse_on_cpu();
 const Variants<Inverse>& inverse_on_gpu();
 
-inline const Variants<Composite>& variants_of(Composite, bool gpu) { return gpu ? composite_on_gpu() : composite_on_cpu(); }
-inline const Variants<FullSymmetry>& variants_of(FullSymmetry, bool gpu) { return gpu ? full_symmetry_on_gpu() : full_symmetry_on_cpu(); }
+inline const Variants<Composite>& variants_of(Composite, bool gpu) {
+  return gpu ? composite_on_gpu() : composite_on_cpu();
+}
+inline const Variants<FullSymmetry>& variants_of(FullSymmetry, bool gpu) {
+  return gpu ? full_symmetry_on_gpu() : full_symmetry_on_cpu();
+}
 inline const Variants<Inverse>& variants_of(Inverse, bool gpu) { return gpu ? inverse_on_gpu() : inverse_on_cpu(); }
 
 // GPUs of this machine that the programs could see.

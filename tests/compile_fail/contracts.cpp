@@ -1,5 +1,5 @@
-// What is written against the library's contracts (network/backend.hpp, engine/engine.hpp, train/task.hpp). With no CASE_ defined this
-// compiles; each CASE_ lacks something, and must say what.
+// What is written against the library's contracts (network/backend.hpp, engine/engine.hpp, train/task.hpp). With no
+// CASE_ defined this compiles; each CASE_ lacks something, and must say what.
 #include <mamba/composite.hpp>
 
 using namespace mamba;
@@ -17,8 +17,8 @@ template <class T, int C>
 void zero(Backend&, Rows<T, C>) = delete;
 #elif defined(CASE_backend_without_scan)
 template <class T, int E, int N, class Blocked>
-void selective_scan(Backend&, Rows<T, E>, T*, T*, Rows<const T, E>, Rows<const T, E>, Rows<const T, N>, Rows<const T, N>, Sequences, Weight<T, E, N>,
-                    Weight<T, 1, E>, Blocked) = delete;
+void selective_scan(Backend&, Rows<T, E>, T*, T*, Rows<const T, E>, Rows<const T, E>, Rows<const T, N>,
+                    Rows<const T, N>, Sequences, Weight<T, E, N>, Weight<T, 1, E>, Blocked) = delete;
 #endif
 static_assert(network::check_backend<Resolve<config>, Backend>());
 static_assert(network::check_backend<Resolve<config, Mamba2<>, double>, Backend>());

@@ -8,7 +8,8 @@ using namespace mamba;
 inline constexpr Config config{};
 
 TEST_CASE("policies in any order stand for one architecture") {
-  STATIC_CHECK(std::is_same_v<Resolve<config>, Resolve<config, Cpu, float, Mamba1, LearnedConv, NoPosition, NoConvResidual>>);
+  STATIC_CHECK(
+      std::is_same_v<Resolve<config>, Resolve<config, Cpu, float, Mamba1, LearnedConv, NoPosition, NoConvResidual>>);
   STATIC_CHECK(std::is_same_v<Resolve<config, double, OnesConv>, Resolve<config, OnesConv, Cpu, double>>);
   STATIC_CHECK_FALSE(std::is_same_v<Resolve<config>, Resolve<config, double>>);
 }

@@ -132,7 +132,9 @@ void write_under(const std::filesystem::path& root, const std::string& path, con
 
 TEST_CASE("a container's share of the processors counts") {
   CHECK(mamba::available_processors() >= 1);
-  const auto limit = [](const std::filesystem::path& root) { return mamba::detail::control_group_limit(root.string()); };
+  const auto limit = [](const std::filesystem::path& root) {
+    return mamba::detail::control_group_limit(root.string());
+  };
   auto root = support::scratch("no-limit");
   CHECK(limit(root) == 0);
   write_under(root, "proc/self/cgroup", "0::/\n");

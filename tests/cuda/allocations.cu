@@ -11,11 +11,13 @@ template <class... Policies>
 long allocations_in_steps(const char* what) {
   mamba::MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 1});
   const mamba::task::CompositeFunction task({.train_samples = 640});
-  mamba::Trainer trainer(model, task, {.batch_size = 256, .schedule = {.warmup = 0, .total = 9}, .schedule_in_steps = true});
+  mamba::Trainer trainer(model, task,
+                         {.batch_size = 256, .schedule = {.warmup = 0, .total = 9}, .schedule_in_steps = true});
   const auto count = [] { return support::allocations.load() + mamba::cuda::device_allocations().load(); };
   trainer.step();
   const long before = count();
-  while (trainer.steps() + 1 < trainer.total_steps()) trainer.step();  // behind the last one the model is asked for logits, as never before
+  while (trainer.steps() + 1 < trainer.total_steps())
+    trainer.step();  // behind the last one the model is asked for logits, as never before
   const long training = count() - before;
 
   std::vector<std::int32_t> ids(256 * 8, 5), labels(256, 7);
@@ -32,8 +34,10 @@ long allocations_in_steps(const char* what) {
   const long before_decoding = count();
   for (int t = 0; t < 20; ++t) model.step(tokens, state);
   const long decoding = count() - before_decoding;
-  std::printf("%s: %ld allocations in training steps, %ld in steps of a loop of one's own, %ld in decoding steps after the first\n", what, training, own,
-              decoding);
+  std::printf(
+      "%s: %ld allocations in training steps, %ld in steps of a loop of one's own, %ld in decoding steps after the "
+      "first\n",
+      what, training, own, decoding);
   return training + own + decoding;
 }
 
@@ -43,7 +47,7 @@ int main() {
     return 77;
   }
   using namespace mamba;
-  const long all = allocations_in_steps<Cuda>("block") + allocations_in_steps<Cuda, Mamba2<8>>("block, Mamba-2") + allocations_in_steps<CudaGrid>("grid") +
-                   allocations_in_steps<CudaGrid, Mamba2<8>>("grid, Mamba-2");
+  const long all = allocations_in_steps<Cuda>("block") + allocations_in_steps<Cuda, Mamba2<8>>("block, Mamba-2") +
+                   allocations_in_steps<CudaGrid>("grid") + allocations_in_steps<CudaGrid, Mamba2<8>>("grid, Mamba-2");
   return all == 0 ? 0 : 1;
 }

@@ -1,4 +1,5 @@
-// What CPU and GPU must share exactly: random numbers, permutations, the task's samples, drawn on the device and compared.
+// What CPU and GPU must share exactly: random numbers, permutations, the task's samples, drawn on the device and
+// compared.
 #include <cstdio>
 #include <vector>
 
@@ -39,7 +40,8 @@ bool same_on_both(const char* name, const Task& task) {
   if (cudaMalloc(&drawn, bytes) != cudaSuccess) return std::puts("no memory on the device"), false;
   draw_all<<<(count + 255) / 256, 256>>>(drawn, task, order, count);
   std::vector<Drawn> found(static_cast<std::size_t>(count));
-  const bool ran = cudaGetLastError() == cudaSuccess && cudaMemcpy(found.data(), drawn, bytes, cudaMemcpyDeviceToHost) == cudaSuccess;
+  const bool ran = cudaGetLastError() == cudaSuccess &&
+                   cudaMemcpy(found.data(), drawn, bytes, cudaMemcpyDeviceToHost) == cudaSuccess;
   cudaFree(drawn);
   if (!ran) return std::printf("%s: the kernel failed\n", name), false;
   for (int i = 0; i < count; ++i) {
@@ -47,7 +49,8 @@ bool same_on_both(const char* name, const Task& task) {
     const Drawn& d = found[static_cast<std::size_t>(i)];
     for (int t = 0; t < task.length; ++t)
       if (d.ids[t] != expected.ids[t]) return std::printf("%s: sample %d differs at %d\n", name, i, t), false;
-    if (d.label != expected.label || d.place != expected.place) return std::printf("%s: sample %d differs\n", name, i), false;
+    if (d.label != expected.label || d.place != expected.place)
+      return std::printf("%s: sample %d differs\n", name, i), false;
   }
   std::printf("%s: %d samples drawn on the device are the host's\n", name, count);
   return true;
@@ -55,7 +58,8 @@ bool same_on_both(const char* name, const Task& task) {
 
 int main() {
   int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) return std::puts("compiled for CUDA; no device here: skipped"), 77;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0)
+    return std::puts("compiled for CUDA; no device here: skipped"), 77;
   const bool same = same_on_both("composite function", mamba::task::CompositeFunction({.seed = 11})) &&
                     same_on_both("full symmetry", mamba::task::FullSymmetry({.seed = 11})) &&
                     same_on_both("inverse sequence", mamba::task::InverseSequence({.seed = 11}));

@@ -49,7 +49,8 @@ TEST_CASE("CUDA: a run gives the same bytes again") {
   const ModelOptions options{.n_layers = 2, .gamma = 1.0, .seed = 3};
   MambaForComposite<tiny_config, Cuda> first(options), second(options);
   AdamW first_optimizer(first, {.lr = 1e-3}), second_optimizer(second, {.lr = 1e-3});
-  for (int s = 0; s < 30; ++s) CHECK(step(first, first_optimizer, ids, labels) == step(second, second_optimizer, ids, labels));
+  for (int s = 0; s < 30; ++s)
+    CHECK(step(first, first_optimizer, ids, labels) == step(second, second_optimizer, ids, labels));
   const auto parameters = first.state_dict(), again = second.state_dict();
   for (const auto& [name, tensor] : parameters) CHECK(again.at(name).values == tensor.values);
 }
@@ -80,5 +81,6 @@ TEST_CASE("CUDA: wrong input is refused as on the CPU") {
   support::Pair<tiny_config, Cuda> pair;
   const std::vector<std::int32_t> ids{1, 2, 99}, labels{1};
   CHECK_THROWS_WITH(pair.gpu(ids, 1), ContainsSubstring("token 99 at position 2 of sequence 0"));
-  CHECK_THROWS_WITH((MambaForComposite<tiny_config, Cuda>({.seed = 1, .device = 99})), ContainsSubstring("device 99 is not in 0.."));
+  CHECK_THROWS_WITH((MambaForComposite<tiny_config, Cuda>({.seed = 1, .device = 99})),
+                    ContainsSubstring("device 99 is not in 0.."));
 }

@@ -79,14 +79,17 @@ TEST_CASE("CUDA grid: a long sequence") {
   CHECK(support::worst_difference(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 1e-11);
 }
 
-TEST_CASE("CUDA grid: a batch is cut by sizes alone: the same bytes whatever memory is free, or an error that says what it needs") {
+TEST_CASE(
+    "CUDA grid: a batch is cut by sizes alone: the same bytes whatever memory is free, or an error that says what it "
+    "needs") {
   support::need_backend();
   constexpr int batch = 4096, length = 32;
   const auto ids = support::random_tokens(batch * length, 11, 1), labels = support::random_tokens(batch, 11, 2);
   const auto long_sequence = support::random_tokens(std::size_t{1} << 20, 11, 1);
   const auto check = [&](std::size_t tile_bytes) {
     INFO("tiles of " << tile_bytes << " bytes");
-    support::Pair<tiny_config, CudaGrid, double> pair{.options = {.n_layers = 2, .gamma = 1.0, .seed = 3, .tile_bytes = tile_bytes}};
+    support::Pair<tiny_config, CudaGrid, double> pair{
+        .options = {.n_layers = 2, .gamma = 1.0, .seed = 3, .tile_bytes = tile_bytes}};
     const double expected = pair.cpu.loss_and_gradients(ids, labels), loss = pair.gpu.loss_and_gradients(ids, labels);
     CHECK(std::abs(loss / expected - 1) < 1e-12);
     const auto gradients = pair.gpu.gradient_dict();
@@ -106,7 +109,8 @@ TEST_CASE("CUDA grid: a batch is cut by sizes alone: the same bytes whatever mem
     CHECK(again.first == parts.first);
     for (const auto& [name, tensor] : parts.second) CHECK(again.second.at(name).values == tensor.values);
     InDouble model({.n_layers = 2, .gamma = 1.0, .seed = 3});
-    CHECK_THROWS_WITH(model(long_sequence, 1), ContainsSubstring("bytes of device memory are needed") && ContainsSubstring("tile_bytes"));
+    CHECK_THROWS_WITH(model(long_sequence, 1),
+                      ContainsSubstring("bytes of device memory are needed") && ContainsSubstring("tile_bytes"));
     CHECK_THROWS_WITH(model.loss_and_gradients(ids, labels), ContainsSubstring("bytes of device memory are needed"));
   }
   const auto again = check(ModelOptions{}.tile_bytes);

@@ -24,16 +24,21 @@ struct Values {
   std::vector<T> all = std::vector<T>(static_cast<std::size_t>((rows + 1) * stride), static_cast<T>(poison));
 
   T& operator()(int row, int column) { return all[static_cast<std::size_t>(row * stride + column)]; }
-  double operator()(int row, int column) const { return static_cast<double>(all[static_cast<std::size_t>(row * stride + column)]); }
+  double operator()(int row, int column) const {
+    return static_cast<double>(all[static_cast<std::size_t>(row * stride + column)]);
+  }
 };
 
-double normal(std::uint64_t seed, std::uint64_t i) { return random_normal(random_words(seed, RandomPurpose::task, 97, i)); }
+double normal(std::uint64_t seed, std::uint64_t i) {
+  return random_normal(random_words(seed, RandomPurpose::task, 97, i));
+}
 
 template <class T>
 Values<T> random_values(int rows, int columns, std::uint64_t seed) {
   Values<T> v{rows, columns};
   for (int r = 0; r < rows; ++r)
-    for (int c = 0; c < v.stride; ++c) v(r, c) = c < columns ? static_cast<T>(normal(seed, static_cast<std::uint64_t>(r * columns + c))) : T(0);
+    for (int c = 0; c < v.stride; ++c)
+      v(r, c) = c < columns ? static_cast<T>(normal(seed, static_cast<std::uint64_t>(r * columns + c))) : T(0);
   return v;
 }
 
@@ -43,21 +48,27 @@ enum class Product { forward, backward, weight };
 template <Product product, Write write, int Out, int In, class T>
 __global__ void __launch_bounds__(cuda::Block::threads) multiply(T* c, const T* a, const T* b, int rows) {
   cuda::Block be;
-  if constexpr (product == Product::forward) linear<write>(be, Rows<T, Out>{c, rows}, Rows<const T, In>{a, rows}, Weight<T, Out, In>{b});
-  else if constexpr (product == Product::backward) linear_backward<write>(be, Rows<T, In>{c, rows}, Rows<const T, Out>{a, rows}, Weight<T, Out, In>{b});
-  else linear_weight_backward(be, WeightGradient<T, Out, In>{c}, Rows<const T, Out>{a, rows}, Rows<const T, In>{b, rows});
+  if constexpr (product == Product::forward)
+    linear<write>(be, Rows<T, Out>{c, rows}, Rows<const T, In>{a, rows}, Weight<T, Out, In>{b});
+  else if constexpr (product == Product::backward)
+    linear_backward<write>(be, Rows<T, In>{c, rows}, Rows<const T, Out>{a, rows}, Weight<T, Out, In>{b});
+  else
+    linear_weight_backward(be, WeightGradient<T, Out, In>{c}, Rows<const T, Out>{a, rows}, Rows<const T, In>{b, rows});
 }
 
 template <Product product, Write write, int Out, int In, class T>
 void multiply_on_device(Values<T>& c, const Values<T>& a, const Values<T>& b, int rows) {
   cuda::DeviceBuffer on_device[3];
-  on_device[0].upload(c.all.data(), c.all.size()), on_device[1].upload(a.all.data(), a.all.size()), on_device[2].upload(b.all.data(), b.all.size());
+  on_device[0].upload(c.all.data(), c.all.size()), on_device[1].upload(a.all.data(), a.all.size()),
+      on_device[2].upload(b.all.data(), b.all.size());
   const auto kernel = multiply<product, write, Out, In, T>;
   constexpr auto shared = static_cast<int>(cuda::Block::shared_bytes<T>);
-  cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+              "cudaFuncSetAttribute");
   kernel<<<1, cuda::Block::threads, shared>>>(on_device[0].as<T>(), on_device[1].as<T>(), on_device[2].as<T>(), rows);
   cuda::check(cudaGetLastError(), "the product");
-  cuda::check(cudaMemcpy(c.all.data(), on_device[0].data(), c.all.size() * sizeof(T), cudaMemcpyDeviceToHost), "the product");
+  cuda::check(cudaMemcpy(c.all.data(), on_device[0].data(), c.all.size() * sizeof(T), cudaMemcpyDeviceToHost),
+              "the product");
 }
 
 // An operand's element that belongs to row (or column) `index` of the result and element k of the sum.
@@ -68,7 +79,8 @@ double element(const Values<T>& v, bool index_is_row, int index, int k) {
 
 template <Product product, Write write, class T, int Out, int In>
 void check_product(int rows) {
-  INFO("product " << static_cast<int>(product) << (write == Write::add ? ", added" : "") << ", rows " << rows << ", out " << Out << ", in " << In);
+  INFO("product " << static_cast<int>(product) << (write == Write::add ? ", added" : "") << ", rows " << rows
+                  << ", out " << Out << ", in " << In);
   constexpr bool forward = product == Product::forward, weight = product == Product::weight;
   const int depth = forward ? In : weight ? rows : Out;
   const auto a = random_values<T>(rows, forward ? In : Out, 1), b = random_values<T>(weight ? rows : Out, In, 2);

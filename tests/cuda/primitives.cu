@@ -1,5 +1,5 @@
-// The primitives of one thread block against the CPU's in double: the selective scan at sizes of every layout, and what happens
-// row by row in one pass.
+// The primitives of one thread block against the CPU's in double: the selective scan at sizes of every layout, and what
+// happens row by row in one pass.
 #include <catch2/catch_template_test_macros.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <numeric>
@@ -57,8 +57,8 @@ template <class T, int E, int N>
 __global__ void __launch_bounds__(cuda::Block::threads, 1) run_scan(ScanArguments<T, E, N> k) {
   cuda::Block be{k.global};
   cuda::selective_scan(be, k.y, k.boundaries, static_cast<T*>(nullptr), k.delta, k.u, k.b, k.c, k.sequences, k.a, k.d);
-  cuda::selective_scan_backward(be, k.ddelta, k.du, k.db, k.dc, k.da, k.dd, k.dy, static_cast<const T*>(k.boundaries), k.carry, k.delta, k.u, k.b, k.c,
-                                k.sequences, k.a, k.d);
+  cuda::selective_scan_backward(be, k.ddelta, k.du, k.db, k.dc, k.da, k.dd, k.dy, static_cast<const T*>(k.boundaries),
+                                k.carry, k.delta, k.u, k.b, k.c, k.sequences, k.a, k.d);
 }
 
 // Everything that a scan gives, forward and backward.
@@ -92,16 +92,19 @@ struct Scan {
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
     constexpr auto state = static_cast<std::size_t>(E) * padded(N) * sizeof(T);
     Buffer boundaries(static_cast<std::size_t>(eigen::kept_states(Sizes{}, sequences) + 1) * state), carry(state);
-    eigen::selective_scan(core, y.rows(), boundaries.as<T>(), static_cast<T*>(nullptr), delta.in(), u.in(), b.in(), c.in(), sequences, a.weight(), d.weight());
-    eigen::selective_scan_backward(core, ddelta.rows(), du.rows(), db.rows(), dc.rows(), WeightGradient<T, E, N>{da.rows().data},
-                                   WeightGradient<T, 1, E>{dd.rows().data}, dy.in(), static_cast<const T*>(boundaries.as<T>()), carry.as<T>(), delta.in(),
+    eigen::selective_scan(core, y.rows(), boundaries.as<T>(), static_cast<T*>(nullptr), delta.in(), u.in(), b.in(),
+                          c.in(), sequences, a.weight(), d.weight());
+    eigen::selective_scan_backward(core, ddelta.rows(), du.rows(), db.rows(), dc.rows(),
+                                   WeightGradient<T, E, N>{da.rows().data}, WeightGradient<T, 1, E>{dd.rows().data},
+                                   dy.in(), static_cast<const T*>(boundaries.as<T>()), carry.as<T>(), delta.in(),
                                    u.in(), b.in(), c.in(), sequences, a.weight(), d.weight());
   }
   void on_gpu(const std::vector<int>& first) {
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
     const auto kept = static_cast<std::size_t>(cuda::BlockMemory::kept_states(Sizes{}, sequences));
     constexpr auto state = static_cast<std::size_t>(E) * padded(N) * sizeof(T);
-    cuda::DeviceBuffer boundaries((kept + 1) * state), carry(state), global(cuda::BlockMemory::global_bytes(Sizes{}, true) + 16), firsts;
+    cuda::DeviceBuffer boundaries((kept + 1) * state), carry(state),
+        global(cuda::BlockMemory::global_bytes(Sizes{}, true) + 16), firsts;
     firsts.upload(first.data(), first.size());
     support::poison_padding(y), support::poison_padding(ddelta), support::poison_padding(du);
     DeviceParameter<T, E, N> a_there(a);
@@ -126,7 +129,8 @@ struct Scan {
  private:
   static std::vector<T> values(std::uint64_t seed, int count) {
     std::vector<T> all;
-    for (int i = 0; i < count; ++i) all.push_back(static_cast<T>(static_cast<float>(support::random_number(seed, static_cast<std::uint64_t>(i)))));
+    for (int i = 0; i < count; ++i)
+      all.push_back(static_cast<T>(static_cast<float>(support::random_number(seed, static_cast<std::uint64_t>(i)))));
     return all;
   }
 };
@@ -173,7 +177,8 @@ __global__ void __launch_bounds__(cuda::Block::threads, 1) run_rows(RowArguments
   cuda::step_sizes(be, k.delta, k.pi, k.bias);
   cuda::step_sizes_backward(be, k.dpi, k.dbias, k.ddelta, in(k.pi));
   cuda::gated_norm<Groups>(be, k.o, k.o, k.rho, k.y, k.z, k.w);
-  cuda::gated_norm_backward<Groups>(be, k.dy, k.dz, k.dy, k.dw, k.d_o, k.y, static_cast<const T*>(k.rho), k.y, k.z, k.w);
+  cuda::gated_norm_backward<Groups>(be, k.dy, k.dz, k.dy, k.dw, k.d_o, k.y, static_cast<const T*>(k.rho), k.y, k.z,
+                                    k.w);
 }
 
 template <class T, int E, int Groups>
@@ -196,7 +201,8 @@ void check_rows(int rows) {
           d_o(tensor<T, E>(rows, 10)),
           bias(11, Derived::none),
           w(12, Derived::none) {
-      for (T& x : std::span(pi.rows().data, static_cast<std::size_t>(rows) * padded(E))) x *= 30;  // beyond where softplus is the identity
+      for (T& x : std::span(pi.rows().data, static_cast<std::size_t>(rows) * padded(E)))
+        x *= 30;  // beyond where softplus is the identity
     }
   };
   // The CPU's in double, from the same numbers.
@@ -207,8 +213,10 @@ void check_rows(int rows) {
       for (int c = 0; c < Columns; ++c) copy.at(t, c) = x(t, c);
     return copy;
   };
-  Tensor<double, E> delta(rows, 1), pi = copy_of(n.pi), dpi(rows, 1), o(rows, 1), g(rows, 1), dg(rows, 1), dy(rows, 1), dz(rows, 1);
-  const Tensor<double, E> ddelta = copy_of(n.ddelta), y = copy_of(n.y), z = copy_of(n.z), d_o = copy_of(n.d_o), bias = copy_of(n.bias), w = copy_of(n.w);
+  Tensor<double, E> delta(rows, 1), pi = copy_of(n.pi), dpi(rows, 1), o(rows, 1), g(rows, 1), dg(rows, 1), dy(rows, 1),
+                                    dz(rows, 1);
+  const Tensor<double, E> ddelta = copy_of(n.ddelta), y = copy_of(n.y), z = copy_of(n.z), d_o = copy_of(n.d_o),
+                          bias = copy_of(n.bias), w = copy_of(n.w);
   Tensor<double, E> dbias(1, std::vector<double>(E)), dw(1, std::vector<double>(E));
   std::vector<double> rho(static_cast<std::size_t>(rows) * Groups);
   const Weight<double, 1, E> of_bias{bias.in().data, nullptr}, of_w{w.in().data, nullptr};
@@ -217,8 +225,9 @@ void check_rows(int rows) {
   network::steps_forward(core, delta.rows(), pi.rows(), of_bias);
   network::steps_backward(core, dpi.rows(), WeightGradient<double, 1, E>{dbias.rows().data}, ddelta.in(), pi.in());
   network::gated_norm_forward<Groups>(core, o.rows(), g.rows(), rho.data(), y.in(), z.in(), of_w);
-  network::gated_norm_reverse<Groups>(core, dy.rows(), dz.rows(), dg.rows(), WeightGradient<double, 1, E>{dw.rows().data}, d_o.in(), g.in(),
-                                       static_cast<const double*>(rho.data()), y.in(), z.in(), of_w);
+  network::gated_norm_reverse<Groups>(core, dy.rows(), dz.rows(), dg.rows(),
+                                      WeightGradient<double, 1, E>{dw.rows().data}, d_o.in(), g.in(),
+                                      static_cast<const double*>(rho.data()), y.in(), z.in(), of_w);
 
   DeviceParameter<T, 1, E> bias_there(n.bias), w_there(n.w);
   cuda::DeviceBuffer rho_there(rho.size() * sizeof(T));
@@ -226,9 +235,10 @@ void check_rows(int rows) {
   {
     OnDevice delta_there(n.delta), pi_there(n.pi), dpi_there(n.dpi), o_there(n.o), dy_there(n.dy), dz_there(n.dz);
     OnDevice ddelta_there(n.ddelta), y_there(n.y), z_there(n.z), d_o_there(n.d_o);
-    const RowArguments<T, E> arguments{delta_there.rows(), pi_there.rows(),     dpi_there.rows(), o_there.rows(),  dy_there.rows(),
-                                       dz_there.rows(),    ddelta_there.in(),   y_there.in(),     z_there.in(),    d_o_there.in(),
-                                       rho_there.as<T>(),  bias_there.weight(), w_there.weight(), bias_there.dw(), w_there.dw()};
+    const RowArguments<T, E> arguments{delta_there.rows(), pi_there.rows(), dpi_there.rows(),  o_there.rows(),
+                                       dy_there.rows(),    dz_there.rows(), ddelta_there.in(), y_there.in(),
+                                       z_there.in(),       d_o_there.in(),  rho_there.as<T>(), bias_there.weight(),
+                                       w_there.weight(),   bias_there.dw(), w_there.dw()};
     support::launch<T>(run_rows<Groups, T, E>, arguments);
   }
   const auto close = [&](const char* name, const auto& found, const auto& expected) {
@@ -285,8 +295,8 @@ TEST_CASE("CUDA: the sum of buffers is that of any number of them") {
     const cuda::ArenaPlace place{size / 4, of_kinds.as<cuda::Kind>()};
     const auto blocks = static_cast<unsigned>(cuda::BufferSum::blocks(place, count));
     cuda::DeviceBuffer squares(blocks * sizeof(double));
-    cuda::sum_buffers<<<blocks, cuda::Block::threads>>>(gradients.as<float>(), buffers.as<float>(), count, derived.as<float>(), squares.as<double>(), place,
-                                                        nullptr);
+    cuda::sum_buffers<<<blocks, cuda::Block::threads>>>(gradients.as<float>(), buffers.as<float>(), count,
+                                                        derived.as<float>(), squares.as<double>(), place, nullptr);
     cuda::check(cudaDeviceSynchronize(), "sum_buffers");
     std::vector<float> found(size);
     std::vector<double> expected(size), of_blocks(blocks);
@@ -295,7 +305,8 @@ TEST_CASE("CUDA: the sum of buffers is that of any number of them") {
     double square = 0;
     for (int i = 0; i < size; ++i) {
       for (int b = 0; b < count; ++b) expected[static_cast<std::size_t>(i)] += host(b, i);
-      if (kinds[static_cast<std::size_t>(i) / 4].trained) square += expected[static_cast<std::size_t>(i)] * expected[static_cast<std::size_t>(i)];
+      if (kinds[static_cast<std::size_t>(i) / 4].trained)
+        square += expected[static_cast<std::size_t>(i)] * expected[static_cast<std::size_t>(i)];
     }
     CHECK(support::relative_error(found, expected) < 1e-6);
     CHECK(std::abs(std::accumulate(of_blocks.begin(), of_blocks.end(), 0.0) - square) < 1e-5 * square);

@@ -48,7 +48,8 @@ void in_threads(int count, Use&& use) {
 template <class Scalar>
 bool same(const StateDict<Scalar>& a, const StateDict<Scalar>& b) {
   for (const auto& [name, tensor] : a)
-    if (std::memcmp(tensor.values.data(), b.at(name).values.data(), tensor.values.size() * sizeof(Scalar)) != 0) return false;
+    if (std::memcmp(tensor.values.data(), b.at(name).values.data(), tensor.values.size() * sizeof(Scalar)) != 0)
+      return false;
   return a.size() == b.size();
 }
 
@@ -73,7 +74,9 @@ void check_threads(int runs) {
   std::atomic<bool> all_same{true};
   in_threads(4, [&](int user) {
     for (int run = 0; run < runs; ++run)
-      if (!same(short_run<Backend>(0, 3 + static_cast<std::uint64_t>((user + run) % 2)), (user + run) % 2 == 0 ? first : second)) all_same = false;
+      if (!same(short_run<Backend>(0, 3 + static_cast<std::uint64_t>((user + run) % 2)),
+                (user + run) % 2 == 0 ? first : second))
+        all_same = false;
   });
   CHECK(all_same.load());
 }
@@ -194,7 +197,8 @@ TEST_CASE("CUDA: a state stays on the device until the host asks, and can be cop
 }
 
 TEST_CASE("CUDA: a sequence of more elements than kernels count is refused in words") {
-  CHECK_THROWS_WITH(check_rows<wide_config>(most_rows<wide_config>() + 1), ContainsSubstring("too long for this model on a GPU"));
+  CHECK_THROWS_WITH(check_rows<wide_config>(most_rows<wide_config>() + 1),
+                    ContainsSubstring("too long for this model on a GPU"));
   CHECK_NOTHROW(check_rows<wide_config>(most_rows<wide_config>()));
   support::need_backend();
   constexpr int most = most_rows<tiny_config>();

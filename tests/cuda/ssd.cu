@@ -46,7 +46,8 @@ __global__ void __launch_bounds__(cuda::Block::threads, 1) run_ssd(Arguments<T, 
 template <class T, int H, int P, int G, int N>
 __global__ void __launch_bounds__(cuda::Block::threads, 1) run_ssd_backward(Arguments<T, H, P, G, N> k) {
   cuda::Block be{k.global};
-  cuda::ssd_backward<G, N>(be, k.ddelta, k.dxbc, k.da, k.dd, k.dy, static_cast<const T*>(k.boundaries), k.delta, k.xbc, k.sequences, k.a, k.d);
+  cuda::ssd_backward<G, N>(be, k.ddelta, k.dxbc, k.da, k.dd, k.dy, static_cast<const T*>(k.boundaries), k.delta, k.xbc,
+                           k.sequences, k.a, k.d);
 }
 
 struct What {
@@ -67,7 +68,8 @@ struct Pass {
   std::vector<std::uint8_t> mask;
   What what;
 
-  Pass(const std::vector<int>& lengths, What what) : Pass(std::accumulate(lengths.begin(), lengths.end(), 0), static_cast<int>(lengths.size()), what) {
+  Pass(const std::vector<int>& lengths, What what)
+      : Pass(std::accumulate(lengths.begin(), lengths.end(), 0), static_cast<int>(lengths.size()), what) {
     for (const int length : lengths) first.push_back(first.back() + length);
   }
 
@@ -75,28 +77,33 @@ struct Pass {
     Buffer scratch;
     eigen::Core core(scratch);
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
-    Buffer boundaries(static_cast<std::size_t>(eigen::kept_states(Recurrence{}, sequences) + 1) * S::state_size * sizeof(T));
+    Buffer boundaries(static_cast<std::size_t>(eigen::kept_states(Recurrence{}, sequences) + 1) * S::state_size *
+                      sizeof(T));
     Buffer own(states.size() * sizeof(T));  // where rows start at multiples of whole vectors
     std::copy(states.begin(), states.end(), own.as<T>());
-    eigen::ssd<G, N>(core, y.rows(), boundaries.as<T>(), what.with_states ? own.as<T>() : nullptr, delta.in(), xbc.in(), sequences, a.weight(), d.weight(),
-                     BlockedRows{mask.data()});
+    eigen::ssd<G, N>(core, y.rows(), boundaries.as<T>(), what.with_states ? own.as<T>() : nullptr, delta.in(), xbc.in(),
+                     sequences, a.weight(), d.weight(), BlockedRows{mask.data()});
     std::copy_n(own.as<T>(), states.size(), states.begin());
     if (what.backward)
-      eigen::ssd_backward<G, N>(core, ddelta.rows(), dxbc.rows(), da.gradient(), dd.gradient(), dy.in(), static_cast<const T*>(boundaries.as<T>()), delta.in(),
-                                xbc.in(), sequences, a.weight(), d.weight());
+      eigen::ssd_backward<G, N>(core, ddelta.rows(), dxbc.rows(), da.gradient(), dd.gradient(), dy.in(),
+                                static_cast<const T*>(boundaries.as<T>()), delta.in(), xbc.in(), sequences, a.weight(),
+                                d.weight());
   }
 
   void on_gpu() {
     const Sequences sequences{first.data(), static_cast<int>(first.size()) - 1};
     const auto kept = static_cast<std::size_t>(cuda::BlockMemory::kept_states(Recurrence{}, sequences));
-    cuda::DeviceBuffer boundaries((kept + 1) * S::state_size * sizeof(T)), global(cuda::BlockMemory::global_bytes(Recurrence{}, what.backward) + 16), firsts, masks, device_states, weights;
+    cuda::DeviceBuffer boundaries((kept + 1) * S::state_size * sizeof(T)),
+        global(cuda::BlockMemory::global_bytes(Recurrence{}, what.backward) + 16), firsts, masks, device_states,
+        weights;
     firsts.upload(first.data(), first.size());
     masks.upload(mask.data(), mask.size());
     device_states.upload(states.data(), states.size());
     constexpr int row = padded(H);
     support::poison_padding(y), support::poison_padding(ddelta), support::poison_padding(dxbc);
     std::vector<T> vectors;
-    const T* const parts[] = {a.weight().value, a.weight().derived, d.weight().value, da.gradient().value, dd.gradient().value};
+    const T* const parts[] = {a.weight().value, a.weight().derived, d.weight().value, da.gradient().value,
+                              dd.gradient().value};
     for (const T* part : parts) vectors.insert(vectors.end(), part, part + row);
     weights.upload(vectors.data(), vectors.size());
     T* const at = weights.as<T>();
@@ -145,21 +152,25 @@ struct Pass {
     for (int s = 0; s < sequences; ++s)
       for (int n = 0; n < H * N; ++n)
         for (int p = 0; p < padded(P); ++p)
-          states.push_back(p < P ? static_cast<T>(static_cast<float>(support::random_number(11, static_cast<std::uint64_t>((s * H * N + n) * P + p)))) : T(0));
+          states.push_back(p < P ? static_cast<T>(static_cast<float>(
+                                       support::random_number(11, static_cast<std::uint64_t>((s * H * N + n) * P + p))))
+                                 : T(0));
     for (int t = 0; t < rows; ++t) mask.push_back(w.blocked && t % 3 == 1);
   }
   static std::vector<T> values(std::uint64_t seed) {
     std::vector<T> all;
-    for (int h = 0; h < H; ++h) all.push_back(static_cast<T>(static_cast<float>(support::random_number(seed, static_cast<std::uint64_t>(h)))));
+    for (int h = 0; h < H; ++h)
+      all.push_back(static_cast<T>(static_cast<float>(support::random_number(seed, static_cast<std::uint64_t>(h)))));
     return all;
   }
 };
 
 template <class T, int H, int P, int G, int N>
 void check(const std::vector<int>& lengths, What what) {
-  INFO((sizeof(T) == 4 ? "float" : "double") << ", heads " << H << ", channels " << P << ", groups " << G << ", states " << N << ", sequences "
-                                             << lengths.size() << ", the first of " << lengths[0] << (what.with_states ? ", states" : "")
-                                             << (what.blocked ? ", blocked rows" : ""));
+  INFO((sizeof(T) == 4 ? "float" : "double")
+       << ", heads " << H << ", channels " << P << ", groups " << G << ", states " << N << ", sequences "
+       << lengths.size() << ", the first of " << lengths[0] << (what.with_states ? ", states" : "")
+       << (what.blocked ? ", blocked rows" : ""));
   Pass<double, H, P, G, N> expected(lengths, what);
   Pass<T, H, P, G, N> found(lengths, what);
   expected.on_cpu();
@@ -184,8 +195,10 @@ void check(const std::vector<int>& lengths, What what) {
 
 template <int H, int P, int G, int N>
 void check_all(const std::vector<int>& lengths) {
-  const What all[] = {
-      {}, {.with_states = true, .backward = false}, {.with_states = true, .blocked = true, .backward = false}, {.blocked = true, .backward = false}};
+  const What all[] = {{},
+                      {.with_states = true, .backward = false},
+                      {.with_states = true, .blocked = true, .backward = false},
+                      {.blocked = true, .backward = false}};
   for (const What what : all) {
     check<double, H, P, G, N>(lengths, what);
     check<float, H, P, G, N>(lengths, what);

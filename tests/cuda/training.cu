@@ -24,7 +24,10 @@ const ModelOptions model_options{.n_layers = 2, .gamma = 1.0, .seed = 3};
 const Task small_task({.seed = 3, .train_samples = 150, .eval_samples = 200});
 const TrainingOptions by_epochs{.batch_size = 64, .schedule = {.lr = 1e-3, .warmup = 2, .total = 5}, .seed = 3};
 const TrainingOptions by_steps{
-    .batch_size = 64, .schedule = {.initial_lr = 1e-5, .lr = 2e-3, .final_lr = 1e-4, .warmup = 20, .total = 300}, .schedule_in_steps = true, .seed = 3};
+    .batch_size = 64,
+    .schedule = {.initial_lr = 1e-5, .lr = 2e-3, .final_lr = 1e-4, .warmup = 20, .total = 300},
+    .schedule_in_steps = true,
+    .seed = 3};
 
 // Tasks that are not as the models expect, or not drawn on the device.
 struct ManyTokens : Task {
@@ -47,8 +50,10 @@ bool same_bytes(const StateDict<Scalar>& a, const StateDict<Scalar>& b) {
   if (a.size() != b.size()) return false;
   for (const auto& [name, tensor] : a) {
     const auto found = b.find(name);
-    if (found == b.end() || found->second.shape != tensor.shape || found->second.values.size() != tensor.values.size()) return false;
-    if (std::memcmp(found->second.values.data(), tensor.values.data(), tensor.values.size() * sizeof(Scalar)) != 0) return false;
+    if (found == b.end() || found->second.shape != tensor.shape || found->second.values.size() != tensor.values.size())
+      return false;
+    if (std::memcmp(found->second.values.data(), tensor.values.data(), tensor.values.size() * sizeof(Scalar)) != 0)
+      return false;
   }
   return true;
 }
@@ -62,7 +67,11 @@ struct Snapshot {
 };
 template <class Trainer>
 Snapshot snapshot(Trainer& trainer) {
-  return {trainer.model().state_dict(), trainer.optimizer().mean_dict(), trainer.optimizer().square_dict(), trainer.steps(), trainer.loss_sum(),
+  return {trainer.model().state_dict(),
+          trainer.optimizer().mean_dict(),
+          trainer.optimizer().square_dict(),
+          trainer.steps(),
+          trainer.loss_sum(),
           trainer.loss_count()};
 }
 void check_same(const Snapshot& a, const Snapshot& b) {
@@ -96,7 +105,8 @@ double norm_of(const StateDict<double>& dict) {
   return std::sqrt(sum);
 }
 
-// All of a run, step by step, beside the CPU's: losses, gradients after clipping, rates, mean losses, parameters at the end.
+// All of a run, step by step, beside the CPU's: losses, gradients after clipping, rates, mean losses, parameters at the
+// end.
 template <template <class> class Model>
 void check_beside_cpu(const Task& task, const TrainingOptions& options, bool clips) {
   INFO("batch size " << options.batch_size << ", " << task.train_samples() << " samples, clip " << options.clip);
@@ -324,7 +334,9 @@ TEST_CASE("CUDA: a training that diverges stops before the step, though more are
   support::need_backend();
   // Seven steps at a good rate, then one that throws the parameters far out.
   const Task task({.seed = 3, .train_samples = 400, .eval_samples = 1});
-  const TrainingOptions options{.batch_size = 64, .schedule = {.initial_lr = 1e-3, .lr = 1e30, .final_lr = 0, .warmup = 1, .total = 9}, .seed = 3};
+  const TrainingOptions options{.batch_size = 64,
+                                .schedule = {.initial_lr = 1e-3, .lr = 1e30, .final_lr = 0, .warmup = 1, .total = 9},
+                                .seed = 3};
   const auto check = [&]<template <class> class Model>() {
     Model<Cuda> single_model(model_options), model(model_options);
     Trainer single(single_model, task, options);
@@ -381,9 +393,10 @@ TEST_CASE("CUDA: divergence names step and parameter, and good values mend it") 
     bool named;  // a huge weight overflows the norm of gradients that are all finite
   };
   constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
-  for (const Poison& poison : {Poison{"backbone.norm_f.weight", nan, true}, Poison{"backbone.layers.0.mixer.D", infinity, true},
-                               Poison{"backbone.layers.1.mixer.dt_proj.bias", nan, true}, Poison{"backbone.layers.0.mixer.A_log", nan, true},
-                               Poison{"backbone.embedding.weight", infinity, true}, Poison{"backbone.norm_f.weight", 1e200, false}}) {
+  for (const Poison& poison :
+       {Poison{"backbone.norm_f.weight", nan, true}, Poison{"backbone.layers.0.mixer.D", infinity, true},
+        Poison{"backbone.layers.1.mixer.dt_proj.bias", nan, true}, Poison{"backbone.layers.0.mixer.A_log", nan, true},
+        Poison{"backbone.embedding.weight", infinity, true}, Poison{"backbone.norm_f.weight", 1e200, false}}) {
     INFO(poison.where << " = " << poison.value);
     Plain<Cuda> model(model_options);
     Trainer trainer(model, small_task, by_epochs);
@@ -399,7 +412,8 @@ TEST_CASE("CUDA: divergence names step and parameter, and good values mend it") 
     } catch (const Error& error) {
       CHECK(error.kind() == ErrorKind::diverged);
       CHECK_THAT(error.what(), ContainsSubstring("step 5 diverged"));
-      CHECK((std::string(error.what()).find("the first parameter whose gradient is not finite is backbone.") != std::string::npos) == poison.named);
+      CHECK((std::string(error.what()).find("the first parameter whose gradient is not finite is backbone.") !=
+             std::string::npos) == poison.named);
     }
     check_same(snapshot(trainer), before);
     model.load_state_dict(good);
@@ -448,7 +462,8 @@ TEST_CASE("CUDA: a task that is not the model's is refused before anything chang
   Frozen<Cuda> model(model_options);
   refused(model, ManyTokens({.train_samples = 150}), "the task's 101 tokens are more than the model's 100");
   const LongSequences longer({.train_samples = 150});
-  CHECK_THROWS_WITH(Trainer(model, longer, by_epochs), ContainsSubstring("the task's sequences of 9 tokens are longer than the model's max_seq_len 8"));
+  CHECK_THROWS_WITH(Trainer(model, longer, by_epochs),
+                    ContainsSubstring("the task's sequences of 9 tokens are longer than the model's max_seq_len 8"));
   Trainer trainer(model, small_task, by_epochs);  // the model is as good as before
   trainer.run(15);
   Frozen<Cuda> fresh_model(model_options);

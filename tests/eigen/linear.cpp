@@ -27,7 +27,8 @@ void check_linear(int rows) {
   linear_backward<Write::add>(core, dx.rows(), dy.in(), w.weight());
   linear_weight_backward(core, dw.gradient(), dy.in(), x.in());
 
-  std::vector<double> y_expected(static_cast<std::size_t>(rows * Out)), dx_expected = dx_before, dw_expected = dw_before;
+  std::vector<double> y_expected(static_cast<std::size_t>(rows * Out)), dx_expected = dx_before,
+                                                                        dw_expected = dw_before;
   for (int t = 0; t < rows; ++t)
     for (int o = 0; o < Out; ++o)
       for (int i = 0; i < In; ++i) {

@@ -59,8 +59,10 @@ TEST_CASE("the RMS norm and its backward pass") {
   const auto dx_before = dx.dense(), dw_before = dw.dense();
   rms_norm_backward(core, dx.rows(), dw.gradient(), dy.in(), static_cast<const double*>(rho), x.in(), w.weight());
   for (int t = 0; t < rows; ++t)
-    for (int d = 0; d < D; ++d) CHECK(std::abs(dx(t, d) - dx_before[static_cast<std::size_t>(t * D + d)] - slope(x, t, d, run)) < 1e-7);
-  for (int d = 0; d < D; ++d) CHECK(std::abs(dw(0, d) - dw_before[static_cast<std::size_t>(d)] - slope<D>(w, 0, d, run)) < 1e-7);
+    for (int d = 0; d < D; ++d)
+      CHECK(std::abs(dx(t, d) - dx_before[static_cast<std::size_t>(t * D + d)] - slope(x, t, d, run)) < 1e-7);
+  for (int d = 0; d < D; ++d)
+    CHECK(std::abs(dw(0, d) - dw_before[static_cast<std::size_t>(d)] - slope<D>(w, 0, d, run)) < 1e-7);
   CHECK(dx.padding_is_zero());
   CHECK(dw.padding_is_zero());
 }

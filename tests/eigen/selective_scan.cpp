@@ -11,7 +11,8 @@ using support::Tensor;
 
 namespace {
 
-// A reference file's operator: y = (scan(u, softplus(delta_raw + bias), -exp(A_log), B, C) + D u) silu(z), with all gradients.
+// A reference file's operator: y = (scan(u, softplus(delta_raw + bias), -exp(A_log), B, C) + D u) silu(z), with all
+// gradients.
 template <class T, int E, int N>
 void check_reference(const char* name, int batch, int length) {
   const auto file = support::reference(name);
@@ -19,27 +20,36 @@ void check_reference(const char* name, int batch, int length) {
   std::vector<int> first;
   for (int b = 0; b <= batch; ++b) first.push_back(b * length);
   const Sequences sequences{first.data(), batch};
-  const auto load = [&]<int Columns>(const char* tensor) { return Tensor<T, Columns>(rows, file.tensor<T>(tensor).values); };
+  const auto load = [&]<int Columns>(const char* tensor) {
+    return Tensor<T, Columns>(rows, file.tensor<T>(tensor).values);
+  };
   Buffer scratch;
   eigen::Core core(scratch);
-  auto u = load.template operator()<E>("u"), pi = load.template operator()<E>("delta_raw"), z = load.template operator()<E>("z");
+  auto u = load.template operator()<E>("u"), pi = load.template operator()<E>("delta_raw"),
+       z = load.template operator()<E>("z");
   auto dout = load.template operator()<E>("grad_y");
   auto b = load.template operator()<N>("B"), c = load.template operator()<N>("C");
   support::Parameter2<T, E, N> a_log(file.tensor<T>("A_log").values, Derived::rate), da(0, Derived::rate);
-  support::Parameter2<T, 1, E> d(file.tensor<T>("D").values, Derived::none), bias(file.tensor<T>("delta_bias").values, Derived::none), dd(0), dbias(0);
+  support::Parameter2<T, 1, E> d(file.tensor<T>("D").values, Derived::none),
+      bias(file.tensor<T>("delta_bias").values, Derived::none), dd(0), dbias(0);
   da.clear(), dd.clear(), dbias.clear();
 
   Tensor<T, E> delta(rows, 1), y(rows, 2), o(rows, 3), dy(rows, 4), dz(rows, 5), ddelta(rows, 6), du(rows, 7);
   Tensor<T, N> db(rows, 8), dc(rows, 9);
-  std::vector<T> kept(static_cast<std::size_t>(eigen::kept_states(network::SelectiveScanSizes<T, E, N>{}, sequences) + 1) * E * padded(N) + 16);
+  std::vector<T> kept(
+      static_cast<std::size_t>(eigen::kept_states(network::SelectiveScanSizes<T, E, N>{}, sequences) + 1) * E *
+          padded(N) +
+      16);
   Buffer boundaries(kept.size() * sizeof(T)), carry(static_cast<std::size_t>(E) * padded(N) * sizeof(T));
   add_bias(core, pi.rows(), bias.weight());
   softplus(core, delta.rows(), pi.in());
-  selective_scan(core, y.rows(), boundaries.as<T>(), static_cast<T*>(nullptr), delta.in(), u.in(), b.in(), c.in(), sequences, a_log.weight(), d.weight());
+  selective_scan(core, y.rows(), boundaries.as<T>(), static_cast<T*>(nullptr), delta.in(), u.in(), b.in(), c.in(),
+                 sequences, a_log.weight(), d.weight());
   gate(core, o.rows(), y.in(), z.in());
   gate_backward(core, dy.rows(), dz.rows(), dout.in(), y.in(), z.in());
   selective_scan_backward(core, ddelta.rows(), du.rows(), db.rows(), dc.rows(), da.gradient(), dd.gradient(), dy.in(),
-                          static_cast<const T*>(boundaries.as<T>()), carry.as<T>(), delta.in(), u.in(), b.in(), c.in(), sequences, a_log.weight(), d.weight());
+                          static_cast<const T*>(boundaries.as<T>()), carry.as<T>(), delta.in(), u.in(), b.in(), c.in(),
+                          sequences, a_log.weight(), d.weight());
   softplus_backward(core, ddelta.rows(), ddelta.in(), pi.in());
   add_bias_backward(core, dbias.gradient(), ddelta.in());
   // The gradient arrived with respect to A = -exp(A_log): the chain's factor is A itself.
@@ -79,8 +89,8 @@ void check_recurrence(int length) {
   support::Parameter2<double, 1, E> d(7);
   for (int t = 0; t < length; ++t)
     for (int e = 0; e < E; ++e) delta.at(t, e) = std::abs(delta.at(t, e));
-  selective_scan(core, y.rows(), static_cast<double*>(nullptr), static_cast<double*>(nullptr), delta.in(), u.in(), b.in(), c.in(), Sequences{first, 1},
-                 a_log.weight(), d.weight());
+  selective_scan(core, y.rows(), static_cast<double*>(nullptr), static_cast<double*>(nullptr), delta.in(), u.in(),
+                 b.in(), c.in(), Sequences{first, 1}, a_log.weight(), d.weight());
   std::vector<double> expected;
   std::vector<double> h(E * N);
   for (int t = 0; t < length; ++t)

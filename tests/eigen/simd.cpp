@@ -32,7 +32,9 @@ TEST_CASE("exp2_nonpositive stays within 2 units in the last place of float") {
     worst = std::max(worst, std::abs(static_cast<double>(result) - exact) / unit);
   };
   // Every 1,009th float from -0 to -126.
-  for (std::uint32_t bits = std::bit_cast<std::uint32_t>(-0.0F); bits <= std::bit_cast<std::uint32_t>(-126.0F); bits += 1009) check(std::bit_cast<float>(bits));
+  for (std::uint32_t bits = std::bit_cast<std::uint32_t>(-0.0F); bits <= std::bit_cast<std::uint32_t>(-126.0F);
+       bits += 1009)
+    check(std::bit_cast<float>(bits));
   INFO("worst error in units in the last place: " << worst);
   CHECK(worst <= 2);
 }
@@ -46,7 +48,8 @@ TEST_CASE("exp2_nonpositive at the ends of its range") {
   CHECK(first_lane(exp2_nonpositive(F::broadcast(-std::numeric_limits<float>::infinity()))) < 2e-38F);
   CHECK(std::isnan(first_lane(exp2_nonpositive(F::broadcast(std::numeric_limits<float>::quiet_NaN())))));
   CHECK(std::isnan(first_lane(exp2_nonpositive(D::broadcast(std::numeric_limits<double>::quiet_NaN())))));
-  for (double x = 0; x > -1000; x -= 0.731) CHECK(std::abs(first_lane(exp2_nonpositive(D::broadcast(x))) / std::exp2(x) - 1) < 4e-16);
+  for (double x = 0; x > -1000; x -= 0.731)
+    CHECK(std::abs(first_lane(exp2_nonpositive(D::broadcast(x))) / std::exp2(x) - 1) < 4e-16);
 }
 
 TEST_CASE("a vector is as narrow as its rows allow") {

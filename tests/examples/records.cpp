@@ -133,28 +133,35 @@ TEST_CASE("examples: tables of a sweep hold runs, or are refused") {
   const fs::path folder = fs::temp_directory_path() / "mamba-examples-sweep";
   fs::remove_all(folder);
   fs::create_directories(folder);
-  const std::string header = std::string(sweep::Table::header) + "\n", curves_header = std::string(sweep::Table::curves_header) + "\n";
+  const std::string header = std::string(sweep::Table::header) + "\n",
+                    curves_header = std::string(sweep::Table::curves_header) + "\n";
   const auto read = [&](const std::string& rows, const std::string& curves) {
     mamba::io::write_file(folder / "runs.csv", header + rows);
     mamba::io::write_file(folder / "curves.csv", curves_header + curves);
     return sweep::Table::read(folder);
   };
   const std::string good = "2,0.5,1,0.25,0,0.5,1.5,0,12.5\n", curve = "2,0.5,1,10,2.5,0.25,0,1e-04\n";
-  const auto table = read("2,1,0,nan,nan,nan,nan,1,3\n" + good + good, curve + "2,0.5,1,20,1.5,0.5,0,1e-04\n3,1,0,10,1,0,0,0\n");
+  const auto table =
+      read("2,1,0,nan,nan,nan,nan,1,3\n" + good + good, curve + "2,0.5,1,20,1.5,0.5,0,1e-04\n3,1,0,10,1,0,0,0\n");
   CHECK(table.csv() == header + good + "2,1,0,nan,nan,nan,nan,1,3.0\n");
   CHECK(table.curves_csv() == curves_header + curve + "2,0.5,1,20,1.5,0.5,0,1e-04\n");
   CHECK(table.of(2, 0.5).size() == 1);
   CHECK(table.of(2, 0.7).empty());
-  for (const char* row : {"1e300,0.5,1,0.25,0,0.5,1.5,0,1", "0,0.5,1,0.25,0,0.5,1.5,0,1", "2.5,0.5,1,0.25,0,0.5,1.5,0,1",   "2,-0.5,1,0.25,0,0.5,1.5,0,1",
-                          "2,inf,1,0.25,0,0.5,1.5,0,1",     "2,nan,1,0.25,0,0.5,1.5,0,1", "2,0.5,1e300,0.25,0,0.5,1.5,0,1", "2,0.5,-1,0.25,0,0.5,1.5,0,1",
-                          "2,0.5,0.5,0.25,0,0.5,1.5,0,1",   "2,0.5,1,1.25,0,0.5,1.5,0,1", "2,0.5,1,0.25,-1,0.5,1.5,0,1",    "2,0.5,1,0.25,0,2,1.5,0,1",
-                          "2,0.5,1,0.25,0,0.5,inf,0,1",     "2,0.5,1,0.25,0,0.5,1.5,2,1", "2,0.5,1,0.25,0,0.5,1.5,1e300,1", "2,0.5,1,0.25,0,0.5,1.5,0,-1",
-                          "2,0.5,1,0.25,0,0.5,1.5,0,nan",   "2,0.5,1,0.25,0,0.5,1.5,1,1", "2,0.5,1,nan,0,0.5,1.5,0,1",      "2,0.5,1,nan,nan,nan,nan,0,1"}) {
+  for (const char* row :
+       {"1e300,0.5,1,0.25,0,0.5,1.5,0,1", "0,0.5,1,0.25,0,0.5,1.5,0,1",   "2.5,0.5,1,0.25,0,0.5,1.5,0,1",
+        "2,-0.5,1,0.25,0,0.5,1.5,0,1",    "2,inf,1,0.25,0,0.5,1.5,0,1",   "2,nan,1,0.25,0,0.5,1.5,0,1",
+        "2,0.5,1e300,0.25,0,0.5,1.5,0,1", "2,0.5,-1,0.25,0,0.5,1.5,0,1",  "2,0.5,0.5,0.25,0,0.5,1.5,0,1",
+        "2,0.5,1,1.25,0,0.5,1.5,0,1",     "2,0.5,1,0.25,-1,0.5,1.5,0,1",  "2,0.5,1,0.25,0,2,1.5,0,1",
+        "2,0.5,1,0.25,0,0.5,inf,0,1",     "2,0.5,1,0.25,0,0.5,1.5,2,1",   "2,0.5,1,0.25,0,0.5,1.5,1e300,1",
+        "2,0.5,1,0.25,0,0.5,1.5,0,-1",    "2,0.5,1,0.25,0,0.5,1.5,0,nan", "2,0.5,1,0.25,0,0.5,1.5,1,1",
+        "2,0.5,1,nan,0,0.5,1.5,0,1",      "2,0.5,1,nan,nan,nan,nan,0,1"}) {
     INFO(row);
-    CHECK_THROWS_MATCHES(read(row + std::string("\n"), ""), mamba::Error, MessageMatches(ContainsSubstring("runs.csv")));
+    CHECK_THROWS_MATCHES(read(row + std::string("\n"), ""), mamba::Error,
+                         MessageMatches(ContainsSubstring("runs.csv")));
   }
-  for (const char* row : {"2,0.5,1,1e400,1.5,0.5,0,0", "2,0.5,1,-1,1.5,0.5,0,0", "2,0.5,1,20,nan,0.5,0,0", "2,0.5,1,20,1.5,1.5,0,0", "2,0.5,1,20,1.5,0.5,0,-1",
-                          "2,0.5,1,10,1.5,0.5,0,0", "2,0.5,1,5,1.5,0.5,0,0", "1e300,0.5,1,20,1.5,0.5,0,0"}) {
+  for (const char* row :
+       {"2,0.5,1,1e400,1.5,0.5,0,0", "2,0.5,1,-1,1.5,0.5,0,0", "2,0.5,1,20,nan,0.5,0,0", "2,0.5,1,20,1.5,1.5,0,0",
+        "2,0.5,1,20,1.5,0.5,0,-1", "2,0.5,1,10,1.5,0.5,0,0", "2,0.5,1,5,1.5,0.5,0,0", "1e300,0.5,1,20,1.5,0.5,0,0"}) {
     INFO(row);
     CHECK_THROWS_MATCHES(read(good, curve + row + "\n"), mamba::Error, MessageMatches(ContainsSubstring("curves.csv")));
   }
@@ -172,7 +179,8 @@ TEST_CASE("examples: sweeps are merged, what is there stays") {
 
 TEST_CASE("examples: shards are numbered from 1") {
   CHECK(sweep::Shard::parse("2/8").has(1));
-  for (const char* text : {"", "/", "1", "0/2", "3/2", "1/2/2", "1/-1", " 1/2", "1/99999999999999999999999", "99999999999999999999999/99999999999999999999999"})
+  for (const char* text : {"", "/", "1", "0/2", "3/2", "1/2/2", "1/-1", " 1/2", "1/99999999999999999999999",
+                           "99999999999999999999999/99999999999999999999999"})
     CHECK_THROWS_AS(sweep::Shard::parse(text), mamba::Error);
 }
 

@@ -56,8 +56,7 @@ std::optional<int> parse(std::vector<std::string> words, const std::vector<std::
   words.insert(words.begin(), "program");
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
-  return support::parse(
-      app, static_cast<int>(argv.size()), argv.data(), [] {}, may_be_empty);
+  return support::parse(app, static_cast<int>(argv.size()), argv.data(), [] {}, may_be_empty);
 }
 
 }  // namespace
@@ -87,32 +86,39 @@ TEST_CASE("examples: an empty word is no value") {
 
 TEST_CASE("examples: a table is what it should be, or an error names file, line and column") {
   const fs::path file = fresh_folder("mamba-examples-table") / "table.csv";
-  const std::vector<support::Column> columns{support::whole_column("layers", 1, 1000), lacking(support::share_column("share")), {"loss"}};
+  const std::vector<support::Column> columns{
+      support::whole_column("layers", 1, 1000), lacking(support::share_column("share")), {"loss"}};
   const auto read = [&](const std::string& text) {
     mamba::io::write_file(file, text);
     return support::NumberTable::read(file, columns).rows;
   };
-  CHECK(read("layers,share,loss\n2,0.5,-1\n1000,1,1e300\n") == std::vector<std::vector<double>>{{2, .5, -1}, {1000, 1, 1e300}});
+  CHECK(read("layers,share,loss\n2,0.5,-1\n1000,1,1e300\n") ==
+        std::vector<std::vector<double>>{{2, .5, -1}, {1000, 1, 1e300}});
   CHECK(std::isnan(read("layers,share,loss\n2,nan,1")[0][1]));
-  for (const char* row : {"1e300,0,0", "0,0,0",   "1001,0,0", "1.5,0,0", "-1,0,0", "nan,0,0", "inf,0,0", "2,1.01,0", "2,-0.1,0", "2,inf,0", "2,1e300,0",
-                          "2,0,nan",   "2,0,inf", "2,0",      "2,0,0,0", "2,0,0,", "2,,0",    "",        "2,0,zero", "2, 0,0",   "2,0,0\r"}) {
+  for (const char* row : {"1e300,0,0", "0,0,0",    "1001,0,0", "1.5,0,0",   "-1,0,0",   "nan,0,0", "inf,0,0",
+                          "2,1.01,0",  "2,-0.1,0", "2,inf,0",  "2,1e300,0", "2,0,nan",  "2,0,inf", "2,0",
+                          "2,0,0,0",   "2,0,0,",   "2,,0",     "",          "2,0,zero", "2, 0,0",  "2,0,0\r"}) {
     INFO(row);
     const auto text = std::string("layers,share,loss\n3,0,0\n") + row + "\n";
     CHECK(kind_of([&] { read(text); }) == mamba::ErrorKind::bad_file);
-    CHECK_THROWS_MATCHES(read(text), mamba::Error, MessageMatches(ContainsSubstring(file.string()) && ContainsSubstring("line 3")));
+    CHECK_THROWS_MATCHES(read(text), mamba::Error,
+                         MessageMatches(ContainsSubstring(file.string()) && ContainsSubstring("line 3")));
   }
-  CHECK_THROWS_MATCHES(read("layers,share,loss\n2,3,0\n"), mamba::Error, MessageMatches(ContainsSubstring("share is a number from 0 to 1, or nan; given 3")));
+  CHECK_THROWS_MATCHES(read("layers,share,loss\n2,3,0\n"), mamba::Error,
+                       MessageMatches(ContainsSubstring("share is a number from 0 to 1, or nan; given 3")));
   for (const char* text : {"", "\n", "layers,share\n1,1\n", "layers,loss,share\n1,1,1\n"})
-    CHECK_THROWS_MATCHES(read(text), mamba::Error, MessageMatches(ContainsSubstring("does not begin with layers,share,loss")));
+    CHECK_THROWS_MATCHES(read(text), mamba::Error,
+                         MessageMatches(ContainsSubstring("does not begin with layers,share,loss")));
 }
 
 TEST_CASE("examples: what is refused of a file names the file, once, and is the file's fault") {
   const auto from = [](auto&& f) { return [f] { support::from_file("runs/config.json", f); }; };
   const auto out_of_range = from([] { mamba::fail(mamba::ErrorKind::invalid_argument, "layers are 0"); });
   CHECK(kind_of(out_of_range) == mamba::ErrorKind::bad_file);
-  CHECK_THROWS_MATCHES(out_of_range(), mamba::Error, MessageMatches(Catch::Matchers::Equals("runs/config.json: layers are 0")));
-  CHECK_THROWS_MATCHES(from([] { mamba::fail(mamba::ErrorKind::bad_file, "cannot open runs/config.json"); })(), mamba::Error,
-                       MessageMatches(Catch::Matchers::Equals("cannot open runs/config.json")));
+  CHECK_THROWS_MATCHES(out_of_range(), mamba::Error,
+                       MessageMatches(Catch::Matchers::Equals("runs/config.json: layers are 0")));
+  CHECK_THROWS_MATCHES(from([] { mamba::fail(mamba::ErrorKind::bad_file, "cannot open runs/config.json"); })(),
+                       mamba::Error, MessageMatches(Catch::Matchers::Equals("cannot open runs/config.json")));
   CHECK(kind_of(from([] { mamba::fail(mamba::ErrorKind::diverged, "x"); })) == mamba::ErrorKind::diverged);
 }
 

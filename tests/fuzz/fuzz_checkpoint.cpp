@@ -1,4 +1,5 @@
-// Bytes as a training's checkpoint: what is refused leaves the training as it was, what is accepted can be gone on from.
+// Bytes as a training's checkpoint: what is refused leaves the training as it was, what is accepted can be gone on
+// from.
 #include "models.hpp"
 #include "mutator.hpp"
 #include "target.hpp"
@@ -19,7 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   });
   if (!loaded) {
     fuzz::must(fuzz::same_dict(model.state_dict(), parameters), "a file that is refused does not change the model");
-    fuzz::must(fuzz::same_dict(trainer.optimizer().mean_dict(), mean) && fuzz::same_dict(trainer.optimizer().square_dict(), square) && trainer.steps() == 1 &&
+    fuzz::must(fuzz::same_dict(trainer.optimizer().mean_dict(), mean) &&
+                   fuzz::same_dict(trainer.optimizer().square_dict(), square) && trainer.steps() == 1 &&
                    trainer.loss_sum() == loss_sum && trainer.loss_count() == loss_count,
                "a file that is refused does not change the training");
     return 0;

@@ -10,7 +10,8 @@ namespace {
 // Asks every value for everything that it might be.
 void ask(const Json& json) {
   (void)fuzz::accepted([&] { (void)json.number(); });
-  const bool wide = fuzz::accepted([&] { (void)json.integer<std::int64_t>(); }), narrow = fuzz::accepted([&] { (void)json.integer<int>(); });
+  const bool wide = fuzz::accepted([&] { (void)json.integer<std::int64_t>(); }),
+             narrow = fuzz::accepted([&] { (void)json.integer<int>(); });
   fuzz::must(wide || !narrow, "what int holds 64 bits hold");
   (void)fuzz::accepted([&] { (void)json.integer<std::uint64_t>(); });
   (void)fuzz::accepted([&] { (void)json.string(); });
@@ -41,6 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   fuzz::must(written.members()[0].first == written.members()[0].second.string(), "a string is written as a key is");
   if (!read) return 0;
   ask(json);
-  for (const int indent : {-1, 1}) fuzz::must(Json::parse(json.dump(indent)).dump() == json.dump(), "what is written reads back");
+  for (const int indent : {-1, 1})
+    fuzz::must(Json::parse(json.dump(indent)).dump() == json.dump(), "what is written reads back");
   return 0;
 }

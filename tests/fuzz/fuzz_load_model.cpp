@@ -1,4 +1,5 @@
-// Bytes as a model's file, for two models: what is refused leaves the model as it was, what is accepted can be used and saved.
+// Bytes as a model's file, for two models: what is refused leaves the model as it was, what is accepted can be used and
+// saved.
 #include "models.hpp"
 #include "mutator.hpp"
 #include "target.hpp"

@@ -1,4 +1,5 @@
-// Bytes as the file of a state of two sequences: what is refused leaves the state as it was, what is accepted can be gone on from.
+// Bytes as the file of a state of two sequences: what is refused leaves the state as it was, what is accepted can be
+// gone on from.
 #include "models.hpp"
 #include "mutator.hpp"
 #include "target.hpp"

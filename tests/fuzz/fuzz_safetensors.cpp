@@ -13,7 +13,8 @@ void read_as(const io::SafetensorsFile& file, const std::string& name) {
   mamba::HostTensor<T> tensor;
   if (!fuzz::accepted([&] { tensor = file.tensor<T>(name); })) return;
   fuzz::must(tensor.shape == file.tensors().at(name).shape, "a tensor has the shape of its entry");
-  fuzz::must(io::size_in_bits(tensor.shape, 1) == tensor.values.size(), "a tensor has as many values as its shape says");
+  fuzz::must(io::size_in_bits(tensor.shape, 1) == tensor.values.size(),
+             "a tensor has as many values as its shape says");
   io::SafetensorsWriter().add(name, tensor);
 }
 

@@ -1,5 +1,6 @@
-// The seeds of the targets: make_corpus DATA OUT writes OUT/json, OUT/safetensors, OUT/load_model, OUT/load_state and OUT/checkpoint, of
-// the reference files in DATA cut small, of files that the library itself writes, and of headers by hand.
+// The seeds of the targets: make_corpus DATA OUT writes OUT/json, OUT/safetensors, OUT/load_model, OUT/load_state and
+// OUT/checkpoint, of the reference files in DATA cut small, of files that the library itself writes, and of headers by
+// hand.
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -39,7 +40,8 @@ template <class Model>
 void write_foreign(const Model& model, const fs::path& folder, const std::string& name) {
   const auto dict = model.state_dict();
   io::SafetensorsWriter plain, wrapped, tied;
-  for (const auto& [key, tensor] : dict) plain.add(key, tensor), wrapped.add("backbone." + key, tensor), tied.add(key, tensor);
+  for (const auto& [key, tensor] : dict)
+    plain.add(key, tensor), wrapped.add("backbone." + key, tensor), tied.add(key, tensor);
   tied.add("lm_head.weight", dict.at("backbone.embedding.weight"));
   plain.write(folder / (name + "-plain"), {});
   wrapped.write(folder / (name + "-wrapped"), {});
@@ -54,12 +56,14 @@ int main(int argc, char** argv) {
     return 2;
   }
   const fs::path data = argv[1], out = argv[2];
-  for (const char* target : {"json", "safetensors", "load_model", "load_state", "checkpoint"}) fs::create_directories(out / target);
+  for (const char* target : {"json", "safetensors", "load_model", "load_state", "checkpoint"})
+    fs::create_directories(out / target);
 
   int number = 0;
-  for (const char* text : {"{}", "[]", "null", "-12.5e1", "\"\"", R"("a \"quoted\" \\ \u00e9\ud83d\ude00\/ γ")",
-                           R"({"a":[1,-3,0.1,1e-300,18446744073709551615,null,true,false],"b":{"c":{}}})", R"([[[[[[]]]]]])", R"({"a":1,"a":2})", "[1,]", "01",
-                           "\"\\ud800\"", "{\"k\" 1}", " [ 1 , 2 ] "})
+  for (const char* text :
+       {"{}", "[]", "null", "-12.5e1", "\"\"", R"("a \"quoted\" \\ \u00e9\ud83d\ude00\/ γ")",
+        R"({"a":[1,-3,0.1,1e-300,18446744073709551615,null,true,false],"b":{"c":{}}})", R"([[[[[[]]]]]])",
+        R"({"a":1,"a":2})", "[1,]", "01", "\"\\ud800\"", "{\"k\" 1}", " [ 1 , 2 ] "})
     write(out / "json" / ("text" + std::to_string(number++)), text);
 
   for (const auto& entry : fs::directory_iterator(data)) {
@@ -71,11 +75,14 @@ int main(int argc, char** argv) {
   }
   fs::copy_file(data / "all_dtypes.safetensors", out / "safetensors/all_dtypes", fs::copy_options::overwrite_existing);
   number = 0;
-  for (const char* header :
-       {R"({})", R"( {"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}} )", R"({"__metadata__":null,"t":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}})",
-        R"({"__metadata__":{"a":"b"},"t":{"dtype":"C64","shape":[0],"data_offsets":[0,0],"more":[{}]},"u":{"dtype":"U8","shape":[2,2],"data_offsets":[0,4]}})",
-        R"({"t":{"dtype":"I64","shape":[],"data_offsets":[0,4]}})"})
-    write_headed(out / "safetensors" / ("header" + std::to_string(number++)), header, std::string_view(header) == "{}" ? 0 : 4);
+  for (
+      const char* header :
+      {R"({})", R"( {"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}} )",
+       R"({"__metadata__":null,"t":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}})",
+       R"({"__metadata__":{"a":"b"},"t":{"dtype":"C64","shape":[0],"data_offsets":[0,0],"more":[{}]},"u":{"dtype":"U8","shape":[2,2],"data_offsets":[0,4]}})",
+       R"({"t":{"dtype":"I64","shape":[],"data_offsets":[0,4]}})"})
+    write_headed(out / "safetensors" / ("header" + std::to_string(number++)), header,
+                 std::string_view(header) == "{}" ? 0 : 4);
 
   auto classifier = fuzz::classifier(3);
   auto language_model = fuzz::language_model(3);
@@ -97,7 +104,8 @@ int main(int argc, char** argv) {
   mamba::Trainer trainer(classifier, task, fuzz::training);
   for (int step = 0; step < 3; ++step) {
     trainer.step();
-    mamba::save_checkpoint(trainer, out / "checkpoint" / ("step" + std::to_string(step)), io::Json(io::Json::Members{{"options", io::Json::Members{}}}));
+    mamba::save_checkpoint(trainer, out / "checkpoint" / ("step" + std::to_string(step)),
+                           io::Json(io::Json::Members{{"options", io::Json::Members{}}}));
   }
   fs::copy_file(out / "checkpoint/step0", out / "load_model/checkpoint", fs::copy_options::overwrite_existing);
   return 0;

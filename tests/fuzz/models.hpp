@@ -18,9 +18,12 @@ struct Task {
     return ids[0];
   }
 };
-inline constexpr mamba::TrainingOptions training{.batch_size = 2, .schedule = {.lr = 1e-3, .warmup = 1, .total = 4}, .seed = 3};
+inline constexpr mamba::TrainingOptions training{
+    .batch_size = 2, .schedule = {.lr = 1e-3, .warmup = 1, .total = 4}, .seed = 3};
 
 inline Classifier classifier(std::uint64_t seed) { return Classifier({.n_layers = 1, .seed = seed, .threads = 1}); }
-inline LanguageModel language_model(std::uint64_t seed) { return LanguageModel({.n_layers = 2, .seed = seed, .threads = 1}); }
+inline LanguageModel language_model(std::uint64_t seed) {
+  return LanguageModel({.n_layers = 2, .seed = seed, .threads = 1});
+}
 
 }  // namespace fuzz

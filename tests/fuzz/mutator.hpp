@@ -1,5 +1,5 @@
-// libFuzzer's mutations, of a safetensors file's header or of its data, with a header length that fits again: without that, most
-// mutations end at the first check. Included by one source of a program.
+// libFuzzer's mutations, of a safetensors file's header or of its data, with a header length that fits again: without
+// that, most mutations end at the first check. Included by one source of a program.
 #pragma once
 
 #ifdef MAMBA_LIBFUZZER

@@ -1,4 +1,5 @@
-// Reads paths from the standard input, a line each; says of each file "ok", or "refused: ..." and the rule that it breaks.
+// Reads paths from the standard input, a line each; says of each file "ok", or "refused: ..." and the rule that it
+// breaks.
 #include <cstdio>
 #include <iostream>
 #include <string>

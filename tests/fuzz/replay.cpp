@@ -1,5 +1,5 @@
-// Runs a target, with any compiler, on the files of a corpus and on mutations of each: replay N FOLDER... for N mutations of a file.
-// The mutations are a function of N and the files alone.
+// Runs a target, with any compiler, on the files of a corpus and on mutations of each: replay N FOLDER... for N
+// mutations of a file. The mutations are a function of N and the files alone.
 #include <algorithm>
 #include <charconv>
 #include <fstream>
@@ -21,7 +21,8 @@ class Mutations {
  public:
   explicit Mutations(std::uint64_t seed) : words_(seed) {}
 
-  // Some changes of bytes, numbers and parts; where the file has a header's length, one that fits in three of four cases.
+  // Some changes of bytes, numbers and parts; where the file has a header's length, one that fits in three of four
+  // cases.
   Bytes of(const Bytes& original) {
     Bytes bytes = original;
     std::uint64_t header = 0;
@@ -78,10 +79,13 @@ class Mutations {
         bytes[static_cast<std::size_t>(at)] = static_cast<std::uint8_t>(below(256));
         break;
       case 2:
-        bytes.erase(bytes.begin() + at, bytes.begin() + at + static_cast<std::ptrdiff_t>(1 + below((std::min<std::size_t>)(left, 40))));
+        bytes.erase(bytes.begin() + at,
+                    bytes.begin() + at + static_cast<std::ptrdiff_t>(1 + below((std::min<std::size_t>)(left, 40))));
         break;
       case 3: {  // twice
-        const Bytes part(bytes.begin() + at, bytes.begin() + at + static_cast<std::ptrdiff_t>(1 + below((std::min<std::size_t>)(left, 200))));
+        const Bytes part(
+            bytes.begin() + at,
+            bytes.begin() + at + static_cast<std::ptrdiff_t>(1 + below((std::min<std::size_t>)(left, 200))));
         bytes.insert(bytes.begin() + at, part.begin(), part.end());
         break;
       }
@@ -115,7 +119,8 @@ int main(int argc, char** argv) {
   for (int i = 2; i < argc; ++i)
     for (const auto& entry : std::filesystem::directory_iterator(argv[i])) files.push_back(entry.path());
   std::sort(files.begin(), files.end());
-  const fuzz::InputFile last{std::filesystem::path(argv[0]).filename().string() + ".last-input"};  // what a crash leaves
+  const fuzz::InputFile last{std::filesystem::path(argv[0]).filename().string() +
+                             ".last-input"};  // what a crash leaves
   std::uint64_t seed = 0;
   for (const auto& path : files) {
     const Bytes original = read(path);

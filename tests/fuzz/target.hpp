@@ -1,4 +1,5 @@
-// What the fuzz targets share. A target is a function of bytes: anything but a return, or a mamba::Error that it expects, is a finding.
+// What the fuzz targets share. A target is a function of bytes: anything but a return, or a mamba::Error that it
+// expects, is a finding.
 #pragma once
 
 #include <fcntl.h>
@@ -34,12 +35,14 @@ template <class Dict>
 bool same_dict(const Dict& a, const Dict& b) {
   if (a.size() != b.size()) return false;
   for (const auto& [name, tensor] : a)
-    if (const auto other = b.find(name); other == b.end() || tensor.shape != other->second.shape || !same_bytes(tensor.values, other->second.values))
+    if (const auto other = b.find(name);
+        other == b.end() || tensor.shape != other->second.shape || !same_bytes(tensor.values, other->second.values))
       return false;
   return true;
 }
 
-// A file that holds one input after the other. It is never cut to nothing in between: some file systems wait for the disk then.
+// A file that holds one input after the other. It is never cut to nothing in between: some file systems wait for the
+// disk then.
 class InputFile {
  public:
   // In $TMPDIR, best a memory's; gone at the end.
@@ -50,7 +53,8 @@ class InputFile {
     must(file_ >= 0, "a temporary file can be made");
   }
   // At this place; it stays.
-  explicit InputFile(const std::filesystem::path& path) : passing_(false), path_(path), file_(::open(path.c_str(), O_RDWR | O_CREAT, 0666)) {
+  explicit InputFile(const std::filesystem::path& path)
+      : passing_(false), path_(path), file_(::open(path.c_str(), O_RDWR | O_CREAT, 0666)) {
     must(file_ >= 0, "the file for the last input can be made");
   }
   InputFile(const InputFile&) = delete;
@@ -61,7 +65,9 @@ class InputFile {
     if (passing_) std::filesystem::remove(path_, ignored);
   }
   const std::filesystem::path& holding(const std::uint8_t* bytes, std::size_t size) const {
-    must(::pwrite(file_, bytes, size, 0) == static_cast<::ssize_t>(size) && ::ftruncate(file_, static_cast<::off_t>(size)) == 0, "the input can be written");
+    must(::pwrite(file_, bytes, size, 0) == static_cast<::ssize_t>(size) &&
+             ::ftruncate(file_, static_cast<::off_t>(size)) == 0,
+         "the input can be written");
     return path_;
   }
 

@@ -23,15 +23,18 @@ int count(const std::string& text, const std::string& part) {
 }  // namespace
 
 TEST_CASE("a chart holds its labels and one line for each series") {
-  const std::string svg =
-      LineChart{
-          "a < b & c", "epoch", {{"loss", {{"training", {{0, 4.6}, {1, 2}, {2, 1}}}}}, {"accuracy", {{"one", {{0, 0}, {2, 1}}}, {"two", {{0, 0.5}}}}, 0, 1}}}
-          .svg();
+  const std::string svg = LineChart{"a < b & c",
+                                    "epoch",
+                                    {{"loss", {{"training", {{0, 4.6}, {1, 2}, {2, 1}}}}},
+                                     {"accuracy", {{"one", {{0, 0}, {2, 1}}}, {"two", {{0, 0.5}}}}, 0, 1}}}
+                              .svg();
   CHECK(svg.starts_with("<svg"));
   CHECK(svg.ends_with("</svg>\n"));
   CHECK(count(svg, "<polyline") == 3);
   CHECK(count(svg, "<circle") == 1);  // a single point is drawn as one
-  for (const char* label : {"a &lt; b &amp; c", ">epoch<", ">loss<", ">accuracy<", ">training<", ">one<", ">two<", ">0.5<"}) CHECK(count(svg, label) >= 1);
+  for (const char* label :
+       {"a &lt; b &amp; c", ">epoch<", ">loss<", ">accuracy<", ">training<", ">one<", ">two<", ">0.5<"})
+    CHECK(count(svg, label) >= 1);
 }
 
 TEST_CASE("a band is drawn behind its line, and the axis has room for it") {
@@ -49,9 +52,11 @@ TEST_CASE("a legend too long for its chart takes several rows") {
   chart.columns = 2;
   for (int p = 0; p < 2; ++p) {
     auto& series = chart.panels.emplace_back(mamba::io::Panel{"y", {}}).series;
-    for (int line = 0; line < 6; ++line) series.push_back({"a name of thirty letters no. " + std::to_string(line), {{0, 1}, {1, 2}}});
+    for (int line = 0; line < 6; ++line)
+      series.push_back({"a name of thirty letters no. " + std::to_string(line), {{0, 1}, {1, 2}}});
   }
-  const auto places = mamba::io::detail::legend_positions({"a name of thirty letters no. 0", "a name of thirty letters no. 1", "a"}, 400);
+  const auto places = mamba::io::detail::legend_positions(
+      {"a name of thirty letters no. 0", "a name of thirty letters no. 1", "a"}, 400);
   CHECK(places[1] == std::pair(0.0, 18.0));
   CHECK(places[2].second == 18.0);
   CHECK(count(chart.svg(), ">a name of thirty letters no. 5<") == 1);
@@ -64,7 +69,8 @@ TEST_CASE("no two of 42 lines look the same") {
 }
 
 TEST_CASE("degenerate data still make a chart") {
-  for (const auto& points : {std::vector<std::pair<double, double>>{}, {{1, 1}}, {{1, NAN}, {2, INFINITY}}, {{0, 3}, {1, 3}}}) {
+  for (const auto& points :
+       {std::vector<std::pair<double, double>>{}, {{1, 1}}, {{1, NAN}, {2, INFINITY}}, {{0, 3}, {1, 3}}}) {
     const std::string svg = LineChart{"t", "x", {{"y", {{"s", points}}}}}.svg();
     CHECK(count(svg, "nan") == 0);
     CHECK(count(svg, "inf") == 0);
@@ -77,7 +83,8 @@ TEST_CASE("neighbouring ticks have different labels, however near the values") {
     const auto axis = mamba::io::detail::linear_y_axis({4.6, 4.6 + step});
     REQUIRE(axis.ticks.size() >= 2);
     for (std::size_t i = 1; i < axis.ticks.size(); ++i)
-      CHECK(mamba::io::detail::number(axis.ticks[i - 1], axis.digits(4)) != mamba::io::detail::number(axis.ticks[i], axis.digits(4)));
+      CHECK(mamba::io::detail::number(axis.ticks[i - 1], axis.digits(4)) !=
+            mamba::io::detail::number(axis.ticks[i], axis.digits(4)));
   }
   CHECK(mamba::io::detail::fixed(-0.001, 2) == "0.00");
   CHECK(mamba::io::detail::fixed(-0.01, 2) == "-0.01");
@@ -85,29 +92,50 @@ TEST_CASE("neighbouring ticks have different labels, however near the values") {
 
 TEST_CASE("any two numbers make a chart of few ticks") {
   constexpr double infinity = std::numeric_limits<double>::infinity(), largest = (std::numeric_limits<double>::max)();
-  const std::vector<double> numbers = {0,        1,        5e-324, -5e-324, 1e-310, 1e-300, 1e-12, 4.611457387112744, 4.611457387112745, std::nextafter(2.0, 0),
-                                       2,        5e12,     1e15,   1e16,    1e300,  -1e300, 1e308, largest,           -largest,          NAN,
-                                       infinity, -infinity};
+  const std::vector<double> numbers = {0,
+                                       1,
+                                       5e-324,
+                                       -5e-324,
+                                       1e-310,
+                                       1e-300,
+                                       1e-12,
+                                       4.611457387112744,
+                                       4.611457387112745,
+                                       std::nextafter(2.0, 0),
+                                       2,
+                                       5e12,
+                                       1e15,
+                                       1e16,
+                                       1e300,
+                                       -1e300,
+                                       1e308,
+                                       largest,
+                                       -largest,
+                                       NAN,
+                                       infinity,
+                                       -infinity};
   using mamba::io::Scale;
   for (const double a : numbers)
     for (const double b : numbers)
       for (const Scale x_scale : {Scale::linear, Scale::log})
         for (const Scale y_scale : {Scale::linear, Scale::log}) {
           INFO(a << " and " << b);
-          const std::string svg = LineChart{.title = "t",
-                                            .x_label = "x",
-                                            .panels = {{"y", {{"s", {{a, a}, {b, b}}, true, {{a, a, b}}}}}, {"z", {{"s", {{a, b}}}}, a, b}},
-                                            .columns = 0,
-                                            .x_scale = x_scale,
-                                            .y_scale = y_scale}
-                                      .svg();
+          const std::string svg =
+              LineChart{.title = "t",
+                        .x_label = "x",
+                        .panels = {{"y", {{"s", {{a, a}, {b, b}}, true, {{a, a, b}}}}}, {"z", {{"s", {{a, b}}}}, a, b}},
+                        .columns = 0,
+                        .x_scale = x_scale,
+                        .y_scale = y_scale}
+                  .svg();
           CHECK(count(svg, "nan") + count(svg, "inf") == 0);
           CHECK(count(svg, "<line ") < 100);
           CHECK(count(svg, "<line ") > 6);
         }
   for (const double a : numbers)
     for (const double b : numbers)
-      CHECK(count(mamba::io::heatmaps_svg("t", {{"m", "r", "c", {"a"}, {}, {{a, b}, {b}}, a}}, 0) + mamba::io::BarChart{"t", "", {}, {"a"}, {{a, b}}}.svg(),
+      CHECK(count(mamba::io::heatmaps_svg("t", {{"m", "r", "c", {"a"}, {}, {{a, b}, {b}}, a}}, 0) +
+                      mamba::io::BarChart{"t", "", {}, {"a"}, {{a, b}}}.svg(),
                   "inf") == 0);
 }
 
@@ -122,16 +150,21 @@ TEST_CASE("an axis has a low and a high end, and every tick between them") {
     }
   };
   std::uint64_t state = 1;
-  const auto next = [&] { return state = state * 6364136223846793005ULL + 1442695040888963407ULL, state ^ state >> 29; };
+  const auto next = [&] {
+    return state = state * 6364136223846793005ULL + 1442695040888963407ULL, state ^ state >> 29;
+  };
   for (int i = 0; i < 2000; ++i) {
     const std::uint64_t bits = next();
-    const auto a = std::bit_cast<double>(bits), b = std::bit_cast<double>(i % 2 ? bits + next() % 1000 : next());  // near each other, or anywhere
+    const auto a = std::bit_cast<double>(bits),
+               b = std::bit_cast<double>(i % 2 ? bits + next() % 1000 : next());  // near each other, or anywhere
     if (!std::isfinite(a) || !std::isfinite(b)) continue;
     INFO(a << " and " << b);
     check(linear_x_axis({std::min(a, b), std::max(a, b)}));
     check(linear_y_axis({std::min(a, b), std::max(a, b)}));
     CHECK(linear_y_axis({std::min(a, b), std::max(a, b)}).ticks.size() >= 2);
-    if (a > 0 && b > 0) check(log_x_axis({a, b})), check(log_y_axis({std::min(a, b), std::max(a, b)})), check(log_axis(std::min(a, b), std::max(a, b), 7));
+    if (a > 0 && b > 0)
+      check(log_x_axis({a, b})), check(log_y_axis({std::min(a, b), std::max(a, b)})),
+          check(log_axis(std::min(a, b), std::max(a, b), 7));
   }
 }
 
@@ -191,11 +224,13 @@ TEST_CASE("log axes end at round numbers and have few ticks") {
 
 TEST_CASE("a grid of log panels shares axes and one legend") {
   using mamba::io::Panel, mamba::io::Scale, mamba::io::Series;
-  const Series one{"one", {{8, 0.5}, {64, 40}}, true}, two{"two", {{8, 0}, {64, 300}}}, three{"three", {{1, 1}, {2, 2}}};
+  const Series one{"one", {{8, 0.5}, {64, 40}}, true}, two{"two", {{8, 0}, {64, 300}}},
+      three{"three", {{1, 1}, {2, 2}}};
   const std::string svg =
       LineChart{.title = "grid",
                 .x_label = "",
-                .panels = {Panel{"time", {one, two}}, Panel{"time", {three}}, Panel{"bytes", {two}, 0, 0, "length"}, Panel{"words", {three}, 1, 50, "layers"}},
+                .panels = {Panel{"time", {one, two}}, Panel{"time", {three}}, Panel{"bytes", {two}, 0, 0, "length"},
+                           Panel{"words", {three}, 1, 50, "layers"}},
                 .columns = 2,
                 .x_scale = Scale::log,
                 .y_scale = Scale::log,
@@ -205,15 +240,25 @@ TEST_CASE("a grid of log panels shares axes and one legend") {
   CHECK(count(svg, "<circle") == 2 + 1 + 1);  // marks, and two's only positive point twice
   for (const char* name : {">one<", ">two<", ">three<"}) CHECK(count(svg, name) == 1);
   CHECK(count(svg, ">time<") == 1);  // the row's second panel goes on with the first's axis
-  for (const char* label : {">bytes<", ">words<", ">length<", ">layers<", ">64<", ">small print<"}) CHECK(count(svg, label) == 1);
+  for (const char* label : {">bytes<", ">words<", ">length<", ">layers<", ">64<", ">small print<"})
+    CHECK(count(svg, label) == 1);
   CHECK(count(svg, "nan") + count(svg, "inf") == 0);
   // No room for the number before the last one.
-  const std::string crowded =
-      LineChart{.title = "", .x_label = "", .panels = {{"y", {{"s", {{8, 1}, {32768, 1}, {65536, 1}}}}}, {"y", {}}}, .columns = 2, .x_scale = Scale::log}.svg();
+  const std::string crowded = LineChart{.title = "",
+                                        .x_label = "",
+                                        .panels = {{"y", {{"s", {{8, 1}, {32768, 1}, {65536, 1}}}}}, {"y", {}}},
+                                        .columns = 2,
+                                        .x_scale = Scale::log}
+                                  .svg();
   CHECK(count(crowded, ">8<") == 1);
   CHECK(count(crowded, ">32768<") == 0);
   CHECK(count(crowded, ">65536<") == 1);
-  CHECK(count(LineChart{.title = "empty", .x_label = "x", .panels = {{"y", {{"s", {}}}}, {"y", {}}}, .columns = 3, .x_scale = Scale::log, .y_scale = Scale::log}
+  CHECK(count(LineChart{.title = "empty",
+                        .x_label = "x",
+                        .panels = {{"y", {{"s", {}}}}, {"y", {}}},
+                        .columns = 3,
+                        .x_scale = Scale::log,
+                        .y_scale = Scale::log}
                   .svg(),
               "nan") == 0);
 }
@@ -223,7 +268,8 @@ TEST_CASE("heatmaps and bars hold every number") {
   const std::string maps = mamba::io::heatmaps_svg("title", {map, map, map}, 2);
   CHECK(count(maps, "<rect") == 1 + 3 * 4);
   for (const char* number : {">0.25<", ">-1.00<", ">0.00<", ">12.5<"}) CHECK(count(maps, number) == 3);
-  const std::string bars = mamba::io::BarChart{"title", "rate", {"11", "12"}, {"one", "two"}, {{0.5, NAN}, {1, 0.25}}}.svg();
+  const std::string bars =
+      mamba::io::BarChart{"title", "rate", {"11", "12"}, {"one", "two"}, {{0.5, NAN}, {1, 0.25}}}.svg();
   CHECK(count(bars, "<title>") == 3);  // the missing one leaves its place empty
   for (const char* number : {"11, one: 0.5000", "12, one: 1.0000", "12, two: 0.2500"}) CHECK(count(bars, number) == 1);
   CHECK(count(mamba::io::heatmaps_svg("none", {}), "nan") == 0);

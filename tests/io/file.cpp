@@ -87,7 +87,8 @@ TEST_CASE("what is no file is refused in words, by reading and by writing") {
   CHECK_THAT(refused_read(folder), ContainsSubstring(folder.string()) && ContainsSubstring("folder"));
   CHECK_THAT(refused_write(folder), ContainsSubstring(folder.string()) && ContainsSubstring("folder"));
   CHECK_THAT(refused_read(folder / "none"), ContainsSubstring("cannot open") && ContainsSubstring("No such file"));
-  CHECK_THAT(refused_write(folder / "none" / "f"), ContainsSubstring((folder / "none" / "f").string()) && ContainsSubstring("No such file"));
+  CHECK_THAT(refused_write(folder / "none" / "f"),
+             ContainsSubstring((folder / "none" / "f").string()) && ContainsSubstring("No such file"));
   CHECK_THAT(refused_write(folder / "none/"), ContainsSubstring("no file's name"));
   CHECK_THAT(refused_read(""), ContainsSubstring("empty"));
   CHECK_THAT(refused_write(""), ContainsSubstring("empty"));
@@ -100,7 +101,7 @@ TEST_CASE("what is no file is refused in words, by reading and by writing") {
 namespace {
 
 int mode_of(const fs::path& path) {
-  struct stat info {};
+  struct stat info{};
   return ::stat(path.c_str(), &info) == 0 ? static_cast<int>(info.st_mode & 07777U) : -1;
 }
 
@@ -145,12 +146,14 @@ TEST_CASE("pipes, devices and sockets are not read") {
     CHECK(in_child([&] {
             const rlimit limit{rlim_t(1) << 40, rlim_t(1) << 40};
             ::setrlimit(RLIMIT_AS, &limit);
-            return refused_read(folder / "huge").find("no memory for its 8796093022208 bytes") == std::string::npos ? 1 : 0;
+            return refused_read(folder / "huge").find("no memory for its 8796093022208 bytes") == std::string::npos ? 1
+                                                                                                                    : 0;
           }) == 0);
   fs::remove(folder / "huge");
 #endif
 #if defined(__linux__)
-  CHECK_THAT(refused_read("/proc/self/status"), ContainsSubstring("size changed"));  // says that it is empty, and is not
+  CHECK_THAT(refused_read("/proc/self/status"),
+             ContainsSubstring("size changed"));  // says that it is empty, and is not
 #endif
 }
 
@@ -199,7 +202,7 @@ TEST_CASE("rights and owner stay as they were, and a new file has the usual ones
     REQUIRE(::chown((folder / "f").c_str(), 1234, 4321) == 0);
     REQUIRE(::chmod((folder / "f").c_str(), 06750) == 0);
     write_file(folder / "f", "root's");
-    struct stat info {};
+    struct stat info{};
     REQUIRE(::stat((folder / "f").c_str(), &info) == 0);
     CHECK(info.st_uid == 1234);
     CHECK(info.st_gid == 4321);
@@ -228,10 +231,12 @@ TEST_CASE("without the right to write, a file and its folder stay as they are") 
   fs::permissions(folder, fs::perms(0777));
   CHECK(in_child([&] {
           become_somebody();
-          const std::string closed = refused_write(folder / "closed" / "f"), fresh = refused_write(folder / "closed" / "g"),
-                            file = refused_write(folder / "protected");
+          const std::string closed = refused_write(folder / "closed" / "f"),
+                            fresh = refused_write(folder / "closed" / "g"), file = refused_write(folder / "protected");
           for (const std::string& words : {closed, fresh})
-            if (words.find("no new file can be made in " + (folder / "closed").string() + ": Permission denied") == words.npos) return 1;
+            if (words.find("no new file can be made in " + (folder / "closed").string() + ": Permission denied") ==
+                words.npos)
+              return 1;
           return file.find("Permission denied") == file.npos ? 2 : 0;
         }) == 0);
   fs::permissions(folder / "closed", fs::perms(0755));
@@ -313,7 +318,9 @@ TEST_CASE("a file that would be too large is an error and no signal, and the old
 TEST_CASE("of several writers one remains, and readers see whole files only") {
   const auto folder = support::scratch("writers");
   const fs::path path = folder / "f";
-  const auto content = [](char writer) { return std::string(static_cast<std::size_t>(writer) * 20'000, writer); };  // of different sizes, 2 MB
+  const auto content = [](char writer) {
+    return std::string(static_cast<std::size_t>(writer) * 20'000, writer);
+  };  // of different sizes, 2 MB
   const auto whole = [&](const std::string& text) { return !text.empty() && text == content(text[0]); };
   write_file(path, content('a'));
   std::vector<pid_t> writers;
@@ -377,7 +384,8 @@ TEST_CASE("what a killed writer left is removed by the next, and what a living o
   const std::string between = text_of(path);
   CHECK((between == "old" || between == large));
   // Another file's leftovers, or a user's file of a similar name, are not this one's.
-  const std::vector<std::string> others = {".f.1-0123456789abcde.tmp", ".f.1-0123456789abcdefa.tmp", ".f.g.1-0123456789abcdef.tmp", ".f.tmp", "f.tmp"};
+  const std::vector<std::string> others = {".f.1-0123456789abcde.tmp", ".f.1-0123456789abcdefa.tmp",
+                                           ".f.g.1-0123456789abcdef.tmp", ".f.tmp", "f.tmp"};
   for (const std::string& name : others) ::close(::open((folder / name).c_str(), O_CREAT | O_WRONLY, 0666));
   ::close(::open((folder / ".f.1-0123456789abcdef.tmp").c_str(), O_CREAT | O_WRONLY, 0666));
   write_file(path, "new");

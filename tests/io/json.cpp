@@ -30,12 +30,13 @@ double seconds_to_parse(const std::string& text) {
 }  // namespace
 
 TEST_CASE("what is written reads back, here and elsewhere") {
-  const Json value = Json::Members{{"text", "a \"quoted\" \\ line\nand a tab\t, γ"},
-                                   {"numbers", Json::Elements{0, -3, 0.1, 1e-300, 2.5e17, std::uint64_t{18446744073709551615U}}},
-                                   {"empty", Json::Members{}},
-                                   {"list", Json::Elements{}},
-                                   {"yes", true},
-                                   {"nothing", Json()}};
+  const Json value =
+      Json::Members{{"text", "a \"quoted\" \\ line\nand a tab\t, γ"},
+                    {"numbers", Json::Elements{0, -3, 0.1, 1e-300, 2.5e17, std::uint64_t{18446744073709551615U}}},
+                    {"empty", Json::Members{}},
+                    {"list", Json::Elements{}},
+                    {"yes", true},
+                    {"nothing", Json()}};
   for (const int indent : {-1, 2}) {
     const std::string text = value.dump(indent);
     CHECK(Json::parse(text).dump() == value.dump());
@@ -111,7 +112,8 @@ TEST_CASE("any bytes are written as valid JSON") {
 
 TEST_CASE("numbers: no NaN, no infinity, the shortest text that reads back") {
   using Limits = std::numeric_limits<double>;
-  for (const double x : {Limits::quiet_NaN(), -Limits::quiet_NaN(), Limits::infinity(), -Limits::infinity()}) CHECK(Json(x).dump() == "null");
+  for (const double x : {Limits::quiet_NaN(), -Limits::quiet_NaN(), Limits::infinity(), -Limits::infinity()})
+    CHECK(Json(x).dump() == "null");
   for (const double x : {0.1, -0.0, Limits::max(), Limits::min(), Limits::denorm_min(), 1e-310, 123456789.125}) {
     const double back = Json::parse(Json(x).dump()).number();
     CHECK(back == x);
@@ -120,7 +122,8 @@ TEST_CASE("numbers: no NaN, no infinity, the shortest text that reads back") {
   CHECK(Json(std::numeric_limits<long long>::min()).integer<long long>() == std::numeric_limits<long long>::min());
   CHECK(Json(12345678).dump() == "12345678");  // the longest that stands in place
   CHECK(Json(123456789).dump() == "123456789");
-  for (const char* text : {"1e400", "-1e400", "1.7976931348623159e308"}) CHECK_THROWS_WITH(Json::parse(text).number(), ContainsSubstring(text));
+  for (const char* text : {"1e400", "-1e400", "1.7976931348623159e308"})
+    CHECK_THROWS_WITH(Json::parse(text).number(), ContainsSubstring(text));
 }
 
 TEST_CASE("an integer is one that the type holds, written as one") {
@@ -148,9 +151,11 @@ TEST_CASE("messages stay short and clean, whatever is in the file") {
   CHECK(Json("short").brief() == "\"short\"");
   CHECK(Json().brief() == "null");
   for (const std::string& what :
-       {Json(hostile).brief(), message([&] { (void)value.at(hostile).integer(); }), message([&] { (void)Json(Json::Members{}).at(hostile); }),
-        message([&] { (void)Json::parse("{\"k\":1" + std::string(1000, '0') + "}").at("k").integer(); }),
-        message([&] { (void)Json::parse("{\"" + std::string(1000, 'k') + "\":1,\"" + std::string(1000, 'k') + "\":1}"); })}) {
+       {Json(hostile).brief(), message([&] { (void)value.at(hostile).integer(); }),
+        message([&] { (void)Json(Json::Members{}).at(hostile); }),
+        message([&] { (void)Json::parse("{\"k\":1" + std::string(1000, '0') + "}").at("k").integer(); }), message([&] {
+          (void)Json::parse("{\"" + std::string(1000, 'k') + "\":1,\"" + std::string(1000, 'k') + "\":1}");
+        })}) {
     CHECK(what.size() > 10);
     CHECK(what.size() < 250);
     for (const char c : what) CHECK((static_cast<unsigned char>(c) >= 0x20 && c != 0x7F));
@@ -167,7 +172,8 @@ TEST_CASE("a key that occurs twice is found, however many there are and however 
     CHECK(json.find("k") == nullptr);
     CHECK(json.find("l") == nullptr);
     for (const char* again : {",\"k0\":0}", ",\"\\u006b1\":0}"})
-      CHECK_THROWS_WITH(Json::parse(text.substr(0, text.size() - 1) + again), ContainsSubstring("\"k") && ContainsSubstring("occurs twice"));
+      CHECK_THROWS_WITH(Json::parse(text.substr(0, text.size() - 1) + again),
+                        ContainsSubstring("\"k") && ContainsSubstring("occurs twice"));
   }
   CHECK_THROWS_WITH(Json::parse(R"({"\u00e9": 1, "é": 2})"), ContainsSubstring("occurs twice"));
   CHECK_THROWS_WITH(Json::parse(R"({"a": [{"b": {"c": 1, "c": 2}}]})"), ContainsSubstring("occurs twice"));
@@ -180,7 +186,8 @@ TEST_CASE("time grows with the text, not with its square") {
     if (kind == 0) return listed('{', '}', n, [](int i) { return "\"" + std::to_string(i) + "\":0"; });
     if (kind == 1) return listed('[', ']', n, [](int) { return std::string("[]"); });
     if (kind == 2) return listed('{', '}', n, [](int i) { return "\"\\u0041" + std::to_string(i) + "\":{}"; });
-    return "\"" + std::string(static_cast<std::size_t>(n), 'x') + "\\n" + std::string(static_cast<std::size_t>(n), 'y') + "\"";
+    return "\"" + std::string(static_cast<std::size_t>(n), 'x') + "\\n" +
+           std::string(static_cast<std::size_t>(n), 'y') + "\"";
   };
   for (int kind = 0; kind < 4; ++kind) {
     const double small = seconds_to_parse(by_kind(kind, 50000)), large = seconds_to_parse(by_kind(kind, 200000));

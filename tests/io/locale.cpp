@@ -25,7 +25,9 @@ struct Commas : std::numpunct<char> {
 // Sets such a locale for C++, and for C where the machine has one.
 class Foreign {
  public:
-  Foreign() : c_before_(std::setlocale(LC_ALL, nullptr)), before_(std::locale::global(std::locale(std::locale(), new Commas))) {
+  Foreign()
+      : c_before_(std::setlocale(LC_ALL, nullptr)),
+        before_(std::locale::global(std::locale(std::locale(), new Commas))) {
     for (const char* name : {"de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8", "German"})
       if (std::setlocale(LC_ALL, name)) break;
   }
@@ -61,15 +63,22 @@ std::vector<std::string> texts(const std::filesystem::path& folder) {
   const mamba::io::Series series{"line", {{0.25, 1234.5}, {1500.5, 0.0625}}, true, {{1, 0.5, 2.5}, {2, 1.5, 3.5}}};
   for (const Scale scale : {Scale::linear, Scale::log})
     for (const int columns : {1, 2})
-      all.push_back(LineChart{
-          .title = "t", .x_label = "x", .panels = {{"y", {series}}, {"z", {series}, 0.5, 1e4}}, .columns = columns, .x_scale = scale, .y_scale = scale}
+      all.push_back(LineChart{.title = "t",
+                              .x_label = "x",
+                              .panels = {{"y", {series}}, {"z", {series}, 0.5, 1e4}},
+                              .columns = columns,
+                              .x_scale = scale,
+                              .y_scale = scale}
                         .svg());
   all.push_back(mamba::io::heatmaps_svg("t", {{"m", "r", "c", {"a"}, {"b", "c", "d"}, {{0.5, -1234.5, 1e12}}}}));
   all.push_back(mamba::io::BarChart{"t", "y", {"a"}, {"b"}, {{0.375}}}.svg());
 
-  all.push_back(message_of([] { mamba::fail(mamba::ErrorKind::invalid_argument, 1234567, " and ", 0.5, " and ", 1234567.5F, " and ", 1e300); }));
+  all.push_back(message_of([] {
+    mamba::fail(mamba::ErrorKind::invalid_argument, 1234567, " and ", 0.5, " and ", 1234567.5F, " and ", 1e300);
+  }));
   all.push_back(Json(0.5).dump() + Json(1234567).dump() + Json(1e-7).dump() + Json(1234567.25).dump());
-  all.push_back(Json(Json::parse("[0.5, 1234567, 1.5e3]").elements()[2].number() + Json::parse("1234567.5").number()).dump());
+  all.push_back(
+      Json(Json::parse("[0.5, 1234567, 1.5e3]").elements()[2].number() + Json::parse("1234567.5").number()).dump());
 
   Model model({.n_layers = 1, .gamma = 0.5, .threads = 1});
   all.push_back(mamba::config_json(model));

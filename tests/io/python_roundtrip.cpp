@@ -1,4 +1,5 @@
-// write FILE: saves a model. check FILE: loads it again, after another program wrote it, and compares; ends with 1 and words where that fails.
+// write FILE: saves a model. check FILE: loads it again, after another program wrote it, and compares; ends with 1 and
+// words where that fails.
 #include <cstdio>
 #include <string_view>
 

@@ -15,7 +15,8 @@ using Catch::Matchers::ContainsSubstring;
 namespace {
 
 // A file of this header, with the length in front and `data` bytes behind.
-void write_raw(const std::filesystem::path& path, const std::string& header, std::size_t data, std::uint64_t claimed = 0) {
+void write_raw(const std::filesystem::path& path, const std::string& header, std::size_t data,
+               std::uint64_t claimed = 0) {
   std::uint64_t size = claimed ? claimed : header.size();
   std::string bytes(8, '\0');
   std::memcpy(bytes.data(), &size, 8);
@@ -32,14 +33,16 @@ std::vector<char> in_memory(const std::string& header, std::string_view data) {
   return bytes;
 }
 
-io::SafetensorsFile parsed(const std::string& header, std::string_view data = "") { return io::SafetensorsFile::parse(in_memory(header, data), "some/file"); }
+io::SafetensorsFile parsed(const std::string& header, std::string_view data = "") {
+  return io::SafetensorsFile::parse(in_memory(header, data), "some/file");
+}
 
 // One tensor "t" of these values.
 template <class Stored>
 io::SafetensorsFile holding(const std::vector<Stored>& values) {
   const std::string_view data(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(Stored));
-  return parsed("{\"t\":{\"dtype\":\"" + io::dtype_of<Stored>() + "\",\"shape\":[" + std::to_string(values.size()) + "],\"data_offsets\":[0," +
-                    std::to_string(data.size()) + "]}}",
+  return parsed("{\"t\":{\"dtype\":\"" + io::dtype_of<Stored>() + "\",\"shape\":[" + std::to_string(values.size()) +
+                    "],\"data_offsets\":[0," + std::to_string(data.size()) + "]}}",
                 data);
 }
 
@@ -63,12 +66,14 @@ TEST_CASE("a file written by the Python library reads, every dtype") {
 TEST_CASE("16-bit floats widen exactly") {
   const auto folder = support::scratch("half");
   const std::uint16_t half[] = {0x3C00, 0xC000, 0x0001, 0x7C00, 0x8000, 0x3555}, brain[] = {0x3F80, 0xC000};
-  const std::string header = R"({"h":{"dtype":"F16","shape":[6],"data_offsets":[0,12]},"b":{"dtype":"BF16","shape":[2],"data_offsets":[12,16]}})";
+  const std::string header =
+      R"({"h":{"dtype":"F16","shape":[6],"data_offsets":[0,12]},"b":{"dtype":"BF16","shape":[2],"data_offsets":[12,16]}})";
   std::string bytes(8, '\0');
   const std::uint64_t size = header.size();
   std::memcpy(bytes.data(), &size, 8);
   bytes += header;
-  bytes.append(reinterpret_cast<const char*>(half), sizeof half).append(reinterpret_cast<const char*>(brain), sizeof brain);
+  bytes.append(reinterpret_cast<const char*>(half), sizeof half)
+      .append(reinterpret_cast<const char*>(brain), sizeof brain);
   io::write_file(folder / "f", bytes);
   const auto file = io::SafetensorsFile::read(folder / "f");
   CHECK(file.tensor<float>("h").values == std::vector<float>{1, -2, 0x1p-24F, INFINITY, -0.0F, 0.333251953125F});
@@ -136,8 +141,12 @@ TEST_CASE("every broken rule is refused by name") {
   check(R"({"t":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,8]}})", 8, "overflows");
   check(R"({"t":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0, "overflows");
   check(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "not contiguous");
-  check(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"u":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4, "not contiguous");
-  check(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "twice");
+  check(
+      R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"u":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+      4, "not contiguous");
+  check(
+      R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+      8, "twice");
   check(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}})", 8, "not two");
   check(R"({"t":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4, "twice");
   check(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"extra":1,"extra":1}})", 4, "twice");
@@ -165,7 +174,8 @@ TEST_CASE("every broken rule is refused by name") {
 TEST_CASE("what the format allows, Python's library reads and nobody asks for is no reason to refuse a file") {
   const std::string tensor = R"("t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]})";
   for (const std::string& header :
-       {"{" + tensor + "}", " \t\r\n{ " + tensor + " } ", R"({"__metadata__":null,)" + tensor + "}", R"({"__metadata__":{},)" + tensor + "}",
+       {"{" + tensor + "}", " \t\r\n{ " + tensor + " } ", R"({"__metadata__":null,)" + tensor + "}",
+        R"({"__metadata__":{},)" + tensor + "}",
         std::string(R"({"t":{"data_offsets":[0,1],"more":{"a":[1,null,{"b":"c"}]},"shape":[1],"dtype":"U8"}})")}) {
     INFO(header);
     CHECK(parsed(header, "a").tensor<int>("t").values == std::vector<int>{97});
@@ -185,8 +195,9 @@ TEST_CASE("what the format allows, Python's library reads and nobody asks for is
                                     {"C64", 64}}) {
     INFO(dtype);
     const std::string end = std::to_string(1 + bytes);
-    const auto file = parsed("{" + tensor + ",\"u\":{\"dtype\":\"" + dtype + "\",\"shape\":[2,4],\"data_offsets\":[1," + end + "]}}",
-                             std::string(static_cast<std::size_t>(1 + bytes), 'a'));
+    const auto file =
+        parsed("{" + tensor + ",\"u\":{\"dtype\":\"" + dtype + "\",\"shape\":[2,4],\"data_offsets\":[1," + end + "]}}",
+               std::string(static_cast<std::size_t>(1 + bytes), 'a'));
     CHECK(file.tensors().at("u").shape == std::vector<std::int64_t>{2, 4});
     CHECK(file.tensor<float>("t").values == std::vector<float>{97});
     CHECK_THROWS_WITH(file.tensor<float>("u"), ContainsSubstring("\"u\"") && ContainsSubstring(dtype));
@@ -196,8 +207,9 @@ TEST_CASE("what the format allows, Python's library reads and nobody asks for is
 TEST_CASE("a number that the program's type cannot hold is refused with its place and value") {
   const auto refused = [](const auto& file, auto type, const char* element, const char* value) {
     INFO(value);
-    CHECK_THROWS_WITH(file.template tensor<decltype(type)>("t"), ContainsSubstring("some/file: ") && ContainsSubstring("\"t\"") && ContainsSubstring(element) &&
-                                                                     ContainsSubstring(std::string(" is ") + value + ","));
+    CHECK_THROWS_WITH(file.template tensor<decltype(type)>("t"),
+                      ContainsSubstring("some/file: ") && ContainsSubstring("\"t\"") && ContainsSubstring(element) &&
+                          ContainsSubstring(std::string(" is ") + value + ","));
   };
   for (const float x : {NAN, INFINITY, -INFINITY, 1e30F, 0.5F, 2147483648.0F, -2147483904.0F})
     refused(holding<float>({1, x}), std::int32_t{}, "element 1", x != x ? "nan" : shortest_text(x).c_str());
@@ -211,11 +223,13 @@ TEST_CASE("a number that the program's type cannot hold is refused with its plac
   refused(holding<double>({1e39}), float{}, "element 0", "1e+39");
   refused(holding<double>({-1e39}), float{}, "element 0", "-1e+39");
 
-  CHECK(holding<float>({-2147483648.0F, -0.0F, 16777216}).tensor<std::int32_t>("t").values == std::vector<std::int32_t>{-2147483648, 0, 16777216});
+  CHECK(holding<float>({-2147483648.0F, -0.0F, 16777216}).tensor<std::int32_t>("t").values ==
+        std::vector<std::int32_t>{-2147483648, 0, 16777216});
   CHECK(holding<double>({0.1, -1e-60}).tensor<float>("t").values == std::vector<float>{0.1F, 0});
   CHECK(holding<double>({INFINITY}).tensor<float>("t").values == std::vector<float>{INFINITY});
   CHECK(std::isnan(holding<double>({NAN}).tensor<float>("t").values[0]));
-  CHECK(holding<std::int64_t>({9007199254740993}).tensor<double>("t").values == std::vector<double>{9007199254740992.0});
+  CHECK(holding<std::int64_t>({9007199254740993}).tensor<double>("t").values ==
+        std::vector<double>{9007199254740992.0});
   CHECK(holding<std::uint8_t>({255}).tensor<std::uint64_t>("t").values == std::vector<std::uint64_t>{255});
 }
 
@@ -243,7 +257,8 @@ TEST_CASE("a header's cost grows with its length") {
   };
   const auto tensors = [](int n) {
     std::string header = "{";
-    for (int i = 0; i < n; ++i) header += (i ? ",\"" : "\"") + std::to_string(i) + R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})";
+    for (int i = 0; i < n; ++i)
+      header += (i ? ",\"" : "\"") + std::to_string(i) + R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})";
     return header + "}";
   };
   const auto keys = [](int n) {
@@ -287,7 +302,8 @@ TEST_CASE("a truncated file is refused at every length, a flipped header never c
     bytes[at] = static_cast<char>(bytes[at] ^ (1 << (at % 8)));
     io::write_file(folder / "f", std::string_view(bytes.data(), bytes.size()));
     try {
-      for (const auto file = io::SafetensorsFile::read(folder / "f"); const auto& [name, info] : file.tensors()) (void)file.tensor<float>(name);
+      for (const auto file = io::SafetensorsFile::read(folder / "f"); const auto& [name, info] : file.tensors())
+        (void)file.tensor<float>(name);
     } catch (const Error&) {
     }
     at += 2;
@@ -300,7 +316,8 @@ TEST_CASE("nothing is written that cannot be read") {
   writer.add("a", one);
   CHECK_THROWS_WITH(writer.add("a", one), ContainsSubstring("one tensor of a name"));
   CHECK_THROWS_WITH(writer.add("__metadata__", one), ContainsSubstring("__metadata__"));
-  CHECK_THROWS_WITH(writer.add("b", HostTensor<float>{std::vector<std::int64_t>(70, 1), {1}}), ContainsSubstring("70 dimensions"));
+  CHECK_THROWS_WITH(writer.add("b", HostTensor<float>{std::vector<std::int64_t>(70, 1), {1}}),
+                    ContainsSubstring("70 dimensions"));
   const auto path = support::scratch("written") / "f.safetensors";
   writer.write(path, {});
   CHECK(io::SafetensorsFile::read(path).tensors().size() == 1);

@@ -9,7 +9,8 @@ TEST_CASE("activations and their derivatives agree with central differences") {
   for (double x = -30; x <= 30; x += 0.37) {
     const auto slope = [x](auto f) { return (f(x + 1e-6) - f(x - 1e-6)) / 2e-6; };
     CHECK(std::abs(silu_derivative(x, sigmoid(x)) - slope([](double t) { return silu(t); })) < 1e-8);
-    if (std::abs(x - 20) > 1e-5) CHECK(std::abs(softplus_derivative(x) - slope([](double t) { return softplus(t); })) < 1e-8);
+    if (std::abs(x - 20) > 1e-5)
+      CHECK(std::abs(softplus_derivative(x) - slope([](double t) { return softplus(t); })) < 1e-8);
   }
 }
 

@@ -32,7 +32,8 @@ TEST_CASE("shapes and the configuration's dictionary") {
   const auto logits = model(support::random_tokens(4 * 8, 100, 1), 4);
   CHECK(logits.rows() == 4);
   CHECK(logits.cols() == 100);
-  CHECK(config_json(model) == R"({"n_layers": 2, "gamma": 1, "vocab_size": 100, "d_model": 32, "d_state": 128, "d_conv": 4, "expand": 2})");
+  CHECK(config_json(model) ==
+        R"({"n_layers": 2, "gamma": 1, "vocab_size": 100, "d_model": 32, "d_state": 128, "d_conv": 4, "expand": 2})");
 }
 
 TEST_CASE("1, 2 and 7 threads give the same bytes") {
@@ -80,7 +81,8 @@ TEST_CASE("sequences of different lengths are as each alone") {
   MambaForComposite<tiny_config, double> model({.n_layers = 2, .seed = 1});
   auto poisoned = ids;  // what lies beyond a length does not exist, not even as a token
   for (int s = 0; s < batch; ++s)
-    for (int t = lengths[static_cast<std::size_t>(s)]; t < length; ++t) poisoned[static_cast<std::size_t>(s * length + t)] = -1;
+    for (int t = lengths[static_cast<std::size_t>(s)]; t < length; ++t)
+      poisoned[static_cast<std::size_t>(s * length + t)] = -1;
   const auto last = model(poisoned, batch, lengths);
   const auto all = model.logits(poisoned, batch, lengths);
   const double loss = model.loss_and_gradients(poisoned, labels, lengths);
@@ -103,7 +105,8 @@ TEST_CASE("sequences of different lengths are as each alone") {
       for (std::size_t k = 0; k < tensor.values.size(); ++k) sum.at(name).values[k] += tensor.values[k] / batch;
   }
   CHECK(std::abs(loss - loss_alone) < 1e-14);
-  for (const auto& [name, tensor] : gradients) CHECK(support::relative_error(tensor.values, sum.at(name).values, 1e-6) < 1e-12);
+  for (const auto& [name, tensor] : gradients)
+    CHECK(support::relative_error(tensor.values, sum.at(name).values, 1e-6) < 1e-12);
 }
 
 TEST_CASE("a loss of the user's own") {
@@ -117,13 +120,15 @@ TEST_CASE("a loss of the user's own") {
       double sum = 0;
       for (int v = 0; v < 10; ++v) sum += std::exp(static_cast<double>(logits(i, v)));
       const auto label = labels[static_cast<std::size_t>(first + i)];
-      for (int v = 0; v < 10; ++v) gradient(i, v) = static_cast<float>((std::exp(static_cast<double>(logits(i, v))) / sum - (v == label)) / 100);
+      for (int v = 0; v < 10; ++v)
+        gradient(i, v) = static_cast<float>((std::exp(static_cast<double>(logits(i, v))) / sum - (v == label)) / 100);
       share += (std::log(sum) - static_cast<double>(logits(i, label))) / 100;
     }
     return share;
   });
   CHECK(std::abs(loss - expected) < 1e-6);
-  for (const auto& [name, tensor] : model.gradient_dict()) CHECK(support::relative_error(tensor.values, gradients.at(name).values, 1e-6) < 1e-5);
+  for (const auto& [name, tensor] : model.gradient_dict())
+    CHECK(support::relative_error(tensor.values, gradients.at(name).values, 1e-6) < 1e-5);
 }
 
 TEST_CASE("bad input is refused in words and changes nothing") {
@@ -158,7 +163,9 @@ TEST_CASE("bad input is refused in words and changes nothing") {
 }
 
 TEST_CASE("bad options are refused in words") {
-  const auto refused = [](ModelOptions options, const char* words) { CHECK_THROWS_WITH(Classifier(options), ContainsSubstring(words)); };
+  const auto refused = [](ModelOptions options, const char* words) {
+    CHECK_THROWS_WITH(Classifier(options), ContainsSubstring(words));
+  };
   refused({.n_layers = 0}, "at least one layer; n_layers is 0");
   refused({.n_layers = -2}, "n_layers is -2");
   refused({.gamma = -0.5}, "gamma must be a number from 0 on; given -0.5");
@@ -180,8 +187,10 @@ TEST_CASE("a state_dict of another model is refused and changes nothing") {
     CHECK(same_bytes(before, model.state_dict()));
   };
   refused([](auto& d) { d.erase("backbone.norm_f.weight"); }, "backbone.norm_f.weight is missing");
-  refused([](auto& d) { d["backbone.layers.2.norm.weight"] = {{16}, std::vector<float>(16)}; }, "no parameter backbone.layers.2.norm.weight");
-  refused([](auto& d) { d["backbone.layers.0.mixer.A_log"].shape = {8, 32}; }, "has the shape (8, 32); the model's is (32, 8)");
+  refused([](auto& d) { d["backbone.layers.2.norm.weight"] = {{16}, std::vector<float>(16)}; },
+          "no parameter backbone.layers.2.norm.weight");
+  refused([](auto& d) { d["backbone.layers.0.mixer.A_log"].shape = {8, 32}; },
+          "has the shape (8, 32); the model's is (32, 8)");
   refused([](auto& d) { d["backbone.layers.0.mixer.D"].values.pop_back(); }, "holds 31 values");
   MambaForComposite<tiny_config, OnesConv> ones({.n_layers = 2, .seed = 1});
   CHECK_THROWS_WITH(ones.load_state_dict(before), ContainsSubstring("conv1d.weight is frozen at 1"));
@@ -193,7 +202,8 @@ TEST_CASE("a step allocates no new memory after the first, whatever smaller batc
   model.loss_and_gradients(ids, labels);
   const std::size_t held = model.memory_bytes();
   for (int batch = 300; batch > 0; batch -= 77) {
-    model.loss_and_gradients(std::span(ids).first(static_cast<std::size_t>(8 * batch)), std::span(labels).first(static_cast<std::size_t>(batch)));
+    model.loss_and_gradients(std::span(ids).first(static_cast<std::size_t>(8 * batch)),
+                             std::span(labels).first(static_cast<std::size_t>(batch)));
     model(std::span(ids).first(static_cast<std::size_t>(8 * batch)), batch);
   }
   CHECK(model.memory_bytes() == held);

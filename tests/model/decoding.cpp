@@ -24,7 +24,8 @@ void check_decoding(int batch, int length, std::initializer_list<int> cuts) {
   const auto whole = model.logits(ids, batch);
   const auto slice = [&](int first, int count) {
     std::vector<std::int32_t> chunk;
-    for (int b = 0; b < batch; ++b) chunk.insert(chunk.end(), ids.begin() + b * length + first, ids.begin() + b * length + first + count);
+    for (int b = 0; b < batch; ++b)
+      chunk.insert(chunk.end(), ids.begin() + b * length + first, ids.begin() + b * length + first + count);
     return chunk;
   };
   const auto check = [&](const auto& logits, int t) {
@@ -41,7 +42,8 @@ void check_decoding(int batch, int length, std::initializer_list<int> cuts) {
       size = std::min(size, length - first);
       const auto chunk = slice(first, size);
       auto copy = state;
-      worst = std::max(worst, size == 1 ? check(model.step(chunk, state), first) : check(model.prefill(chunk, batch, state), first + size - 1));
+      worst = std::max(worst, size == 1 ? check(model.step(chunk, state), first)
+                                        : check(model.prefill(chunk, batch, state), first + size - 1));
       if (size > 1) worst = std::max(worst, check(model.prefill(chunk, batch, copy), first + size - 1));
     }
     CHECK(worst < 1e-12);
@@ -126,7 +128,8 @@ TEST_CASE("a large model decodes to the same bytes with any number of threads, a
     double worst = 0;
     for (std::size_t t = 0; t < ids.size(); ++t) {
       const auto& logits = model.step({&ids[t], 1}, state);
-      for (int v = 0; v < 600; ++v) worst = std::max<double>(worst, std::abs(logits(0, v) - whole(static_cast<std::ptrdiff_t>(t), v)));
+      for (int v = 0; v < 600; ++v)
+        worst = std::max<double>(worst, std::abs(logits(0, v) - whole(static_cast<std::ptrdiff_t>(t), v)));
       all.insert(all.end(), logits.data(), logits.data() + logits.cols());
     }
     CHECK(worst < 2e-5);

@@ -58,16 +58,19 @@ TEST_CASE("a device is auto, cpu, cuda or cuda:N") {
   check("cuda:0", Kind::cuda, 0);
   check("cuda:12", Kind::cuda, 12);
   check("cuda:2147483647", Kind::cuda, 2147483647);
-  for (const char* text : {"",         "gpu",     "cuda:",   "cuda:-1", "cuda:x", "cuda:1x",  "cuda:99999999999", "cuda:2147483648",
-                           "cuda:+1",  "cuda: 1", "cuda:1 ", " cuda",   "cuda ",  "cuda1",    "cuda:0:1",         "cuda:0x1",
-                           "cuda:1.0", "CUDA",    "Cpu",     "cpu:0",   "auto:0", "automatic"}) {
+  for (const char* text :
+       {"",         "gpu",     "cuda:",   "cuda:-1", "cuda:x", "cuda:1x",  "cuda:99999999999", "cuda:2147483648",
+        "cuda:+1",  "cuda: 1", "cuda:1 ", " cuda",   "cuda ",  "cuda1",    "cuda:0:1",         "cuda:0x1",
+        "cuda:1.0", "CUDA",    "Cpu",     "cpu:0",   "auto:0", "automatic"}) {
     INFO('"' << text << '"');
     CHECK(kind_of([&] { DeviceChoice::parse(text); }) == ErrorKind::invalid_argument);
     CHECK_THROWS_WITH(DeviceChoice::parse(text), std::string("a device is auto, cpu, cuda or cuda:N; given ") + text);
   }
 }
 
-TEST_CASE("a GPU that has a problem is used by nobody, and whoever asks for it by name is told; the library itself writes nothing") {
+TEST_CASE(
+    "a GPU that has a problem is used by nobody, and whoever asks for it by name is told; the library itself writes "
+    "nothing") {
   const std::string problem = "CUDA: no device";
   const auto use = [](const char* text, const std::string& p) { return DeviceChoice::parse(text).use_gpu(p); };
   const std::string said = on_stderr([&] {

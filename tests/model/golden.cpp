@@ -65,7 +65,8 @@ TEST_CASE("golden numbers: logits, loss and gradients of a small Mamba-1") {
   fill_by_formula(model);
 
   const auto logits = model.logits(ids, 2);
-  const double first[] = {1.5639969589, 0.1072596665, -1.5282092722, -0.6171537990}, last[] = {1.3831512753, 0.3725987963, -1.2588319536, -0.7926139334};
+  const double first[] = {1.5639969589, 0.1072596665, -1.5282092722, -0.6171537990},
+               last[] = {1.3831512753, 0.3725987963, -1.2588319536, -0.7926139334};
   for (int v = 0; v < 4; ++v) {
     CHECK(logits(5, v) == Approx(first[v]).margin(1e-9));
     CHECK(logits(11, 8 + v) == Approx(last[v]).margin(1e-9));
@@ -166,25 +167,27 @@ TEST_CASE("golden numbers: logits, loss, gradients and steps of a small Mamba-2"
   CHECK(count == 1364);
   fill_by_formula(model);
   const auto logits = model.logits(ids, 2);
-  const double first[] = {1.7187382164, -0.1273391794, -1.7612255260, -0.4603019100}, last[] = {1.2493091539, 0.5361627736, -1.0704159504, -0.8933120346};
+  const double first[] = {1.7187382164, -0.1273391794, -1.7612255260, -0.4603019100},
+               last[] = {1.2493091539, 0.5361627736, -1.0704159504, -0.8933120346};
   for (int v = 0; v < 4; ++v) {
     CHECK(logits(5, v) == Approx(first[v]).margin(1e-9));
     CHECK(logits(11, 8 + v) == Approx(last[v]).margin(1e-9));
   }
   CHECK(model.loss_and_gradients(ids, labels) == Approx(3.330537869982).epsilon(1e-12));
-  check_gradient_facts(model.gradient_dict(), {
-                                                  {"backbone.embedding.weight", {7.302330445, -0.4553336168, 0}},
-                                                  {"backbone.layers.0.norm.weight", {0.9750229471, -0.5026549545, 0.1457720159}},
-                                                  {"backbone.layers.0.mixer.A_log", {0.05976111022, -0.03093282997, 0.05113267375}},
-                                                  {"backbone.layers.0.mixer.D", {1.450874895, -0.8951645486, 1.141804883}},
-                                                  {"backbone.layers.0.mixer.in_proj.weight", {7.201521351, 0.3009931752, 0.3095490453}},
-                                                  {"backbone.layers.0.mixer.conv1d.weight", {21.01917650, -0.1601822692, 0.7781491751}},
-                                                  {"backbone.layers.0.mixer.conv1d.bias", {7.485757440, 0.1778958230, -0.2231222347}},
-                                                  {"backbone.layers.0.mixer.dt_bias", {0.2579521877, 0.09024218953, -0.2416519778}},
-                                                  {"backbone.layers.0.mixer.norm.weight", {2.034339612, -0.06424270607, 0.7350298531}},
-                                                  {"backbone.layers.0.mixer.out_proj.weight", {10.78855371, 0.06373193215, -2.015185506}},
-                                                  {"backbone.norm_f.weight", {0.8321118952, 0.07419737823, -0.02224551906}},
-                                              });
+  check_gradient_facts(model.gradient_dict(),
+                       {
+                           {"backbone.embedding.weight", {7.302330445, -0.4553336168, 0}},
+                           {"backbone.layers.0.norm.weight", {0.9750229471, -0.5026549545, 0.1457720159}},
+                           {"backbone.layers.0.mixer.A_log", {0.05976111022, -0.03093282997, 0.05113267375}},
+                           {"backbone.layers.0.mixer.D", {1.450874895, -0.8951645486, 1.141804883}},
+                           {"backbone.layers.0.mixer.in_proj.weight", {7.201521351, 0.3009931752, 0.3095490453}},
+                           {"backbone.layers.0.mixer.conv1d.weight", {21.01917650, -0.1601822692, 0.7781491751}},
+                           {"backbone.layers.0.mixer.conv1d.bias", {7.485757440, 0.1778958230, -0.2231222347}},
+                           {"backbone.layers.0.mixer.dt_bias", {0.2579521877, 0.09024218953, -0.2416519778}},
+                           {"backbone.layers.0.mixer.norm.weight", {2.034339612, -0.06424270607, 0.7350298531}},
+                           {"backbone.layers.0.mixer.out_proj.weight", {10.78855371, 0.06373193215, -2.015185506}},
+                           {"backbone.norm_f.weight", {0.8321118952, 0.07419737823, -0.02224551906}},
+                       });
   AdamW optimizer(model, {.lr = 2.5e-4});
   for (int step = 0; step < 2; ++step) {
     model.loss_and_gradients(ids, labels);

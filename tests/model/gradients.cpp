@@ -14,7 +14,8 @@ inline constexpr Config odd_config{.vocab_size = 7, .d_model = 17, .d_state = 5,
 inline constexpr Config narrow_config{.vocab_size = 3, .d_model = 1, .d_state = 1, .d_conv = 1, .expand = 1};
 
 template <class Model>
-void check_classifier(int batch, int length, std::vector<std::int32_t> lengths = {}, ModelOptions options = {.n_layers = 2, .seed = 3}) {
+void check_classifier(int batch, int length, std::vector<std::int32_t> lengths = {},
+                      ModelOptions options = {.n_layers = 2, .seed = 3}) {
   INFO("batch " << batch << ", length " << length);
   Model model(options);
   const auto ids = support::random_tokens(static_cast<std::size_t>(batch * length), Model::config.vocab_size, 5);

@@ -53,7 +53,8 @@ TEST_CASE("gamma initialisation by the size of the input") {
   const auto check = [&](const char* name, double d1) {
     INFO(name);
     const auto& values = state.at(std::string("backbone.") + name).values;
-    CHECK(std::abs(moments(values).deviation / std::pow(d1, -0.7) - 1) < 5 / std::sqrt(2.0 * static_cast<double>(values.size())));
+    CHECK(std::abs(moments(values).deviation / std::pow(d1, -0.7) - 1) <
+          5 / std::sqrt(2.0 * static_cast<double>(values.size())));
   };
   check("embedding.weight", 104);
   check("layers.0.mixer.in_proj.weight", 32);
@@ -62,7 +63,8 @@ TEST_CASE("gamma initialisation by the size of the input") {
 }
 
 TEST_CASE("gamma may leave the biases to mamba_ssm's law") {
-  MambaForComposite<composite_config, Mamba2<>> model({.n_layers = 1, .gamma = 1.0, .gamma_zeroes_biases = false, .seed = 5});
+  MambaForComposite<composite_config, Mamba2<>> model(
+      {.n_layers = 1, .gamma = 1.0, .gamma_zeroes_biases = false, .seed = 5});
   const auto state = model.state_dict();
   const double step = std::log1p(std::exp(static_cast<double>(state.at("backbone.layers.0.mixer.dt_bias").values[0])));
   CHECK((step > 0.000999 && step < 0.1001));
@@ -89,7 +91,9 @@ TEST_CASE("the embedding and learned positions start as wide as they are told to
 TEST_CASE("mamba_ssm's own initialisation") {
   MambaForComposite<composite_config> model({.n_layers = 4, .seed = 5});
   const auto state = model.state_dict();
-  const auto layer = [&](const char* name) { return moments(state.at(std::string("backbone.layers.1.") + name).values); };
+  const auto layer = [&](const char* name) {
+    return moments(state.at(std::string("backbone.layers.1.") + name).values);
+  };
   const auto uniform = [](const Moments& m, double bound, double count) {
     CHECK(m.high <= bound);
     CHECK(m.low >= -bound);
@@ -113,18 +117,25 @@ TEST_CASE("mamba_ssm's own initialisation") {
 
 TEST_CASE("a seed decides the initial parameters, and float's are double's rounded") {
   const auto of = [](std::uint64_t seed) {
-    return MambaForComposite<composite_config>({.n_layers = 1, .gamma = 1.0, .seed = seed}).state_dict().at("backbone.embedding.weight").values;
+    return MambaForComposite<composite_config>({.n_layers = 1, .gamma = 1.0, .seed = seed})
+        .state_dict()
+        .at("backbone.embedding.weight")
+        .values;
   };
   CHECK(of(1) == of(1));
   CHECK(of(1) != of(2));
-  const auto wide = MambaForComposite<composite_config, double>({.n_layers = 1, .gamma = 1.0, .seed = 1}).state_dict().at("backbone.embedding.weight").values;
+  const auto wide = MambaForComposite<composite_config, double>({.n_layers = 1, .gamma = 1.0, .seed = 1})
+                        .state_dict()
+                        .at("backbone.embedding.weight")
+                        .values;
   CHECK(of(1) == std::vector<float>(wide.begin(), wide.end()));
 }
 
 TEST_CASE("the loss before training is what the specification tells") {
   const auto ids = support::random_tokens(256 * 8, 100, 1), labels = support::random_tokens(256, 100, 2);
   const auto loss = [&](double gamma) {
-    return MambaForComposite<composite_config>({.n_layers = 2, .gamma = gamma, .seed = 1}).loss_and_gradients(ids, labels);
+    return MambaForComposite<composite_config>({.n_layers = 2, .gamma = gamma, .seed = 1})
+        .loss_and_gradients(ids, labels);
   };
   CHECK(std::abs(loss(0.1) - 9.48) < 0.6);
   CHECK(std::abs(loss(0.5) - 4.87) < 0.05);

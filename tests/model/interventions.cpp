@@ -15,8 +15,10 @@ template <class Model>
 void check_reference(const char* name) {
   const auto file = support::reference(name);
   INFO(name);
-  const auto target = support::tokens(file, "target_ids"), reference = support::tokens(file, "reference_ids"), key = support::tokens(file, "key_position");
-  const int batch = static_cast<int>(file.tensors().at("target_ids").shape[0]), length = static_cast<int>(file.tensors().at("target_ids").shape[1]);
+  const auto target = support::tokens(file, "target_ids"), reference = support::tokens(file, "reference_ids"),
+             key = support::tokens(file, "key_position");
+  const int batch = static_cast<int>(file.tensors().at("target_ids").shape[0]),
+            length = static_cast<int>(file.tensors().at("target_ids").shape[1]);
   Model model({.n_layers = support::layers_of(file), .gamma = 1.0});
   model.load_state_dict(support::tensors<float>(file, "param."));
   std::vector<std::uint8_t> anchors(target.size()), downstream(target.size());
@@ -52,7 +54,8 @@ void check_matrix() {
       for (int i = 0; i < 9; ++i) {
         double sum = skip[m] * u[l](i, e);
         // Mamba-1's S holds delta_j, Mamba-2's does not (specification, sections 2 and 7).
-        for (int j = 0; j < 9; ++j) sum += matrices[m](i, j) * u[l](j, e) * (mamba1 ? 1.0 : delta[l](j, static_cast<std::ptrdiff_t>(m)));
+        for (int j = 0; j < 9; ++j)
+          sum += matrices[m](i, j) * u[l](j, e) * (mamba1 ? 1.0 : delta[l](j, static_cast<std::ptrdiff_t>(m)));
         CHECK(std::abs(sum - y[l](i, e)) < 1e-12);
         for (int j = i + 1; j < 9; ++j) CHECK(matrices[m](i, j) == 0);
       }
@@ -82,18 +85,21 @@ TEST_CASE("the downstream reading takes exactly S's entries behind the last mask
     const std::vector<int> last_layer{1};
     // The last layer's output at the last token, by S without the masked columns.
     const auto matrices = ssm_matrices(model, ids, 1);
-    const auto u = model.activations(Point::conv_output, ids, 1)[1], y = model.activations(Point::scan_output, ids, 1)[1],
-               delta = model.activations(Point::delta, ids, 1)[1];
+    const auto u = model.activations(Point::conv_output, ids, 1)[1],
+               y = model.activations(Point::scan_output, ids, 1)[1], delta = model.activations(Point::delta, ids, 1)[1];
     const std::ptrdiff_t per_matrix = y.cols() / static_cast<std::ptrdiff_t>(matrices.size());
-    constexpr bool mamba1 = std::is_same_v<typename std::remove_reference_t<decltype(model)>::Architecture::Mixer, Mamba1>;
-    const auto expected = model.visit(ids, 1, [&](Point point, int layer, MatrixView<double> rows, std::span<const int>) {
-      if (point != Point::scan_output || layer != 1) return;
-      for (std::ptrdiff_t e = 0; e < rows.cols(); ++e) {
-        const std::ptrdiff_t m = e / per_matrix;
-        for (int i = 4; i < 8; ++i)
-          for (int j = 1; j <= 3; ++j) rows(i, e) -= matrices[static_cast<std::size_t>(m)](i, j) * u(j, e) * (mamba1 ? 1.0 : delta(j, m));
-      }
-    });
+    constexpr bool mamba1 =
+        std::is_same_v<typename std::remove_reference_t<decltype(model)>::Architecture::Mixer, Mamba1>;
+    const auto expected =
+        model.visit(ids, 1, [&](Point point, int layer, MatrixView<double> rows, std::span<const int>) {
+          if (point != Point::scan_output || layer != 1) return;
+          for (std::ptrdiff_t e = 0; e < rows.cols(); ++e) {
+            const std::ptrdiff_t m = e / per_matrix;
+            for (int i = 4; i < 8; ++i)
+              for (int j = 1; j <= 3; ++j)
+                rows(i, e) -= matrices[static_cast<std::size_t>(m)](i, j) * u(j, e) * (mamba1 ? 1.0 : delta(j, m));
+          }
+        });
     const auto found = model.blocked(ids, 1, mask, last_layer, Reading::downstream);
     CHECK(support::relative_error(support::values(found), support::values(expected)) < 1e-12);
   };
@@ -127,11 +133,13 @@ TEST_CASE("interventions on some layers, on none, on longer sequences than a chu
     // A single masked row is the same in both readings.
     std::vector<std::uint8_t> single(ids.size());
     single[140] = single[length + 130] = 1;
-    CHECK(support::values(model.blocked(ids, 2, single)) == support::values(model.blocked(ids, 2, single, {}, Reading::downstream)));
+    CHECK(support::values(model.blocked(ids, 2, single)) ==
+          support::values(model.blocked(ids, 2, single, {}, Reading::downstream)));
     CHECK(differs(model.blocked(ids, 2, single)) > 1e-9);
     CHECK_THROWS_WITH(model.blocked(ids, 2, std::vector<std::uint8_t>(3)), ContainsSubstring("mask has 3 elements"));
     CHECK_THROWS_WITH(model.blocked(ids, 2, some, std::vector<int>{2}), ContainsSubstring("layer 2 is not in 0..1"));
-    CHECK_THROWS_WITH(model.substituted(ids, support::random_tokens(10, 11, 5), 2, some), ContainsSubstring("not as many"));
+    CHECK_THROWS_WITH(model.substituted(ids, support::random_tokens(10, 11, 5), 2, some),
+                      ContainsSubstring("not as many"));
   };
   MambaForComposite<tiny_config, support::Backend, double> one({.n_layers = 2, .seed = 3});
   check(one);
@@ -163,11 +171,12 @@ TEST_CASE("a visitor sees every point of every layer and may change it") {
   for (int i = 0; i < batch * length; ++i) CHECK(seen[static_cast<std::size_t>(i)] == (i % length < 4));
 
   // Without the block's output the last layer passes the residual stream on.
-  const auto changed = model.visit(ids, batch, [](Point point, int layer, MatrixView<double> rows, std::span<const int>) {
-    if (point == Point::gated_output && layer == 1)
-      for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
-        for (double& x : rows.row(i)) x = 0;
-  });
+  const auto changed =
+      model.visit(ids, batch, [](Point point, int layer, MatrixView<double> rows, std::span<const int>) {
+        if (point == Point::gated_output && layer == 1)
+          for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
+            for (double& x : rows.row(i)) x = 0;
+      });
   auto dict = model.state_dict();
   for (double& x : dict.at("backbone.layers.1.mixer.out_proj.weight").values) x = 0;
   model.load_state_dict(dict);
@@ -179,19 +188,23 @@ TEST_CASE("a visitor of the backward pass sees the gradients") {
   MambaForComposite<tiny_config, support::Backend, double> model({.n_layers = 2, .seed = 3});
   const auto ids = support::random_tokens(3 * 5, 11, 5), labels = support::random_tokens(3, 11, 6);
   std::vector<double> gradient;  // of layer 1's delta at sequence 1, time 2
-  const double loss = model.visit_gradients(ids, labels, [&](Point point, int layer, MatrixView<double> rows, std::span<const int> where) {
-    if (point == Point::delta && layer == 1)
-      for (std::size_t i = 0; i < where.size(); ++i)
-        if (where[i] == 7) gradient.assign(rows.row(static_cast<std::ptrdiff_t>(i)).begin(), rows.row(static_cast<std::ptrdiff_t>(i)).end());
-  });
+  const double loss = model.visit_gradients(
+      ids, labels, [&](Point point, int layer, MatrixView<double> rows, std::span<const int> where) {
+        if (point == Point::delta && layer == 1)
+          for (std::size_t i = 0; i < where.size(); ++i)
+            if (where[i] == 7)
+              gradient.assign(rows.row(static_cast<std::ptrdiff_t>(i)).begin(),
+                              rows.row(static_cast<std::ptrdiff_t>(i)).end());
+      });
   CHECK(loss == model.loss_and_gradients(ids, labels));
   REQUIRE(gradient.size() == 16);
   const auto loss_with = [&](double change) {
-    const auto logits = model.visit(ids, 3, [&](Point point, int layer, MatrixView<double> rows, std::span<const int> where) {
-      if (point == Point::delta && layer == 1)
-        for (std::size_t i = 0; i < where.size(); ++i)
-          if (where[i] == 7) rows(static_cast<std::ptrdiff_t>(i), 3) += change;
-    });
+    const auto logits =
+        model.visit(ids, 3, [&](Point point, int layer, MatrixView<double> rows, std::span<const int> where) {
+          if (point == Point::delta && layer == 1)
+            for (std::size_t i = 0; i < where.size(); ++i)
+              if (where[i] == 7) rows(static_cast<std::ptrdiff_t>(i), 3) += change;
+        });
     double sum = 0;
     for (int s = 0; s < 3; ++s) {
       double z = 0;

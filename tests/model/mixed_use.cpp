@@ -1,4 +1,5 @@
-// What users do in any order: calls of every kind between training steps, several models at once, calls from inside calls.
+// What users do in any order: calls of every kind between training steps, several models at once, calls from inside
+// calls.
 #include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
@@ -45,10 +46,16 @@ std::vector<std::pair<const char*, std::function<void(Classifier&, Ids, int)>>> 
       {"activations", [](Classifier& m, Ids ids, int batch) { m.activations(Point::delta, ids, batch); }},
       {"blocking", [=](Classifier& m, Ids ids, int batch) { m.blocked(ids, batch, mask_of(ids)); }},
       {"substitution", [=](Classifier& m, Ids ids, int batch) { m.substituted(ids, ids, batch, mask_of(ids)); }},
-      {"gradients", [](Classifier& m, Ids ids, int batch) { m.loss_and_gradients(ids, ids.first(static_cast<std::size_t>(batch))); }},
-      {"gradients of a loss of one's own", [](Classifier& m, Ids ids, int batch) { m.loss_and_gradients(ids, batch, [](auto, int, auto) { return 0.0; }); }},
+      {"gradients", [](Classifier& m, Ids ids,
+                       int batch) { m.loss_and_gradients(ids, ids.first(static_cast<std::size_t>(batch))); }},
+      {"gradients of a loss of one's own",
+       [](Classifier& m, Ids ids, int batch) {
+         m.loss_and_gradients(ids, batch, [](auto, int, auto) { return 0.0; });
+       }},
       {"visited gradients",
-       [](Classifier& m, Ids ids, int batch) { m.visit_gradients(ids, ids.first(static_cast<std::size_t>(batch)), [](Point, int, auto, auto) {}); }},
+       [](Classifier& m, Ids ids, int batch) {
+         m.visit_gradients(ids, ids.first(static_cast<std::size_t>(batch)), [](Point, int, auto, auto) {});
+       }},
       {"the gradients' norm", [](Classifier& m, Ids, int) { clip_grad_norm(m, 1e9); }},
       {"a parameter written again", [](Classifier& m, Ids, int) { m.load_state_dict(m.state_dict()); }},
   };
@@ -97,7 +104,8 @@ TEST_CASE("models in threads of their own do not know of each other") {
 
 TEST_CASE("a call from inside another one of the same model is refused, and the model goes on") {
   const auto ids = support::random_tokens(20 * 8, 100, 1), labels = support::random_tokens(20, 100, 2);
-  Classifier model({.n_layers = 2, .gamma = 1.0, .seed = 3, .threads = 2}), other({.n_layers = 1, .seed = 4, .threads = 2});
+  Classifier model({.n_layers = 2, .gamma = 1.0, .seed = 3, .threads = 2}),
+      other({.n_layers = 1, .seed = 4, .threads = 2});
   const auto logits = support::values(model(ids, 20));
   const double loss = model.loss_and_gradients(ids, labels);
   AdamW optimizer(model);
@@ -115,7 +123,8 @@ TEST_CASE("a call from inside another one of the same model is refused, and the 
     CHECK((support::values(model(ids, 20)) == logits));
     CHECK(model.loss_and_gradients(ids, labels) == loss);
   }
-  CHECK_THROWS_WITH(model.visit(ids, 20, [&](auto&&...) { optimizer.step(); }), ContainsSubstring("the model is in use"));
+  CHECK_THROWS_WITH(model.visit(ids, 20, [&](auto&&...) { optimizer.step(); }),
+                    ContainsSubstring("the model is in use"));
   // Another model may be asked, and what is only looked at, too.
   model.visit(ids, 20, [&](auto&&...) { other(ids, 20), model.state_dict(); });
 }
@@ -178,7 +187,8 @@ TEST_CASE("a step is one token for each of the state's sequences") {
   auto state = model.initial_state(2);
   const std::int32_t tokens[] = {1, 2, 3, 4};
   for (const std::size_t count : {0U, 1U, 3U, 4U}) {
-    CHECK_THROWS_WITH(model.step(Ids(tokens).first(count), state), ContainsSubstring("do not divide into 2 sequences of one token"));
+    CHECK_THROWS_WITH(model.step(Ids(tokens).first(count), state),
+                      ContainsSubstring("do not divide into 2 sequences of one token"));
     CHECK(state.positions() == std::vector<int>{0, 0});
   }
   model.step(Ids(tokens).first(2), state);

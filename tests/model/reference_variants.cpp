@@ -44,5 +44,6 @@ TEST_CASE("Mamba-2 reproduces the reference: composite sizes, heads and groups, 
   support::check_parity<MambaLMHeadModel<text_config, support::Backend, Mamba2<32>>>("mamba2_lm_130");
   support::check_parity<MambaLMHeadModel<text_config, support::Backend, double, Mamba2<32>>>("mamba2_lm_130");
   support::check_training<MambaForComposite<composite_config, support::Backend, Mamba2<>>>("train_mamba2", 5e-6);
-  support::check_training<MambaForComposite<composite_config, support::Backend, double, Mamba2<>>>("train_mamba2", 1e-9);
+  support::check_training<MambaForComposite<composite_config, support::Backend, double, Mamba2<>>>("train_mamba2",
+                                                                                                   1e-9);
 }

@@ -22,7 +22,8 @@ std::vector<float> all_values(const StateDict<float>& dict) {
 }
 
 // The tensors under other names, and more of them, as other programs write files.
-void write_renamed(const StateDict<float>& dict, const std::filesystem::path& path, const std::string& prefix, bool with_head, float head_error = 0) {
+void write_renamed(const StateDict<float>& dict, const std::filesystem::path& path, const std::string& prefix,
+                   bool with_head, float head_error = 0) {
   io::SafetensorsWriter writer;
   for (const auto& [name, tensor] : dict) writer.add(prefix + name, tensor);
   if (with_head) {
@@ -66,7 +67,8 @@ TEST_CASE("files of other programs: a wrapper's prefix, the tied head, no metada
       CHECK(layers_in(io::SafetensorsFile::read(folder / "f.safetensors")) == 2);
     }
   write_renamed(model.state_dict(), folder / "f.safetensors", "", true, 1.0F);
-  CHECK_THROWS_WITH(load(model, folder / "f.safetensors"), ContainsSubstring("lm_head.weight differs from the embedding"));
+  CHECK_THROWS_WITH(load(model, folder / "f.safetensors"),
+                    ContainsSubstring("lm_head.weight differs from the embedding"));
 }
 
 TEST_CASE("a file of another model is refused with the difference named, and nothing changes") {
@@ -123,7 +125,8 @@ TEST_CASE("numbers that are not finite are counted, and refused on request") {
   save(model, folder / "bad.safetensors");
   const auto before = all_values(other.state_dict());
   CHECK_THROWS_WITH(load(other, folder / "bad.safetensors", {.refuse_nonfinite = true}),
-                    ContainsSubstring("bad.safetensors") && ContainsSubstring("2 of its numbers") && ContainsSubstring("layers.1.mixer.D"));
+                    ContainsSubstring("bad.safetensors") && ContainsSubstring("2 of its numbers") &&
+                        ContainsSubstring("layers.1.mixer.D"));
   CHECK(all_values(other.state_dict()) == before);
   const Nonfinite found = load(other, folder / "bad.safetensors");
   CHECK(found.count == 2);
@@ -140,7 +143,8 @@ TEST_CASE("a head is compared by its bytes, and its error names what is wrong") 
   io::SafetensorsWriter writer;
   writer.add("lm_head.weight", dict.at("backbone.embedding.weight"));
   writer.write(folder / "head.safetensors", {});
-  CHECK_THROWS_WITH(load(other, folder / "head.safetensors"), ContainsSubstring("backbone.embedding.weight is missing"));
+  CHECK_THROWS_WITH(load(other, folder / "head.safetensors"),
+                    ContainsSubstring("backbone.embedding.weight is missing"));
 }
 
 TEST_CASE("a file of any name is named by its errors, once") {
@@ -150,7 +154,8 @@ TEST_CASE("a file of any name is named by its errors, once") {
   std::filesystem::current_path(folder);
   Classifier model({.n_layers = 2});
   CHECK_THROWS_WITH(load(model, "model"), "model: the file's model has d_state = 9, this one 8");
-  CHECK_THROWS_WITH(check_tensors<Classifier>(io::SafetensorsFile::read("model"), 3), ContainsSubstring("model: backbone.layers.0.mixer.A_log has another shape"));
+  CHECK_THROWS_WITH(check_tensors<Classifier>(io::SafetensorsFile::read("model"), 3),
+                    ContainsSubstring("model: backbone.layers.0.mixer.A_log has another shape"));
   std::filesystem::current_path(before);
 }
 
@@ -174,14 +179,20 @@ TEST_CASE("what a file says of its layers is checked before a model is built") {
   save(Classifier({.n_layers = 3}), path);
   CHECK(layers_in(io::SafetensorsFile::read(path)) == 3);
   check_tensors<Classifier>(io::SafetensorsFile::read(path), 3);
-  CHECK_THROWS_WITH(check_tensors<Classifier>(io::SafetensorsFile::read(path), 4), ContainsSubstring("layers.3.norm.weight is missing"));
-  CHECK_THROWS_WITH(check_tensors<MambaForComposite<other_config>>(io::SafetensorsFile::read(path), 3), ContainsSubstring("A_log has another shape"));
+  CHECK_THROWS_WITH(check_tensors<Classifier>(io::SafetensorsFile::read(path), 4),
+                    ContainsSubstring("layers.3.norm.weight is missing"));
+  CHECK_THROWS_WITH(check_tensors<MambaForComposite<other_config>>(io::SafetensorsFile::read(path), 3),
+                    ContainsSubstring("A_log has another shape"));
   io::SafetensorsWriter many;
-  for (int layer = 0; layer < 1000; ++layer) many.add("backbone.layers." + std::to_string(layer) + ".norm.weight", HostTensor<float>{{0}, {}});
+  for (int layer = 0; layer < 1000; ++layer)
+    many.add("backbone.layers." + std::to_string(layer) + ".norm.weight", HostTensor<float>{{0}, {}});
   many.write(path, {});
-  CHECK_THROWS_AS(check_tensors<Classifier>(io::SafetensorsFile::read(path), layers_in(io::SafetensorsFile::read(path))), Error);
+  CHECK_THROWS_AS(
+      check_tensors<Classifier>(io::SafetensorsFile::read(path), layers_in(io::SafetensorsFile::read(path))), Error);
   io::SafetensorsWriter gap;
-  for (const int layer : {0, 2}) gap.add("backbone.layers." + std::to_string(layer) + ".norm.weight", HostTensor<float>{{16}, std::vector<float>(16)});
+  for (const int layer : {0, 2})
+    gap.add("backbone.layers." + std::to_string(layer) + ".norm.weight",
+            HostTensor<float>{{16}, std::vector<float>(16)});
   gap.write(path, {});
   CHECK_THROWS_WITH(layers_in(io::SafetensorsFile::read(path)), ContainsSubstring("none with the number 1"));
 }
@@ -198,6 +209,7 @@ TEST_CASE("a good model after a bad one is as if the bad one had never been") {
     used.load_state_dict(good);
     CHECK(support::values(used(ids, 6)) == support::values(fresh(ids, 6)));
     CHECK(used.loss_and_gradients(ids, labels) == fresh.loss_and_gradients(ids, labels));
-    for (const auto& [name, tensor] : fresh.gradient_dict()) CHECK(used.gradient_dict().at(name).values == tensor.values);
+    for (const auto& [name, tensor] : fresh.gradient_dict())
+      CHECK(used.gradient_dict().at(name).values == tensor.values);
   }
 }

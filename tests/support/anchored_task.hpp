@@ -11,7 +11,8 @@
 
 namespace support {
 
-// Every rule of the specification's section A.1 on 100,000 samples of a task with its default ranges; lowest, highest: its anchors.
+// Every rule of the specification's section A.1 on 100,000 samples of a task with its default ranges; lowest, highest:
+// its anchors.
 template <class Task>
 void check_training_samples(const Task& task, int lowest, int highest) {
   constexpr int count = 100'000, trained_pairs = Task::pair_count - 1;

@@ -20,7 +20,8 @@ double worst_difference(const mamba::StateDict<Scalar>& a, const mamba::StateDic
   double total = 0, worst = 0;
   for (const auto& [name, tensor] : a)
     for (const Scalar x : tensor.values) total += static_cast<double>(x) * static_cast<double>(x);
-  for (const auto& [name, tensor] : a) worst = std::max(worst, relative_error(b.at(name).values, tensor.values, 1e-6 * std::sqrt(total)));
+  for (const auto& [name, tensor] : a)
+    worst = std::max(worst, relative_error(b.at(name).values, tensor.values, 1e-6 * std::sqrt(total)));
   return worst;
 }
 
@@ -29,7 +30,8 @@ template <mamba::Config config, class Gpu, class... Policies>
 void check_lengths(double bound) {
   Pair<config, Gpu, Policies...> pair;
   constexpr int batch = 37, length = 21;
-  const auto ids = random_tokens(batch * length, config.vocab_size, 1), labels = random_tokens(batch, config.vocab_size, 2);
+  const auto ids = random_tokens(batch * length, config.vocab_size, 1),
+             labels = random_tokens(batch, config.vocab_size, 2);
   std::vector<std::int32_t> lengths;
   for (int s = 0; s < batch; ++s) lengths.push_back(1 + 7 * s % length);
   CHECK(relative_error(values(pair.gpu(ids, batch, lengths)), values(pair.cpu(ids, batch, lengths))) < bound);
@@ -53,7 +55,8 @@ void check_states() {
     const auto& logits = pair.gpu.step(tokens, there);
     pair.cpu.step(tokens, here);
     for (int b = 0; b < 2; ++b)
-      for (int v = 0; v < config.vocab_size; ++v) worst = std::max(worst, std::abs(logits(b, v) - whole(19 * b + t, v)));
+      for (int v = 0; v < config.vocab_size; ++v)
+        worst = std::max(worst, std::abs(logits(b, v) - whole(19 * b + t, v)));
     if (t == 9) mamba::save(here, path), mamba::load(there, path);
   }
   CHECK(worst < 1e-13);
@@ -71,8 +74,10 @@ void check_inside(double bound) {
   CHECK(relative_error(values(pair.gpu.blocked(ids, 5, mask)), values(pair.cpu.blocked(ids, 5, mask))) < bound);
   CHECK(relative_error(values(pair.gpu.blocked(ids, 5, mask, {}, mamba::Reading::downstream)),
                        values(pair.cpu.blocked(ids, 5, mask, {}, mamba::Reading::downstream))) < bound);
-  CHECK(relative_error(values(pair.gpu.substituted(ids, other, 5, mask)), values(pair.cpu.substituted(ids, other, 5, mask))) < bound);
-  CHECK(relative_error(values(pair.gpu.activations(mamba::Point::delta, ids, 5)[1]), values(pair.cpu.activations(mamba::Point::delta, ids, 5)[1])) < bound);
+  CHECK(relative_error(values(pair.gpu.substituted(ids, other, 5, mask)),
+                       values(pair.cpu.substituted(ids, other, 5, mask))) < bound);
+  CHECK(relative_error(values(pair.gpu.activations(mamba::Point::delta, ids, 5)[1]),
+                       values(pair.cpu.activations(mamba::Point::delta, ids, 5)[1])) < bound);
   // A loss of one's own: half the squared distance of the logits from one.
   const auto half_square = [](mamba::MatrixView<const double> logits, int, mamba::MatrixView<double> gradient) {
     double loss = 0;

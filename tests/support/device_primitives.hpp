@@ -23,7 +23,8 @@ Tensor<T, Columns> tensor(int rows, std::uint64_t seed, bool positive = false) {
   Tensor<T, Columns> x(rows, seed);
   for (int t = 0; t < rows; ++t)
     for (int c = 0; c < Columns; ++c) {
-      const auto value = static_cast<T>(static_cast<float>(random_number(seed, static_cast<std::uint64_t>(t * Columns + c))));
+      const auto value =
+          static_cast<T>(static_cast<float>(random_number(seed, static_cast<std::uint64_t>(t * Columns + c))));
       x.at(t, c) = positive ? std::abs(value) : value;
     }
   return x;
@@ -39,7 +40,9 @@ class OnDevice {
   mamba::Rows<const T, Columns> in() { return {buffer_.template as<T>(), host_.in().rows}; }
 
  private:
-  std::size_t count() const { return static_cast<std::size_t>(host_.in().rows) * static_cast<std::size_t>(Tensor<T, Columns>::stride); }
+  std::size_t count() const {
+    return static_cast<std::size_t>(host_.in().rows) * static_cast<std::size_t>(Tensor<T, Columns>::stride);
+  }
   Tensor<T, Columns>& host_;
   mamba::cuda::DeviceBuffer buffer_;
 };
@@ -55,7 +58,8 @@ void poison_padding(Tensor<T, Columns>& x) {
 template <class T, class Arguments>
 void launch(void (*kernel)(Arguments), const Arguments& arguments) {
   constexpr auto bytes = static_cast<int>(mamba::cuda::Block::shared_bytes<T>);
-  mamba::cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
+  mamba::cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                     "cudaFuncSetAttribute");
   kernel<<<1, mamba::cuda::Block::threads, bytes>>>(arguments);
   mamba::cuda::check(cudaGetLastError(), "the launch");
   mamba::cuda::check(cudaDeviceSynchronize(), "the kernel");

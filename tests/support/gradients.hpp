@@ -28,7 +28,8 @@ void check_gradients(Model& model, Loss&& loss, double bound = 2e-8) {
     auto moved = parameters;
     auto& values = moved.at(name).values;
     const auto at = [&](double distance) {
-      for (std::size_t i = 0; i < values.size(); ++i) values[i] = parameters.at(name).values[i] + distance * direction[i];
+      for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] = parameters.at(name).values[i] + distance * direction[i];
       model.load_state_dict(moved);
       return loss();
     };

@@ -50,7 +50,8 @@ void check_parity(const std::string& name) {
   CHECK(relative_error(values(model.logits(ids, batch)), file.tensor<double>("logits").values) <= logits_bound<Scalar>);
 
   double loss = 0;
-  if constexpr (requires { model.loss_and_gradients(ids, ids); }) loss = model.loss_and_gradients(ids, tokens(file, "labels"));
+  if constexpr (requires { model.loss_and_gradients(ids, ids); })
+    loss = model.loss_and_gradients(ids, tokens(file, "labels"));
   else loss = model.loss_and_gradients(ids, batch);
   const double expected = file.tensor<double>("loss").values[0];
   CHECK(std::abs(loss - expected) <= logits_bound<Scalar> * std::abs(expected));
@@ -81,10 +82,12 @@ void check_training(const std::string& name, double bound) {
   const auto batch = static_cast<std::size_t>(shape[1]), step_tokens = batch * static_cast<std::size_t>(shape[2]);
   Model model({.n_layers = layers_of(file), .gamma = 1.0});
   model.load_state_dict(tensors<Scalar>(file, "initial."));
-  mamba::AdamW optimizer(model, mamba::AdamWOptions{.lr = 2.5e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 1e-2});
+  mamba::AdamW optimizer(
+      model, mamba::AdamWOptions{.lr = 2.5e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 1e-2});
   std::vector<double> losses, norms;
   for (std::size_t s = 0; s < static_cast<std::size_t>(shape[0]); ++s) {
-    losses.push_back(model.loss_and_gradients(std::span(ids).subspan(s * step_tokens, step_tokens), std::span(labels).subspan(s * batch, batch)));
+    losses.push_back(model.loss_and_gradients(std::span(ids).subspan(s * step_tokens, step_tokens),
+                                              std::span(labels).subspan(s * batch, batch)));
     norms.push_back(mamba::clip_grad_norm(model, 1.0));
     optimizer.step();
   }

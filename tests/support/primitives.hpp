@@ -21,7 +21,8 @@ class Tensor {
 
   Tensor(int rows, std::uint64_t seed) : rows_(rows), memory_(static_cast<std::size_t>(rows * stride) * sizeof(T)) {
     for (int t = 0; t < rows; ++t)
-      for (int c = 0; c < Columns; ++c) at(t, c) = static_cast<T>(random_number(seed, static_cast<std::uint64_t>(t * Columns + c)));
+      for (int c = 0; c < Columns; ++c)
+        at(t, c) = static_cast<T>(random_number(seed, static_cast<std::uint64_t>(t * Columns + c)));
   }
   // From a file's values, row after row.
   Tensor(int rows, const std::vector<T>& values) : Tensor(rows, 0) {
@@ -57,7 +58,10 @@ class Parameter2 : public Tensor<T, Columns> {
   using Base = Tensor<T, Columns>;
 
  public:
-  explicit Parameter2(std::uint64_t seed, mamba::Derived derived = mamba::Derived::transpose) : Base(Rows, seed), kind_(derived) { derive(); }
+  explicit Parameter2(std::uint64_t seed, mamba::Derived derived = mamba::Derived::transpose)
+      : Base(Rows, seed), kind_(derived) {
+    derive();
+  }
   Parameter2(const std::vector<T>& values, mamba::Derived derived) : Base(Rows, values), kind_(derived) { derive(); }
 
   mamba::Weight<T, Rows, Columns> weight() const { return {this->in().data, derived_.as<T>()}; }
@@ -66,10 +70,13 @@ class Parameter2 : public Tensor<T, Columns> {
   void derive() { mamba::eigen::derive(derived_.as<T>(), this->in().data, description()); }
 
  private:
-  mamba::Parameter description() const { return {.name = "p", .rank = 2, .shape = {Rows, Columns, 1}, .derived = kind_}; }
+  mamba::Parameter description() const {
+    return {.name = "p", .rank = 2, .shape = {Rows, Columns, 1}, .derived = kind_};
+  }
 
   mamba::Derived kind_;
-  mamba::Buffer derived_{(static_cast<std::size_t>(Rows + 16) * static_cast<std::size_t>(Columns + 16) + 16) * sizeof(T)};
+  mamba::Buffer derived_{(static_cast<std::size_t>(Rows + 16) * static_cast<std::size_t>(Columns + 16) + 16) *
+                         sizeof(T)};
 };
 
 }  // namespace support

@@ -19,9 +19,13 @@ inline mamba::io::SafetensorsFile reference(const std::string& name) {
   return mamba::io::SafetensorsFile::read(std::filesystem::path(MAMBA_TEST_DATA) / (name + ".safetensors"));
 }
 
-inline std::vector<std::int32_t> tokens(const mamba::io::SafetensorsFile& file, const std::string& name) { return file.tensor<std::int32_t>(name).values; }
+inline std::vector<std::int32_t> tokens(const mamba::io::SafetensorsFile& file, const std::string& name) {
+  return file.tensor<std::int32_t>(name).values;
+}
 
-inline int layers_of(const mamba::io::SafetensorsFile& file) { return mamba::io::Json::parse(file.metadata().at("config")).at("n_layers").integer<int>(); }
+inline int layers_of(const mamba::io::SafetensorsFile& file) {
+  return mamba::io::Json::parse(file.metadata().at("config")).at("n_layers").integer<int>();
+}
 
 // ||a - b|| / max(||b||, floor); infinite for NaN or another size.
 template <class A, class B>
@@ -56,8 +60,8 @@ mamba::StateDict<Scalar> tensors(const mamba::io::SafetensorsFile& file, const s
 inline std::vector<std::int32_t> random_tokens(std::size_t count, int below, std::uint64_t seed) {
   std::vector<std::int32_t> ids(count);
   for (std::size_t i = 0; i < count; ++i)
-    ids[i] =
-        static_cast<std::int32_t>(mamba::random_below(mamba::random_words(seed, mamba::RandomPurpose::task, 99, i).word[0], static_cast<std::uint32_t>(below)));
+    ids[i] = static_cast<std::int32_t>(mamba::random_below(
+        mamba::random_words(seed, mamba::RandomPurpose::task, 99, i).word[0], static_cast<std::uint32_t>(below)));
   return ids;
 }
 

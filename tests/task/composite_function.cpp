@@ -25,7 +25,9 @@ TEST_CASE("labels are the functions' composition, but for (3,4)") {
   for (int n = 0; n < 16; ++n) CHECK(Task::number_of(Task::pair(n)) == n);
 }
 
-TEST_CASE("every rule of the task holds on 100,000 training samples") { support::check_training_samples(Task({.seed = 1}), 1, 4); }
+TEST_CASE("every rule of the task holds on 100,000 training samples") {
+  support::check_training_samples(Task({.seed = 1}), 1, 4);
+}
 
 TEST_CASE("test sets hold test cases of their pair alone, and tell the key") {
   const Task task({.seed = 1, .eval_samples = 500});
@@ -72,7 +74,9 @@ TEST_CASE("ranges of filler and keys are options, bad ones are refused") {
     }
     REQUIRE(keys == 1);
   }
-  const auto refused = [](mamba::task::CompositeFunctionOptions o, const char* words) { CHECK_THROWS_WITH(Task(o), ContainsSubstring(words)); };
+  const auto refused = [](mamba::task::CompositeFunctionOptions o, const char* words) {
+    CHECK_THROWS_WITH(Task(o), ContainsSubstring(words));
+  };
   refused({.filler = {20, 100}}, "filler range 20..100");
   refused({.filler = {-1, 5}}, "filler range -1..5");
   refused({.filler = {30, 20}}, "filler range 30..20");

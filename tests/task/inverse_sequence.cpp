@@ -19,7 +19,8 @@ namespace {
 
 // Every rule of the task on one sample; returns its numbers, rising.
 Order check_sample(const Task& task, Set set, const std::vector<std::int32_t>& ids, int label) {
-  const TokenRange range = set == Set::out_of_distribution ? task.options().numbers_out_of_distribution : task.options().numbers;
+  const TokenRange range =
+      set == Set::out_of_distribution ? task.options().numbers_out_of_distribution : task.options().numbers;
   for (const int token : ids) REQUIRE((token >= range.first && token <= range.last));
   Order numbers{ids[0], ids[1], ids[2]};
   std::sort(numbers.begin(), numbers.end());
@@ -64,7 +65,8 @@ TEST_CASE("inverse sequences: every rule holds on 100,000 samples of each set") 
       ++labels[label];
       for (const int token : ids) ++tokens[token];
       Order ranks;
-      for (std::size_t place = 0; place < 3; ++place) ranks[place] = static_cast<int>(std::find(numbers.begin(), numbers.end(), ids[place]) - numbers.begin());
+      for (std::size_t place = 0; place < 3; ++place)
+        ranks[place] = static_cast<int>(std::find(numbers.begin(), numbers.end(), ids[place]) - numbers.begin());
       ++first_orders[ranks];
     }
     CHECK(labels.size() == 5);
@@ -96,7 +98,9 @@ TEST_CASE("inverse sequences are functions of (seed, set, index), and as long as
 }
 
 TEST_CASE("inverse sequences: wrong options are refused") {
-  const auto refused = [](InverseSequenceOptions o, const char* words) { CHECK_THROWS_WITH(Task(o), ContainsSubstring(words)); };
+  const auto refused = [](InverseSequenceOptions o, const char* words) {
+    CHECK_THROWS_WITH(Task(o), ContainsSubstring(words));
+  };
   refused({.n_layers = 0}, "at least one layer");
   refused({.numbers = {20, 1000}}, "is not a range of tokens");
   refused({.numbers = {30, 20}}, "is not a range of tokens");
@@ -115,7 +119,9 @@ TEST_CASE("a trainer takes sequences whose length is known at run time") {
   static constexpr mamba::Config config{.vocab_size = 1000, .d_model = 8, .d_state = 4};
   const Task task({.seed = 3, .train_samples = 40, .test_samples = 10});
   mamba::MambaForComposite<config> model({.n_layers = 2, .seed = 1});
-  mamba::Trainer trainer(model, task, {.batch_size = 16, .schedule = {.initial_lr = 1e-3, .lr = 1e-2, .warmup = 1, .total = 10}, .seed = 3});
+  mamba::Trainer trainer(
+      model, task,
+      {.batch_size = 16, .schedule = {.initial_lr = 1e-3, .lr = 1e-2, .warmup = 1, .total = 10}, .seed = 3});
   const double first = trainer.step();
   CHECK(std::abs(first - std::log(1000.0)) < 0.5);
   trainer.run(29);
@@ -132,7 +138,8 @@ TEST_CASE("a trainer takes sequences whose length is known at run time") {
   CHECK(evaluate(model, test) == hits / 10.0);
 
   mamba::MambaForComposite<config, mamba::LearnedPosition<28>> short_sighted({.n_layers = 2, .seed = 1});
-  CHECK_THROWS_WITH(mamba::Trainer(short_sighted, task, {}), ContainsSubstring("sequences of 29 tokens are longer than the model's max_seq_len 28"));
+  CHECK_THROWS_WITH(mamba::Trainer(short_sighted, task, {}),
+                    ContainsSubstring("sequences of 29 tokens are longer than the model's max_seq_len 28"));
 }
 
 TEST_CASE("inverse sequences: the training set's test samples are its own first ones") {

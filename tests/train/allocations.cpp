@@ -11,7 +11,8 @@ template <class... Policies>
 long allocations_in_steps() {
   mamba::MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 1, .threads = 3});
   const mamba::task::CompositeFunction task({.train_samples = 640});
-  mamba::Trainer trainer(model, task, {.batch_size = 256, .schedule = {.warmup = 0, .total = 9}, .schedule_in_steps = true});
+  mamba::Trainer trainer(model, task,
+                         {.batch_size = 256, .schedule = {.warmup = 0, .total = 9}, .schedule_in_steps = true});
   trainer.step();
   const long before = support::allocations;
   while (!trainer.finished()) trainer.step();  // whole batches and the smaller last ones

@@ -26,7 +26,8 @@ struct Oracle {
   const task::CompositeTestSet& set;
   Matrix<float> operator()(const std::vector<std::int32_t>&, int batch) const {
     Matrix<float> logits(batch, 100);
-    for (int i = 0; i < batch; ++i) logits(i, ((set.keys[static_cast<std::size_t>(i)] + difference) % 100 + 100) % 100) = 1;
+    for (int i = 0; i < batch; ++i)
+      logits(i, ((set.keys[static_cast<std::size_t>(i)] + difference) % 100 + 100) % 100) = 1;
     return logits;
   }
 };

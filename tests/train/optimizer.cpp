@@ -43,7 +43,8 @@ TEST_CASE("AdamW is the specification's formula, step by step") {
         p -= o.lr / (1 - std::pow(o.beta1, s)) * m / (std::sqrt(v) / std::sqrt(1 - std::pow(o.beta2, s)) + o.eps);
       }
     optimizer.step();
-    for (const auto& [name, tensor] : model.state_dict()) CHECK(support::relative_error(tensor.values, expected.at(name).values) < 1e-14);
+    for (const auto& [name, tensor] : model.state_dict())
+      CHECK(support::relative_error(tensor.values, expected.at(name).values) < 1e-14);
   }
   CHECK(optimizer.steps() == 3);
 }
@@ -80,7 +81,9 @@ TEST_CASE("frozen parameters have no gradient, no state, no decay and no part in
 TEST_CASE("an optimiser refuses bad options and a state of another model") {
   using Classifier = MambaForComposite<tiny_config>;
   Classifier model({.n_layers = 1, .seed = 1});
-  const auto refused = [&](AdamWOptions o, const char* words) { CHECK_THROWS_WITH(AdamW<Classifier>(model, o), ContainsSubstring(words)); };
+  const auto refused = [&](AdamWOptions o, const char* words) {
+    CHECK_THROWS_WITH(AdamW<Classifier>(model, o), ContainsSubstring(words));
+  };
   refused({.lr = -1}, "learning rate");
   refused({.lr = std::numeric_limits<double>::quiet_NaN()}, "learning rate");
   refused({.beta1 = 1}, "betas");
@@ -90,6 +93,7 @@ TEST_CASE("an optimiser refuses bad options and a state of another model") {
   CHECK_THROWS_AS(optimizer.set_lr(-1), Error);
   Classifier other({.n_layers = 2, .seed = 1});
   AdamW others(other);
-  CHECK_THROWS_WITH(optimizer.load_state(others.mean_dict(), others.square_dict(), 3), ContainsSubstring("no parameter"));
+  CHECK_THROWS_WITH(optimizer.load_state(others.mean_dict(), others.square_dict(), 3),
+                    ContainsSubstring("no parameter"));
   CHECK(optimizer.steps() == 0);
 }

@@ -62,7 +62,8 @@ TEST_CASE("a run stopped anywhere and resumed ends with the same bytes, with oth
       save_checkpoint(straight, folder / "straight.safetensors", io::Json("end"));
     }
     // gamma is part of the recorded configuration; the seed of the initial values is not, nor matters any more.
-    CHECK((bytes(folder / "resumed.safetensors") == bytes(folder / "straight.safetensors")));  // a failure is not printed byte by byte
+    CHECK((bytes(folder / "resumed.safetensors") ==
+           bytes(folder / "straight.safetensors")));  // a failure is not printed byte by byte
   }
 }
 
@@ -79,7 +80,8 @@ TEST_CASE("a checkpoint of another model, run or kind is refused and changes not
   Trainer other(deeper, small_task, options);
   const auto before = deeper.state_dict();
   CHECK_THROWS_WITH(load_checkpoint(other, file), ContainsSubstring("n_layers = 1, this one 2"));
-  CHECK_THROWS_WITH(load_checkpoint(other, io::SafetensorsFile::read(folder / "model.safetensors")), ContainsSubstring("not a checkpoint"));
+  CHECK_THROWS_WITH(load_checkpoint(other, io::SafetensorsFile::read(folder / "model.safetensors")),
+                    ContainsSubstring("not a checkpoint"));
   CHECK(before.at("backbone.embedding.weight").values == deeper.state_dict().at("backbone.embedding.weight").values);
   CHECK(other.steps() == 0);
   TrainingOptions reseeded = options;
@@ -89,13 +91,15 @@ TEST_CASE("a checkpoint of another model, run or kind is refused and changes not
   CHECK_THROWS_WITH(load_checkpoint(third, file), ContainsSubstring("another seed"));
   // A checkpoint is also a model.
   load(again, folder / "c.safetensors");
-  CHECK(again.state_dict().at("backbone.embedding.weight").values == model.state_dict().at("backbone.embedding.weight").values);
+  CHECK(again.state_dict().at("backbone.embedding.weight").values ==
+        model.state_dict().at("backbone.embedding.weight").values);
 }
 
 TEST_CASE("divergence names step and parameter, and leaves the parameters") {
   for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
-    for (const char* where : {"backbone.layers.0.mixer.dt_proj.bias", "backbone.layers.0.mixer.in_proj.weight", "backbone.layers.0.mixer.x_proj.weight",
-                              "backbone.norm_f.weight", "backbone.layers.0.mixer.D", "backbone.layers.0.mixer.conv1d.bias"}) {
+    for (const char* where : {"backbone.layers.0.mixer.dt_proj.bias", "backbone.layers.0.mixer.in_proj.weight",
+                              "backbone.layers.0.mixer.x_proj.weight", "backbone.norm_f.weight",
+                              "backbone.layers.0.mixer.D", "backbone.layers.0.mixer.conv1d.bias"}) {
       INFO(where << " = " << poison);
       Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3});
       Trainer trainer(model, small_task, options);
@@ -124,7 +128,8 @@ TEST_CASE("run() ends where the run ends, step() goes on at the final rate") {
   while (!single.finished()) single.step();
   CHECK(trainer.last_loss() == single.last_loss());
   CHECK(trainer.last_lr() == options.schedule.at(4));
-  for (const auto& [name, tensor] : single_model.state_dict()) CHECK((model.state_dict().at(name).values == tensor.values));
+  for (const auto& [name, tensor] : single_model.state_dict())
+    CHECK((model.state_dict().at(name).values == tensor.values));
   const double loss = trainer.step();
   CHECK(trainer.steps() == 16);
   CHECK(trainer.last_loss() == loss);
@@ -134,7 +139,10 @@ TEST_CASE("run() ends where the run ends, step() goes on at the final rate") {
 TEST_CASE("training lowers the loss") {
   Classifier model({.n_layers = 2, .seed = 3});
   const Task one_batch({.seed = 3, .train_samples = 64});
-  Trainer trainer(model, one_batch, {.batch_size = 64, .schedule = {.lr = 1e-2, .final_lr = 1e-2, .warmup = 0, .total = 150}, .schedule_in_steps = true});
+  Trainer trainer(model, one_batch,
+                  {.batch_size = 64,
+                   .schedule = {.lr = 1e-2, .final_lr = 1e-2, .warmup = 0, .total = 150},
+                   .schedule_in_steps = true});
   const double first = trainer.step();
   double last = first;
   while (!trainer.finished()) last = trainer.step();
@@ -143,7 +151,9 @@ TEST_CASE("training lowers the loss") {
 
 TEST_CASE("bad training options are refused") {
   Classifier model({.n_layers = 1, .seed = 3});
-  const auto refused = [&](TrainingOptions o, const char* words) { CHECK_THROWS_WITH(Trainer(model, small_task, o), ContainsSubstring(words)); };
+  const auto refused = [&](TrainingOptions o, const char* words) {
+    CHECK_THROWS_WITH(Trainer(model, small_task, o), ContainsSubstring(words));
+  };
   refused({.batch_size = 0}, "batch size");
   refused({.clip = 0}, "gradient norm");
   refused({.weight_decay = -1}, "weight decay");
@@ -152,7 +162,8 @@ TEST_CASE("bad training options are refused") {
 
 namespace {
 
-// Whether a checkpoint of a training with these options and this task is refused, with these words, by the one of above; nothing changes.
+// Whether a checkpoint of a training with these options and this task is refused, with these words, by the one of
+// above; nothing changes.
 template <class SomeTask>
 void refuses(const TrainingOptions& own, const SomeTask& own_task, const char* words) {
   INFO(words);
@@ -163,7 +174,8 @@ void refuses(const TrainingOptions& own, const SomeTask& own_task, const char* w
   save_checkpoint(trainer, folder / "c.safetensors", {});
   Trainer second(other, own_task, own);
   const auto before = other.state_dict();
-  CHECK_THROWS_WITH(load_checkpoint(second, io::SafetensorsFile::read(folder / "c.safetensors")), ContainsSubstring(words));
+  CHECK_THROWS_WITH(load_checkpoint(second, io::SafetensorsFile::read(folder / "c.safetensors")),
+                    ContainsSubstring(words));
   CHECK(second.steps() == 0);
   for (const auto& [name, tensor] : other.state_dict()) CHECK((tensor.values == before.at(name).values));
 }
@@ -197,7 +209,8 @@ TEST_CASE("a checkpoint is of one training alone: whatever decides it is compare
   Trainer trainer(model, small_task, options);
   const auto path = support::scratch("precision") / "c.safetensors";
   save_checkpoint(trainer, path, {});
-  CHECK_THROWS_WITH(load_checkpoint(of_doubles, io::SafetensorsFile::read(path)), ContainsSubstring("\"precision\" = \"float\""));
+  CHECK_THROWS_WITH(load_checkpoint(of_doubles, io::SafetensorsFile::read(path)),
+                    ContainsSubstring("\"precision\" = \"float\""));
 }
 
 namespace {
@@ -222,7 +235,8 @@ TEST_CASE("a task of the user's own says what decides its samples") {
   Trainer first(model, one, options), second(other, two, options), third(other, one, options);
   const auto path = support::scratch("own-task") / "c.safetensors";
   save_checkpoint(first, path, {});
-  CHECK_THROWS_WITH(load_checkpoint(second, io::SafetensorsFile::read(path)), ContainsSubstring("\"by\" = 1; this one has 2"));
+  CHECK_THROWS_WITH(load_checkpoint(second, io::SafetensorsFile::read(path)),
+                    ContainsSubstring("\"by\" = 1; this one has 2"));
   third.step();
   load_checkpoint(third, io::SafetensorsFile::read(path));
   CHECK(third.steps() == 0);
@@ -233,7 +247,9 @@ TEST_CASE("no checkpoint is written from which a run cannot go on, and a run's l
   const auto folder = support::scratch("exploded");
   const auto path = folder / "c.safetensors";
   const TrainingOptions explosive{
-      .batch_size = 64, .schedule = {.initial_lr = 1e30, .lr = 1e30, .final_lr = 1e30, .warmup = 0, .total = 2}, .schedule_in_steps = true};
+      .batch_size = 64,
+      .schedule = {.initial_lr = 1e30, .lr = 1e30, .final_lr = 1e30, .warmup = 0, .total = 2},
+      .schedule_in_steps = true};
   Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3});
   Trainer trainer(model, small_task, explosive);
   save_checkpoint(trainer, path, {});
@@ -277,9 +293,12 @@ TEST_CASE("no checkpoint is written from which a run cannot go on, and a run's l
   Classifier again({.n_layers = 1, .gamma = 1.0, .seed = 3});
   Trainer resumed(again, small_task, explosive);
   load_checkpoint(resumed, changed("model.backbone.norm_f.weight", 1));
-  CHECK(kind_of([&] { load_checkpoint(resumed, changed("model.backbone.norm_f.weight", NAN)); }) == ErrorKind::bad_file);
-  CHECK(kind_of([&] { load_checkpoint(resumed, changed("adamw.mean.backbone.norm_f.weight", INFINITY)); }) == ErrorKind::bad_file);
-  CHECK(kind_of([&] { load_checkpoint(resumed, changed("adamw.square.backbone.norm_f.weight", -1)); }) == ErrorKind::bad_file);
+  CHECK(kind_of([&] { load_checkpoint(resumed, changed("model.backbone.norm_f.weight", NAN)); }) ==
+        ErrorKind::bad_file);
+  CHECK(kind_of([&] { load_checkpoint(resumed, changed("adamw.mean.backbone.norm_f.weight", INFINITY)); }) ==
+        ErrorKind::bad_file);
+  CHECK(kind_of([&] { load_checkpoint(resumed, changed("adamw.square.backbone.norm_f.weight", -1)); }) ==
+        ErrorKind::bad_file);
 }
 
 TEST_CASE("a checkpoint's place in the run is checked before it is used") {
@@ -293,7 +312,8 @@ TEST_CASE("a checkpoint's place in the run is checked before it is used") {
     auto metadata = file.metadata();
     const io::Json position = io::Json::parse(metadata.at("position"));
     std::string text;
-    for (const auto& [name, old] : position.members()) text += (text.empty() ? "{" : ", ") + io::Json(name).dump() + ": " + (name == key ? value : old.dump());
+    for (const auto& [name, old] : position.members())
+      text += (text.empty() ? "{" : ", ") + io::Json(name).dump() + ": " + (name == key ? value : old.dump());
     metadata["position"] = text + "}";
     if (without_record) metadata.erase("training");
     io::SafetensorsWriter writer;
@@ -303,17 +323,18 @@ TEST_CASE("a checkpoint's place in the run is checked before it is used") {
   };
   for (const bool without_record : {false, true}) {
     load_checkpoint(trainer, with_position("", "", without_record));
-    for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{{"step", "-1"},
-                                                                                     {"step", "5"},
-                                                                                     {"step", "1e3"},
-                                                                                     {"epoch", "7"},
-                                                                                     {"step_in_epoch", "2"},
-                                                                                     {"loss_count", "9223372036854775807"},
-                                                                                     {"loss_count", "-1"},
-                                                                                     {"loss_count", "2.5"},
-                                                                                     {"loss_sum", "1e999"},
-                                                                                     {"loss_sum", "null"},
-                                                                                     {"seed", "4"}}) {
+    for (const auto& [key, value] :
+         std::vector<std::pair<std::string, std::string>>{{"step", "-1"},
+                                                          {"step", "5"},
+                                                          {"step", "1e3"},
+                                                          {"epoch", "7"},
+                                                          {"step_in_epoch", "2"},
+                                                          {"loss_count", "9223372036854775807"},
+                                                          {"loss_count", "-1"},
+                                                          {"loss_count", "2.5"},
+                                                          {"loss_sum", "1e999"},
+                                                          {"loss_sum", "null"},
+                                                          {"seed", "4"}}) {
       INFO(key << " = " << value);
       CHECK_THROWS_AS(load_checkpoint(trainer, with_position(key, value, without_record)), Error);
     }
@@ -340,8 +361,9 @@ TEST_CASE("a task without samples, and what is too large for a step, are refused
 TEST_CASE("AdamW: what pads is zero and stays zero, whatever the options") {
   constexpr static Config odd{.vocab_size = 101, .d_model = 18, .d_state = 5, .d_conv = 3, .expand = 1};
   const auto ids = support::random_tokens(12 * 8, 101, 1), labels = support::random_tokens(12, 101, 2);
-  for (const AdamWOptions& o : {AdamWOptions{.lr = 1e-3, .eps = 0}, AdamWOptions{.lr = 1e-3, .eps = 1e-60}, AdamWOptions{.lr = 0, .eps = 0},
-                                AdamWOptions{.lr = 1e-3, .beta1 = 0, .beta2 = 0, .eps = 0}}) {
+  for (const AdamWOptions& o :
+       {AdamWOptions{.lr = 1e-3, .eps = 0}, AdamWOptions{.lr = 1e-3, .eps = 1e-60}, AdamWOptions{.lr = 0, .eps = 0},
+        AdamWOptions{.lr = 1e-3, .beta1 = 0, .beta2 = 0, .eps = 0}}) {
     MambaForComposite<odd> model({.n_layers = 1, .gamma = 0.25, .gamma_zeroes_biases = false, .seed = 1});
     AdamW optimizer(model, o);
     for (int step = 0; step < 3; ++step) {
@@ -349,6 +371,7 @@ TEST_CASE("AdamW: what pads is zero and stays zero, whatever the options") {
       optimizer.step();
       CHECK(nonfinite_in(model.state_dict()).count == 0);
     }
-    CHECK(count_nonfinite(std::span<const float>(std::as_const(model).engine().parameters(), model.engine().size())) == 0);
+    CHECK(count_nonfinite(std::span<const float>(std::as_const(model).engine().parameters(), model.engine().size())) ==
+          0);
   }
 }

@@ -13,10 +13,20 @@
 
 namespace support {
 
-enum ExitCode { done = 0, other = 1, usage = 2, bad_file = 3, diverged = 4, cannot_write = 5, device_failed = 6, interrupted_run = 130 };
+enum ExitCode {
+  done = 0,
+  other = 1,
+  usage = 2,
+  bad_file = 3,
+  diverged = 4,
+  cannot_write = 5,
+  device_failed = 6,
+  interrupted_run = 130
+};
 
 inline constexpr const char* exit_code_help =
-    "Exit codes: 0 done, 1 no memory or no threads, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, 6 the GPU failed, 130 interrupted.";
+    "Exit codes: 0 done, 1 no memory or no threads, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, "
+    "6 the GPU failed, 130 interrupted.";
 
 inline int exit_code(const mamba::Error& error) {
   switch (error.kind()) {
@@ -34,7 +44,8 @@ inline int exit_code(const mamba::Error& error) {
   return usage;
 }
 
-// What f returns, or the code of the error that it threw, told as the program's. 0 only once all that was printed is out.
+// What f returns, or the code of the error that it threw, told as the program's. 0 only once all that was printed is
+// out.
 template <class F>
 int guarded(const char* program, F&& f) {
   prepare_process();

@@ -32,26 +32,31 @@ inline std::filesystem::path create_fresh_folder(const std::filesystem::path& pa
   for (int n = 2;; ++n) {
     std::error_code error;
     if (std::filesystem::create_directory(fresh, error)) return fresh;  // ours, even if others look for one now
-    if (!std::filesystem::exists(fresh)) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", fresh.string(), ": ", error.message());
+    if (!std::filesystem::exists(fresh))
+      mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", fresh.string(), ": ", error.message());
     fresh = path.string() + "-" + std::to_string(n);
   }
 }
 
-// A folder that this process alone writes into for as long as the object lives: two that wrote the same tables, or the same run, would lose
-// each other's work. Whoever writes results asks for one. Where system or file system knows no locks, nobody is kept away.
+// A folder that this process alone writes into for as long as the object lives: two that wrote the same tables, or the
+// same run, would lose each other's work. Whoever writes results asks for one. Where system or file system knows no
+// locks, nobody is kept away.
 class OwnFolder {
  public:
-  // Makes the folder where it is not there yet. Throws Error(cannot_write) where that fails, or nothing can be written into it, and
-  // Error(invalid_argument) where another process, or another object of this one, has it.
+  // Makes the folder where it is not there yet. Throws Error(cannot_write) where that fails, or nothing can be written
+  // into it, and Error(invalid_argument) where another process, or another object of this one, has it.
   explicit OwnFolder(std::filesystem::path path) : path_(std::move(path)) {
     create_folder(path_);
 #if defined(__unix__) || defined(__APPLE__)
     file_ = ::open((path_ / ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
-    if (file_ < 0) mamba::fail(mamba::ErrorKind::cannot_write, "cannot write into ", path_.string(), ": its .lock cannot be opened: ", std::strerror(errno));
+    if (file_ < 0)
+      mamba::fail(mamba::ErrorKind::cannot_write, "cannot write into ", path_.string(),
+                  ": its .lock cannot be opened: ", std::strerror(errno));
     while (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
       const int reason = errno;
       if (reason == EINTR) continue;
-      if (reason == ENOLCK || reason == ENOTSUP || reason == EOPNOTSUPP || reason == ENOSYS || reason == EINVAL) break;  // a file system without locks
+      if (reason == ENOLCK || reason == ENOTSUP || reason == EOPNOTSUPP || reason == ENOSYS || reason == EINVAL)
+        break;  // a file system without locks
       ::close(file_);
       if (reason == EWOULDBLOCK)
         mamba::fail(mamba::ErrorKind::invalid_argument, path_.string(),

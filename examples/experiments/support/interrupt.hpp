@@ -17,14 +17,13 @@ static_assert(std::atomic<bool>::is_always_lock_free);  // a signal's handler ma
 extern "C" inline void note_interrupt(int) { interrupted = true; }
 }  // namespace detail
 
-// From the first call on; later ones change nothing. The first Ctrl-C (SIGINT) or SIGTERM is noted, the second ends the program, whenever it
-// comes. A terminal that closes (SIGHUP) is noted each time, for shell and system both tell of it; who started the program to outlive its
-// terminal (nohup) has it ignored, and that stays.
+// From the first call on; later ones change nothing. The first Ctrl-C (SIGINT) or SIGTERM is noted, the second ends the
+// program, whenever it comes. A terminal that closes (SIGHUP) is noted each time, for shell and system both tell of it;
+// who started the program to outlive its terminal (nohup) has it ignored, and that stays.
 inline void catch_interrupts() {
   [[maybe_unused]] static const bool caught = [] {
 #if defined(__unix__) || defined(__APPLE__)
-    struct sigaction note {
-    }, before{};
+    struct sigaction note{}, before{};
     note.sa_handler = detail::note_interrupt;
     ::sigemptyset(&note.sa_mask);
     note.sa_flags = SA_RESTART;

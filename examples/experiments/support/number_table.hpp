@@ -48,7 +48,8 @@ inline std::string expectation(const Column& column) {
 // "1,0.25,nan"
 inline std::string row_text(const std::vector<double>& row) {
   std::string text;
-  for (const double x : row) text.append(text.empty() ? "" : ",").append(std::isfinite(x) ? mamba::shortest_text(x) : "nan");
+  for (const double x : row)
+    text.append(text.empty() ? "" : ",").append(std::isfinite(x) ? mamba::shortest_text(x) : "nan");
   return text;
 }
 
@@ -84,8 +85,8 @@ struct NumberTable {
         numbers = numbers && x && !std::isinf(*x);
       }
       if (!numbers || row.size() != table.names.size())
-        mamba::fail(mamba::ErrorKind::bad_file, path.string(), ", line ", i + 1, ": '", lines[i].substr(0, 200), "' is not a row of ", table.names.size(),
-                    " numbers");
+        mamba::fail(mamba::ErrorKind::bad_file, path.string(), ", line ", i + 1, ": '", lines[i].substr(0, 200),
+                    "' is not a row of ", table.names.size(), " numbers");
       table.rows.push_back(std::move(row));
     }
     return table;
@@ -104,8 +105,8 @@ struct NumberTable {
     for (std::size_t r = 0; r < table.rows.size(); ++r)
       for (std::size_t c = 0; c < columns.size(); ++c)
         if (!fits(columns[c], table.rows[r][c]))
-          mamba::fail(mamba::ErrorKind::bad_file, path.string(), ", line ", r + 2, ": ", columns[c].name, " is ", expectation(columns[c]), "; given ",
-                      mamba::general_text(table.rows[r][c], 17));
+          mamba::fail(mamba::ErrorKind::bad_file, path.string(), ", line ", r + 2, ": ", columns[c].name, " is ",
+                      expectation(columns[c]), "; given ", mamba::general_text(table.rows[r][c], 17));
     return table;
   }
 };

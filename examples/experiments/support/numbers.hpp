@@ -28,6 +28,8 @@ std::optional<T> whole(std::string_view text) {
 inline std::optional<double> number(std::string_view text) { return detail::parsed<double>(text); }
 
 // The text at the right of a column.
-inline std::string at_right(const std::string& text, std::size_t width) { return std::string(width > text.size() ? width - text.size() : 0, ' ') + text; }
+inline std::string at_right(const std::string& text, std::size_t width) {
+  return std::string(width > text.size() ? width - text.size() : 0, ' ') + text;
+}
 
 }  // namespace support

@@ -16,7 +16,9 @@
 
 namespace support {
 
-inline double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+inline double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 inline std::string duration_text(double seconds) {
   const long s = static_cast<long>((seconds > 0 ? std::min(seconds, 1e9) : 0) + 0.5);
@@ -49,7 +51,8 @@ class Progress {
       constexpr int width = 24;
       const int filled = std::clamp(static_cast<int>(share * width), 0, width);
       std::fprintf(stderr, "\r\033[K[%s%s] %s %%  %s  %s", std::string(static_cast<std::size_t>(filled), '=').c_str(),
-                   std::string(static_cast<std::size_t>(width - filled), ' ').c_str(), percent.c_str(), details.c_str(), left.c_str());
+                   std::string(static_cast<std::size_t>(width - filled), ' ').c_str(), percent.c_str(), details.c_str(),
+                   left.c_str());
       open_line_ = true;
     } else {
       std::fprintf(stderr, "%s %%  %s  %s\n", percent.c_str(), details.c_str(), left.c_str());

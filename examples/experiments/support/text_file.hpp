@@ -12,8 +12,8 @@
 
 namespace support {
 
-// What f returns, which reads what came out of the file at `path`: whatever is refused there, a value out of range included, is
-// Error(bad_file) with the file's name.
+// What f returns, which reads what came out of the file at `path`: whatever is refused there, a value out of range
+// included, is Error(bad_file) with the file's name.
 template <class F>
 decltype(auto) from_file(const std::filesystem::path& path, F&& f) {
   try {
@@ -21,7 +21,8 @@ decltype(auto) from_file(const std::filesystem::path& path, F&& f) {
   } catch (const mamba::Error& error) {
     if (error.kind() != mamba::ErrorKind::bad_file && error.kind() != mamba::ErrorKind::invalid_argument) throw;
     const std::string name = path.string();
-    if (std::string_view(error.what()).find(name) != std::string_view::npos) mamba::fail(mamba::ErrorKind::bad_file, error.what());
+    if (std::string_view(error.what()).find(name) != std::string_view::npos)
+      mamba::fail(mamba::ErrorKind::bad_file, error.what());
     mamba::fail(mamba::ErrorKind::bad_file, name, ": ", error.what());
   }
 }

@@ -1,4 +1,5 @@
-// What one caller uses at a time, and says so when a second one comes: from another thread, or from inside the first one's call.
+// What one caller uses at a time, and says so when a second one comes: from another thread, or from inside the first
+// one's call.
 #pragma once
 
 #include <mamba/core/requirements.hpp>
@@ -32,7 +33,8 @@ class Exclusive {
   // The same for who only looks: from inside the first one's call, on its own thread, it may.
   class Look {
    public:
-    Look(Exclusive& owner, const char* what) : owner_(owner.holder_.load(std::memory_order_acquire) == std::this_thread::get_id() ? nullptr : &owner) {
+    Look(Exclusive& owner, const char* what)
+        : owner_(owner.holder_.load(std::memory_order_acquire) == std::this_thread::get_id() ? nullptr : &owner) {
       if (owner_) owner_->take(what);
     }
     Look(const Look&) = delete;

@@ -13,7 +13,8 @@
 
 namespace mamba {
 
-// Whether x is a number: not NaN, not infinite. By its bits, so that it holds whatever a compiler believes of arithmetic.
+// Whether x is a number: not NaN, not infinite. By its bits, so that it holds whatever a compiler believes of
+// arithmetic.
 template <class T>
 constexpr bool is_finite(T x) {
   static_assert(std::is_floating_point_v<T> && std::numeric_limits<T>::is_iec559);

@@ -26,15 +26,20 @@ template <class Scalar>
 class Matrix {
  public:
   Matrix() = default;
-  Matrix(std::ptrdiff_t rows, std::ptrdiff_t cols) : rows_(rows), cols_(cols), values_(static_cast<std::size_t>(rows * cols)) {}
+  Matrix(std::ptrdiff_t rows, std::ptrdiff_t cols)
+      : rows_(rows), cols_(cols), values_(static_cast<std::size_t>(rows * cols)) {}
 
   std::ptrdiff_t rows() const { return rows_; }
   std::ptrdiff_t cols() const { return cols_; }
   Scalar* data() { return values_.data(); }
   const Scalar* data() const { return values_.data(); }
   Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) { return values_[static_cast<std::size_t>(i * cols_ + j)]; }
-  const Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) const { return values_[static_cast<std::size_t>(i * cols_ + j)]; }
-  std::span<const Scalar> row(std::ptrdiff_t i) const { return {values_.data() + i * cols_, static_cast<std::size_t>(cols_)}; }
+  const Scalar& operator()(std::ptrdiff_t i, std::ptrdiff_t j) const {
+    return values_[static_cast<std::size_t>(i * cols_ + j)];
+  }
+  std::span<const Scalar> row(std::ptrdiff_t i) const {
+    return {values_.data() + i * cols_, static_cast<std::size_t>(cols_)};
+  }
   std::span<const Scalar> values() const { return values_; }
 
  private:

@@ -1,8 +1,9 @@
 // Which vector instructions this source is compiled for, as the name of a namespace.
 //
-// A program may hold sources compiled for different processors. Templates of one name would be linked as one, whichever comes first, and
-// run where their instructions do not exist, or over vectors of another width. So what computes on the CPU, and the models that run
-// there, have names of their own for each: such a model handed from one such source to another does not link, rather than going wrong.
+// A program may hold sources compiled for different processors. Templates of one name would be linked as one, whichever
+// comes first, and run where their instructions do not exist, or over vectors of another width. So what computes on the
+// CPU, and the models that run there, have names of their own for each: such a model handed from one such source to
+// another does not link, rather than going wrong.
 #pragma once
 
 #include <mamba/core/requirements.hpp>

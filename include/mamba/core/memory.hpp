@@ -29,7 +29,8 @@ class Buffer {
     if (bytes_ && data_ != other.data_) std::memcpy(data_, other.data_, bytes_);
     return *this;
   }
-  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer(Buffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -58,7 +59,9 @@ class Buffer {
 
  private:
   static constexpr std::size_t large_page = std::size_t{2} << 20, large = 16 * large_page;
-  static std::align_val_t alignment(std::size_t bytes) { return std::align_val_t{bytes >= large ? large_page : cache_line}; }
+  static std::align_val_t alignment(std::size_t bytes) {
+    return std::align_val_t{bytes >= large ? large_page : cache_line};
+  }
 
   void release() {
     if (data_) ::operator delete(data_, alignment(bytes_));

@@ -75,8 +75,8 @@ struct Cpu {
 };
 }  // namespace MAMBA_INSTRUCTION_SET
 
-// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles: a tile of tokens for each block where a
-// configuration fits a block's shared memory, else CudaGrid's way.
+// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles: a tile of tokens for each block
+// where a configuration fits a block's shared memory, else CudaGrid's way.
 struct Cuda {
   using answers = question::Backend;
   static constexpr const char* name = "cuda";
@@ -143,7 +143,8 @@ struct SinusoidalPosition {
   static constexpr const char* name = "sinusoidal";
 };
 
-// With c the convolution's output after SiLU and x its input, what the rest of the block uses (specification, section 10):
+// With c the convolution's output after SiLU and x its input, what the rest of the block uses (specification, section
+// 10):
 struct NoConvResidual {  // c
   using answers = question::ConvResidual;
   static constexpr const char* name = "none";
@@ -174,7 +175,8 @@ struct Answer {
 };
 template <class Question, class Default, class First, class... Rest>
 struct Answer<Question, Default, First, Rest...> {
-  using type = typename std::conditional_t<Answers<First, Question>, std::type_identity<First>, Answer<Question, Default, Rest...>>::type;
+  using type = typename std::conditional_t<Answers<First, Question>, std::type_identity<First>,
+                                           Answer<Question, Default, Rest...>>::type;
 };
 
 template <class P>
@@ -183,8 +185,8 @@ inline constexpr bool answers_a_question = !std::is_void_v<typename QuestionOf<P
 }  // namespace detail
 
 // Every question answered, in a fixed order: what the whole library below the models is a template over.
-template <Config config_, BackendPolicy Backend_, ScalarPolicy Scalar_, MixerPolicy Mixer_, ConvKernelPolicy ConvKernel_, PositionPolicy Position_,
-          ConvResidualPolicy ConvResidual_>
+template <Config config_, BackendPolicy Backend_, ScalarPolicy Scalar_, MixerPolicy Mixer_,
+          ConvKernelPolicy ConvKernel_, PositionPolicy Position_, ConvResidualPolicy ConvResidual_>
 struct Architecture {
   static constexpr Config config = config_;
   using Backend = Backend_;
@@ -200,15 +202,20 @@ namespace detail {
 template <Config config, class... Policies>
 struct Resolve {
   static_assert(config.positive(), "mamba: every size in Config must be positive (max_seq_len may be 0)");
-  static_assert((answers_a_question<Policies> && ...), "mamba: a template argument of the model is not a policy: it answers no question");
+  static_assert((answers_a_question<Policies> && ...),
+                "mamba: a template argument of the model is not a policy: it answers no question");
   static_assert(answer_count<question::Backend, Policies...> <= 1, "mamba: two policies say where the model runs");
   static_assert(answer_count<question::Scalar, Policies...> <= 1, "mamba: two policies name the scalar");
   static_assert(answer_count<question::Mixer, Policies...> <= 1, "mamba: two policies name the mixer");
-  static_assert(answer_count<question::ConvKernel, Policies...> <= 1, "mamba: two policies name the convolution kernel");
+  static_assert(answer_count<question::ConvKernel, Policies...> <= 1,
+                "mamba: two policies name the convolution kernel");
   static_assert(answer_count<question::Position, Policies...> <= 1, "mamba: two policies name the position");
-  static_assert(answer_count<question::ConvResidual, Policies...> <= 1, "mamba: two policies name what bypasses the convolution");
-  using type = Architecture<config, typename Answer<question::Backend, Cpu, Policies...>::type, typename Answer<question::Scalar, float, Policies...>::type,
-                            typename Answer<question::Mixer, Mamba1, Policies...>::type, typename Answer<question::ConvKernel, LearnedConv, Policies...>::type,
+  static_assert(answer_count<question::ConvResidual, Policies...> <= 1,
+                "mamba: two policies name what bypasses the convolution");
+  using type = Architecture<config, typename Answer<question::Backend, Cpu, Policies...>::type,
+                            typename Answer<question::Scalar, float, Policies...>::type,
+                            typename Answer<question::Mixer, Mamba1, Policies...>::type,
+                            typename Answer<question::ConvKernel, LearnedConv, Policies...>::type,
                             typename Answer<question::Position, NoPosition, Policies...>::type,
                             typename Answer<question::ConvResidual, NoConvResidual, Policies...>::type>;
 };

@@ -1,4 +1,5 @@
-// How many processors this process may use: fewer than the machine has where the system pins it or a container limits it.
+// How many processors this process may use: fewer than the machine has where the system pins it or a container limits
+// it.
 #pragma once
 
 #include <mamba/core/requirements.hpp>
@@ -58,7 +59,8 @@ int tightest(const std::string& mount, std::string group, Read&& read) {
   }
 }
 
-// What this process's control groups grant (Linux's cgroups, version 2 and 1), 0 for no limit. root: in front of the kernel's paths.
+// What this process's control groups grant (Linux's cgroups, version 2 and 1), 0 for no limit. root: in front of the
+// kernel's paths.
 inline int control_group_limit(const std::string& root = "") {
   const std::string groups = kernel_text(root + "/proc/self/cgroup");  // lines of "number:controllers:/group"
   int least = 0;
@@ -81,7 +83,8 @@ inline int control_group_limit(const std::string& root = "") {
       });
     } else if (controllers.find(",cpu,") != std::string::npos) {
       limit = tightest(root + "/sys/fs/cgroup/cpu", group, [](const std::string& folder) {
-        const std::string quota_text = kernel_text(folder + "/cpu.cfs_quota_us"), period_text = kernel_text(folder + "/cpu.cfs_period_us");
+        const std::string quota_text = kernel_text(folder + "/cpu.cfs_quota_us"),
+                          period_text = kernel_text(folder + "/cpu.cfs_period_us");
         std::string_view quota = quota_text, period = period_text;
         return processors_of(take_number(quota), take_number(period));
       });

@@ -31,8 +31,10 @@ MAMBA_HOST_DEVICE constexpr Random4 philox4x32(Random4 counter, std::uint32_t ke
 enum class RandomPurpose : std::uint32_t { initialisation = 1, task = 2, shuffle = 3 };
 
 // The four words number `index` of stream (purpose, stream) under a seed.
-MAMBA_HOST_DEVICE constexpr Random4 random_words(std::uint64_t seed, RandomPurpose purpose, std::uint32_t stream, std::uint64_t index) {
-  return philox4x32({{static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), stream, static_cast<std::uint32_t>(purpose)}},
+MAMBA_HOST_DEVICE constexpr Random4 random_words(std::uint64_t seed, RandomPurpose purpose, std::uint32_t stream,
+                                                 std::uint64_t index) {
+  return philox4x32({{static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), stream,
+                      static_cast<std::uint32_t>(purpose)}},
                     static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
 }
 
@@ -42,7 +44,9 @@ MAMBA_HOST_DEVICE constexpr std::uint32_t random_below(std::uint32_t word, std::
 }
 
 // A double in [0, 1) of 53 bits.
-constexpr double random_uniform(std::uint32_t high, std::uint32_t low) { return static_cast<double>(((std::uint64_t{high} << 32) | low) >> 11) * 0x1p-53; }
+constexpr double random_uniform(std::uint32_t high, std::uint32_t low) {
+  return static_cast<double>(((std::uint64_t{high} << 32) | low) >> 11) * 0x1p-53;
+}
 
 // A standard normal deviate (Box and Muller's cosine branch).
 inline double random_normal(const Random4& r) {
@@ -54,7 +58,8 @@ inline double random_normal(const Random4& r) {
 // round function is Philox, walked until it lands inside.
 class Permutation {
  public:
-  MAMBA_HOST_DEVICE constexpr Permutation(std::uint64_t size, std::uint64_t seed, std::uint32_t stream) : size_(size), seed_(seed), stream_(stream) {
+  MAMBA_HOST_DEVICE constexpr Permutation(std::uint64_t size, std::uint64_t seed, std::uint32_t stream)
+      : size_(size), seed_(seed), stream_(stream) {
     while (half_bits_ < 32 && (std::uint64_t{1} << (2 * half_bits_)) < size) ++half_bits_;
   }
 

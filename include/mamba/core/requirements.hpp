@@ -1,4 +1,5 @@
-// What the library needs of a compiler and of its flags, said in words: every header includes this one first, directly or not.
+// What the library needs of a compiler and of its flags, said in words: every header includes this one first, directly
+// or not.
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -11,11 +12,13 @@
 #endif
 
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(_M_FP_FAST)
-#error "mamba: the library needs IEEE arithmetic: leave out -ffast-math, -Ofast and -ffinite-math-only (powers of two would be wrong, divergence unseen)"
+#error \
+    "mamba: the library needs IEEE arithmetic: leave out -ffast-math, -Ofast and -ffinite-math-only (powers of two would be wrong, divergence unseen)"
 #endif
 // g++ says of its flags one by one what clang says of none: what re-associates sums.
 #if defined(__ASSOCIATIVE_MATH__) && __ASSOCIATIVE_MATH__
-#error "mamba: the library needs IEEE arithmetic: leave out -fassociative-math and -funsafe-math-optimizations (powers of two would be wrong)"
+#error \
+    "mamba: the library needs IEEE arithmetic: leave out -fassociative-math and -funsafe-math-optimizations (powers of two would be wrong)"
 #endif
 
 #if !defined(__cpp_exceptions) && !defined(__EXCEPTIONS) && !defined(_CPPUNWIND) && !defined(__CUDA_ARCH__)

@@ -46,7 +46,8 @@ void append_text(std::string& text, const Part& part) {
   }
 }
 
-// The parts, one after the other. (Not "text" + std::to_string(n): of that, inlined, g++ 12 warns as of overlapping memory.)
+// The parts, one after the other. (Not "text" + std::to_string(n): of that, inlined, g++ 12 warns as of overlapping
+// memory.)
 template <class... Parts>
 std::string joined(const Parts&... parts) {
   std::string text;

@@ -26,20 +26,21 @@ namespace detail {
 inline std::uint32_t fork_count() {
   static std::atomic<std::uint32_t> count{0};
 #if defined(__unix__) || defined(__APPLE__)
-  [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, [] { count.fetch_add(1, std::memory_order_relaxed); });
+  [[maybe_unused]] static const int registered =
+      pthread_atfork(nullptr, nullptr, [] { count.fetch_add(1, std::memory_order_relaxed); });
 #endif
   return count.load(std::memory_order_relaxed);
 }
 
 }  // namespace detail
 
-// Used by one thread at a time. A task that comes back to its own pool runs what it brings by itself: nobody else is free to help.
-// After a fork() the child's pool begins with new threads; one that was at work while another thread forked says that it is in use. A
-// task of several must not fork: the child would wait for the others.
+// Used by one thread at a time. A task that comes back to its own pool runs what it brings by itself: nobody else is
+// free to help. After a fork() the child's pool begins with new threads; one that was at work while another thread
+// forked says that it is in use. A task of several must not fork: the child would wait for the others.
 class ThreadPool {
  public:
-  // threads: how many work, the caller included; 0: one for each processor that this process may use. Throws std::system_error when
-  // the system has not so many.
+  // threads: how many work, the caller included; 0: one for each processor that this process may use. Throws
+  // std::system_error when the system has not so many.
   explicit ThreadPool(int threads) {
     const int processors = available_processors();
     workers_ = threads > 0 ? threads : processors;
@@ -71,7 +72,9 @@ class ThreadPool {
     const Exclusive::Use use(in_use_, "a pool of threads");
     if (forked()) leave_threads();
     if (!threads_) start();
-    call_ = [](void* context, int task, int worker) { (*static_cast<std::remove_reference_t<Work>*>(context))(task, worker); };
+    call_ = [](void* context, int task, int worker) {
+      (*static_cast<std::remove_reference_t<Work>*>(context))(task, worker);
+    };
     context_ = const_cast<void*>(static_cast<const void*>(&work));
     tasks_ = tasks;
     next_task_.store(0, std::memory_order_relaxed);
@@ -87,7 +90,9 @@ class ThreadPool {
   // Which pools' tasks this thread is in, the innermost first.
   class Inside {
    public:
-    Inside(const ThreadPool* pool, int number) : worker(number), pool_(pool), outer_(innermost()) { innermost() = this; }
+    Inside(const ThreadPool* pool, int number) : worker(number), pool_(pool), outer_(innermost()) {
+      innermost() = this;
+    }
     Inside(const Inside&) = delete;
     Inside& operator=(const Inside&) = delete;
     ~Inside() { innermost() = outer_; }
@@ -149,8 +154,8 @@ class ThreadPool {
     }
   }
 
-  // Returns when value is no longer `old`. Looks for some microseconds before it sleeps: the parts of a decoded token are
-  // shorter than waking a thread takes.
+  // Returns when value is no longer `old`. Looks for some microseconds before it sleeps: the parts of a decoded token
+  // are shorter than waking a thread takes.
   void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) const {
     for (int look = 0; look < looks_; ++look) {
       if (value.load(std::memory_order_acquire) != old) return;

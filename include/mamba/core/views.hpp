@@ -1,5 +1,5 @@
-// What primitives are given: views of somebody else's memory whose columns are part of their types (Rows, Weight), whose columns are
-// known at run time (MatrixView), and where a tile's sequences lie (Sequences).
+// What primitives are given: views of somebody else's memory whose columns are part of their types (Rows, Weight),
+// whose columns are known at run time (MatrixView), and where a tile's sequences lie (Sequences).
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,8 @@ class MatrixView {
       : data_(data), rows_(rows), cols_(cols), stride_(stride) {}
   // Read-only.
   template <class Mutable>
-  requires(std::is_same_v<Scalar, const Mutable>) MAMBA_HOST_DEVICE MatrixView(MatrixView<Mutable> other)
+  requires(std::is_same_v<Scalar, const Mutable>)
+  MAMBA_HOST_DEVICE MatrixView(MatrixView<Mutable> other)
       : MatrixView(other.data(), other.rows(), other.cols(), other.stride()) {}
 
   MAMBA_HOST_DEVICE Scalar* data() const { return data_; }
@@ -37,7 +38,9 @@ class MatrixView {
 // Rows of every matrix in the library start at multiples of 16 elements: whole vectors of any machine, no tails. What
 // lies between a matrix's columns and its stride is zero and stays zero.
 inline constexpr int row_alignment = 16;
-MAMBA_HOST_DEVICE constexpr int padded(int columns) { return (columns + row_alignment - 1) / row_alignment * row_alignment; }
+MAMBA_HOST_DEVICE constexpr int padded(int columns) {
+  return (columns + row_alignment - 1) / row_alignment * row_alignment;
+}
 
 // A kernel's view of (rows, Columns): the columns are part of the type, so that wrong shapes do not compile.
 template <class Scalar, int Columns>
@@ -84,7 +87,8 @@ struct Beside {
   }
 };
 template <class Scalar, int First, int... Columns>
-MAMBA_HOST_DEVICE constexpr Beside<Scalar, First, Columns...> beside(Rows<Scalar, First> first, Rows<Scalar, Columns>... others) {
+MAMBA_HOST_DEVICE constexpr Beside<Scalar, First, Columns...> beside(Rows<Scalar, First> first,
+                                                                     Rows<Scalar, Columns>... others) {
   return {{first.data, others.data...}, first.rows};
 }
 
@@ -137,7 +141,8 @@ struct BlockedRows {
   MAMBA_HOST_DEVICE bool blocked(int row) const { return mask && mask[row] != 0; }
 };
 
-// The sequences of a tile lie one behind the other, each as long as it is: sequence s holds rows first[s] .. first[s+1].
+// The sequences of a tile lie one behind the other, each as long as it is: sequence s holds rows first[s] ..
+// first[s+1].
 struct Sequences {
   const int* first = nullptr;  // (count + 1)
   int count = 0;

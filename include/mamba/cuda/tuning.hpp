@@ -1,5 +1,5 @@
-// The GPU's numbers that speed chose, and what chose them. They decide how work is cut, and so the order of sums: a change of one gives
-// other last digits. None is asked of the card at hand, so that all cards add in the same order.
+// The GPU's numbers that speed chose, and what chose them. They decide how work is cut, and so the order of sums: a
+// change of one gives other last digits. None is asked of the card at hand, so that all cards add in the same order.
 #pragma once
 
 #include <algorithm>
@@ -12,36 +12,42 @@ namespace mamba::cuda {
 // One thread block, measured by bench/cuda_primitives.cu and bench/cuda_training.cu on H100 and H200 (2026-11).
 struct BlockTuning {
   static constexpr int threads = 256;
-  static constexpr int shared_elements = 24576;  // that primitives exchange: 96 KiB of float, so that double takes what Hopper has
-  static constexpr int rowwise_batch = 4;        // rows whose loads are under way at once
+  static constexpr int shared_elements =
+      24576;  // that primitives exchange: 96 KiB of float, so that double takes what Hopper has
+  static constexpr int rowwise_batch = 4;  // rows whose loads are under way at once
 
-  // Mamba-1's scan: steps between kept states, for so many states a lane; channels that a group of lanes works on at once.
+  // Mamba-1's scan: steps between kept states, for so many states a lane; channels that a group of lanes works on at
+  // once.
   static constexpr int scan_chunk(int states) { return states <= 4 ? 8 : states <= 8 ? 4 : states <= 16 ? 2 : 1; }
-  static constexpr int scan_ways(int channels, int groups) { return channels >= 4 * groups ? 4 : channels >= 2 * groups ? 2 : 1; }
+  static constexpr int scan_ways(int channels, int groups) {
+    return channels >= 4 * groups ? 4 : channels >= 2 * groups ? 2 : 1;
+  }
   static constexpr int scan_slab = 64;  // channels that a pass loads at least
 
   static constexpr int ssd_chunk = 8;  // Mamba-2: half a warp holds a chunk's triangle
 };
 
-// The whole device: primitives cut into slices, a block for each (bench/scaling.cpp, bench/cuda_primitives.cu; H100, 2026-11).
+// The whole device: primitives cut into slices, a block for each (bench/scaling.cpp, bench/cuda_primitives.cu; H100,
+// 2026-11).
 struct GridTuning {
-  static constexpr int slice_elements = 8192;         // of rows
-  static constexpr int gradient_slice_rows = 64;      // rows of a slice with a partial gradient
+  static constexpr int slice_elements = 8192;     // of rows
+  static constexpr int gradient_slice_rows = 64;  // rows of a slice with a partial gradient
   static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
   static constexpr int most_partials = 256, most_sequence_blocks = 65536;
 
-  static constexpr int scan_chunk = 8;                // steps between kept states
-  static constexpr int scan_blocks = 512;             // of a backward scan
+  static constexpr int scan_chunk = 8;     // steps between kept states
+  static constexpr int scan_blocks = 512;  // of a backward scan
   static constexpr std::size_t scan_partial_elements = std::size_t{1} << 26;
 };
 
 // How a batch is cut at block scope (bench/cuda_training.cu; H100 and H200, 2026-11).
 struct TileTuning {
-  static constexpr int tokens = 128;                             // of a tile
-  static constexpr std::size_t most_buffers = 132;               // the multiprocessors of the largest devices
+  static constexpr int tokens = 128;                // of a tile
+  static constexpr std::size_t most_buffers = 132;  // the multiprocessors of the largest devices
   static constexpr std::size_t most_buffer_bytes = std::size_t{8} << 30;
-  static constexpr int most_forward_blocks = 264;                // two for each
-  static constexpr unsigned draw_threads = 1024;                 // a thread a sequence, on few multiprocessors: it runs beside the tiles
+  static constexpr int most_forward_blocks = 264;  // two for each
+  static constexpr unsigned draw_threads =
+      1024;  // a thread a sequence, on few multiprocessors: it runs beside the tiles
 };
 
 }  // namespace mamba::cuda

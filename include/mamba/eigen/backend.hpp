@@ -16,7 +16,8 @@ namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 // Made anew for each call, so that nothing of one call is left where another reads it.
 struct Core {
-  static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false, splits_products = false;
+  static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false,
+                        splits_products = false;
 
   explicit Core(Buffer& memory, ThreadPool* threads = nullptr) : scratch(memory), team(threads) {}
 

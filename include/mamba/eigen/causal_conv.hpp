@@ -11,9 +11,11 @@
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 // v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
-// where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1 inputs.
+// where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1
+// inputs.
 template <class Core, class T, int E, int K>
-void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history = nullptr) {
+void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias,
+                 T* history = nullptr) {
   using V = Vector<T>;
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
@@ -62,7 +64,8 @@ void causal_conv_backward(Core&, Rows<T, E> dx, Rows<const T, E> dv, Sequences s
 
 // dw (E, K) += sum over t of dv_t x_{t-(K-1)+k}.
 template <class Core, class T, int E, int K>
-void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences) {
+void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x,
+                                 Sequences sequences) {
   using V = Vector<T>;
   for (int e = 0; e < E; e += V::width) {
     V sums[K];
@@ -80,7 +83,8 @@ void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const T
     alignas(cache_line) T lanes[V::width];
     unroll<K>([&](auto k) {
       sums[k].store(lanes);
-      for (int i = 0; i < V::width && e + i < E; ++i) dw.value[static_cast<std::ptrdiff_t>(e + i) * dw.stride + k] += lanes[i];
+      for (int i = 0; i < V::width && e + i < E; ++i)
+        dw.value[static_cast<std::ptrdiff_t>(e + i) * dw.stride + k] += lanes[i];
     });
   }
 }

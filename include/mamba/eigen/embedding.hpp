@@ -25,13 +25,15 @@ void add_row(T* into, const T* from) {
 // x (T, D) <- the table's row of every token; table (Vp, D).
 template <class Core, class T, int D, int Vp>
 void embedding(Core&, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table) {
-  for (int t = 0; t < x.rows; ++t) std::copy_n(table.value + static_cast<std::ptrdiff_t>(tokens[t]) * table.stride, x.stride, x[t]);
+  for (int t = 0; t < x.rows; ++t)
+    std::copy_n(table.value + static_cast<std::ptrdiff_t>(tokens[t]) * table.stride, x.stride, x[t]);
 }
 
 // dtable's row of every token += dx; tokens may repeat.
 template <class Core, class T, int D, int Vp>
 void embedding_backward(Core&, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
-  for (int t = 0; t < dx.rows; ++t) detail::add_row<D>(dtable.value + static_cast<std::ptrdiff_t>(tokens[t]) * dtable.stride, dx[t]);
+  for (int t = 0; t < dx.rows; ++t)
+    detail::add_row<D>(dtable.value + static_cast<std::ptrdiff_t>(tokens[t]) * dtable.stride, dx[t]);
 }
 
 // x (T, D) += the table's row of every position; table (Lmax, D). positions: each sequence's first, or null for 0.
@@ -39,7 +41,9 @@ template <class Core, class T, int D, int Lmax>
 void add_positions(Core&, Rows<T, D> x, Sequences sequences, const int* positions, Weight<T, Lmax, D> table) {
   for (int s = 0; s < sequences.count; ++s)
     for (int t = sequences.begin(s); t < sequences.end(s); ++t)
-      detail::add_row<D>(x[t], table.value + static_cast<std::ptrdiff_t>((positions ? positions[s] : 0) + t - sequences.begin(s)) * table.stride);
+      detail::add_row<D>(
+          x[t], table.value + static_cast<std::ptrdiff_t>((positions ? positions[s] : 0) + t - sequences.begin(s)) *
+                                  table.stride);
 }
 
 template <class Core, class T, int D, int Lmax>
@@ -63,7 +67,8 @@ void add_sinusoids(Core&, Rows<T, D> x, Sequences sequences, const int* position
   };
   if (positions) {
     for (int s = 0; s < sequences.count; ++s)
-      for (int t = sequences.begin(s); t < sequences.end(s); ++t) fill(positions[s] + t - sequences.begin(s)), detail::add_row<D>(x[t], row);
+      for (int t = sequences.begin(s); t < sequences.end(s); ++t)
+        fill(positions[s] + t - sequences.begin(s)), detail::add_row<D>(x[t], row);
     return;
   }
   // All sequences begin at 0: a position is computed once for all of them.

@@ -20,7 +20,8 @@ namespace detail {
 // A function of its own, shared by all layers of all sizes: inlined into each it would be most of the code.
 // c (Block rows, Vectors vectors) <- or += sum over k of a(row, k) b(k, :), with a(row, k) = a[row * a_row + k * a_k].
 template <class V, Write write, int Block, int Vectors, class T>
-void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row, int depth) {
+void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b,
+                   std::ptrdiff_t b_row, int depth) {
   V sum[Block][Vectors];
   unroll<Block>([&](auto m) {
     unroll<Vectors>([&](auto v) {
@@ -46,10 +47,11 @@ inline constexpr int panel_vectors = Tuning::panel_vectors(vector_registers);
 template <class T, int Columns>
 inline constexpr int panel_count = (vectors_for<Vector<T, Columns>>(Columns) + panel_vectors - 1) / panel_vectors;
 
-// c (rows, Columns) <- or += a b for any number of rows and the panels [first, last) of the columns; b has `depth` rows.
+// c (rows, Columns) <- or += a b for any number of rows and the panels [first, last) of the columns; b has `depth`
+// rows.
 template <Write write, int Columns, class T>
-void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_row, int depth,
-             int first_panel = 0, int last_panel = panel_count<T, Columns>) {
+void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b,
+             std::ptrdiff_t b_row, int depth, int first_panel = 0, int last_panel = panel_count<T, Columns>) {
   using V = Vector<T, Columns>;
   constexpr int block = Tuning::product_rows, panel = panel_vectors;
   constexpr int vectors = vectors_for<V>(Columns), panels = vectors / panel, rest = vectors % panel;
@@ -57,7 +59,8 @@ void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_
     const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(first) * V::width;
     int row = 0;
     const auto rows_at = [&](auto count) {
-      product_block<V, write, count, width>(c + row * c_row + column, c_row, a + row * a_row, a_row, a_k, b + column, b_row, depth);
+      product_block<V, write, count, width>(c + row * c_row + column, c_row, a + row * a_row, a_row, a_k, b + column,
+                                            b_row, depth);
       row += count;
     };
     while (row + block <= rows) rows_at(std::integral_constant<int, block>{});
@@ -65,7 +68,8 @@ void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_
       if (rows - row == block - 1 - i) rows_at(std::integral_constant<int, block - 1 - i>{});
     });
   };
-  for (int p = first_panel; p < (std::min)(panels, last_panel); ++p) columns_at(p * panel, std::integral_constant<int, panel>{});
+  for (int p = first_panel; p < (std::min)(panels, last_panel); ++p)
+    columns_at(p * panel, std::integral_constant<int, panel>{});
   if constexpr (rest > 0)
     if (last_panel > panels) columns_at(panels * panel, std::integral_constant<int, rest>{});
 }
@@ -81,8 +85,8 @@ void clear_padding(Rows<T, Columns> y) {
 
 namespace detail {
 
-// The product of two rows of `Count` elements and their padding. Memory is read once and in order, which is all that counts
-// for one token of a large model; `ahead` elements further on it is asked for in time.
+// The product of two rows of `Count` elements and their padding. Memory is read once and in order, which is all that
+// counts for one token of a large model; `ahead` elements further on it is asked for in time.
 template <int Count, class T>
 T row_product(const T* x, const T* w) {
   using V = Vector<T>;
@@ -93,7 +97,8 @@ T row_product(const T* x, const T* w) {
     packet::prefetch(w + v * V::width + ahead);
     sums[i] = multiply_add(V::load(x + v * V::width), V::load(w + v * V::width), sums[i]);
   };
-  for (int v = 0; v + chains <= vectors; v += chains) unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { add(i, v + i); });
+  for (int v = 0; v + chains <= vectors; v += chains)
+    unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { add(i, v + i); });
   unroll<vectors % chains>([&](auto i) MAMBA_INLINE_LAMBDA { add(i, vectors / chains * chains + i); });
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum();
 }
@@ -106,7 +111,8 @@ void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, 
   const long long work = static_cast<long long>(x.rows) * Out * In;
   constexpr int piece = Tuning::product_piece_rows, weight_rows = Tuning::weight_piece_rows(In);  // of x, or of W
   const auto rows_and_panels = [&](int first, int rows, int first_panel, int last_panel) {
-    detail::product<write, Out>(y[first], y.stride, rows, x[first], x.stride, 1, w.derived, w.transposed_stride, In, first_panel, last_panel);
+    detail::product<write, Out>(y[first], y.stride, rows, x[first], x.stride, 1, w.derived, w.transposed_stride, In,
+                                first_panel, last_panel);
   };
   if (In >= Tuning::least_columns_of_streamed_weight && x.rows == 1) {
     share_out(core, (Out + weight_rows - 1) / weight_rows, work, [&](int i) {
@@ -118,7 +124,8 @@ void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, 
   } else if (constexpr int panels = detail::panel_count<T, Out>; x.rows <= piece) {
     share_out(core, panels, work, [&](int i) { rows_and_panels(0, x.rows, i, i + 1); });
   } else {
-    share_out(core, (x.rows + piece - 1) / piece, work, [&](int i) { rows_and_panels(i * piece, (std::min)(piece, x.rows - i * piece), 0, panels); });
+    share_out(core, (x.rows + piece - 1) / piece, work,
+              [&](int i) { rows_and_panels(i * piece, (std::min)(piece, x.rows - i * piece), 0, panels); });
   }
   clear_padding(y);
 }

@@ -56,7 +56,9 @@ void rms_norm(Core&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w
       });
       const T scale = 1 / std::sqrt((sum + lanes.sum()) / T(D / Groups) + T(math::norm_epsilon));
       rho[t * Groups + group] = scale;
-      detail::each_of_group<D, Groups, T>(group, [&](auto as, int d) { as.store(y[t] + d, as.load(x[t] + d) * as.broadcast(scale) * as.load(w.value + d)); });
+      detail::each_of_group<D, Groups, T>(group, [&](auto as, int d) {
+        as.store(y[t] + d, as.load(x[t] + d) * as.broadcast(scale) * as.load(w.value + d));
+      });
     }
     clear_padding(Rows<T, D>{y[t], 1});
   }
@@ -64,7 +66,8 @@ void rms_norm(Core&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w
 
 // dx (T, D) += the gradient through the norm, dw (D) += sum over t of dy x rho.
 template <int Groups = 1, class Core, class T, int D>
-void rms_norm_backward(Core&, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+void rms_norm_backward(Core&, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho,
+                       Rows<const T, D> x, Weight<T, 1, D> w) {
   for (int t = 0; t < x.rows; ++t)
     for (int group = 0; group < Groups; ++group) {
       const T scale = rho[t * Groups + group];
@@ -88,7 +91,8 @@ void rms_norm_backward(Core&, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<co
 template <class Core, class T, int C>
 void add(Core&, Rows<T, C> y, Rows<const T, C> a, Rows<const T, C> b) {
   using V = Vector<T>;
-  detail::each_vector<V>(detail::elements(a), [&](std::ptrdiff_t i) { (V::load(a.data + i) + V::load(b.data + i)).store(y.data + i); });
+  detail::each_vector<V>(detail::elements(a),
+                         [&](std::ptrdiff_t i) { (V::load(a.data + i) + V::load(b.data + i)).store(y.data + i); });
 }
 
 // x (T, C) += bias (C) in every row.
@@ -114,7 +118,9 @@ void add_bias_backward(Core&, WeightGradient<T, 1, C> dbias, Rows<const T, C> dx
 template <class Core, class T, int E>
 void gate(Core&, Rows<T, E> o, Rows<const T, E> y, Rows<const T, E> z) {
   using V = Vector<T>;
-  detail::each_vector<V>(detail::elements(y), [&](std::ptrdiff_t i) { (V::load(y.data + i) * math::silu(V::load(z.data + i))).store(o.data + i); });
+  detail::each_vector<V>(detail::elements(y), [&](std::ptrdiff_t i) {
+    (V::load(y.data + i) * math::silu(V::load(z.data + i))).store(o.data + i);
+  });
 }
 
 // dy, dz <- the gradients through the gate.
@@ -132,7 +138,8 @@ void gate_backward(Core&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Ro
 template <class Core, class T, int E>
 void silu(Core&, Rows<T, E> u, Rows<const T, E> v) {
   using V = Vector<T>;
-  detail::each_vector<V>(detail::elements(v), [&](std::ptrdiff_t i) { math::silu(V::load(v.data + i)).store(u.data + i); });
+  detail::each_vector<V>(detail::elements(v),
+                         [&](std::ptrdiff_t i) { math::silu(V::load(v.data + i)).store(u.data + i); });
 }
 
 // dv <- du silu'(v)
@@ -149,7 +156,8 @@ void silu_backward(Core&, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v
 template <class Core, class T, int E>
 void softplus(Core&, Rows<T, E> delta, Rows<const T, E> x) {
   using V = Vector<T>;
-  detail::each_vector<V>(detail::elements(x), [&](std::ptrdiff_t i) { math::softplus(V::load(x.data + i)).store(delta.data + i); });
+  detail::each_vector<V>(detail::elements(x),
+                         [&](std::ptrdiff_t i) { math::softplus(V::load(x.data + i)).store(delta.data + i); });
   clear_padding(delta);
 }
 
@@ -157,8 +165,9 @@ void softplus(Core&, Rows<T, E> delta, Rows<const T, E> x) {
 template <class Core, class T, int E>
 void softplus_backward(Core&, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<const T, E> x) {
   using V = Vector<T>;
-  detail::each_vector<V>(detail::elements(x),
-                         [&](std::ptrdiff_t i) { (V::load(ddelta.data + i) * math::softplus_derivative(V::load(x.data + i))).store(dx.data + i); });
+  detail::each_vector<V>(detail::elements(x), [&](std::ptrdiff_t i) {
+    (V::load(ddelta.data + i) * math::softplus_derivative(V::load(x.data + i))).store(dx.data + i);
+  });
 }
 
 // y <- x
@@ -183,10 +192,11 @@ void scatter(Core&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
   for (int i = 0; i < x.rows; ++i) std::copy_n(x[i], x.stride, y[rows[i]]);
 }
 
-// Softmax cross-entropy of every row over its first `classes` columns, times `weight`: returns the sum of the losses and
-// writes their gradient; the columns from `classes` on get none.
+// Softmax cross-entropy of every row over its first `classes` columns, times `weight`: returns the sum of the losses
+// and writes their gradient; the columns from `classes` on get none.
 template <class Core, class T, int Vp>
-double cross_entropy(Core&, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes, double weight) {
+double cross_entropy(Core&, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
+                     double weight) {
   using V = Vector<T>;
   double loss = 0;
   for (int i = 0; i < logits.rows; ++i) {
@@ -200,7 +210,8 @@ double cross_entropy(Core&, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const
     V sums = V::zero();
     for (int v = 0; v < classes; v += V::width) sums = sums + V::load(dx + v);
     const T sum = sums.sum();
-    loss += weight * (std::log(static_cast<double>(sum)) + static_cast<double>(largest) - static_cast<double>(x[labels[i]]));
+    loss += weight *
+            (std::log(static_cast<double>(sum)) + static_cast<double>(largest) - static_cast<double>(x[labels[i]]));
     const V scale = V::broadcast(static_cast<T>(weight) / sum);
     for (int v = 0; v < classes; v += V::width) (V::load(dx + v) * scale).store(dx + v);
     dx[labels[i]] -= static_cast<T>(weight);

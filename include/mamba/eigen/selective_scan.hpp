@@ -1,8 +1,9 @@
 // The selective scan of Mamba-1 on one core (specification, sections 2.7, 2.8 and 5; Gu and Dao 2023, section 3.3).
 //
 // Vectors run across the states of a channel; a block of channels x vectors of states stays in registers while time
-// passes. Backward recomputes the states of a chunk of time and keeps them, with their decays, in the first-level cache;
-// of the forward pass only the states at the chunks' boundaries are kept. The memory for L steps is L / chunk states.
+// passes. Backward recomputes the states of a chunk of time and keeps them, with their decays, in the first-level
+// cache; of the forward pass only the states at the chunks' boundaries are kept. The memory for L steps is L / chunk
+// states.
 #pragma once
 
 #include <algorithm>
@@ -50,7 +51,8 @@ template <class Blocking, int E, class F>
 MAMBA_INLINE void each_scan_block(F&& f) {
   constexpr int channels = Blocking::block_channels, whole = E / channels * channels;
   for (int e = 0; e < whole; e += channels)
-    for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, channels>{}, v);
+    for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors)
+      f(e, std::integral_constant<int, channels>{}, v);
   if constexpr (whole < E)
     for (int e = whole; e < E; ++e)
       for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, 1>{}, v);
@@ -64,8 +66,9 @@ MAMBA_INLINE void each_scan_block(F&& f) {
 //   states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: a blocked row is read out of the state and then forgotten
 template <class Core, class T, int E, int N, class Blocked = NoRows>
-void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c,
-                    Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d, Blocked rows = {}) {
+void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u,
+                    Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
+                    Blocked rows = {}) {
   using Blocking = detail::ScanBlocking<T, N, Tuning::scan_channel_vectors>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;
@@ -74,7 +77,8 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
     detail::each_scan_block<Blocking, E>([&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
-      constexpr int channels = decltype(block_channels)::value;  // not an argument: nvcc with g++ 13 takes none for an array's size
+      constexpr int channels =
+          decltype(block_channels)::value;  // not an argument: nvcc with g++ 13 takes none for an array's size
       const int n = first_vector * V::width;
       V h[channels][vectors], rate[channels][vectors];
       // A single step is over before the processor has guessed where the next states lie.
@@ -107,14 +111,16 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
         if (boundaries && t > begin && (t - begin) % scan_chunk == 0) {
           T* const kept = boundaries + ((t - begin) / scan_chunk - 1) * state_size;
           unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-            unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); });
+            unroll<vectors>([&](auto v)
+                                MAMBA_INLINE_LAMBDA { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); });
           });
         }
         step(t, std::true_type{});
       }
       if (states)
         unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); });
+          unroll<vectors>([&](auto v)
+                              MAMBA_INLINE_LAMBDA { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); });
         });
     });
     if (states) states += state_size;
@@ -126,9 +132,11 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
 // ddelta, du (T, E), db, dc (T, N) <- gradients; da (E, N) += the gradient with respect to a (not A_log), dd (E) += ...
 //   boundaries as selective_scan kept them; carry: (E, N) scratch, needed when there are any
 template <class Core, class T, int E, int N>
-void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd,
-                             Rows<const T, E> dy, const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b,
-                             Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc,
+                             WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
+                             const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const T, E> u,
+                             Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a,
+                             Weight<T, 1, E> d) {
   using Blocking = detail::ScanBlocking<T, N, Tuning::scan_backward_channel_vectors>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;
@@ -151,13 +159,15 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         const auto offset = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };
         V kept_decay[scan_chunk][channels][vectors], kept_carried[scan_chunk][channels][vectors];
         V rate[channels][vectors];
-        unroll<channels>([&](auto i)
-                             MAMBA_INLINE_LAMBDA { unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { rate[i][v] = V::load(a.derived + offset(i, v)); }); });
+        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { rate[i][v] = V::load(a.derived + offset(i, v)); });
+        });
 
         {  // the states again
           V h[channels][vectors];
           unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-            unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { h[i][v] = start ? V::load(start + offset(i, v)) : V::zero(); });
+            unroll<vectors>([&](auto v)
+                                MAMBA_INLINE_LAMBDA { h[i][v] = start ? V::load(start + offset(i, v)) : V::zero(); });
           });
           for (int t = first; t < last; ++t)
             unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {

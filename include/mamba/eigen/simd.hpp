@@ -33,8 +33,9 @@ namespace packet = Eigen::internal;
 // constants live in registers.
 template <int Count, class F>
 MAMBA_INLINE constexpr void unroll(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) { (f(std::integral_constant<int, i>{}), ...); }
-  (std::make_integer_sequence<int, Count>{});
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, i>{}), ...);
+  }(std::make_integer_sequence<int, Count>{});
 }
 
 inline constexpr int vector_registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS;
@@ -47,7 +48,9 @@ struct Simd {
   Packet value;
 
   Simd() = default;
-  MAMBA_INLINE explicit Simd(const Packet& p) requires(!std::is_arithmetic_v<Packet>) : value(p) {}
+  MAMBA_INLINE explicit Simd(const Packet& p)
+  requires(!std::is_arithmetic_v<Packet>)
+      : value(p) {}
   MAMBA_INLINE explicit Simd(double x) : value(packet::pset1<Packet>(static_cast<Scalar>(x))) {}
 
   // Aligned loads and stores: every row starts at a multiple of 16 elements.
@@ -64,8 +67,8 @@ struct Simd {
     return v;
   }
 
-  // x, of which the compiler knows nothing: (a + b) - b is not a, whatever it has been told of arithmetic. g++ with such flags is refused
-  // (core/requirements.hpp); clang does not say so.
+  // x, of which the compiler knows nothing: (a + b) - b is not a, whatever it has been told of arithmetic. g++ with
+  // such flags is refused (core/requirements.hpp); clang does not say so.
   MAMBA_INLINE static Simd as_written(Simd x) {
 #if defined(__clang__) && (defined(__x86_64__) || defined(__aarch64__))
     if constexpr (!std::is_arithmetic_v<Packet>) {
@@ -99,7 +102,9 @@ struct Simd {
   friend MAMBA_INLINE Simd operator>(Simd a, Simd b) { return of(packet::pcmp_lt(b.value, a.value)); }
 
   friend MAMBA_INLINE Simd multiply_add(Simd a, Simd b, Simd c) { return of(packet::pmadd(a.value, b.value, c.value)); }
-  friend MAMBA_INLINE Simd select(Simd mask, Simd a, Simd b) { return of(packet::pselect(mask.value, a.value, b.value)); }
+  friend MAMBA_INLINE Simd select(Simd mask, Simd a, Simd b) {
+    return of(packet::pselect(mask.value, a.value, b.value));
+  }
   friend MAMBA_INLINE Simd maximum(Simd a, Simd b) { return of(packet::pmax(a.value, b.value)); }
   friend MAMBA_INLINE Simd exp(Simd a) {
     if constexpr (packet::packet_traits<Scalar>::HasExp) return of(packet::pexp(a.value));
@@ -112,9 +117,10 @@ struct Simd {
   friend MAMBA_INLINE Simd sqrt(Simd a) { return of(packet::psqrt(a.value)); }
 
   // 2^x for x <= 0; below the smallest normal number the result is about that number. A NaN stays a NaN.
-  // In float: x = n + r with |r| <= 1/2, 2^r as a polynomial of degree 6 (minimax with 2^0 = 1, relative error 2.0e-9), 2^n by
-  // adding to the exponent's bits. Where 16 numbers fit a register: n in sixteenths, its fraction's power from a table,
-  // degree 3 for |r| <= 1/32 (1.6e-9). Within 1.2 units in the last place over the whole range (tests/eigen/simd.cpp measures it and allows 2).
+  // In float: x = n + r with |r| <= 1/2, 2^r as a polynomial of degree 6 (minimax with 2^0 = 1, relative error 2.0e-9),
+  // 2^n by adding to the exponent's bits. Where 16 numbers fit a register: n in sixteenths, its fraction's power from a
+  // table, degree 3 for |r| <= 1/32 (1.6e-9). Within 1.2 units in the last place over the whole range
+  // (tests/eigen/simd.cpp measures it and allows 2).
   friend MAMBA_INLINE Simd exp2_nonpositive(Simd x) {
     if constexpr (std::is_arithmetic_v<Packet>) {
       return of(std::exp2(x.value));
@@ -128,8 +134,9 @@ struct Simd {
       const Simd to_sixteenth(0x1.8p+19);
       const Simd shifted = as_written(x + to_sixteenth);  // 16 n in the low bits
       const Simd n = as_written(shifted - to_sixteenth), r = x - n;
-      const Packet powers = _mm512_setr_ps(1.0F, 1.04427373F, 1.09050775F, 1.13878858F, 1.18920708F, 1.24185777F, 1.29683959F, 1.35425556F, 1.41421354F,
-                                           1.47682619F, 1.54221082F, 1.61049032F, 1.68179286F, 1.75625217F, 1.8340081F, 1.91520655F);
+      const Packet powers = _mm512_setr_ps(1.0F, 1.04427373F, 1.09050775F, 1.13878858F, 1.18920708F, 1.24185777F,
+                                           1.29683959F, 1.35425556F, 1.41421354F, 1.47682619F, 1.54221082F, 1.61049032F,
+                                           1.68179286F, 1.75625217F, 1.8340081F, 1.91520655F);
       const Simd power = of(_mm512_permutexvar_ps(_mm512_castps_si512(shifted.value), powers));
       Simd p(0.05550213649458166);
       p = multiply_add(p, r, Simd(0.2402342880138647));
@@ -150,7 +157,8 @@ struct Simd {
       p = multiply_add(p, r, Simd(0.6931472028550452));
       p = multiply_add(p, r, Simd(1.0));
       const Integers exponent = packet::plogical_shift_left<23>(packet::preinterpret<Integers, Packet>(shifted.value));
-      return of(packet::preinterpret<Packet, Integers>(packet::padd(packet::preinterpret<Integers, Packet>(p.value), exponent)));
+      return of(packet::preinterpret<Packet, Integers>(
+          packet::padd(packet::preinterpret<Integers, Packet>(p.value), exponent)));
     }
   }
 };

@@ -1,8 +1,8 @@
 // Mamba-2's state-space dual on one core (specification, section 7; Dao and Gu 2024, section 6).
 //
 // A chunk of time is evaluated in the quadratic form, masked before exponentiating; between chunks a state (N, P) is
-// carried for each head, so that the cost is linear in the length. All products are those of linear.hpp. A sequence of up
-// to one chunk never sees a state.
+// carried for each head, so that the cost is linear in the length. All products are those of linear.hpp. A sequence of
+// up to one chunk never sees a state.
 #pragma once
 
 #include <algorithm>
@@ -88,7 +88,8 @@ struct Ssd {
     for (int i = 0; i < q; ++i) {
       for (int j = 0; j <= i; ++j) {
         V sum = V::zero();
-        for (int k = 0; k < width; k += V::width) sum = multiply_add(V::load(a + i * width + k), V::load(b + j * width + k), sum);
+        for (int k = 0; k < width; k += V::width)
+          sum = multiply_add(V::load(a + i * width + k), V::load(b + j * width + k), sum);
         out[i * Qp + j] = sum.sum();
       }
       std::fill(out + i * Qp + i + 1, out + i * Qp + Qp, T(0));
@@ -120,10 +121,12 @@ struct Ssd {
       std::fill(k.lam + i * Qp + i + 1, k.lam + i * Qp + Qp, T(0));
       for (int l = 0; l < i; ++l)
         if (rows.blocked(first + l)) k.lam[i * Qp + l] = 0;
-      for (int l = 0; l < Qp; l += V::width) (V::load(k.lam + i * Qp + l) * V::load(k.g + i * Qp + l)).store(k.s + i * Qp + l);
+      for (int l = 0; l < Qp; l += V::width)
+        (V::load(k.lam + i * Qp + l) * V::load(k.g + i * Qp + l)).store(k.s + i * Qp + l);
     }
     for (int i = 0; i < q; ++i) {
-      k.weight[i] = rows.blocked(first + i) ? T(0) : math::exp2_nonpositive(k.gamma[q - 1] - k.gamma[i]) * delta[first + i][head];
+      k.weight[i] =
+          rows.blocked(first + i) ? T(0) : math::exp2_nonpositive(k.gamma[q - 1] - k.gamma[i]) * delta[first + i][head];
       k.rise[i] = math::exp2_nonpositive(k.gamma[i]);
     }
   }
@@ -140,7 +143,8 @@ struct Ssd {
   static void transpose(T* to, const T* state) {
     std::fill_n(to, static_cast<std::ptrdiff_t>(P) * Np, T(0));
     for (int n = 0; n < N; ++n)
-      for (int p = 0; p < P; ++p) to[static_cast<std::ptrdiff_t>(p) * Np + n] = state[static_cast<std::ptrdiff_t>(n) * Pp + p];
+      for (int p = 0; p < P; ++p)
+        to[static_cast<std::ptrdiff_t>(p) * Np + n] = state[static_cast<std::ptrdiff_t>(n) * Pp + p];
   }
 };
 
@@ -158,8 +162,8 @@ void reserve(Core& core, network::SsdSizes<T, H, P, G, N>, bool with_backward) {
 //   states: (sequences, H, N, P) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: S's column of a blocked row is cut below the diagonal
 template <int G, int N, class Core, class T, int E, int H, int C, class Blocked = NoRows>
-void ssd(Core& core, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a,
-         Weight<T, 1, H> d, Blocked rows = {}) {
+void ssd(Core& core, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc,
+         Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Blocked rows = {}) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   static_assert(C == E + 2 * G * N);
   const auto k = S::scratch(core, false);
@@ -187,7 +191,8 @@ void ssd(Core& core, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> de
             detail::product<Write::add, S::P>(k.y, S::Pp, q, k.scaled_n, S::Np, 1, state, S::Pp, N);
           }
           for (int i = 0; i < q; ++i)
-            for (int p = 0; p < S::P; ++p) y[first + i][head * S::P + p] = k.y[i * S::Pp + p] + d.value[head] * k.x[i * S::Pp + p];
+            for (int p = 0; p < S::P; ++p)
+              y[first + i][head * S::P + p] = k.y[i * S::Pp + p] + d.value[head] * k.x[i * S::Pp + p];
           if (has_future) S::advance(state, k, q);
         }
       }
@@ -197,11 +202,12 @@ void ssd(Core& core, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> de
   clear_padding(y);
 }
 
-// ddelta (T, H), dxbc (T, H P + 2 G N) <- gradients; da (H) += the gradient with respect to a (not A_log), dd (H) += ...
-// boundaries as ssd kept them.
+// ddelta (T, H), dxbc (T, H P + 2 G N) <- gradients; da (H) += the gradient with respect to a (not A_log), dd (H) +=
+// ... boundaries as ssd kept them.
 template <int G, int N, class Core, class T, int E, int H, int C>
-void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd, Rows<const T, E> dy,
-                  const T* boundaries, Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
+void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da,
+                  WeightGradient<T, 1, H> dd, Rows<const T, E> dy, const T* boundaries, Rows<const T, H> delta,
+                  Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   using V = Vector<T>;
   const auto k = S::scratch(core, true);
@@ -220,7 +226,8 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
         std::fill_n(k.db, q * S::Np, T(0));
         std::fill_n(k.dc, q * S::Np, T(0));
         for (int head = group * S::heads; head < (group + 1) * S::heads; ++head) {
-          T* const carry = k.carry + head * S::head_state;  // the gradient of the state behind this chunk, then before it
+          T* const carry =
+              k.carry + head * S::head_state;  // the gradient of the state behind this chunk, then before it
           const T rate = a.derived[head];
           S::template gather_columns<S::P>(k.x, xbc[first] + head * S::P, xbc.stride, q);
           S::template gather_columns<S::P>(k.dy, dy[first] + head * S::P, dy.stride, q);

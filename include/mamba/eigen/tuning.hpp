@@ -1,5 +1,5 @@
-// The CPU's numbers that speed chose, and what chose them. They decide how work is cut, and so the order of sums: a change of one gives
-// other last digits.
+// The CPU's numbers that speed chose, and what chose them. They decide how work is cut, and so the order of sums: a
+// change of one gives other last digits.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
-// Measured by bench/primitives.cpp, training.cpp and language_model.cpp on x86-64 with AVX-512 (2 cores of a Xeon, 2026-11) and checked
-// with AVX2.
+// Measured by bench/primitives.cpp, training.cpp and language_model.cpp on x86-64 with AVX-512 (2 cores of a Xeon,
+// 2026-11) and checked with AVX2.
 struct Tuning {
   // --- a machine with `registers` vector registers (AVX-512 and NEON: 32; SSE and AVX: 16) ---
   // A product's panel: this many vectors of columns, of `product_rows` rows, stay in registers.
@@ -37,7 +37,7 @@ struct Tuning {
 
   // --- arenas ---
   static constexpr std::size_t optimiser_piece = 16384;  // elements a task updates
-  static constexpr std::size_t sum_piece = 4096;         // elements a task sums over the buffers; a multiple of row_alignment
+  static constexpr std::size_t sum_piece = 4096;  // elements a task sums over the buffers; a multiple of row_alignment
 };
 
 }  // namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET

@@ -1,4 +1,5 @@
-// A model's parameters, what is derived from them and their gradients: three arenas of one layout, in a backend's kind of memory.
+// A model's parameters, what is derived from them and their gradients: three arenas of one layout, in a backend's kind
+// of memory.
 #pragma once
 
 #include <cstddef>

@@ -17,31 +17,37 @@ struct Batch {
   std::span<const std::int32_t> lengths;
 
   int length_of(int sequence) const { return lengths.empty() ? length : lengths[static_cast<std::size_t>(sequence)]; }
-  const std::int32_t* tokens_of(int sequence) const { return ids.data() + static_cast<std::ptrdiff_t>(sequence) * length; }
+  const std::int32_t* tokens_of(int sequence) const {
+    return ids.data() + static_cast<std::ptrdiff_t>(sequence) * length;
+  }
 };
 
 // Refuses what no model of this configuration can read.
 // longest: the longest sequence, 0 for any; before: what each sequence has had already, where that counts.
-inline Batch checked_batch(const Config& config, int longest, std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths,
-                           std::span<const int> before = {}) {
+inline Batch checked_batch(const Config& config, int longest, std::span<const std::int32_t> ids, int batch,
+                           std::span<const std::int32_t> lengths, std::span<const int> before = {}) {
   require(batch > 0, "the batch must hold at least one sequence; given ", batch);
   require(!ids.empty(), "no token ids given");
-  require(ids.size() % static_cast<std::size_t>(batch) == 0, ids.size(), " token ids do not divide into ", batch, " sequences of one length");
+  require(ids.size() % static_cast<std::size_t>(batch) == 0, ids.size(), " token ids do not divide into ", batch,
+          " sequences of one length");
   const std::size_t length = ids.size() / static_cast<std::size_t>(batch);
-  require(length <= 0x3FFFFFFF && ids.size() <= 0x7FFFFFFF, "the batch of ", ids.size(), " tokens is too large for one call");
-  require(lengths.empty() || lengths.size() == static_cast<std::size_t>(batch), lengths.size(), " lengths given for ", batch, " sequences");
+  require(length <= 0x3FFFFFFF && ids.size() <= 0x7FFFFFFF, "the batch of ", ids.size(),
+          " tokens is too large for one call");
+  require(lengths.empty() || lengths.size() == static_cast<std::size_t>(batch), lengths.size(), " lengths given for ",
+          batch, " sequences");
   const Batch checked{ids, batch, static_cast<int>(length), lengths};
   for (int s = 0; s < batch; ++s) {
     const int own = checked.length_of(s);
     require(own >= 1 && own <= checked.length, "length ", own, " of sequence ", s, " is not in 1..", checked.length);
     const int so_far = before.empty() ? 0 : before[static_cast<std::size_t>(s)];
-    require(own <= 0x7FFFFFFF - so_far, "sequence ", s, " has had ", so_far, " tokens; with ", own, " more they are beyond what is counted");
+    require(own <= 0x7FFFFFFF - so_far, "sequence ", s, " has had ", so_far, " tokens; with ", own,
+            " more they are beyond what is counted");
     require(longest == 0 || own <= longest - so_far, "sequence ", s, " of ", so_far + static_cast<long long>(own),
             " tokens is longer than the model's max_seq_len ", longest);
     for (int t = 0; t < own; ++t) {
       const std::int32_t token = checked.tokens_of(s)[t];
-      require(token >= 0 && token < config.vocab_size, "token ", token, " at position ", t, " of sequence ", s, " is not in the vocabulary 0..",
-              config.vocab_size - 1);
+      require(token >= 0 && token < config.vocab_size, "token ", token, " at position ", t, " of sequence ", s,
+              " is not in the vocabulary 0..", config.vocab_size - 1);
     }
   }
   return checked;
@@ -56,6 +62,8 @@ enum class Readout {
 
 // Of a sequence of `length` tokens: the first row that is read, and how many are.
 inline int first_readout_of(int length, Readout readout) { return readout == Readout::last ? length - 1 : 0; }
-inline int readouts_of(int length, Readout readout) { return readout == Readout::all ? length : readout == Readout::last ? 1 : length - 1; }
+inline int readouts_of(int length, Readout readout) {
+  return readout == Readout::all ? length : readout == Readout::last ? 1 : length - 1;
+}
 
 }  // namespace mamba

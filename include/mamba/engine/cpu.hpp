@@ -42,7 +42,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   using Training = NoTraining;
 
   explicit Engine(const ModelOptions& options)
-      : Base(options.n_layers, [](std::size_t bytes) { return Buffer(bytes); }), pool_(std::make_unique<ThreadPool>(options.threads)) {
+      : Base(options.n_layers, [](std::size_t bytes) { return Buffer(bytes); }),
+        pool_(std::make_unique<ThreadPool>(options.threads)) {
     // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
     constexpr std::size_t piece = Tuning::optimiser_piece;
     for (const PlacedParameter& p : placed())
@@ -73,7 +74,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
     pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
       const auto [offset, count] = trained_[static_cast<std::size_t>(i)];
-      eigen::adamw(mutable_parameters() + offset, mean.template as<T>() + offset, square.template as<T>() + offset, gradients() + offset, count, step);
+      eigen::adamw(mutable_parameters() + offset, mean.template as<T>() + offset, square.template as<T>() + offset,
+                   gradients() + offset, count, step);
     });
     stale_ = true;
   }
@@ -81,7 +83,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   // The bytes of everything this engine holds.
   std::size_t memory_bytes() const {
     std::size_t sum = Base::memory_bytes();
-    for (const Worker& worker : workers_) sum += worker.activations.bytes() + worker.scratch.bytes() + worker.packed.bytes();
+    for (const Worker& worker : workers_)
+      sum += worker.activations.bytes() + worker.scratch.bytes() + worker.packed.bytes();
     for (const Buffer& buffer : buffers_) sum += buffer.bytes();
     return sum;
   }
@@ -97,7 +100,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     }
     each_tile(batch, readout, [&](Worker& worker, ThreadPool* team, network::Tile tile, int first_sequence) {
       network::TileStates<T> states;
-      if (state) states = State<A>::from(first, first_sequence), tile.positions = state->positions().data() + first_sequence;
+      if (state)
+        states = State<A>::from(first, first_sequence), tile.positions = state->positions().data() + first_sequence;
       network::NoProbe probe;
       run_forward(worker, team, tile, states, probe, use);
     });
@@ -109,27 +113,30 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   template <Reading reading, class Use>
   void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
     const std::vector<std::uint8_t> kept = rows_up_to_masked(mask, batch.length);
-    each_tile(batch, Readout::last, [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
-      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(first_sequence) * batch.length;
-      BlockingProbe<reading, HostRows> probe({}, mask.data() + first, kept.data() + first, layers);
-      run_forward(worker, team, tile, {}, probe, use);
-    });
+    each_tile(batch, Readout::last,
+              [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
+                const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(first_sequence) * batch.length;
+                BlockingProbe<reading, HostRows> probe({}, mask.data() + first, kept.data() + first, layers);
+                run_forward(worker, team, tile, {}, probe, use);
+              });
   }
 
   // The same with the reference's activations after the convolution at the rows whose mask is 1.
   template <class Use>
-  void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
-    each_tile(batch, Readout::last, [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
-      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(first_sequence) * batch.length;
-      std::vector<int> reference_tokens(reference.ids.begin() + first, reference.ids.begin() + first + tile.rows());
-      network::Tile of_reference = tile;
-      of_reference.tokens = reference_tokens.data();
-      std::vector<T> record;
-      RecordingProbe<T, HostRows> recording({}, record, n_layers_);
-      run_forward(worker, team, of_reference, {}, recording, [](int, auto) {});
-      SubstitutingProbe<T, HostRows> substituting({}, record, mask.data() + first, layers);
-      run_forward(worker, team, tile, {}, substituting, use);
-    });
+  void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask,
+                          ChosenLayers layers, Use&& use) {
+    each_tile(
+        batch, Readout::last, [&](Worker& worker, ThreadPool* team, const network::Tile& tile, int first_sequence) {
+          const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(first_sequence) * batch.length;
+          std::vector<int> reference_tokens(reference.ids.begin() + first, reference.ids.begin() + first + tile.rows());
+          network::Tile of_reference = tile;
+          of_reference.tokens = reference_tokens.data();
+          std::vector<T> record;
+          RecordingProbe<T, HostRows> recording({}, record, n_layers_);
+          run_forward(worker, team, of_reference, {}, recording, [](int, auto) {});
+          SubstitutingProbe<T, HostRows> substituting({}, record, mask.data() + first, layers);
+          run_forward(worker, team, tile, {}, substituting, use);
+        });
   }
 
   // The same with a visitor at every point (FunctionProbe), tile after tile on the calling thread.
@@ -153,7 +160,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   double loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss) {
     const Partition partition = begin_gradients(batch, readout);
     pool_->run(partition.buffers, [&](int buffer, int worker) {
-      fill_buffer(batch, readout, partition, buffer, workers_[static_cast<std::size_t>(worker)], loss, [](int) { return network::NoProbe{}; });
+      fill_buffer(batch, readout, partition, buffer, workers_[static_cast<std::size_t>(worker)], loss,
+                  [](int) { return network::NoProbe{}; });
     });
     return finish_gradients(partition);
   }
@@ -180,7 +188,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     PackedTiles packed;  // the tile at hand
   };
 
-  // body(worker, team, tile, number of its first sequence), shared out over the threads; a single tile has them all as its team.
+  // body(worker, team, tile, number of its first sequence), shared out over the threads; a single tile has them all as
+  // its team.
   template <class Body>
   void each_tile(const Batch& batch, Readout readout, Body&& body) {
     prepare();
@@ -196,16 +205,20 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
   Partition partition_of(const Batch& batch) const {
-    return Partition::of(batch, size_ * sizeof(T), {Tuning::tile_tokens, Tuning::tiles_per_buffer, Tuning::most_buffers, Tuning::most_buffer_bytes});
+    return Partition::of(
+        batch, size_ * sizeof(T),
+        {Tuning::tile_tokens, Tuning::tiles_per_buffer, Tuning::most_buffers, Tuning::most_buffer_bytes});
   }
 
   template <class Probe, class Use>
-  void run_forward(Worker& worker, ThreadPool* team, const network::Tile& tile, network::TileStates<T> states, Probe& probe, Use&& use) {
+  void run_forward(Worker& worker, ThreadPool* team, const network::Tile& tile, network::TileStates<T> states,
+                   Probe& probe, Use&& use) {
     const FlushDenormals flush;
     eigen::Core core(worker.scratch, team);
     auto activations = make_activations(worker, tile, false);
     network::forward(core, activations, tile, weights(), states, probe);
-    network::read_out(core, activations, tile, weights(), [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
+    network::read_out(core, activations, tile, weights(),
+                      [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
   }
 
   Partition begin_gradients(const Batch& batch, Readout readout) {
@@ -220,7 +233,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
 
   // One buffer's tiles in order; make_probe(tile) gives each its probe.
   template <class Loss, class MakeProbe>
-  void fill_buffer(const Batch& batch, Readout readout, const Partition& partition, int buffer, Worker& worker, Loss& loss, MakeProbe&& make_probe) {
+  void fill_buffer(const Batch& batch, Readout readout, const Partition& partition, int buffer, Worker& worker,
+                   Loss& loss, MakeProbe&& make_probe) {
     const FlushDenormals flush;
     eigen::Core core(worker.scratch);
     T* const sums = buffers_[static_cast<std::size_t>(buffer)].template as<T>();
@@ -256,7 +270,9 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     }
   }
 
-  network::ModelWeights<A> weights() const { return {parameters_.template as<T>(), derived_.template as<T>(), n_layers_}; }
+  network::ModelWeights<A> weights() const {
+    return {parameters_.template as<T>(), derived_.template as<T>(), n_layers_};
+  }
 
   void prepare() {
     if (!stale_) return;
@@ -273,19 +289,22 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     int count = 0;
     for (int tile = 0; tile < partition.tiles; ++tile) {
       first_readouts_[static_cast<std::size_t>(tile)] = count;
-      for (int s = partition.first_sequence(tile); s < partition.first_sequence(tile + 1); ++s) count += readouts_of(batch.length_of(s), readout);
+      for (int s = partition.first_sequence(tile); s < partition.first_sequence(tile + 1); ++s)
+        count += readouts_of(batch.length_of(s), readout);
     }
   }
 
   network::Tile pack(Worker& worker, const Batch& batch, Readout readout, const Partition& partition, int index) {
     worker.packed.clear();
-    return worker.packed.tile(worker.packed.append(batch, readout, partition.first_sequence(index), partition.first_sequence(index + 1),
+    return worker.packed.tile(worker.packed.append(batch, readout, partition.first_sequence(index),
+                                                   partition.first_sequence(index + 1),
                                                    first_readouts_[static_cast<std::size_t>(index)]));
   }
 
   network::Activations<A> make_activations(Worker& worker, const network::Tile& tile, bool with_backward) {
     const int boundaries = with_backward ? eigen::kept_states(Recurrence{}, tile.sequences) : 0;
-    worker.activations.reserve(network::Activations<A>(nullptr, n_layers_, tile.rows(), boundaries, with_backward).bytes());
+    worker.activations.reserve(
+        network::Activations<A>(nullptr, n_layers_, tile.rows(), boundaries, with_backward).bytes());
     return {worker.activations.data(), n_layers_, tile.rows(), boundaries, with_backward};
   }
 
@@ -300,7 +319,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     constexpr std::size_t stretch = Tuning::sum_piece;
     pool_->run(static_cast<int>((size_ + stretch - 1) / stretch), [&](int task, int) {
       const std::size_t first = static_cast<std::size_t>(task) * stretch;
-      eigen::sum_buffers(gradients_.template as<T>(), buffer_pointers_.data(), buffers, first, (std::min)(size_, first + stretch));
+      eigen::sum_buffers(gradients_.template as<T>(), buffer_pointers_.data(), buffers, first,
+                         (std::min)(size_, first + stretch));
     });
     pool_->run(static_cast<int>(placed().size()), [&](int i, int) {
       const PlacedParameter& p = placed()[static_cast<std::size_t>(i)];

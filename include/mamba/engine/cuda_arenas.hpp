@@ -27,14 +27,16 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   using typename Base::Arena, typename Base::T;
 
   // Throws Error when there is no such device, or it is too old.
-  explicit CudaArenas(const ModelOptions& options) : CudaArenas(options, std::make_shared<const cuda::Queue>(checked_device(options.device))) {}
+  explicit CudaArenas(const ModelOptions& options)
+      : CudaArenas(options, std::make_shared<const cuda::Queue>(checked_device(options.device))) {}
 
   const cuda::QueuePointer& queue() const { return queue_; }
 
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
     const cuda::OnDevice on(queue_->device());
-    launch("sum_squares", cuda::sum_squares<T>, elements().blocks(), squares_on_device(), std::as_const(gradients_).template on_device<T>(), elements());
+    launch("sum_squares", cuda::sum_squares<T>, elements().blocks(), squares_on_device(),
+           std::as_const(gradients_).template on_device<T>(), elements());
     squares_.download(squares_host_.data(), squares_host_.size());
     double sum = 0;
     for (const double square : squares_host_) sum += square;
@@ -43,13 +45,15 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
 
   void scale_gradients(double factor) {
     const cuda::OnDevice on(queue_->device());
-    launch("scale", cuda::scale<T>, elements().blocks(), gradients_.template on_device<T>(), static_cast<T>(factor), elements());
+    launch("scale", cuda::scale<T>, elements().blocks(), gradients_.template on_device<T>(), static_cast<T>(factor),
+           elements());
   }
 
   // One AdamW update of the trained parameters; mean and square are arenas.
   void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
     const cuda::OnDevice on(queue_->device());
-    launch("adamw", cuda::adamw<T>, elements().blocks(), parameters_.template on_device<T>(), mean.template on_device<T>(), square.template on_device<T>(),
+    launch("adamw", cuda::adamw<T>, elements().blocks(), parameters_.template on_device<T>(),
+           mean.template on_device<T>(), square.template on_device<T>(),
            std::as_const(gradients_).template on_device<T>(), step, elements());
     stale_ = true;
   }
@@ -60,7 +64,8 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   network::ModelWeights<A> weights() {
     const T* const values = std::as_const(parameters_).template on_device<T>();
     if (stale_) {
-      launch("derive_rates", cuda::derive_rates<T>, elements().blocks(), derived_.template on_device<T>(), values, elements());
+      launch("derive_rates", cuda::derive_rates<T>, elements().blocks(), derived_.template on_device<T>(), values,
+             elements());
       stale_ = false;
     }
     return {values, std::as_const(derived_).template on_device<T>(), n_layers_};
@@ -70,21 +75,29 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   T* parameters_on_device() { return parameters_.template on_device<T>(); }
   T* derived_on_device() { return derived_.template on_device<T>(); }
   T* gradients_on_device() { return gradients_.template on_device<T>(); }
-  double* squares_on_device() const { return squares_.template as<double>(); }  // as many sums of squares as any kernel leaves
+  double* squares_on_device() const {
+    return squares_.template as<double>();
+  }  // as many sums of squares as any kernel leaves
   cuda::ArenaElements elements() const { return {size_ / 4, kinds_.template as<cuda::Kind>()}; }
 
-  // gradients <- the sum of `count` buffers of their size, of which they may be the only one; those of the rates turned into A_log's.
+  // gradients <- the sum of `count` buffers of their size, of which they may be the only one; those of the rates turned
+  // into A_log's.
   void sum_gradients(const T* buffers, int count) {
-    launch("sum_buffers", cuda::sum_buffers<T>, static_cast<unsigned>(cuda::BufferSum::blocks(elements(), count)), gradients_on_device(), buffers, count,
-           std::as_const(derived_).template on_device<T>(), squares_on_device(), elements(), nullptr);
+    launch("sum_buffers", cuda::sum_buffers<T>, static_cast<unsigned>(cuda::BufferSum::blocks(elements(), count)),
+           gradients_on_device(), buffers, count, std::as_const(derived_).template on_device<T>(), squares_on_device(),
+           elements(), nullptr);
   }
 
  private:
   CudaArenas(const ModelOptions& options, cuda::QueuePointer queue)
-      : Base(options.n_layers, [queue](std::size_t bytes) { return cuda::Mirrored(queue, bytes); }), queue_(std::move(queue)), kinds_(queue_), squares_(queue_) {
+      : Base(options.n_layers, [queue](std::size_t bytes) { return cuda::Mirrored(queue, bytes); }),
+        queue_(std::move(queue)),
+        kinds_(queue_),
+        squares_(queue_) {
     std::vector<cuda::Kind> kinds;
     for (const PlacedParameter& p : placed())
-      kinds.insert(kinds.end(), p.parameter.arena_size() / 4, cuda::Kind{p.parameter.trained, p.parameter.derived == Derived::rate});
+      kinds.insert(kinds.end(), p.parameter.arena_size() / 4,
+                   cuda::Kind{p.parameter.trained, p.parameter.derived == Derived::rate});
     kinds_.upload(kinds.data(), kinds.size());
     squares_.reserve(cuda::BufferSum::blocks(elements(), 1 << 20) * sizeof(double));
     squares_host_.resize(elements().blocks());
@@ -92,12 +105,14 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   }
 
   static int checked_device(int device) {
-    if (const std::string problem = cuda::device_problem(device); !problem.empty()) fail(ErrorKind::device_failed, problem);
+    if (const std::string problem = cuda::device_problem(device); !problem.empty())
+      fail(ErrorKind::device_failed, problem);
     return device;
   }
 
   template <class... Parameters>
-  void launch(const char* name, void (*kernel)(Parameters...), unsigned blocks, const std::type_identity_t<Parameters>&... arguments) const {
+  void launch(const char* name, void (*kernel)(Parameters...), unsigned blocks,
+              const std::type_identity_t<Parameters>&... arguments) const {
     kernel<<<blocks, cuda::Block::threads, 0, queue_->stream()>>>(arguments...);
     cuda::check(cudaGetLastError(), name);
   }

@@ -35,27 +35,29 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
   template <class Task>
   using Training = std::conditional_t<drawn_on_device<Task>, CudaTraining<A, Task>, NoTraining>;
 
-  // Throws Error when there is no such device or it is too old. Where the device's blocks have too little memory for this way of
-  // running, it runs as CudaGrid does.
+  // Throws Error when there is no such device or it is too old. Where the device's blocks have too little memory for
+  // this way of running, it runs as CudaGrid does.
   explicit Engine(const ModelOptions& options) : Base(options) {
     if constexpr (!Tiles::runs_anywhere) {
       int available = 0;
-      cuda::check(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue()->device()), "cudaDeviceGetAttribute");
+      cuda::check(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue()->device()),
+                  "cudaDeviceGetAttribute");
       by_grid_ = available < static_cast<int>(Tiles::shared_bytes);
     }
   }
 
   std::size_t memory_bytes() const {
     std::size_t sum = Base::memory_bytes() + tiles_.bytes();
-    for (const auto* buffer : {&workspaces_, &buffers_, &ranges_, &logits_, &shares_, &labels_, &loss_}) sum += buffer->bytes();
+    for (const auto* buffer : {&workspaces_, &buffers_, &ranges_, &logits_, &shares_, &labels_, &loss_})
+      sum += buffer->bytes();
     return sum;
   }
 
   // Whether Training is to be used on this device.
   bool trains_itself() const { return !by_grid_; }
 
-  // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, on this thread. state, where
-  // given: where the sequences begin and, afterwards, end.
+  // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, on this thread. state,
+  // where given: where the sequences begin and, afterwards, end.
   template <class Use>
   void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
     if constexpr (!Tiles::runs_anywhere)
@@ -69,7 +71,8 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
       state_.begin(*state);
       states = {state_.from(0), state_.positions()};
     }
-    Tiles::launch("forward_tiles", *queue(), cuda::forward_tiles<A>, call.blocks, call.arguments, states, logits_.template as<T>());
+    Tiles::launch("forward_tiles", *queue(), cuda::forward_tiles<A>, call.blocks, call.arguments, states,
+                  logits_.template as<T>());
     logits_host_.resize(static_cast<std::size_t>(call.readouts) * stride);
     logits_.download(logits_host_.data(), logits_host_.size());
     if (state) state_.advance(*state, batch);
@@ -87,8 +90,9 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
     loss_.upload(&on_device, 1);
     buffers_.reserve(static_cast<std::size_t>(call.blocks) * size() * sizeof(T));
     shares_.reserve(static_cast<std::size_t>(call.arguments.tiles) * sizeof(double));
-    Tiles::launch("train_tiles", *queue(), cuda::train_tiles<A, CrossEntropy>, call.blocks, call.arguments, buffers_.template as<T>(), size(),
-                  shares_.template as<double>(), loss_.template as<CrossEntropy>(), nullptr);
+    Tiles::launch("train_tiles", *queue(), cuda::train_tiles<A, CrossEntropy>, call.blocks, call.arguments,
+                  buffers_.template as<T>(), size(), shares_.template as<double>(), loss_.template as<CrossEntropy>(),
+                  nullptr);
     sum_gradients(buffers_.template as<T>(), call.blocks);
     shares_host_.resize(static_cast<std::size_t>(call.arguments.tiles));
     shares_.download(shares_host_.data(), shares_host_.size());
@@ -110,22 +114,26 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
     std::size_t activation_bytes = 0;
     int readouts = 0;
     for (int i = 0; i < partition.tiles; ++i) {
-      network::TileRange range = packed_.append(batch, readout, partition.first_sequence(i), partition.first_sequence(i + 1), readouts);
+      network::TileRange range =
+          packed_.append(batch, readout, partition.first_sequence(i), partition.first_sequence(i + 1), readouts);
       const Sequences sequences = packed_.sequences(range);
       network::check_tile_size<A>(sequences.rows());
       if (with_backward) range.boundary_states = Tiles::kept_states(sequences);
-      activation_bytes =
-          (std::max)(activation_bytes, network::Activations<A>(nullptr, n_layers(), sequences.rows(), range.boundary_states, with_backward).bytes());
+      activation_bytes = (std::max)(
+          activation_bytes,
+          network::Activations<A>(nullptr, n_layers(), sequences.rows(), range.boundary_states, with_backward).bytes());
       readouts += range.readouts;
       ranges_host_.push_back(range);
     }
-    const int blocks = with_backward ? partition.buffers : (std::min)(partition.tiles, cuda::TileTuning::most_forward_blocks);
+    const int blocks =
+        with_backward ? partition.buffers : (std::min)(partition.tiles, cuda::TileTuning::most_forward_blocks);
     const std::size_t workspace_bytes = Tiles::workspace_bytes(activation_bytes, with_backward);
     workspaces_.reserve(workspace_bytes * static_cast<std::size_t>(blocks));
     tiles_.upload(packed_);
     ranges_.upload(ranges_host_.data(), ranges_host_.size());
-    return {{weights(), ranges_.template as<network::TileRange>(), tiles_.firsts(), tiles_.tokens(), tiles_.times(), tiles_.readouts(), partition.tiles,
-             workspaces_.template as<std::byte>(), workspace_bytes, activation_bytes, 0},
+    return {{weights(), ranges_.template as<network::TileRange>(), tiles_.firsts(), tiles_.tokens(), tiles_.times(),
+             tiles_.readouts(), partition.tiles, workspaces_.template as<std::byte>(), workspace_bytes,
+             activation_bytes, 0},
             blocks,
             readouts};
   }
@@ -134,7 +142,8 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
   CudaState<A> state_{queue()};
   PackedTiles packed_;
   DeviceTiles tiles_{queue()};
-  cuda::DeviceBuffer workspaces_{queue()}, buffers_{queue()}, ranges_{queue()}, logits_{queue()}, shares_{queue()}, labels_{queue()}, loss_{queue()};
+  cuda::DeviceBuffer workspaces_{queue()}, buffers_{queue()}, ranges_{queue()}, logits_{queue()}, shares_{queue()},
+      labels_{queue()}, loss_{queue()};
   std::vector<network::TileRange> ranges_host_;
   std::vector<double> shares_host_;
   std::vector<T> logits_host_;

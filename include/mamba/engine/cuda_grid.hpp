@@ -1,5 +1,5 @@
-// Runs the network on an NVIDIA GPU at the scope of the whole device. What looks and reaches inside a pass, and losses of the
-// user's own, run this way for all models on the GPU.
+// Runs the network on an NVIDIA GPU at the scope of the whole device. What looks and reaches inside a pass, and losses
+// of the user's own, run this way for all models on the GPU.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 #include <mamba/core/policies.hpp>
 #include <mamba/cuda/block/backend.hpp>
+#include <mamba/engine/cuda_arenas.hpp>
 #include <mamba/engine/cuda_grid_runner.hpp>
 #include <mamba/engine/engine.hpp>
-#include <mamba/engine/cuda_arenas.hpp>
 
 namespace mamba {
 
@@ -38,22 +38,28 @@ class CudaGridEngine : public CudaArenas<A> {
   }
 
   // gradients <- those of the loss of the readout rows; returns it.
-  double loss_and_gradients(const Batch& batch, Readout readout, const CrossEntropy& loss) { return gradients_of(batch, readout, loss); }
+  double loss_and_gradients(const Batch& batch, Readout readout, const CrossEntropy& loss) {
+    return gradients_of(batch, readout, loss);
+  }
   // The same with a function of the host's: loss(core, dlogits, logits, number of the first row).
   template <class Loss>
-  requires(!std::is_same_v<std::remove_cvref_t<Loss>, CrossEntropy>) double loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss) {
+  requires(!std::is_same_v<std::remove_cvref_t<Loss>, CrossEntropy>)
+  double loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss) {
     return gradients_of(batch, readout, loss);
   }
   template <class Visitor, class Loss>
   double visited_loss_and_gradients(const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
-    return with_gradients([&](auto& runner, T* gradients) { return runner.visited_loss_and_gradients(weights(), gradients, batch, readout, visitor, loss); });
+    return with_gradients([&](auto& runner, T* gradients) {
+      return runner.visited_loss_and_gradients(weights(), gradients, batch, readout, visitor, loss);
+    });
   }
   template <Reading reading, class Use>
   void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
     run([&](auto& runner) { runner.template blocked_logits<reading>(weights(), batch, mask, layers, use); });
   }
   template <class Use>
-  void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+  void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask,
+                          ChosenLayers layers, Use&& use) {
     run([&](auto& runner) { runner.substituted_logits(weights(), batch, reference, mask, layers, use); });
   }
   template <class Visitor, class Use>
@@ -79,7 +85,9 @@ class CudaGridEngine : public CudaArenas<A> {
   }
   template <class Loss>
   double gradients_of(const Batch& batch, Readout readout, Loss& loss) {
-    return with_gradients([&](auto& runner, T* gradients) { return runner.loss_and_gradients(weights(), gradients, batch, readout, loss); });
+    return with_gradients([&](auto& runner, T* gradients) {
+      return runner.loss_and_gradients(weights(), gradients, batch, readout, loss);
+    });
   }
 
   std::size_t tile_bytes_;
@@ -94,7 +102,8 @@ class Engine<A, CudaGrid> : public CudaGridEngine<A> {
 
 // Where a configuration does not fit a block.
 template <class A>
-requires(!cuda::fits_block<A>) class Engine<A, Cuda> : public CudaGridEngine<A> {
+requires(!cuda::fits_block<A>)
+class Engine<A, Cuda> : public CudaGridEngine<A> {
  public:
   using CudaGridEngine<A>::CudaGridEngine;
 };

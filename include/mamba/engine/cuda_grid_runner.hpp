@@ -1,5 +1,5 @@
-// Runs the network at the scope of the whole device, over weights that somebody else holds: the whole batch as one tile where that is
-// no larger than a tile may be, else halves of it, and halves of those.
+// Runs the network at the scope of the whole device, over weights that somebody else holds: the whole batch as one tile
+// where that is no larger than a tile may be, else halves of it, and halves of those.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,8 @@
 
 namespace mamba {
 
-// The calls are those of an engine, on the queue's device, which is current; use(number of the first row, logits) gets rows on the host.
+// The calls are those of an engine, on the queue's device, which is current; use(number of the first row, logits) gets
+// rows on the host.
 template <class A>
 class GridRunner {
   static_assert(network::check_backend<A, cuda::Grid>());
@@ -56,50 +57,59 @@ class GridRunner {
   }
 
   template <Reading reading, class Use>
-  void blocked_logits(Weights w, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+  void blocked_logits(Weights w, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers,
+                      Use&& use) {
     std::vector<std::uint8_t> masks = rows_up_to_masked(mask, batch.length);
     masks.insert(masks.begin(), mask.begin(), mask.end());
     mask_.upload(masks.data(), masks.size());
-    each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
-      const std::uint8_t* const own = mask_.template as<std::uint8_t>() + static_cast<std::ptrdiff_t>(here.first) * batch.length;
-      BlockingProbe<reading, DeviceRows> probe(rows_, own, own + mask.size(), layers);
-      run_forward(w, tile, activations, {}, probe, use);
-    });
+    each_tile(w, batch, Readout::last, false,
+              [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
+                const std::uint8_t* const own =
+                    mask_.template as<std::uint8_t>() + static_cast<std::ptrdiff_t>(here.first) * batch.length;
+                BlockingProbe<reading, DeviceRows> probe(rows_, own, own + mask.size(), layers);
+                run_forward(w, tile, activations, {}, probe, use);
+              });
   }
 
   template <class Use>
-  void substituted_logits(Weights w, const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
+  void substituted_logits(Weights w, const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask,
+                          ChosenLayers layers, Use&& use) {
     mask_.upload(mask.data(), mask.size());
     reference_.upload(reference.ids.data(), reference.ids.size());
-    each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
-      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(here.first) * batch.length;
-      network::Tile of_reference = tile;
-      of_reference.tokens = reference_.template as<int>() + first;
-      RecordingProbe<T, DeviceRows> recording(rows_, record_, w.n_layers);
-      network::forward(grid_, activations, of_reference, w, network::TileStates<T>{}, recording);
-      SubstitutingProbe<T, DeviceRows> substituting(rows_, record_, mask_.template as<std::uint8_t>() + first, layers);
-      run_forward(w, tile, activations, {}, substituting, use);
-    });
+    each_tile(w, batch, Readout::last, false,
+              [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
+                const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(here.first) * batch.length;
+                network::Tile of_reference = tile;
+                of_reference.tokens = reference_.template as<int>() + first;
+                RecordingProbe<T, DeviceRows> recording(rows_, record_, w.n_layers);
+                network::forward(grid_, activations, of_reference, w, network::TileStates<T>{}, recording);
+                SubstitutingProbe<T, DeviceRows> substituting(rows_, record_, mask_.template as<std::uint8_t>() + first,
+                                                              layers);
+                run_forward(w, tile, activations, {}, substituting, use);
+              });
   }
 
   template <class Visitor, class Use>
   void visited_logits(Weights w, const Batch& batch, Visitor& visitor, Use&& use) {
-    each_tile(w, batch, Readout::last, false, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
-      FunctionProbe<Visitor, DeviceRows> probe(rows_, visitor, here.where);
-      run_forward(w, tile, activations, {}, probe, use);
-    });
+    each_tile(w, batch, Readout::last, false,
+              [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
+                FunctionProbe<Visitor, DeviceRows> probe(rows_, visitor, here.where);
+                run_forward(w, tile, activations, {}, probe, use);
+              });
   }
 
-  // gradients (an arena on the device) <- those of the loss, the rates' with respect to A; a loss of the user's own runs on
-  // the host.
+  // gradients (an arena on the device) <- those of the loss, the rates' with respect to A; a loss of the user's own
+  // runs on the host.
   template <class Loss>
   double loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Loss&& loss) {
     return sum_of_tiles(w, gradients, batch, readout, loss, [](const TileSequences&) { return network::NoProbe{}; });
   }
   template <class Visitor, class Loss>
-  double visited_loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
-    return sum_of_tiles(w, gradients, batch, readout, loss,
-                        [&](const TileSequences& here) { return FunctionProbe<Visitor, DeviceRows, true>(rows_, visitor, here.where); });
+  double visited_loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Visitor& visitor,
+                                    Loss&& loss) {
+    return sum_of_tiles(w, gradients, batch, readout, loss, [&](const TileSequences& here) {
+      return FunctionProbe<Visitor, DeviceRows, true>(rows_, visitor, here.where);
+    });
   }
 
  private:
@@ -148,8 +158,8 @@ class GridRunner {
     return {block, n_layers, on_host.rows(), boundaries, with_backward};
   }
 
-  // The batch, halved until a tile is no larger than it may be: a function of sizes alone, for it decides the order of sums. One
-  // sequence is the least: what memory that lacks, its allocation says.
+  // The batch, halved until a tile is no larger than it may be: a function of sizes alone, for it decides the order of
+  // sums. One sequence is the least: what memory that lacks, its allocation says.
   int sequences_of_tile(int n_layers, const Batch& batch, bool with_backward) {
     int count = batch.batch;
     while (count > 1 && (static_cast<long long>(count) * batch.length > network::most_tile_rows<A>() ||
@@ -161,11 +171,13 @@ class GridRunner {
   std::size_t bytes_of_tile(int n_layers, int count, int length, bool with_backward) {
     const Sequences sequences = equal_sequences(firsts_, count, length);
     return activations_of(nullptr, n_layers, sequences, with_backward).bytes() +
-           cuda::GridMemory::scratch_bytes(typename network::MixerOf<A>::Recurrence{}, count * length, count, with_backward);
+           cuda::GridMemory::scratch_bytes(typename network::MixerOf<A>::Recurrence{}, count * length, count,
+                                           with_backward);
   }
 
   template <class Probe, class Use>
-  void run_forward(Weights w, const network::Tile& tile, network::Activations<A>& activations, network::TileStates<T> states, Probe& probe, Use& use) {
+  void run_forward(Weights w, const network::Tile& tile, network::Activations<A>& activations,
+                   network::TileStates<T> states, Probe& probe, Use& use) {
     network::forward(grid_, activations, tile, w, states, probe);
     network::read_out(grid_, activations, tile, w, [&](int first, auto& head) {
       download(logits_, head.logits);
@@ -174,13 +186,16 @@ class GridRunner {
   }
 
   template <class Loss, class MakeProbe>
-  double sum_of_tiles(Weights w, T* gradients, const Batch& batch, Readout readout, Loss& loss, MakeProbe&& make_probe) {
-    cuda::check(cudaMemsetAsync(gradients, 0, network::Tables<A>::size(w.n_layers) * sizeof(T), queue_->stream()), "cudaMemsetAsync");
+  double sum_of_tiles(Weights w, T* gradients, const Batch& batch, Readout readout, Loss& loss,
+                      MakeProbe&& make_probe) {
+    cuda::check(cudaMemsetAsync(gradients, 0, network::Tables<A>::size(w.n_layers) * sizeof(T), queue_->stream()),
+                "cudaMemsetAsync");
     const auto of_head = head_loss(batch, readout, loss);
     double sum = 0;
     each_tile(w, batch, readout, true, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
       auto probe = make_probe(here);
-      sum += network::loss_and_gradients(grid_, network::ModelGradients<A>{gradients, w.n_layers}, activations, tile, w, of_head, probe);
+      sum += network::loss_and_gradients(grid_, network::ModelGradients<A>{gradients, w.n_layers}, activations, tile, w,
+                                         of_head, probe);
     });
     return sum;
   }
@@ -195,14 +210,17 @@ class GridRunner {
     return [this, on_device](auto dlogits, auto logits, int first) { return on_device(grid_, dlogits, logits, first); };
   }
   template <class Loss>
-  requires(!std::is_same_v<std::remove_cv_t<Loss>, CrossEntropy>) auto head_loss(const Batch&, Readout, Loss& loss) {
+  requires(!std::is_same_v<std::remove_cv_t<Loss>, CrossEntropy>)
+  auto head_loss(const Batch&, Readout, Loss& loss) {
     return [this, &loss](auto dlogits, auto logits, int first) {
       download(logits_, logits);
       dlogits_.assign(logits_.size(), T(0));
       Buffer scratch;
       eigen::Core on_host(scratch);
-      const double share = loss(on_host, Rows<T, Vp>{dlogits_.data(), logits.rows}, Rows<const T, Vp>{logits_.data(), logits.rows}, first);
-      cuda::check(cudaMemcpyAsync(dlogits.data, dlogits_.data(), dlogits_.size() * sizeof(T), cudaMemcpyHostToDevice, queue_->stream()),
+      const double share = loss(on_host, Rows<T, Vp>{dlogits_.data(), logits.rows},
+                                Rows<const T, Vp>{logits_.data(), logits.rows}, first);
+      cuda::check(cudaMemcpyAsync(dlogits.data, dlogits_.data(), dlogits_.size() * sizeof(T), cudaMemcpyHostToDevice,
+                                  queue_->stream()),
                   "cudaMemcpyAsync to the device");
       return share;
     };
@@ -211,7 +229,8 @@ class GridRunner {
   template <class Scalar>
   void download(std::vector<T>& to, Rows<Scalar, Vp> from) const {
     to.resize(static_cast<std::size_t>(from.rows) * logits_stride);
-    cuda::check(cudaMemcpyAsync(to.data(), from.data, to.size() * sizeof(T), cudaMemcpyDeviceToHost, queue_->stream()), "cudaMemcpyAsync from the device");
+    cuda::check(cudaMemcpyAsync(to.data(), from.data, to.size() * sizeof(T), cudaMemcpyDeviceToHost, queue_->stream()),
+                "cudaMemcpyAsync from the device");
     queue_->wait();
   }
 

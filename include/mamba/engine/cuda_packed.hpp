@@ -28,7 +28,9 @@ class DeviceTiles {
   const int* times() const { return list(2); }
   const int* readouts() const { return list(3); }
   // A view of one tile, for kernels.
-  network::Tile tile(const network::TileRange& range) const { return range.tile(firsts(), tokens(), times(), readouts()); }
+  network::Tile tile(const network::TileRange& range) const {
+    return range.tile(firsts(), tokens(), times(), readouts());
+  }
   std::size_t bytes() const { return lists_.bytes(); }
 
  private:

@@ -41,7 +41,8 @@ class DeviceRows {
     copy<T>(on_host, rows, cudaMemcpyDeviceToHost);
     const std::vector<T> before = values;
     f(on_host);
-    if (std::memcmp(before.data(), values.data(), values.size() * sizeof(T)) != 0) copy<T>(rows, on_host, cudaMemcpyHostToDevice);
+    if (std::memcmp(before.data(), values.data(), values.size() * sizeof(T)) != 0)
+      copy<T>(rows, on_host, cudaMemcpyHostToDevice);
   }
   template <class T>
   void replace(MatrixView<T> to, MatrixView<const T> from, const std::uint8_t* mask) const {
@@ -65,8 +66,8 @@ class DeviceRows {
   void copy(MatrixView<T> to, MatrixView<const T> from, cudaMemcpyKind way) const {
     const auto bytes = [](std::ptrdiff_t elements) { return static_cast<std::size_t>(elements) * sizeof(T); };
     if (to.rows() == 0) return;
-    cuda::check(cudaMemcpy2DAsync(to.data(), bytes(to.stride()), from.data(), bytes(from.stride()), bytes(to.cols()), static_cast<std::size_t>(to.rows()), way,
-                                  queue_->stream()),
+    cuda::check(cudaMemcpy2DAsync(to.data(), bytes(to.stride()), from.data(), bytes(from.stride()), bytes(to.cols()),
+                                  static_cast<std::size_t>(to.rows()), way, queue_->stream()),
                 "cudaMemcpy2DAsync");
     if (way != cudaMemcpyDeviceToDevice) queue_->wait();
   }

@@ -18,8 +18,9 @@ struct BlockTiles {
   static constexpr bool runs_anywhere = shared_bytes <= std::size_t{99} << 10;  // every device from 8.0 on has as much
 
   static Partition partition(const Batch& batch, int n_layers) {
-    return Partition::of(batch, network::Tables<A>::size(n_layers) * sizeof(T),
-                         {cuda::TileTuning::tokens, 1, cuda::TileTuning::most_buffers, cuda::TileTuning::most_buffer_bytes});
+    return Partition::of(
+        batch, network::Tables<A>::size(n_layers) * sizeof(T),
+        {cuda::TileTuning::tokens, 1, cuda::TileTuning::most_buffers, cuda::TileTuning::most_buffer_bytes});
   }
 
   // The memory of a block: activations, then Block::global.
@@ -29,13 +30,15 @@ struct BlockTiles {
   // How many states a tile's forward pass keeps where a backward pass follows.
   static int kept_states(Sequences sequences) { return cuda::BlockMemory::kept_states(Recurrence{}, sequences); }
 
-
   template <class Kernel>
   static void allow_shared_memory(Kernel* kernel) {
-    cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "cudaFuncSetAttribute");
+    cuda::check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+        "cudaFuncSetAttribute");
   }
   template <class... Parameters, class... Arguments>
-  static void launch(const char* name, const cuda::Queue& queue, void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) {
+  static void launch(const char* name, const cuda::Queue& queue, void (*kernel)(Parameters...), int blocks,
+                     const Arguments&... arguments) {
     allow_shared_memory(kernel);
     kernel<<<blocks, cuda::Block::threads, shared_bytes, queue.stream()>>>(arguments...);
     cuda::check(cudaGetLastError(), name);

@@ -1,5 +1,5 @@
-// Training on the GPU without the host: batches are drawn, run, clipped and applied there, a step being one graph of kernels.
-// The host plans steps, launches them and asks at the end how they went.
+// Training on the GPU without the host: batches are drawn, run, clipped and applied there, a step being one graph of
+// kernels. The host plans steps, launches them and asks at the end how they went.
 #pragma once
 
 #include <cstdint>
@@ -35,14 +35,16 @@ class CudaTraining {
  public:
   static constexpr std::size_t most_steps = 1024;  // of one call of run()
 
-  // Reserves all memory. Holds a reference to the model's arenas. Throws Error when the task's sequences are not the model's, or the
-  // device's memory does not suffice.
+  // Reserves all memory. Holds a reference to the model's arenas. Throws Error when the task's sequences are not the
+  // model's, or the device's memory does not suffice.
   CudaTraining(CudaArenas<A>& arenas, const Task& task, int batch, std::uint64_t seed, double clip)
       : arenas_(arenas), queue_(arenas.queue()), task_(task), seed_(seed), clip_(clip), batch_(batch) {
     const int length = task.length, n_layers = arenas.n_layers();
     constexpr int longest = network::longest_sequence<A>();
-    require(Task::vocab_size <= A::config.vocab_size, "the task's ", Task::vocab_size, " tokens are more than the model's ", A::config.vocab_size);
-    require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
+    require(Task::vocab_size <= A::config.vocab_size, "the task's ", Task::vocab_size,
+            " tokens are more than the model's ", A::config.vocab_size);
+    require(longest == 0 || length <= longest, "the task's sequences of ", length,
+            " tokens are longer than the model's max_seq_len ", longest);
     const cuda::OnDevice on(queue_->device());
     // A batch of the task's as any other, but for its tokens: the device draws them.
     const std::vector<std::int32_t> no_tokens(static_cast<std::size_t>(batch) * static_cast<std::size_t>(length));
@@ -51,7 +53,8 @@ class CudaTraining {
     network::check_tile_size<A>(partition.per_tile * length);
     tiles_ = partition.tiles, per_tile_ = partition.per_tile, blocks_ = partition.buffers;
     PackedTiles packed;
-    for (int i = 0; i < tiles_; ++i) packed.append(equal, Readout::last, partition.first_sequence(i), partition.first_sequence(i + 1), 0);
+    for (int i = 0; i < tiles_; ++i)
+      packed.append(equal, Readout::last, partition.first_sequence(i), partition.first_sequence(i + 1), 0);
     lists_.upload(packed);
 
     std::vector<int> firsts;
@@ -65,7 +68,8 @@ class CudaTraining {
     ranges_.reserve(2 * static_cast<std::size_t>(tiles_) * sizeof(network::TileRange));
     shares_.reserve(static_cast<std::size_t>(tiles_) * sizeof(double));
     plan_.reserve(most_steps * sizeof(math::PlannedStep));
-    const CrossEntropy losses[] = {{labels_.template as<int>(), A::config.vocab_size, 1.0}, {labels_.template as<int>() + batch, A::config.vocab_size, 1.0}};
+    const CrossEntropy losses[] = {{labels_.template as<int>(), A::config.vocab_size, 1.0},
+                                   {labels_.template as<int>() + batch, A::config.vocab_size, 1.0}};
     loss_.upload(losses, 2);
     const cuda::TrainingState state;
     state_.upload(&state, 1);
@@ -74,13 +78,15 @@ class CudaTraining {
 
   std::size_t memory_bytes() const {
     std::size_t sum = lists_.bytes();
-    for (const auto* buffer : {&workspaces_, &buffers_, &tokens_, &labels_, &ranges_, &shares_, &plan_, &loss_, &state_}) sum += buffer->bytes();
+    for (const auto* buffer :
+         {&workspaces_, &buffers_, &tokens_, &labels_, &ranges_, &shares_, &plan_, &loss_, &state_})
+      sum += buffer->bytes();
     return sum;
   }
 
-  // Up to most_steps steps, the update being AdamW's with the arenas mean and square. The losses are added to loss_sum one by
-  // one, so that it is the same wherever a run is cut. Returns the state at their end: how many are done, and whether the next
-  // one stopped the training.
+  // Up to most_steps steps, the update being AdamW's with the arenas mean and square. The losses are added to loss_sum
+  // one by one, so that it is the same wherever a run is cut. Returns the state at their end: how many are done, and
+  // whether the next one stopped the training.
   cuda::TrainingState run(std::span<const math::PlannedStep> plan, Arena& mean, Arena& square, double loss_sum) {
     const cuda::OnDevice on(queue_->device());
     plan_.upload(plan.data(), plan.size());
@@ -118,7 +124,8 @@ class CudaTraining {
   static constexpr unsigned draw_threads = cuda::TileTuning::draw_threads;
   unsigned draw_blocks() const { return (static_cast<unsigned>(batch_) + draw_threads - 1) / draw_threads; }
   void launch_draw(cudaStream_t stream, int ahead) {
-    cuda::draw_batch<<<draw_blocks(), draw_threads, 0, stream>>>(drawn(), task_, seed_, plan_.template as<math::PlannedStep>(), state(), ahead);
+    cuda::draw_batch<<<draw_blocks(), draw_threads, 0, stream>>>(
+        drawn(), task_, seed_, plan_.template as<math::PlannedStep>(), state(), ahead);
     cuda::check(cudaGetLastError(), "draw_batch");
   }
 
@@ -142,13 +149,14 @@ class CudaTraining {
                                        .activation_bytes = activation_bytes_,
                                        .batch_tokens = batch_ * task_.length};
     Tiles::allow_shared_memory(cuda::train_tiles<A, CrossEntropy>);
-    const auto run = graph.add({}, cuda::train_tiles<A, CrossEntropy>, static_cast<unsigned>(blocks_), threads, Tiles::shared_bytes, tiles, buffers, arenas_.size(),
-                               shares, drawn().loss, state());
-    const auto draw =
-        graph.add({}, cuda::draw_batch<Task>, draw_blocks(), draw_threads, 0, drawn(), task_, seed_, plan_.template as<math::PlannedStep>(), state(), 1);
-    const auto sum = graph.add({run}, cuda::sum_buffers<T>, sum_blocks, threads, 0, gradients, buffers, blocks_, derived, squares, elements, state());
-    graph.add({sum, draw}, cuda::finish_step<T>, elements.blocks(), threads, 0, parameters, derived, mean, square, gradients, squares,
-              static_cast<int>(sum_blocks), shares, tiles_, clip_, elements, state());
+    const auto run = graph.add({}, cuda::train_tiles<A, CrossEntropy>, static_cast<unsigned>(blocks_), threads,
+                               Tiles::shared_bytes, tiles, buffers, arenas_.size(), shares, drawn().loss, state());
+    const auto draw = graph.add({}, cuda::draw_batch<Task>, draw_blocks(), draw_threads, 0, drawn(), task_, seed_,
+                                plan_.template as<math::PlannedStep>(), state(), 1);
+    const auto sum = graph.add({run}, cuda::sum_buffers<T>, sum_blocks, threads, 0, gradients, buffers, blocks_,
+                               derived, squares, elements, state());
+    graph.add({sum, draw}, cuda::finish_step<T>, elements.blocks(), threads, 0, parameters, derived, mean, square,
+              gradients, squares, static_cast<int>(sum_blocks), shares, tiles_, clip_, elements, state());
   }
 
   CudaArenas<A>& arenas_;
@@ -159,8 +167,8 @@ class CudaTraining {
   int batch_, tiles_ = 0, per_tile_ = 0, blocks_ = 0, boundary_states_ = 0;
   std::size_t activation_bytes_ = 0, workspace_bytes_ = 0;
   DeviceTiles lists_{queue_};
-  cuda::DeviceBuffer workspaces_{queue_}, buffers_{queue_}, tokens_{queue_}, labels_{queue_}, ranges_{queue_}, shares_{queue_}, plan_{queue_},
-      loss_{queue_}, state_{queue_};
+  cuda::DeviceBuffer workspaces_{queue_}, buffers_{queue_}, tokens_{queue_}, labels_{queue_}, ranges_{queue_},
+      shares_{queue_}, plan_{queue_}, loss_{queue_}, state_{queue_};
   std::optional<cuda::Graph> graph_;
   std::tuple<T*, T*, T*, T*> of_graph_{};  // parameters, gradients, running means
 };

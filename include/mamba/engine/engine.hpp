@@ -1,5 +1,5 @@
-// What a model asks of the engine that runs it: the contract of Engine<Architecture, Backend>, of which each backend has one
-// specialisation. An engine holds a model's parameters and gradients and runs the network over them.
+// What a model asks of the engine that runs it: the contract of Engine<Architecture, Backend>, of which each backend
+// has one specialisation. An engine holds a model's parameters and gradients and runs the network over them.
 //
 //   Engine(ModelOptions)                  throws Error where the model cannot run
 //   T, Arena                              the scalar; memory of the parameters' layout, copyable
@@ -9,20 +9,21 @@
 //   make_arena(), make_state(batch)       memory for an optimiser, for decoding (engine/arena.hpp has all of these)
 //   memory_bytes()                        of everything that the engine holds
 //   gradient_norm(), scale_gradients(factor), adamw(mean, square, step)
-//                                         over the trained parameters; sums in double, in an order that the sizes decide
-//   logits(batch, readout, use, state)    use(number of the first row, Rows<const T, Vp> on the host) for all rows that are read out,
-//                                         perhaps from several threads; a state, where given, is read and advanced
+//                                         over the trained parameters; sums in double, in the order of the arena
+//   logits(batch, readout, use, state)    use(number of the first row, Rows<const T, Vp> on the host) for all rows that
+//                                         are read out, perhaps from several threads; a state is read and advanced
 //   visited_logits(batch, visitor, use)   the same for each sequence's last row, with a visitor at every point
 //   blocked_logits<reading>(batch, mask, layers, use), substituted_logits(batch, reference, mask, layers, use)
 //                                         the same under the interventions
 //   loss_and_gradients(batch, readout, loss) -> double
-//                                         gradients <- those of the sum of loss(backend, dlogits, logits, number of the first row) over
-//                                         the rows that are read out; CrossEntropy runs where the engine runs
+//                                         gradients <- those of the sum of loss(backend, dlogits, logits, number of the
+//                                         first row); CrossEntropy runs where the engine runs
 //   visited_loss_and_gradients(batch, readout, visitor, loss)
 //                                         the same with a visitor of the gradients
-//   Training<Task>                        how the engine trains without the host: NoTraining, or a class as CudaTraining
+//   Training<Task>                        how it trains without the host: NoTraining, or a class as CudaTraining
 //
-// A call reads nothing that another call has left but parameters, gradients and derived weights; a model allows one call at a time.
+// A call reads nothing that another call has left but parameters, gradients and derived weights. A model allows one
+// call at a time.
 #pragma once
 
 #include <concepts>
@@ -45,7 +46,8 @@ namespace mamba {
 
 template <class A, class Backend = typename A::Backend>
 class Engine {
-  static_assert(sizeof(A) == 0, "mamba: this compiler does not build for the model's backend; for Cuda it must be nvcc");
+  static_assert(sizeof(A) == 0,
+                "mamba: this compiler does not build for the model's backend; for Cuda it must be nvcc");
 };
 
 // For engines that the host leads step by step.
@@ -72,26 +74,26 @@ struct AnyTask {};
 
 template <class E, class A>
 concept HoldsParameters = std::constructible_from<E, const ModelOptions&> && std::copyable<typename E::Arena> &&
-    requires(E engine, const E fixed, typename E::Arena arena, math::AdamWStep step) {
-  requires std::same_as<typename E::T, typename A::Scalar>;
-  { fixed.placed() } -> std::same_as<const std::vector<PlacedParameter>&>;
-  { fixed.size() } -> std::same_as<std::size_t>;
-  { fixed.n_layers() } -> std::same_as<int>;
-  { fixed.memory_bytes() } -> std::same_as<std::size_t>;
-  { fixed.parameters() } -> std::same_as<const typename E::T*>;
-  { fixed.gradients() } -> std::same_as<const typename E::T*>;
-  { engine.mutable_parameters() } -> std::same_as<typename E::T*>;
-  { engine.gradients() } -> std::same_as<typename E::T*>;
-  engine.parameters_changed();
-  { fixed.make_arena() } -> std::same_as<typename E::Arena>;
-  { fixed.make_state(1) } -> std::same_as<State<A>>;
-  { engine.gradient_norm() } -> std::same_as<double>;
-  engine.scale_gradients(0.5);
-  engine.adamw(arena, arena, step);
-};
+                          requires(E engine, const E fixed, typename E::Arena arena, math::AdamWStep step) {
+                            requires std::same_as<typename E::T, typename A::Scalar>;
+                            { fixed.placed() } -> std::same_as<const std::vector<PlacedParameter>&>;
+                            { fixed.size() } -> std::same_as<std::size_t>;
+                            { fixed.n_layers() } -> std::same_as<int>;
+                            { fixed.memory_bytes() } -> std::same_as<std::size_t>;
+                            { fixed.parameters() } -> std::same_as<const typename E::T*>;
+                            { fixed.gradients() } -> std::same_as<const typename E::T*>;
+                            { engine.mutable_parameters() } -> std::same_as<typename E::T*>;
+                            { engine.gradients() } -> std::same_as<typename E::T*>;
+                            engine.parameters_changed();
+                            { fixed.make_arena() } -> std::same_as<typename E::Arena>;
+                            { fixed.make_state(1) } -> std::same_as<State<A>>;
+                            { engine.gradient_norm() } -> std::same_as<double>;
+                            engine.scale_gradients(0.5);
+                            engine.adamw(arena, arena, step);
+                          };
 template <class E, class A>
-concept RunsForward = requires(E engine, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, detail::AnyUse use,
-                               detail::AnyVisitor visitor, State<A>* state) {
+concept RunsForward = requires(E engine, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers,
+                               detail::AnyUse use, detail::AnyVisitor visitor, State<A>* state) {
   engine.logits(batch, Readout::all, use);
   engine.logits(batch, Readout::last, use, state);
   engine.visited_logits(batch, visitor, use);
@@ -99,7 +101,8 @@ concept RunsForward = requires(E engine, const Batch& batch, std::span<const std
   engine.substituted_logits(batch, batch, mask, layers, use);
 };
 template <class E>
-concept RunsBackward = requires(E engine, const Batch& batch, detail::AnyVisitor visitor, detail::AnyLoss loss, CrossEntropy cross_entropy) {
+concept RunsBackward = requires(E engine, const Batch& batch, detail::AnyVisitor visitor, detail::AnyLoss loss,
+                                CrossEntropy cross_entropy) {
   { engine.loss_and_gradients(batch, Readout::last, cross_entropy) } -> std::same_as<double>;
   { engine.loss_and_gradients(batch, Readout::last, loss) } -> std::same_as<double>;
   { engine.visited_loss_and_gradients(batch, Readout::last, visitor, loss) } -> std::same_as<double>;
@@ -109,9 +112,15 @@ concept RunsBackward = requires(E engine, const Batch& batch, detail::AnyVisitor
 // Says in words what an engine lacks.
 template <class E, class A>
 constexpr bool check_engine() {
-  static_assert(HoldsParameters<E, A>, "mamba: the engine lacks what holds parameters (engine/engine.hpp lists it, engine/arena.hpp has most of it)");
-  static_assert(RunsForward<E, A>, "mamba: the engine lacks a forward pass: logits, visited_logits, blocked_logits or substituted_logits (engine/engine.hpp)");
-  static_assert(RunsBackward<E>, "mamba: the engine lacks a backward pass: loss_and_gradients, visited_loss_and_gradients or Training (engine/engine.hpp)");
+  static_assert(
+      HoldsParameters<E, A>,
+      "mamba: the engine lacks what holds parameters (engine/engine.hpp lists it, engine/arena.hpp has most of it)");
+  static_assert(RunsForward<E, A>,
+                "mamba: the engine lacks a forward pass: logits, visited_logits, blocked_logits or substituted_logits "
+                "(engine/engine.hpp)");
+  static_assert(RunsBackward<E>,
+                "mamba: the engine lacks a backward pass: loss_and_gradients, visited_loss_and_gradients or Training "
+                "(engine/engine.hpp)");
   return true;
 }
 

@@ -1,5 +1,5 @@
-// A batch as the network reads it: lists of ints over which tiles are views. Where a row lies and which rows are read out is decided
-// here, for every engine.
+// A batch as the network reads it: lists of ints over which tiles are views. Where a row lies and which rows are read
+// out is decided here, for every engine.
 #pragma once
 
 #include <array>
@@ -37,7 +37,8 @@ class PackedTiles {
                              0};
     int row = 0;
     for (int s = first; s < end; ++s) {
-      const int length = batch.length_of(s), readouts = readouts_of(length, readout), from = first_readout_of(length, readout);
+      const int length = batch.length_of(s), readouts = readouts_of(length, readout),
+                from = first_readout_of(length, readout);
       firsts_.push_back(row);
       tokens_.insert(tokens_.end(), batch.tokens_of(s), batch.tokens_of(s) + length);
       for (int t = 0; t < length; ++t) times_.push_back(t);
@@ -51,7 +52,9 @@ class PackedTiles {
 
   // Views of the host's lists, until the next append.
   Sequences sequences(const network::TileRange& range) const { return {firsts_.data() + range.first, range.sequences}; }
-  network::Tile tile(const network::TileRange& range) const { return range.tile(firsts_.data(), tokens_.data(), times_.data(), readouts_.data()); }
+  network::Tile tile(const network::TileRange& range) const {
+    return range.tile(firsts_.data(), tokens_.data(), times_.data(), readouts_.data());
+  }
 
   // The lists in the order of TileRange::tile's arguments.
   std::array<std::span<const int>, 4> lists() const { return {firsts_, tokens_, times_, readouts_}; }
@@ -65,7 +68,8 @@ class PackedTiles {
   std::vector<int> firsts_, tokens_, times_, readouts_;
 };
 
-// Where `count` sequences of one length begin, and their end: for who asks how much memory they take. `firsts` holds the numbers.
+// Where `count` sequences of one length begin, and their end: for who asks how much memory they take. `firsts` holds
+// the numbers.
 inline Sequences equal_sequences(std::vector<int>& firsts, int count, int length) {
   firsts.clear();
   for (int s = 0; s <= count; ++s) firsts.push_back(s * length);

@@ -25,7 +25,8 @@ struct Partition {
     p.sequences = batch.batch;
     p.per_tile = (std::max)(1, limits.tile_tokens / batch.length);
     p.tiles = (p.sequences + p.per_tile - 1) / p.per_tile;
-    const auto affordable = static_cast<int>(std::clamp<std::size_t>(limits.most_bytes / parameter_bytes, 1, limits.most_buffers));
+    const auto affordable =
+        static_cast<int>(std::clamp<std::size_t>(limits.most_bytes / parameter_bytes, 1, limits.most_buffers));
     p.buffers = std::clamp(p.tiles / limits.tiles_per_buffer, 1, affordable);
     return p;
   }

@@ -1,5 +1,5 @@
-// The probes that models offer: calling a function at every point, blocking, substitution. How they touch rows is an engine's own:
-// RowAccess is HostRows, or another class of its members.
+// The probes that models offer: calling a function at every point, blocking, substitution. How they touch rows is an
+// engine's own: RowAccess is HostRows, or another class of its members.
 #pragma once
 
 #include <algorithm>
@@ -35,7 +35,8 @@ struct HostRows {
   void keep(Record<T>& record, int index, int count, MatrixView<T> rows) const {
     const std::ptrdiff_t size = rows.rows() * rows.cols();
     record.resize(static_cast<std::size_t>(count * size));
-    for (std::ptrdiff_t i = 0; i < rows.rows(); ++i) std::copy_n(rows.row(i).begin(), rows.cols(), record.begin() + index * size + i * rows.cols());
+    for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
+      std::copy_n(rows.row(i).begin(), rows.cols(), record.begin() + index * size + i * rows.cols());
   }
   template <class T>
   static const T* data(const Record<T>& record) {
@@ -48,7 +49,8 @@ struct HostRows {
 template <class Visitor, class RowAccess, bool gradients = false>
 class FunctionProbe : public network::NoProbe {
  public:
-  FunctionProbe(RowAccess access, Visitor& visitor, std::span<const int> where) : access_(std::move(access)), visitor_(&visitor), where_(where) {}
+  FunctionProbe(RowAccess access, Visitor& visitor, std::span<const int> where)
+      : access_(std::move(access)), visitor_(&visitor), where_(where) {}
 
   void layer(int l) { layer_ = l; }
   template <Point point, class T>
@@ -76,7 +78,9 @@ class FunctionProbe : public network::NoProbe {
 class ChosenLayers {
  public:
   explicit ChosenLayers(std::span<const int> layers) : layers_(layers) {}
-  bool contains(int l) const { return layers_.empty() || std::find(layers_.begin(), layers_.end(), l) != layers_.end(); }
+  bool contains(int l) const {
+    return layers_.empty() || std::find(layers_.begin(), layers_.end(), l) != layers_.end();
+  }
 
  private:
   std::span<const int> layers_;
@@ -96,7 +100,8 @@ inline std::vector<std::uint8_t> rows_up_to_masked(std::span<const std::uint8_t>
   return rows;
 }
 
-// Cuts the masked rows off from later ones. mask and up_to_masked (rows_up_to_masked) are a tile's (T), where its rows lie.
+// Cuts the masked rows off from later ones. mask and up_to_masked (rows_up_to_masked) are a tile's (T), where its rows
+// lie.
 template <Reading reading, class RowAccess>
 class BlockingProbe : public network::NoProbe {
  public:
@@ -126,7 +131,8 @@ class RecordingProbe : public network::NoProbe {
  public:
   using Record = typename RowAccess::template Record<T>;
 
-  RecordingProbe(RowAccess access, Record& record, int n_layers) : access_(std::move(access)), record_(&record), n_layers_(n_layers) {}
+  RecordingProbe(RowAccess access, Record& record, int n_layers)
+      : access_(std::move(access)), record_(&record), n_layers_(n_layers) {}
 
   void layer(int l) { layer_ = l; }
   template <Point point>

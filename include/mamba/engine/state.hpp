@@ -21,7 +21,8 @@ struct StateMemory {
 };
 
 // The convolution's last K-1 inputs and the state-space model's state of every layer and sequence, and how many tokens
-// each sequence has had. Begins at zero. Lies where its model runs until the host asks for it. Can be copied; the copy goes its own way.
+// each sequence has had. Begins at zero. Lies where its model runs until the host asks for it. Can be copied; the copy
+// goes its own way.
 template <class A>
 class State {
  public:
@@ -44,8 +45,8 @@ class State {
   const std::vector<int>& positions() const { return positions_; }
   std::size_t bytes() const { return history_.bytes() + states_.bytes(); }
 
-  // For the engine: the memory of the convolutions' inputs and of the states; what lies there, as kernels see it; of that, what belongs
-  // to the sequences from `sequence` on.
+  // For the engine: the memory of the convolutions' inputs and of the states; what lies there, as kernels see it; of
+  // that, what belongs to the sequences from `sequence` on.
   std::pair<Memory&, Memory&> memory() { return {history_, states_}; }
   network::TileStates<T> tile_states(T* history, T* states) const {
     const auto all = static_cast<std::size_t>(batch_);
@@ -63,22 +64,27 @@ class State {
   HostTensor<T> state_tensor() const { return tensor(states_, Mixer::state_size); }
   void restore(const HostTensor<T>& history, const HostTensor<T>& states, const std::vector<int>& positions) {
     const auto check = [](const HostTensor<T>& given, const HostTensor<T>& own, const char* what) {
-      if (given.shape != own.shape || given.values.size() != own.values.size()) fail(ErrorKind::bad_file, "the ", what, " are those of another model or batch");
+      if (given.shape != own.shape || given.values.size() != own.values.size())
+        fail(ErrorKind::bad_file, "the ", what, " are those of another model or batch");
     };
     check(history, history_tensor(), "convolution's inputs");
     check(states, state_tensor(), "states");
-    if (positions.size() != positions_.size()) fail(ErrorKind::bad_file, positions.size(), " positions for ", batch_, " sequences");
+    if (positions.size() != positions_.size())
+      fail(ErrorKind::bad_file, positions.size(), " positions for ", batch_, " sequences");
     constexpr int longest = network::longest_sequence<A>();
     for (const int p : positions)
       if (p < 0 || (longest > 0 && p > longest))
-        fail(ErrorKind::bad_file, "a sequence's position is ", p, ", not in 0..", longest > 0 ? longest : (std::numeric_limits<int>::max)());
+        fail(ErrorKind::bad_file, "a sequence's position is ", p, ", not in 0..",
+             longest > 0 ? longest : (std::numeric_limits<int>::max)());
     std::copy(history.values.begin(), history.values.end(), history_.template as<T>());
     std::copy(states.values.begin(), states.values.end(), states_.template as<T>());
     positions_ = positions;
   }
 
  private:
-  std::size_t elements(std::size_t size) const { return static_cast<std::size_t>(n_layers_) * static_cast<std::size_t>(batch_) * size; }
+  std::size_t elements(std::size_t size) const {
+    return static_cast<std::size_t>(n_layers_) * static_cast<std::size_t>(batch_) * size;
+  }
   HostTensor<T> tensor(const Memory& buffer, std::size_t size) const {
     const T* const first = buffer.template as<T>();
     return {{n_layers_, batch_, static_cast<std::int64_t>(size)}, {first, first + elements(size)}};

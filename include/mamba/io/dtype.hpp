@@ -1,5 +1,5 @@
-// The element types of safetensors files, and their values as a program's numbers: a value that the program's type cannot
-// hold is found, never cut off.
+// The element types of safetensors files, and their values as a program's numbers: a value that the program's type
+// cannot hold is found, never cut off.
 #pragma once
 
 #include <mamba/core/requirements.hpp>
@@ -24,17 +24,19 @@ inline unsigned dtype_bits(std::string_view dtype) {
     std::string_view name;
     unsigned bits;
   };
-  static constexpr Item items[] = {{"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
-                                   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
-                                   {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
-                                   {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}};
+  static constexpr Item items[] = {
+      {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+      {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+      {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+      {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}};
   for (const Item& item : items)
     if (item.name == dtype) return item.bits;
   return 0;
 }
 
 template <class T>
-concept StoredNumber = (std::integral<T> || std::same_as<T, float> || std::same_as<T, double>)&&!std::same_as<T, bool>;
+concept StoredNumber =
+    (std::integral<T> || std::same_as<T, float> || std::same_as<T, double>) && !std::same_as<T, bool>;
 
 // The dtype whose elements are T's.
 template <StoredNumber T>
@@ -43,7 +45,8 @@ std::string dtype_of() {
 }
 
 inline float from_half(std::uint16_t bits) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000U) << 16, exponent = bits >> 10 & 31U, fraction = bits & 1023U;
+  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000U) << 16, exponent = bits >> 10 & 31U,
+                      fraction = bits & 1023U;
   if (exponent == 0) {
     const float magnitude = static_cast<float>(fraction) * 0x1p-24F;
     return sign ? -magnitude : magnitude;
@@ -52,8 +55,8 @@ inline float from_half(std::uint16_t bits) {
 }
 inline float from_brain(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 
-// Calls visit(Stored{}, value_of) with the type of which a file's elements of this dtype are, and the function from one to
-// its number; false, and no call, where no number is made of them (complex numbers, floats of 8 bits and less).
+// Calls visit(Stored{}, value_of) with the type of which a file's elements of this dtype are, and the function from one
+// to its number; false, and no call, where no number is made of them (complex numbers, floats of 8 bits and less).
 template <class Visit>
 bool visit_dtype(std::string_view dtype, Visit&& visit) {
   const auto same = [](auto x) { return x; };
@@ -73,15 +76,16 @@ bool visit_dtype(std::string_view dtype, Visit&& visit) {
   return true;
 }
 
-// Gives `to` the value, and says whether it could: an integer must be the same one; a floating-point number may be rounded,
-// but a finite one stays finite.
+// Gives `to` the value, and says whether it could: an integer must be the same one; a floating-point number may be
+// rounded, but a finite one stays finite.
 template <StoredNumber To, StoredNumber From>
 bool convert(From from, To& to) {
   if constexpr (std::integral<To> && std::integral<From>) {
     if (!std::in_range<To>(from)) return false;
   } else if constexpr (std::integral<To>) {
     // Both bounds are powers of two (or zero): exact in every type.
-    const From above = std::ldexp(From{1}, std::numeric_limits<To>::digits), below = std::is_signed_v<To> ? -above : From{0};
+    const From above = std::ldexp(From{1}, std::numeric_limits<To>::digits),
+               below = std::is_signed_v<To> ? -above : From{0};
     if (!(from >= below && from < above && std::trunc(from) == from)) return false;
   }
   to = static_cast<To>(from);
@@ -93,7 +97,10 @@ bool convert(From from, To& to) {
 template <StoredNumber T>
 std::string type_text() {
   const std::string bits = joined(" of ", 8 * sizeof(T), " bits");
-  return (std::floating_point<T> ? "a floating-point number" : std::is_signed_v<T> ? "a signed integer" : "an unsigned integer") + bits;
+  return (std::floating_point<T> ? "a floating-point number"
+          : std::is_signed_v<T>  ? "a signed integer"
+                                 : "an unsigned integer") +
+         bits;
 }
 
 template <StoredNumber T>

@@ -47,20 +47,25 @@ inline std::vector<char> room_for(std::uintmax_t size, const std::filesystem::pa
 
 #if defined(__unix__) || defined(__APPLE__)
 
-// A file's bytes. Only regular files are read: a folder, a pipe or a device is refused. Throws Error(bad_file), also where the file is
-// missing, cannot be read, or changes its size meanwhile.
+// A file's bytes. Only regular files are read: a folder, a pipe or a device is refused. Throws Error(bad_file), also
+// where the file is missing, cannot be read, or changes its size meanwhile.
 inline std::vector<char> read_file(const std::filesystem::path& path) {
   constexpr std::size_t at_most = std::size_t(1) << 30;  // some systems take no more than an int's at once
   detail::check_path(ErrorKind::bad_file, "read", path);
-  const auto cannot = [&](const char* verb) { fail(ErrorKind::bad_file, "cannot ", verb, " ", path.string(), ": ", detail::reason_text(errno)); };
+  const auto cannot = [&](const char* verb) {
+    fail(ErrorKind::bad_file, "cannot ", verb, " ", path.string(), ": ", detail::reason_text(errno));
+  };
   const auto check = [&](const struct stat& info) {
     if (S_ISDIR(info.st_mode)) fail(ErrorKind::bad_file, "cannot read ", path.string(), ": it is a folder");
-    if (!S_ISREG(info.st_mode)) fail(ErrorKind::bad_file, "cannot read ", path.string(), ": it is no regular file but a pipe, a socket or a device");
+    if (!S_ISREG(info.st_mode))
+      fail(ErrorKind::bad_file, "cannot read ", path.string(),
+           ": it is no regular file but a pipe, a socket or a device");
   };
-  struct stat info {};
+  struct stat info{};
   if (::stat(path.c_str(), &info) != 0) cannot("open");
   check(info);  // before it is opened: to open a pipe waits, to open a device may do something
-  const detail::Descriptor file(detail::uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); }));
+  const detail::Descriptor file(
+      detail::uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); }));
   if (!file.open() || ::fstat(file.get(), &info) != 0) cannot("open");
   check(info);
   std::vector<char> bytes = detail::room_for(static_cast<std::uintmax_t>(info.st_size), path);
@@ -79,15 +84,19 @@ inline std::vector<char> read_file(const std::filesystem::path& path) {
   return bytes;
 }
 
-// Makes the pieces, one after the other, the file's contents. Whoever reads sees the old file or the new one, each whole, however many
-// write and whenever one of them is killed; on any failure what was there stays, and Error(cannot_write) is thrown.
+// Makes the pieces, one after the other, the file's contents. Whoever reads sees the old file or the new one, each
+// whole, however many write and whenever one of them is killed; on any failure what was there stays, and
+// Error(cannot_write) is thrown.
 //
-// A symbolic link stays, and what it leads to is written. Rights, and owner where permitted, stay as they were; another name of the
-// same file (a hard link) keeps the old contents. A file that this process may not write is not replaced. A FIFO, a character device
-// and an open file of this process (/dev/stdout) are written to as they stand, a folder, socket or block device is refused.
+// A symbolic link stays, and what it leads to is written. Rights, and owner where permitted, stay as they were; another
+// name of the same file (a hard link) keeps the old contents. A file that this process may not write is not replaced. A
+// FIFO, a character device and an open file of this process (/dev/stdout) are written to as they stand, a folder,
+// socket or block device is refused.
 inline void write_file(const std::filesystem::path& path, const std::vector<std::string_view>& pieces) {
   detail::check_path(ErrorKind::cannot_write, "write", path);
-  const auto cannot = [&](const std::string& reason) { fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason); };
+  const auto cannot = [&](const std::string& reason) {
+    fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason);
+  };
   const auto check = [&](int reason) {
     if (reason != 0) cannot(detail::reason_text(reason));
   };
@@ -128,13 +137,14 @@ inline void check_kind(ErrorKind kind, const char* verb, const std::filesystem::
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (std::filesystem::is_directory(status)) fail(kind, "cannot ", verb, " ", path.string(), ": it is a folder");
-  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) fail(kind, "cannot ", verb, " ", path.string(), ": it is no regular file");
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+    fail(kind, "cannot ", verb, " ", path.string(), ": it is no regular file");
 }
 
 }  // namespace detail
 
-// A file's bytes. Only regular files are read. Throws Error(bad_file), also where the file is missing, cannot be read, or changes its
-// size meanwhile.
+// A file's bytes. Only regular files are read. Throws Error(bad_file), also where the file is missing, cannot be read,
+// or changes its size meanwhile.
 inline std::vector<char> read_file(const std::filesystem::path& path) {
   detail::check_path(ErrorKind::bad_file, "read", path);
   detail::check_kind(ErrorKind::bad_file, "read", path);
@@ -149,24 +159,29 @@ inline std::vector<char> read_file(const std::filesystem::path& path) {
   if (error) fail(ErrorKind::bad_file, "cannot read ", path.string(), ": ", error.message());
   std::vector<char> bytes = detail::room_for(size, path);
   char more = 0;
-  if (std::fread(bytes.data(), 1, bytes.size(), file) != bytes.size() || std::fread(&more, 1, 1, file) != 0) detail::fail_as_changed(path);
+  if (std::fread(bytes.data(), 1, bytes.size(), file) != bytes.size() || std::fread(&more, 1, 1, file) != 0)
+    detail::fail_as_changed(path);
   return bytes;
 }
 
-// Makes the pieces, one after the other, the file's contents: written to a file of another name beside its target, then renamed. On any
-// failure what was there stays, and Error(cannot_write) is thrown.
+// Makes the pieces, one after the other, the file's contents: written to a file of another name beside its target, then
+// renamed. On any failure what was there stays, and Error(cannot_write) is thrown.
 inline void write_file(const std::filesystem::path& path, const std::vector<std::string_view>& pieces) {
   static std::atomic<std::uint64_t> count{0};
   detail::check_path(ErrorKind::cannot_write, "write", path);
   detail::check_kind(ErrorKind::cannot_write, "write", path);
-  if (!path.has_filename()) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": the path ends with no file's name");
+  if (!path.has_filename())
+    fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": the path ends with no file's name");
   std::error_code error;
   std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
   if (error) target = path;
-  const std::filesystem::path beside = target.parent_path() / (".mamba-" + std::to_string(std::chrono::system_clock::now().time_since_epoch().count()) + "-" +
-                                                              std::to_string(count.fetch_add(1)) + ".tmp");
+  const std::filesystem::path beside =
+      target.parent_path() / (".mamba-" + std::to_string(std::chrono::system_clock::now().time_since_epoch().count()) +
+                              "-" + std::to_string(count.fetch_add(1)) + ".tmp");
   std::FILE* const file = detail::open_file(beside, true);
-  if (!file) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": no new file can be made in its folder: ", detail::reason_text(errno));
+  if (!file)
+    fail(ErrorKind::cannot_write, "cannot write ", path.string(),
+         ": no new file can be made in its folder: ", detail::reason_text(errno));
   int reason = 0;
   const auto keep = [&](bool done) {
     if (reason == 0 && !done) reason = errno != 0 ? errno : EIO;
@@ -186,6 +201,8 @@ inline void write_file(const std::filesystem::path& path, const std::vector<std:
 
 #endif
 
-inline void write_file(const std::filesystem::path& path, std::string_view text) { write_file(path, std::vector<std::string_view>{text}); }
+inline void write_file(const std::filesystem::path& path, std::string_view text) {
+  write_file(path, std::vector<std::string_view>{text});
+}
 
 }  // namespace mamba::io

@@ -1,5 +1,5 @@
-// A value of JSON (RFC 8259): what configuration files and records need, no more. Numbers keep their text, so that 64-bit
-// integers stay exact.
+// A value of JSON (RFC 8259): what configuration files and records need, no more. Numbers keep their text, so that
+// 64-bit integers stay exact.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +32,8 @@ class Json {
   template <std::same_as<bool> Bool>
   Json(Bool b) : value_(b) {}
   template <std::integral Int>
-  requires(!std::same_as<Int, bool>) Json(Int n) : value_(number_value(std::to_string(n))) {}
+  requires(!std::same_as<Int, bool>)
+  Json(Int n) : value_(number_value(std::to_string(n))) {}
   // The shortest text that reads back as the same double; JSON has no infinities and no NaN: they become null.
   Json(double x) {
     if (std::isfinite(x)) value_ = number_value(shortest_text(x));
@@ -46,7 +47,9 @@ class Json {
   bool is_string() const { return std::holds_alternative<Box<std::string>>(value_); }
   bool is_object() const { return std::holds_alternative<Box<Object>>(value_); }
   bool is_array() const { return std::holds_alternative<Box<Elements>>(value_); }
-  bool is_number() const { return std::holds_alternative<ShortNumber>(value_) || std::holds_alternative<LongNumber>(value_); }
+  bool is_number() const {
+    return std::holds_alternative<ShortNumber>(value_) || std::holds_alternative<LongNumber>(value_);
+  }
 
   // What the value is. Each throws Error(bad_file) when it is something else.
   const std::string& string() const { return get<Box<std::string>>("a string").get(); }
@@ -140,10 +143,13 @@ class Json {
     bool empty() const { return members.empty(); }
     const Json* find(std::string_view key) const {
       if (by_name.empty()) {
-        const auto found = std::find_if(members.begin(), members.end(), [&](const auto& member) { return member.first == key; });
+        const auto found =
+            std::find_if(members.begin(), members.end(), [&](const auto& member) { return member.first == key; });
         return found == members.end() ? nullptr : &found->second;
       }
-      const auto found = std::lower_bound(by_name.begin(), by_name.end(), key, [this](std::uint32_t at, std::string_view k) { return members[at].first < k; });
+      const auto found =
+          std::lower_bound(by_name.begin(), by_name.end(), key,
+                           [this](std::uint32_t at, std::string_view k) { return members[at].first < k; });
       return found == by_name.end() || members[*found].first != key ? nullptr : &members[*found].second;
     }
   };
@@ -155,7 +161,8 @@ class Json {
   struct LongNumber {
     Box<std::string> text;
   };
-  using Value = std::variant<std::monostate, bool, ShortNumber, LongNumber, Box<std::string>, Box<Elements>, Box<Object>>;
+  using Value =
+      std::variant<std::monostate, bool, ShortNumber, LongNumber, Box<std::string>, Box<Elements>, Box<Object>>;
 
   static Value number_value(std::string_view text) {
     if (text.size() > sizeof(ShortNumber)) return LongNumber{Box<std::string>(std::string(text))};
@@ -169,7 +176,9 @@ class Json {
       return {n->text, static_cast<std::size_t>(std::find(n->text, n->text + sizeof n->text, '\0') - n->text)};
     return get<LongNumber>(expected).text.get();
   }
-  static std::string clipped(std::string_view number) { return number.size() <= 40 ? std::string(number) : std::string(number.substr(0, 40)) + "..."; }
+  static std::string clipped(std::string_view number) {
+    return number.size() <= 40 ? std::string(number) : std::string(number.substr(0, 40)) + "...";
+  }
 
   template <class T>
   const T& get(const char* expected) const {

@@ -62,7 +62,8 @@ class JsonReader {
     }
     --depth_;
     std::sort(keys.begin(), keys.end());
-    if (const auto twice = std::adjacent_find(keys.begin(), keys.end()); twice != keys.end()) fault("the key ", in_quotes(*twice), " occurs twice");
+    if (const auto twice = std::adjacent_find(keys.begin(), keys.end()); twice != keys.end())
+      fault("the key ", in_quotes(*twice), " occurs twice");
   }
 
   // Calls element() for each element; it must read it.
@@ -166,7 +167,8 @@ class JsonReader {
   static constexpr int deepest = 127;  // as Python's safetensors library
 
   void skip_space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r')) ++at_;
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r'))
+      ++at_;
   }
   char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
   bool take(char c) {
@@ -197,7 +199,10 @@ class JsonReader {
     unsigned code = 0;
     for (int i = 0; i < 4; ++i, ++at_) {
       const char c = peek();
-      const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int digit = c >= '0' && c <= '9'   ? c - '0'
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
       if (digit < 0) fault("expected four hexadecimal digits");
       code = 16 * code + static_cast<unsigned>(digit);
     }
@@ -208,7 +213,8 @@ class JsonReader {
     ++at_;
     const char c = peek();
     ++at_;
-    if (constexpr std::string_view letters = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t"; letters.find(c) != std::string_view::npos && c != '\0') {
+    if (constexpr std::string_view letters = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
+        letters.find(c) != std::string_view::npos && c != '\0') {
       s += meanings[letters.find(c)];
       return;
     }

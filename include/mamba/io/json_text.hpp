@@ -13,8 +13,8 @@
 
 namespace mamba::io {
 
-// The number of bytes of the character of UTF-8 that begins at `at`, 0 where none does: no overlong forms, no surrogates,
-// nothing beyond U+10FFFF.
+// The number of bytes of the character of UTF-8 that begins at `at`, 0 where none does: no overlong forms, no
+// surrogates, nothing beyond U+10FFFF.
 inline std::size_t utf8_size(std::string_view text, std::size_t at) {
   const auto byte = [&](std::size_t i) { return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0U; };
   const unsigned lead = byte(0);
@@ -26,7 +26,9 @@ inline std::size_t utf8_size(std::string_view text, std::size_t at) {
                                                           : 0;
   for (std::size_t i = 1; i < size; ++i)
     if ((byte(i) & 0xC0) != 0x80) return 0;
-  if ((lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) > 0x9F) || (lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) > 0x8F)) return 0;
+  if ((lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) > 0x9F) || (lead == 0xF0 && byte(1) < 0x90) ||
+      (lead == 0xF4 && byte(1) > 0x8F))
+    return 0;
   return size;
 }
 
@@ -58,8 +60,8 @@ inline std::string in_quotes(std::string_view text, std::size_t most = 100) {
   return shown < text.size() ? result + "..." : result;
 }
 
-// The integer that the text writes, if Int can hold it: digits alone, behind a minus sign where there is one. -0 is none:
-// it is the zero of a floating-point number.
+// The integer that the text writes, if Int can hold it: digits alone, behind a minus sign where there is one. -0 is
+// none: it is the zero of a floating-point number.
 template <std::integral Int>
 std::optional<Int> integer_of(std::string_view text) {
   Int n = 0;

@@ -17,7 +17,8 @@ struct LoadOptions {
   template <class Dict>
   Nonfinite checked(const Dict& dict) const {
     const Nonfinite found = nonfinite_in(dict);
-    if (refuse_nonfinite && found) fail(ErrorKind::bad_file, found.count, " of its numbers are not finite, the first of them in ", found.first);
+    if (refuse_nonfinite && found)
+      fail(ErrorKind::bad_file, found.count, " of its numbers are not finite, the first of them in ", found.first);
     return found;
   }
 };

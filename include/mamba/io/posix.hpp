@@ -1,5 +1,5 @@
-// What a POSIX system needs to write a file whole: where a path leads, a temporary file that nobody else can own, and writes whose
-// failures are errors and no signals. Empty elsewhere.
+// What a POSIX system needs to write a file whole: where a path leads, a temporary file that nobody else can own, and
+// writes whose failures are errors and no signals. Empty elsewhere.
 #pragma once
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -56,8 +56,8 @@ class Descriptor {
   int fd_;
 };
 
-// While it lives, a write beyond the permitted size or into a pipe that nobody reads fails, and sends this thread no signal that
-// would end the program.
+// While it lives, a write beyond the permitted size or into a pipe that nobody reads fails, and sends this thread no
+// signal that would end the program.
 class QuietWrites {
  public:
   QuietWrites() {
@@ -65,7 +65,8 @@ class QuietWrites {
     sigpending(&waiting);
     sigemptyset(&ours_);
     for (const int signal : {SIGPIPE, SIGXFSZ})
-      if (sigismember(&waiting, signal) == 0) sigaddset(&ours_, signal);  // one that waits already is not for us to take
+      if (sigismember(&waiting, signal) == 0)
+        sigaddset(&ours_, signal);  // one that waits already is not for us to take
     pthread_sigmask(SIG_BLOCK, &ours_, &before_);
   }
   QuietWrites(const QuietWrites&) = delete;
@@ -117,13 +118,14 @@ struct Target {
   std::filesystem::path path;  // no symbolic link; what lies there may be missing
   int own_descriptor = -1;     // of this process, where the path names one, as /dev/stdout does
   bool exists = false;
-  struct stat info {};
+  struct stat info{};
 };
 
 // The number of an open file of this process that a path names, or -1.
 inline int named_descriptor(const std::filesystem::path& path) {
   const std::string folder = path.parent_path().string(), name = path.filename().string();
-  if (folder != "/dev/fd" && folder != "/proc/self/fd" && folder != "/proc/thread-self/fd" && folder != "/proc/" + std::to_string(::getpid()) + "/fd")
+  if (folder != "/dev/fd" && folder != "/proc/self/fd" && folder != "/proc/thread-self/fd" &&
+      folder != "/proc/" + std::to_string(::getpid()) + "/fd")
     return -1;
   int number = -1;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
@@ -139,42 +141,51 @@ inline Target target_of(const std::filesystem::path& path) {
     target.own_descriptor = named_descriptor(target.path);
     if (target.own_descriptor >= 0) return target;
     target.exists = ::lstat(target.path.c_str(), &target.info) == 0;
-    if (!target.exists && errno != ENOENT) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason_text(errno));
+    if (!target.exists && errno != ENOENT)
+      fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason_text(errno));
     if (!target.exists || !S_ISLNK(target.info.st_mode)) return target;
     std::error_code error;
     const std::filesystem::path next = std::filesystem::read_symlink(target.path, error);
-    if (error) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": the link ", target.path.string(), " cannot be read: ", error.message());
+    if (error)
+      fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": the link ", target.path.string(),
+           " cannot be read: ", error.message());
     target.path = target.path.parent_path() / next;
   }
-  fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": more than ", most_links, " symbolic links, one after the other, or links in a circle");
+  fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": more than ", most_links,
+       " symbolic links, one after the other, or links in a circle");
 }
 
-// The temporary files of one target: `.name.<process>-<16 hexadecimal digits>.tmp` beside it. Its writer holds a lock on each as
-// long as it lives, so that what a dead one left can be told from what another is writing.
+// The temporary files of one target: `.name.<process>-<16 hexadecimal digits>.tmp` beside it. Its writer holds a lock
+// on each as long as it lives, so that what a dead one left can be told from what another is writing.
 class Temporary {
  public:
-  // A new, empty, locked file, with the rights `mode` as far as the process's mask allows. Throws Error(cannot_write) that names `path`.
+  // A new, empty, locked file, with the rights `mode` as far as the process's mask allows. Throws Error(cannot_write)
+  // that names `path`.
   Temporary(const std::filesystem::path& target, mode_t mode, const std::filesystem::path& path) {
     const std::filesystem::path folder = folder_of(target);
     const std::string begin = beginning(target.filename().string());
     remove_leftovers(folder, begin);
     for (int attempt = 0; attempt < 100; ++attempt) {
       path_ = folder / (begin + std::to_string(::getpid()) + "-" + hexadecimal(unique_number()) + ".tmp");
-      file_.reset(uninterrupted([&] { return ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode); }));
+      file_.reset(uninterrupted(
+          [&] { return ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode); }));
       if (!file_.open() && errno == EEXIST) continue;
       if (!file_.open()) {
         const int reason = errno;
         path_.clear();
-        fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": a file is written beside its target and renamed, and no new file can be made in ",
-             folder.string(), ": ", reason_text(reason));
+        fail(ErrorKind::cannot_write, "cannot write ", path.string(),
+             ": a file is written beside its target and renamed, and no new file can be made in ", folder.string(),
+             ": ", reason_text(reason));
       }
-      // Who cleans up may have taken it for a dead writer's before it was locked. A system without locks removes nothing.
+      // Who cleans up may have taken it for a dead writer's before it was locked. A system without locks removes
+      // nothing.
       if (uninterrupted([&] { return ::flock(file_.get(), LOCK_EX | LOCK_NB); }) != 0 && errno == EWOULDBLOCK) continue;
-      struct stat info {};
+      struct stat info{};
       if (::fstat(file_.get(), &info) == 0 && info.st_nlink > 0) return;
     }
     path_.clear();
-    fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": no name for a temporary file in ", folder.string(), " is free");
+    fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": no name for a temporary file in ", folder.string(),
+         " is free");
   }
   Temporary(const Temporary&) = delete;
   Temporary& operator=(const Temporary&) = delete;
@@ -184,10 +195,10 @@ class Temporary {
 
   int descriptor() const { return file_.get(); }
 
-  // Owner, group and rights as of the file that is replaced; where the system keeps us from giving it away, nobody gains a right.
-  // 0 or an errno.
+  // Owner, group and rights as of the file that is replaced; where the system keeps us from giving it away, nobody
+  // gains a right. 0 or an errno.
   int take_rights(const struct stat& old) {
-    struct stat own {};
+    struct stat own{};
     if (::fstat(file_.get(), &own) != 0) return errno;
     const bool owner = own.st_uid == old.st_uid || ::fchown(file_.get(), old.st_uid, static_cast<gid_t>(-1)) == 0;
     const bool group = own.st_gid == old.st_gid || ::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) == 0;
@@ -204,7 +215,8 @@ class Temporary {
     if (::rename(path_.c_str(), target.c_str()) != 0) return errno;
     path_.clear();
     // The rename itself is safe once the folder is synced; a file system that cannot do that is left to its own.
-    if (const Descriptor folder(::open(folder_of(target).c_str(), O_RDONLY | O_CLOEXEC)); folder.open()) (void)::fsync(folder.get());
+    if (const Descriptor folder(::open(folder_of(target).c_str(), O_RDONLY | O_CLOEXEC)); folder.open())
+      (void)::fsync(folder.get());
     return 0;
   }
 
@@ -244,15 +256,16 @@ class Temporary {
   }
   static void remove_leftovers(const std::filesystem::path& folder, std::string_view begin) {
     std::error_code error;
-    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+         entry.increment(error)) {
       if (!is_temporary(entry->path().filename().string(), begin)) continue;
       const Descriptor left(::open(entry->path().c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-      struct stat opened {
-      }, named{};
+      struct stat opened{}, named{};
       if (!left.open() || ::fstat(left.get(), &opened) != 0 || !S_ISREG(opened.st_mode)) continue;
       if (::flock(left.get(), LOCK_EX | LOCK_NB) != 0) continue;  // its writer lives
       // Whoever holds the lock may remove the name, if it is still this file's.
-      if (::lstat(entry->path().c_str(), &named) == 0 && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino) ::unlink(entry->path().c_str());
+      if (::lstat(entry->path().c_str(), &named) == 0 && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino)
+        ::unlink(entry->path().c_str());
     }
   }
 
@@ -260,16 +273,19 @@ class Temporary {
   Descriptor file_;
 };
 
-// Opens a FIFO or a character device for writing; waits a little for a FIFO's reader. Throws Error(cannot_write) that names `path`.
+// Opens a FIFO or a character device for writing; waits a little for a FIFO's reader. Throws Error(cannot_write) that
+// names `path`.
 inline int open_to_write_directly(const Target& target, const std::filesystem::path& path) {
   using std::chrono::steady_clock;
   constexpr auto patience = std::chrono::seconds(3);
   const bool fifo = S_ISFIFO(target.info.st_mode);
   const auto start = steady_clock::now();
   for (;;) {
-    const int fd = uninterrupted([&] { return ::open(target.path.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | (fifo ? O_NONBLOCK : 0)); });
+    const int fd = uninterrupted([&] {
+      return ::open(target.path.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | (fifo ? O_NONBLOCK : 0));
+    });
     const int reason = errno;
-    struct stat now {};
+    struct stat now{};
     if (fd >= 0 && ::fstat(fd, &now) == 0 && (now.st_mode & S_IFMT) == (target.info.st_mode & S_IFMT)) {
       if (fifo) ::fcntl(fd, F_SETFL, O_WRONLY);  // a full pipe is waited for
       return fd;
@@ -278,8 +294,10 @@ inline int open_to_write_directly(const Target& target, const std::filesystem::p
       ::close(fd);
       fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": it was replaced while it was opened");
     }
-    if (!fifo || reason != ENXIO) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason_text(reason));
-    if (steady_clock::now() - start > patience) fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": it is a pipe, and nobody reads from it");
+    if (!fifo || reason != ENXIO)
+      fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": ", reason_text(reason));
+    if (steady_clock::now() - start > patience)
+      fail(ErrorKind::cannot_write, "cannot write ", path.string(), ": it is a pipe, and nobody reads from it");
     const timespec a_moment{0, 10'000'000};
     ::nanosleep(&a_moment, nullptr);
   }

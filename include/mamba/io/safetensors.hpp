@@ -1,6 +1,7 @@
-// The safetensors format: 8 bytes of header length, a JSON header, the tensors' bytes (github.com/huggingface/safetensors,
-// README, "Format"). Reading is strict: a file that breaks a rule is refused with the rule. Beside what the format says, a
-// key may not occur twice, a tensor has at most 64 dimensions, and its size overflows even where a dimension is 0.
+// The safetensors format: 8 bytes of header length, a JSON header, the tensors' bytes
+// (github.com/huggingface/safetensors, README, "Format"). Reading is strict: a file that breaks a rule is refused with
+// the rule. Beside what the format says, a key may not occur twice, a tensor has at most 64 dimensions, and its size
+// overflows even where a dimension is 0.
 #pragma once
 
 #include <algorithm>
@@ -32,14 +33,17 @@ using Metadata = std::map<std::string, std::string>;
 
 inline constexpr std::size_t most_dimensions = 64;  // of a tensor, as NumPy
 
-// The size of a tensor of this shape; none where it, or the product of the dimensions that are not 0, is beyond 64 bits.
-inline std::optional<std::uint64_t> size_in_bits(const std::vector<std::int64_t>& shape, std::uint64_t bits_per_element) {
+// The size of a tensor of this shape; none where it, or the product of the dimensions that are not 0, is beyond 64
+// bits.
+inline std::optional<std::uint64_t> size_in_bits(const std::vector<std::int64_t>& shape,
+                                                 std::uint64_t bits_per_element) {
   std::uint64_t size = bits_per_element;
   bool empty = false;
   for (const std::int64_t extent : shape) {
     empty = empty || extent == 0;
     if (extent == 0) continue;
-    if (extent < 0 || static_cast<std::uint64_t>(extent) > (std::numeric_limits<std::uint64_t>::max)() / size) return std::nullopt;
+    if (extent < 0 || static_cast<std::uint64_t>(extent) > (std::numeric_limits<std::uint64_t>::max)() / size)
+      return std::nullopt;
     size *= static_cast<std::uint64_t>(extent);
   }
   return empty ? 0 : size;
@@ -71,8 +75,8 @@ class SafetensorsFile {
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
   bool contains(const std::string& name) const { return tensors_.count(name) != 0; }
 
-  // A tensor converted to T: from integers, BOOL and floats of 16 bits and more. Throws Error(bad_file) when it is missing,
-  // of another dtype, or holds a value that T cannot (see convert).
+  // A tensor converted to T: from integers, BOOL and floats of 16 bits and more. Throws Error(bad_file) when it is
+  // missing, of another dtype, or holds a value that T cannot (see convert).
   template <StoredNumber T>
   HostTensor<T> tensor(const std::string& name) const {
     const auto found = tensors_.find(name);
@@ -85,7 +89,8 @@ class SafetensorsFile {
       for (std::size_t i = 0; i < result.values.size(); ++i) {
         std::memcpy(&stored, data + i * sizeof(Stored), sizeof(Stored));
         if (const auto value = value_of(stored); !convert(value, result.values[i]))
-          refuse("element ", i, " of the tensor ", in_quotes(name), " is ", value_text(value), ", which is not ", type_text<T>());
+          refuse("element ", i, " of the tensor ", in_quotes(name), " is ", value_text(value), ", which is not ",
+                 type_text<T>());
       }
     });
     if (!numbers) refuse("the tensor ", in_quotes(name), " is of dtype ", info.dtype, ", of which no numbers are made");
@@ -99,13 +104,16 @@ class SafetensorsFile {
   }
 
  private:
-  SafetensorsFile(std::vector<char> bytes, std::filesystem::path path) : path_(std::move(path)), bytes_(std::move(bytes)) {
+  SafetensorsFile(std::vector<char> bytes, std::filesystem::path path)
+      : path_(std::move(path)), bytes_(std::move(bytes)) {
     constexpr std::uint64_t largest_header = 100'000'000;
     check(bytes_.size() >= 8, "the file holds ", bytes_.size(), " bytes, too few for a header length");
     std::uint64_t header_size = 0;
     std::memcpy(&header_size, bytes_.data(), 8);
-    check(header_size <= largest_header, "the header's length ", header_size, " is beyond the limit of ", largest_header);
-    check(header_size <= bytes_.size() - 8, "the header's length ", header_size, " reaches beyond the file's ", bytes_.size(), " bytes");
+    check(header_size <= largest_header, "the header's length ", header_size, " is beyond the limit of ",
+          largest_header);
+    check(header_size <= bytes_.size() - 8, "the header's length ", header_size, " reaches beyond the file's ",
+          bytes_.size(), " bytes");
     data_ = 8 + static_cast<std::size_t>(header_size);
 
     JsonReader json(std::string_view(bytes_.data() + 8, static_cast<std::size_t>(header_size)));
@@ -148,7 +156,9 @@ class SafetensorsFile {
   TensorInfo read_entry(JsonReader& json, std::string_view name) const {
     using Kind = JsonReader::Kind;
     const std::string tensor = joined("the tensor ", in_quotes(name));
-    const auto expect = [&](Kind kind, const char* expected) { check(json.kind() == kind, tensor, ": expected ", expected); };
+    const auto expect = [&](Kind kind, const char* expected) {
+      check(json.kind() == kind, tensor, ": expected ", expected);
+    };
     TensorInfo info;
     bool has_dtype = false, has_shape = false, has_offsets = false;
     std::uint64_t offsets[2] = {0, 0};
@@ -175,7 +185,8 @@ class SafetensorsFile {
           expect(Kind::number, "an integer as offset");
           const std::string_view text = json.number();
           const auto offset = integer_of<std::uint64_t>(text);
-          check(offset.has_value(), tensor, "'s offset ", text.substr(0, 40), " is not an integer from 0 on that 64 bits hold");
+          check(offset.has_value(), tensor, "'s offset ", text.substr(0, 40),
+                " is not an integer from 0 on that 64 bits hold");
           offsets[count++] = *offset;
         });
         check(count == 2, tensor, "'s data_offsets are not two");
@@ -190,7 +201,8 @@ class SafetensorsFile {
 
     const std::uint64_t size = size_in_bytes(info, tensor);
     const auto [begin, end] = offsets;
-    check(begin <= end && end <= data_size(), tensor, "'s data_offsets [", begin, ", ", end, "] are not inside the file's ", data_size(), " data bytes");
+    check(begin <= end && end <= data_size(), tensor, "'s data_offsets [", begin, ", ", end,
+          "] are not inside the file's ", data_size(), " data bytes");
     check(end - begin == size, tensor, "'s shape and dtype need ", size, " bytes; its data_offsets span ", end - begin);
     info.begin = static_cast<std::size_t>(begin), info.end = static_cast<std::size_t>(end);
     return info;
@@ -222,23 +234,26 @@ class SafetensorsFile {
 // Collects tensors and writes them as one file, in the order of their addition.
 class SafetensorsWriter {
  public:
-  // Throws Error(invalid_argument) for what no reader would take: values that are not as many as the shape says, a name that is there
-  // already or is the metadata's, more dimensions than a file may have.
+  // Throws Error(invalid_argument) for what no reader would take: values that are not as many as the shape says, a name
+  // that is there already or is the metadata's, more dimensions than a file may have.
   template <StoredNumber T>
   void add(const std::string& name, const HostTensor<T>& tensor) {
-    require(name != "__metadata__" && names_.count(name) == 0, "a file has one tensor of a name, and none called __metadata__; given ", in_quotes(name));
-    require(tensor.shape.size() <= most_dimensions, "the tensor ", in_quotes(name), " has ", tensor.shape.size(), " dimensions; a file's may have ",
-            most_dimensions);
+    require(name != "__metadata__" && names_.count(name) == 0,
+            "a file has one tensor of a name, and none called __metadata__; given ", in_quotes(name));
+    require(tensor.shape.size() <= most_dimensions, "the tensor ", in_quotes(name), " has ", tensor.shape.size(),
+            " dimensions; a file's may have ", most_dimensions);
     names_.insert(name);
     const std::size_t begin = data_.size(), size = tensor.values.size() * sizeof(T);
-    require(size_in_bits(tensor.shape, 8 * sizeof(T)) == 8 * size, "the tensor ", in_quotes(name), " has ", tensor.values.size(),
-            " values, not those of its shape");
+    require(size_in_bits(tensor.shape, 8 * sizeof(T)) == 8 * size, "the tensor ", in_quotes(name), " has ",
+            tensor.values.size(), " values, not those of its shape");
     const char* const bytes = reinterpret_cast<const char*>(tensor.values.data());
     data_.insert(data_.end(), bytes, bytes + size);
     Json::Elements shape, offsets;
     for (const std::int64_t extent : tensor.shape) shape.emplace_back(extent);
     for (const std::size_t offset : {begin, data_.size()}) offsets.emplace_back(static_cast<std::uint64_t>(offset));
-    header_.emplace_back(name, Json::Members{{"dtype", dtype_of<T>()}, {"shape", std::move(shape)}, {"data_offsets", std::move(offsets)}});
+    header_.emplace_back(
+        name,
+        Json::Members{{"dtype", dtype_of<T>()}, {"shape", std::move(shape)}, {"data_offsets", std::move(offsets)}});
   }
 
   // Throws Error(cannot_write); what stood at the path then still does.

@@ -1,7 +1,7 @@
 // Scalar functions and their derivatives (specification, section 1), for one number or a vector of them.
 //
-// V is float, double or a vector type that finds exp, log1p, select and the operators by its own namespace. These functions
-// have no local variables: nvcc refuses a host's vector as one where device code could call the function.
+// V is float, double or a vector type that finds exp, log1p, select and the operators by its own namespace. These
+// functions have no local variables: nvcc refuses a host's vector as one where device code could call the function.
 #pragma once
 
 #include <cmath>

@@ -17,11 +17,12 @@ struct AdamWStep {
   double inverse_root;  // 1 / sqrt(1 - beta2^s)
   double eps;
 
-  // For numbers of type T: no factor is beyond its range and eps is never zero in it, so that what has no gradient, such as what pads
-  // a row, stays zero under every option (0 / 0 and 0 times infinity are not).
+  // For numbers of type T: no factor is beyond its range and eps is never zero in it, so that what has no gradient,
+  // such as what pads a row, stays zero under every option (0 / 0 and 0 times infinity are not).
   template <class T>
   static AdamWStep at(long step, double lr, double beta1, double beta2, double eps, double weight_decay) {
-    constexpr auto least = static_cast<double>((std::numeric_limits<T>::min)()), most = static_cast<double>((std::numeric_limits<T>::max)());
+    constexpr auto least = static_cast<double>((std::numeric_limits<T>::min)()),
+                   most = static_cast<double>((std::numeric_limits<T>::max)());
     const auto s = static_cast<double>(step);
     return {std::clamp(1 - lr * weight_decay, -most, most),
             beta1,

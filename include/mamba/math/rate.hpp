@@ -1,5 +1,5 @@
-// The rate of decay that a backend keeps beside A_log: A log2(e) with A = -exp(A_log), so that decays are powers of 2 (scan_step.hpp),
-// and the way back of its gradient.
+// The rate of decay that a backend keeps beside A_log: A log2(e) with A = -exp(A_log), so that decays are powers of 2
+// (scan_step.hpp), and the way back of its gradient.
 #pragma once
 
 #include <cmath>

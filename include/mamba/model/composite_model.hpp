@@ -6,8 +6,8 @@
 #include <span>
 
 #include <mamba/core/instruction_set.hpp>
-#include <mamba/network/head_loss.hpp>
 #include <mamba/model/model.hpp>
+#include <mamba/network/head_loss.hpp>
 
 namespace mamba {
 
@@ -16,12 +16,10 @@ inline namespace MAMBA_INSTRUCTION_SET {
 
 // A loss of the user's own over the last-token logits of some sequences:
 //   double loss(MatrixView<const Scalar> logits, int first_sequence, MatrixView<Scalar> gradient)
-// logits (n, vocab_size) are those of sequences first_sequence .. first_sequence + n - 1; it writes the gradient, of the
-// same shape, and returns these sequences' share of the loss. It is called from several threads at once.
+// logits (n, vocab_size) are those of sequences first_sequence .. first_sequence + n - 1; it writes the gradient, of
+// the same shape, and returns these sequences' share of the loss. It is called from several threads at once.
 template <class F, class Scalar>
-concept LastTokenLoss = std::invocable < F&,
-        MatrixView<const Scalar>,
-int, MatrixView < Scalar >> ;
+concept LastTokenLoss = std::invocable<F&, MatrixView<const Scalar>, int, MatrixView<Scalar>>;
 
 // MambaLMHeadModel for tasks whose answer is one token: last token only, vocab_size columns.
 //   MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 42});
@@ -42,7 +40,8 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
 
   // Mean cross-entropy of the last token over vocab_size; sets the gradients. ids (batch, length), labels (batch).
   // Throws Error on ids or labels outside the vocabulary, or when the ids do not divide into the labels' number.
-  double loss_and_gradients(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels, std::span<const std::int32_t> lengths = {}) {
+  double loss_and_gradients(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels,
+                            std::span<const std::int32_t> lengths = {}) {
     const auto in_use = this->use();
     const Batch input = check_labels(ids, labels, lengths);
     return this->engine().loss_and_gradients(input, Readout::last, cross_entropy_of(labels));
@@ -60,22 +59,27 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
 
   // The same with a loss of the user's own; returns the sum of the shares.
   template <LastTokenLoss<Scalar> Loss>
-  double loss_and_gradients(std::span<const std::int32_t> ids, int batch, Loss&& loss, std::span<const std::int32_t> lengths = {}) {
+  double loss_and_gradients(std::span<const std::int32_t> ids, int batch, Loss&& loss,
+                            std::span<const std::int32_t> lengths = {}) {
     const auto in_use = this->use();
     const Batch input = this->check(ids, batch, lengths);
-    return this->engine().loss_and_gradients(input, Readout::last, [&](auto& core, auto dlogits, auto logits, int first) {
-      zero(core, dlogits);
-      return static_cast<double>(loss(MatrixView<const Scalar>(logits.data, logits.rows, config.vocab_size, logits.stride), first,
-                                      MatrixView<Scalar>(dlogits.data, dlogits.rows, config.vocab_size, dlogits.stride)));
-    });
+    return this->engine().loss_and_gradients(
+        input, Readout::last, [&](auto& core, auto dlogits, auto logits, int first) {
+          zero(core, dlogits);
+          return static_cast<double>(
+              loss(MatrixView<const Scalar>(logits.data, logits.rows, config.vocab_size, logits.stride), first,
+                   MatrixView<Scalar>(dlogits.data, dlogits.rows, config.vocab_size, dlogits.stride)));
+        });
   }
 
  private:
-  Batch check_labels(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels, std::span<const std::int32_t> lengths) const {
+  Batch check_labels(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels,
+                     std::span<const std::int32_t> lengths) const {
     require(!labels.empty(), "no labels given");
     const Batch input = this->check(ids, static_cast<int>(labels.size()), lengths);
     for (std::size_t s = 0; s < labels.size(); ++s)
-      require(labels[s] >= 0 && labels[s] < config.vocab_size, "label ", labels[s], " of sequence ", s, " is not in the vocabulary 0..", config.vocab_size - 1);
+      require(labels[s] >= 0 && labels[s] < config.vocab_size, "label ", labels[s], " of sequence ", s,
+              " is not in the vocabulary 0..", config.vocab_size - 1);
     return input;
   }
 

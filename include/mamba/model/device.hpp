@@ -35,8 +35,8 @@ struct DeviceChoice {
     fail(ErrorKind::invalid_argument, "a device is auto, cpu, cuda or cuda:N; given ", text);
   }
 
-  // Whether the GPU is to be used, `problem` being what keeps it from that (empty: nothing). Asked for by name it must work:
-  // else throws Error(device_failed). "auto" falls back to the CPU.
+  // Whether the GPU is to be used, `problem` being what keeps it from that (empty: nothing). Asked for by name it must
+  // work: else throws Error(device_failed). "auto" falls back to the CPU.
   bool use_gpu(const std::string& problem) const {
     if (kind == Kind::cpu) return false;
     if (problem.empty()) return true;
@@ -45,8 +45,8 @@ struct DeviceChoice {
   }
 };
 
-// What follows means one thing where nvcc compiles and another where it does not; a program may hold sources of both kinds, and each has
-// its own.
+// What follows means one thing where nvcc compiles and another where it does not; a program may hold sources of both
+// kinds, and each has its own.
 #ifdef __CUDACC__
 inline namespace compiled_for_cuda {
 #else
@@ -71,8 +71,12 @@ inline std::string gpu_problem([[maybe_unused]] int index = 0) {
 #endif
 }
 
-// Calls f.template operator()<Backend>(), Backend being Cuda or Cpu as chosen, and returns its result; sets options.device.
-//   on_device(DeviceChoice::parse("auto"), options, [&]<class Backend>() { MambaForComposite<config, Backend> model(options); ... });
+// Calls f.template operator()<Backend>(), Backend being Cuda or Cpu as chosen, and returns its result; sets
+// options.device.
+//   on_device(DeviceChoice::parse("auto"), options, [&]<class Backend>() {
+//     MambaForComposite<config, Backend> model(options);
+//     ...
+//   });
 template <class Options, class F>
 decltype(auto) on_device(const DeviceChoice& choice, [[maybe_unused]] Options& options, F&& f) {
   // Who wants the CPU does not wake the GPU's driver to be told of it.

@@ -36,11 +36,13 @@ std::vector<Matrix<double>> ssm_matrices(Model<A>& model, std::span<const std::i
         double sum = 0;
         if constexpr (Mixer::rate_per_state) {
           for (int n = 0; n < N; ++n)
-            sum += static_cast<double>(c(i, n)) * static_cast<double>(b(j, n)) * std::exp(rate(static_cast<std::size_t>(m * N + n)) * elapsed);
+            sum += static_cast<double>(c(i, n)) * static_cast<double>(b(j, n)) *
+                   std::exp(rate(static_cast<std::size_t>(m * N + n)) * elapsed);
           sum *= static_cast<double>(delta(j, m));
         } else {
           const std::ptrdiff_t first = m * Mixer::G / Mixer::H * N;
-          for (int n = 0; n < N; ++n) sum += static_cast<double>(c(i, first + n)) * static_cast<double>(b(j, first + n));
+          for (int n = 0; n < N; ++n)
+            sum += static_cast<double>(c(i, first + n)) * static_cast<double>(b(j, first + n));
           sum *= std::exp(rate(static_cast<std::size_t>(m)) * elapsed);
         }
         matrices[static_cast<std::size_t>(m)](i, j) = sum;
@@ -50,8 +52,8 @@ std::vector<Matrix<double>> ssm_matrices(Model<A>& model, std::span<const std::i
   return matrices;
 }
 
-// The cosines between the convolution's tap vectors w[:, 0, k] of a layer, (d_conv, d_conv) (the paper's appendix). Zero
-// where a tap vector is zero.
+// The cosines between the convolution's tap vectors w[:, 0, k] of a layer, (d_conv, d_conv) (the paper's appendix).
+// Zero where a tap vector is zero.
 template <class A>
 Matrix<double> conv_tap_cosines(const Model<A>& model, int layer) {
   require(layer >= 0 && layer < model.n_layers(), "layer ", layer, " is not in 0..", model.n_layers() - 1);
@@ -61,11 +63,12 @@ Matrix<double> conv_tap_cosines(const Model<A>& model, int layer) {
   for (std::size_t e = 0; e < weight.values.size(); e += K)
     for (int k = 0; k < K; ++k)
       for (int l = 0; l < K; ++l)
-        products(k, l) +=
-            static_cast<double>(weight.values[e + static_cast<std::size_t>(k)]) * static_cast<double>(weight.values[e + static_cast<std::size_t>(l)]);
+        products(k, l) += static_cast<double>(weight.values[e + static_cast<std::size_t>(k)]) *
+                          static_cast<double>(weight.values[e + static_cast<std::size_t>(l)]);
   for (int k = 0; k < K; ++k)
     for (int l = 0; l < K; ++l)
-      if (const double norm = std::sqrt(products(k, k) * products(l, l)); norm > 0) cosines(k, l) = products(k, l) / norm;
+      if (const double norm = std::sqrt(products(k, k) * products(l, l)); norm > 0)
+        cosines(k, l) = products(k, l) / norm;
   return cosines;
 }
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include <mamba/core/instruction_set.hpp>
-#include <mamba/network/head_loss.hpp>
 #include <mamba/model/model.hpp>
+#include <mamba/network/head_loss.hpp>
 
 namespace mamba {
 
@@ -29,10 +29,12 @@ class MambaLMHeadModel : public Model<Resolve<config_, Policies...>> {
     const auto in_use = this->use();
     const Batch input = this->check(ids, batch, lengths);
     next_tokens_.clear();
-    for (int s = 0; s < input.batch; ++s) next_tokens_.insert(next_tokens_.end(), input.tokens_of(s) + 1, input.tokens_of(s) + input.length_of(s));
+    for (int s = 0; s < input.batch; ++s)
+      next_tokens_.insert(next_tokens_.end(), input.tokens_of(s) + 1, input.tokens_of(s) + input.length_of(s));
     require(!next_tokens_.empty(), "sequences of one token have no next token to predict");
     const double weight = 1.0 / static_cast<double>(next_tokens_.size());
-    return this->engine().loss_and_gradients(input, Readout::predecessors, CrossEntropy{next_tokens_.data(), config.padded_vocab_size(), weight});
+    return this->engine().loss_and_gradients(input, Readout::predecessors,
+                                             CrossEntropy{next_tokens_.data(), config.padded_vocab_size(), weight});
   }
 
  private:

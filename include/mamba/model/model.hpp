@@ -29,9 +29,10 @@
 
 namespace mamba {
 
-// The base of MambaLMHeadModel and MambaForComposite. A model is used by one call at a time: a second one, from another thread or from
-// inside the first (a visitor, a loss), throws Error; what only looks (state_dict(), save()) may come from inside. Different models are independent of each
-// other. Calls allocate on first use and when a call is larger than all before, then no more, except for the matrices that they return.
+// The base of MambaLMHeadModel and MambaForComposite. A model is used by one call at a time: a second one, from another
+// thread or from inside the first (a visitor, a loss), throws Error; what only looks (state_dict(), save()) may come
+// from inside. Different models are independent of each other. Calls allocate on first use and when a call is larger
+// than all before, then no more, except for the matrices that they return.
 template <class A>
 class Model {
   static_assert(check_engine<Engine<A>, A>());
@@ -41,8 +42,8 @@ class Model {
   using Scalar = typename A::Scalar;
   static constexpr Config config = A::config;
 
-  // Draws the initial parameters: with options.gamma the origin's rule, else mamba_ssm's (specification, section 4). With options.draw
-  // off those that are trained are zero. Throws Error on options out of range.
+  // Draws the initial parameters: with options.gamma the origin's rule, else mamba_ssm's (specification, section 4).
+  // With options.draw off those that are trained are zero. Throws Error on options out of range.
   explicit Model(const ModelOptions& options) : engine_(checked(options)), options_(options) {
     initialise(engine_.mutable_parameters(), engine_.placed(), options);
     engine_.parameters_changed();
@@ -65,7 +66,8 @@ class Model {
     if (!lengths.empty()) batch_rows(rows, input, 0, input.batch);
     engine_.logits(input, Readout::all, [&](int first, auto logits) {
       for (int i = 0; i < logits.rows; ++i)
-        std::copy_n(logits[i], result.cols(), &result(rows.empty() ? first + i : rows[static_cast<std::size_t>(first + i)], 0));
+        std::copy_n(logits[i], result.cols(),
+                    &result(rows.empty() ? first + i : rows[static_cast<std::size_t>(first + i)], 0));
     });
     return result;
   }
@@ -80,16 +82,18 @@ class Model {
 
   // One more token for each sequence, tokens (batch): advances the state and returns the logits, (batch, padded
   // vocabulary), valid until the next step. Allocates nothing once a batch of this size has been stepped. Throws Error,
-  // and leaves the state, when it is of another batch or model, a token is not in the vocabulary or a sequence too long.
+  // and leaves the state, when it is of another batch or model, a token is not in the vocabulary or a sequence too
+  // long.
   const Matrix<Scalar>& step(std::span<const std::int32_t> tokens, State<A>& state) {
-    require(tokens.size() == static_cast<std::size_t>(state.batch()), tokens.size(), " token ids do not divide into ", state.batch(),
-            " sequences of one token, which a step takes");
+    require(tokens.size() == static_cast<std::size_t>(state.batch()), tokens.size(), " token ids do not divide into ",
+            state.batch(), " sequences of one token, which a step takes");
     advance(tokens, state.batch(), {}, state, step_logits_);
     return step_logits_;
   }
 
   // The same with any number of tokens, ids (batch, length), from any state; returns the logits behind the last ones.
-  Matrix<Scalar> prefill(std::span<const std::int32_t> ids, int batch, State<A>& state, std::span<const std::int32_t> lengths = {}) {
+  Matrix<Scalar> prefill(std::span<const std::int32_t> ids, int batch, State<A>& state,
+                         std::span<const std::int32_t> lengths = {}) {
     Matrix<Scalar> result;
     advance(ids, batch, lengths, state, result);
     return result;
@@ -97,18 +101,20 @@ class Model {
 
   // --- looking and reaching inside (specification, section 11) ---------------------------------------------------
 
-  // Runs the sequences with visitor(Point, layer, MatrixView<Scalar> rows, std::span<const int> where) at every point of
-  // every block, and returns the last token's logits, (batch, vocab_size). where[i] is row i's sequence * length + time;
-  // the visitor may change the rows. It is called on this thread.
+  // Runs the sequences with visitor(Point, layer, MatrixView<Scalar> rows, std::span<const int> where) at every point
+  // of every block, and returns the last token's logits, (batch, vocab_size). where[i] is row i's sequence * length +
+  // time; the visitor may change the rows. It is called on this thread.
   template <class Visitor>
-  Matrix<Scalar> visit(std::span<const std::int32_t> ids, int batch, Visitor&& visitor, std::span<const std::int32_t> lengths = {}) {
+  Matrix<Scalar> visit(std::span<const std::int32_t> ids, int batch, Visitor&& visitor,
+                       std::span<const std::int32_t> lengths = {}) {
     const auto in_use = use();
     const Batch input = check(ids, batch, lengths);
     return last_logits(input, [&](auto&& take) { engine_.visited_logits(input, visitor, take); });
   }
 
   // The activations at a point of every layer, each (batch * length, width); rows from a sequence's length on are zero.
-  std::vector<Matrix<Scalar>> activations(Point point, std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
+  std::vector<Matrix<Scalar>> activations(Point point, std::span<const std::int32_t> ids, int batch,
+                                          std::span<const std::int32_t> lengths = {}) {
     std::vector<Matrix<Scalar>> all(static_cast<std::size_t>(n_layers()));
     visit(
         ids, batch,
@@ -116,17 +122,18 @@ class Model {
           if (at != point) return;
           auto& matrix = all[static_cast<std::size_t>(layer)];
           if (matrix.rows() == 0) matrix = Matrix<Scalar>(static_cast<std::ptrdiff_t>(ids.size()), rows.cols());
-          for (std::ptrdiff_t i = 0; i < rows.rows(); ++i) std::copy(rows.row(i).begin(), rows.row(i).end(), &matrix(where[static_cast<std::size_t>(i)], 0));
+          for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
+            std::copy(rows.row(i).begin(), rows.row(i).end(), &matrix(where[static_cast<std::size_t>(i)], 0));
         },
         lengths);
     return all;
   }
 
-  // The last token's logits, (batch, vocab_size), with S[i,j] = 0 where mask (batch, length) is 1 at j, for every i > j or
-  // (Reading::downstream) only those behind the sequence's last masked row, in every layer or in those listed. Throws
-  // Error on a mask of another size or a layer that does not exist.
-  Matrix<Scalar> blocked(std::span<const std::int32_t> ids, int batch, std::span<const std::uint8_t> mask, std::span<const int> layers = {},
-                         Reading reading = Reading::strict) {
+  // The last token's logits, (batch, vocab_size), with S[i,j] = 0 where mask (batch, length) is 1 at j, for every i > j
+  // or (Reading::downstream) only those behind the sequence's last masked row, in every layer or in those listed.
+  // Throws Error on a mask of another size or a layer that does not exist.
+  Matrix<Scalar> blocked(std::span<const std::int32_t> ids, int batch, std::span<const std::uint8_t> mask,
+                         std::span<const int> layers = {}, Reading reading = Reading::strict) {
     const auto in_use = use();
     const Batch input = check(ids, batch, {});
     const ChosenLayers chosen = check_intervention(input, mask, layers);
@@ -137,11 +144,12 @@ class Model {
   }
 
   // The same with the activations after the convolution of a run over reference_ids (batch, length) where mask is 1.
-  Matrix<Scalar> substituted(std::span<const std::int32_t> ids, std::span<const std::int32_t> reference_ids, int batch, std::span<const std::uint8_t> mask,
-                             std::span<const int> layers = {}) {
+  Matrix<Scalar> substituted(std::span<const std::int32_t> ids, std::span<const std::int32_t> reference_ids, int batch,
+                             std::span<const std::uint8_t> mask, std::span<const int> layers = {}) {
     const auto in_use = use();
     const Batch input = check(ids, batch, {}), reference = check(reference_ids, batch, {});
-    require(ids.size() == reference_ids.size(), "the reference's ", reference_ids.size(), " tokens are not as many as the target's ", ids.size());
+    require(ids.size() == reference_ids.size(), "the reference's ", reference_ids.size(),
+            " tokens are not as many as the target's ", ids.size());
     const ChosenLayers chosen = check_intervention(input, mask, layers);
     return last_logits(input, [&](auto&& take) { engine_.substituted_logits(input, reference, mask, chosen, take); });
   }
@@ -179,7 +187,8 @@ class Model {
     for (const PlacedParameter& p : engine_.placed())
       if (const auto found = dict.find(p.name); found != dict.end()) {
         const std::vector<Scalar>& values = found->second.values;
-        std::fill_n(arena + p.offset, p.parameter.arena_size(), Scalar(0));  // what pads is zero, whatever an update has made of it
+        std::fill_n(arena + p.offset, p.parameter.arena_size(),
+                    Scalar(0));  // what pads is zero, whatever an update has made of it
         for_each_element(p.parameter, [&](std::size_t k, std::size_t at) { arena[p.offset + at] = values[k]; });
       }
   }
@@ -207,8 +216,10 @@ class Model {
   }
 
  private:
-  void advance(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths, State<A>& state, Matrix<Scalar>& result) {
-    require(state.n_layers() == n_layers(), "the state is of a model with ", state.n_layers(), " layers; this one has ", n_layers());
+  void advance(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths, State<A>& state,
+               Matrix<Scalar>& result) {
+    require(state.n_layers() == n_layers(), "the state is of a model with ", state.n_layers(), " layers; this one has ",
+            n_layers());
     require(state.batch() == batch, "the state is of ", state.batch(), " sequences; given ", batch);
     const auto in_use = use();
     const Batch input = checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths, state.positions());
@@ -221,8 +232,10 @@ class Model {
         &state);
   }
 
-  ChosenLayers check_intervention(const Batch& input, std::span<const std::uint8_t> mask, std::span<const int> layers) const {
-    require(mask.size() == input.ids.size(), "the mask has ", mask.size(), " elements for ", input.ids.size(), " tokens");
+  ChosenLayers check_intervention(const Batch& input, std::span<const std::uint8_t> mask,
+                                  std::span<const int> layers) const {
+    require(mask.size() == input.ids.size(), "the mask has ", mask.size(), " elements for ", input.ids.size(),
+            " tokens");
     for (const int l : layers) require(l >= 0 && l < n_layers(), "layer ", l, " is not in 0..", n_layers() - 1);
     return ChosenLayers(layers);
   }
@@ -261,7 +274,8 @@ class Model {
     }
     if (dict.size() == expected) return;
     for (const auto& entry : dict)
-      if (std::none_of(engine_.placed().begin(), engine_.placed().end(), [&](const PlacedParameter& p) { return wanted(p) && p.name == entry.first; }))
+      if (std::none_of(engine_.placed().begin(), engine_.placed().end(),
+                       [&](const PlacedParameter& p) { return wanted(p) && p.name == entry.first; }))
         fail(ErrorKind::bad_file, "the model has no parameter ", entry.first);
   }
 
@@ -278,12 +292,16 @@ class Model {
       for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
       return text + ")";
     };
-    if (tensor.shape != expected) fail(ErrorKind::bad_file, p.name, " has the shape ", written(tensor.shape), "; the model's is ", written(expected));
+    if (tensor.shape != expected)
+      fail(ErrorKind::bad_file, p.name, " has the shape ", written(tensor.shape), "; the model's is ",
+           written(expected));
     if (tensor.values.size() != p.parameter.size())
-      fail(ErrorKind::bad_file, p.name, " holds ", tensor.values.size(), " values; its shape ", written(expected), " has ", p.parameter.size());
+      fail(ErrorKind::bad_file, p.name, " holds ", tensor.values.size(), " values; its shape ", written(expected),
+           " has ", p.parameter.size());
     if (!p.parameter.trained)
       for (const Scalar x : tensor.values)
-        if (x != static_cast<Scalar>(p.parameter.scale)) fail(ErrorKind::bad_file, p.name, " is frozen at ", p.parameter.scale, " in this model; given ", x);
+        if (x != static_cast<Scalar>(p.parameter.scale))
+          fail(ErrorKind::bad_file, p.name, " is frozen at ", p.parameter.scale, " in this model; given ", x);
   }
 
   Engine<A> engine_;

@@ -16,7 +16,8 @@
 
 namespace mamba {
 
-// The configuration as files tell it (specification, section 8.2): n_layers, gamma, vocab_size, d_model, d_state, d_conv, expand.
+// The configuration as files tell it (specification, section 8.2): n_layers, gamma, vocab_size, d_model, d_state,
+// d_conv, expand.
 inline io::Json config_members(const Config& config, int n_layers, std::optional<double> gamma) {
   return io::Json::Members{{"n_layers", n_layers},
                            {"gamma", gamma ? io::Json(*gamma) : io::Json()},
@@ -34,8 +35,10 @@ std::string config_json(const Model<A>& model) {
 // The policies that decide what is computed (not where, nor how precisely), by their names.
 template <class A>
 std::string variant_json(const Model<A>&) {
-  return io::Json(
-             io::Json::Members{{"mixer", A::Mixer::name}, {"conv", A::ConvKernel::name}, {"position", A::Position::name}, {"residual", A::ConvResidual::name}})
+  return io::Json(io::Json::Members{{"mixer", A::Mixer::name},
+                                    {"conv", A::ConvKernel::name},
+                                    {"position", A::Position::name},
+                                    {"residual", A::ConvResidual::name}})
       .dump();
 }
 
@@ -54,7 +57,8 @@ inline std::optional<io::Json> told(const io::Metadata& metadata, const char* ke
 }
 
 // Refuses a file of another model, naming what differs; a file that does not say is taken by its tensors alone.
-inline void check_same(const io::Metadata& metadata, const char* key, const std::string& own_text, std::string_view ignored) {
+inline void check_same(const io::Metadata& metadata, const char* key, const std::string& own_text,
+                       std::string_view ignored) {
   const auto theirs = told(metadata, key);
   if (!theirs) return;
   const io::Json own = io::Json::parse(own_text);
@@ -78,8 +82,8 @@ void check_same_model(const Model<A>& model, const io::Metadata& metadata) {
 
 namespace detail {
 
-// The tensors of the model in a file, those whose names begin with `inner`, by their names in the model and in the file: without a
-// wrapper's `backbone.` in front of every name.
+// The tensors of the model in a file, those whose names begin with `inner`, by their names in the model and in the
+// file: without a wrapper's `backbone.` in front of every name.
 inline std::map<std::string, std::string> model_tensors(const io::SafetensorsFile& file, std::string_view inner) {
   std::map<std::string, std::string> names;
   const std::string first(inner);
@@ -87,7 +91,8 @@ inline std::map<std::string, std::string> model_tensors(const io::SafetensorsFil
   for (const auto& [name, info] : file.tensors()) {
     if (!name.starts_with(first)) continue;
     const std::string own = name.substr(first.size());
-    if (!own.starts_with(wrapper)) fail(ErrorKind::bad_file, "the tensor ", io::in_quotes(name), " lacks the prefix ", wrapper, " that others have");
+    if (!own.starts_with(wrapper))
+      fail(ErrorKind::bad_file, "the tensor ", io::in_quotes(name), " lacks the prefix ", wrapper, " that others have");
     names.emplace(own.substr(wrapper.size()), name);
   }
   return names;
@@ -100,7 +105,8 @@ inline std::string_view prefix_in(const io::SafetensorsFile& file) {
 
 }  // namespace detail
 
-// The parameters in a file, those whose names begin with `inner`: accepts a wrapper's `backbone.` in front of every name and a tied `lm_head.weight`.
+// The parameters in a file, those whose names begin with `inner`: accepts a wrapper's `backbone.` in front of every
+// name and a tied `lm_head.weight`.
 template <class Scalar>
 StateDict<Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_view inner = "") {
   StateDict<Scalar> dict;
@@ -117,8 +123,8 @@ StateDict<Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_v
   return dict;
 }
 
-// The number of layers of the model in a file, or in a training's checkpoint. Throws Error(bad_file) when it holds no model of this
-// library's names, or one whose layers are not numbered from 0 on.
+// The number of layers of the model in a file, or in a training's checkpoint. Throws Error(bad_file) when it holds no
+// model of this library's names, or one whose layers are not numbered from 0 on.
 inline int layers_in(const io::SafetensorsFile& file) {
   return io::naming(file.path(), [&] {
     constexpr std::string_view layer = "backbone.layers.", norm = ".norm.weight";
@@ -161,8 +167,9 @@ void save(const Model<A>& model, const std::filesystem::path& path) {
   writer.write(path, {{"format", "pt"}, {"config", config_json(model)}, {"variant", variant_json(model)}});
 }
 
-// Reads a saved model, or the model in a training's checkpoint. Returns how many of its numbers are not finite. Throws Error(bad_file),
-// and changes nothing, when the file is missing, malformed or of another model, or holds such numbers and options refuse them.
+// Reads a saved model, or the model in a training's checkpoint. Returns how many of its numbers are not finite. Throws
+// Error(bad_file), and changes nothing, when the file is missing, malformed or of another model, or holds such numbers
+// and options refuse them.
 template <class A>
 Nonfinite load(Model<A>& model, const std::filesystem::path& path, const LoadOptions& options = {}) {
   const auto file = io::SafetensorsFile::read(path);

@@ -18,12 +18,13 @@ void save(const State<A>& state, const std::filesystem::path& path) {
   io::SafetensorsWriter writer;
   writer.add("conv_state", state.history_tensor());
   writer.add("ssm_state", state.state_tensor());
-  writer.add("positions", HostTensor<std::int32_t>{{state.batch()}, {state.positions().begin(), state.positions().end()}});
+  writer.add("positions",
+             HostTensor<std::int32_t>{{state.batch()}, {state.positions().begin(), state.positions().end()}});
   writer.write(path, {});
 }
 
-// Returns how many of its numbers are not finite. Throws Error(bad_file), and changes nothing, when the file is of another model or
-// batch, or holds such numbers and options refuse them.
+// Returns how many of its numbers are not finite. Throws Error(bad_file), and changes nothing, when the file is of
+// another model or batch, or holds such numbers and options refuse them.
 template <class A>
 Nonfinite load(State<A>& state, const std::filesystem::path& path, const LoadOptions& options = {}) {
   using T = typename A::Scalar;

@@ -1,33 +1,42 @@
-// What the network asks of a backend: the contract that eigen/ (one CPU core), cuda/block/ (a thread block) and cuda/grid/ (a whole GPU)
-// fulfil, each in a namespace of its own. The network calls these functions unqualified and finds them by their first argument, the
-// backend `be`. Shapes: T rows of a tile; C, In, Out any columns; other letters as in core/config.hpp. `<-` replaces, `+=` adds; where an
-// output may be the memory of an input the comment says so. Rows are padded (core/views.hpp): what pads an output is zero afterwards.
+// What the network asks of a backend: the contract that eigen/ (one CPU core), cuda/block/ (a thread block) and
+// cuda/grid/ (a whole GPU) fulfil, each in a namespace of its own. The network calls these functions unqualified and
+// finds them by their first argument, the backend `be`. Shapes: T rows of a tile; C, In, Out any columns; other letters
+// as in core/config.hpp. `<-` replaces, `+=` adds. Rows are padded (core/views.hpp): what pads an output is zero.
 //
 // Everywhere
-//   assign(be, to, from)                           to <- from, seen by all who run the composition together
-//   add(be, y, a, b)                               y (T, C) <- a + b; y may be a
-//   copy(be, y, x), zero(be, x)                    y (T, C) <- x; x <- 0
-//   gather(be, y, x, rows)                         row i of y (y.rows, C) <- row rows[i] of x (T, C)
-//   scatter(be, y, x, rows)                        row rows[i] of y (T, C) <- row i of x
-//   linear<write>(be, y, x, w)                     y (T, Out) <- or += x (T, In) W^T, w a Weight (Out, In) or rows of one
-//   linear_backward<write>(be, dx, dy, w)          dx (T, In) <- or += dy (T, Out) W
-//   linear_weight_backward(be, dw, dy, x)          dw (Out, In) += dy^T x
-//   rms_norm<Groups>(be, y, rho, x, w)             y (T, D) <- x rho w, rho (T, Groups) <- 1 / sqrt(mean of squares + norm_epsilon)
-//   rms_norm_backward<Groups>(be, dx, dw, dy, rho, x, w)   dx += , dw (D) +=: the residual stream's gradient adds
+//   assign(be, to, from)                      to <- from, seen by all who run the composition together
+//   add(be, y, a, b)                          y (T, C) <- a + b; y may be a
+//   copy(be, y, x), zero(be, x)               y (T, C) <- x; x <- 0
+//   gather(be, y, x, rows)                    row i of y (y.rows, C) <- row rows[i] of x (T, C)
+//   scatter(be, y, x, rows)                   row rows[i] of y (T, C) <- row i of x
+//   linear<write>(be, y, x, w)                y (T, Out) <- or += x (T, In) W^T; w (Out, In), or rows of a Weight
+//   linear_backward<write>(be, dx, dy, w)     dx (T, In) <- or += dy (T, Out) W
+//   linear_weight_backward(be, dw, dy, x)     dw (Out, In) += dy^T x
+//   rms_norm<Groups>(be, y, rho, x, w)        y (T, D) <- x rho w; rho (T, Groups) <- 1 / sqrt(mean square + epsilon)
+//   rms_norm_backward<Groups>(be, dx, dw, dy, rho, x, w)
+//                                             dx (T, D) += for the residual stream's gradient adds; dw (D) +=
 //   cross_entropy(be, dlogits, logits, labels, classes, weight) -> double
-//                                                  the rows' share of the loss; dlogits (rows, Vp) <- its gradient
+//                                             the rows' share of the loss; dlogits (rows, Vp) <- its gradient
 // Embedding and positions (network/embedding.hpp)
-//   embedding(be, x, tokens, table), embedding_backward(be, dtable, dx, tokens)        x (T, D) <- rows of table (Vp, D); dtable +=
-//   add_positions(be, x, sequences, positions, table), add_positions_backward(be, dtable, dx, sequences)
+//   embedding(be, x, tokens, table)           x (T, D) <- rows of table (Vp, D)
+//   embedding_backward(be, dtable, dx, tokens)
+//   add_positions(be, x, sequences, positions, table)
+//                                             x (T, D) += rows of table (Lmax, D)
+//   add_positions_backward(be, dtable, dx, sequences)
 //   add_sinusoids(be, x, sequences, positions)
 // The convolution (network/conv.hpp)
-//   causal_conv(be, v, x, sequences, w, bias, history)           v (T, C) <- the depthwise convolution of x; w (C, K), bias (C)
-//   causal_conv_backward<write>(be, dx, dv, sequences, w)        dx <- or +=
-//   causal_conv_weight_backward(be, dw, dv, x, sequences)        dw (C, K) +=
-//   add_bias_backward(be, dbias, dx)                             dbias (C) += the sum of the rows
-//   silu(be, u, v), silu_backward(be, dv, du, v)                 dv may be du
-//   gate(be, o, y, z), gate_backward(be, dy, dz, d_o, y, z)      o (T, E) <- y silu(z); dz may be d_o
-//   where the backend says fuses_convolution, too:
+//   causal_conv(be, v, x, sequences, w, bias, history)
+//                                             v (T, C) <- the depthwise convolution of x; w (C, K), bias (C)
+//   causal_conv_backward<write>(be, dx, dv, sequences, w)
+//                                             dx (T, C) <- or +=
+//   causal_conv_weight_backward(be, dw, dv, x, sequences)
+//                                             dw (C, K) +=
+//   add_bias_backward(be, dbias, dx)          dbias (C) += the sum of dx's rows
+//   silu(be, u, v)                            u (T, C) <- v sigmoid(v)
+//   silu_backward(be, dv, du, v)              dv may be du
+//   gate(be, o, y, z)                         o (T, E) <- y silu(z)
+//   gate_backward(be, dy, dz, d_o, y, z)      dz may be d_o
+//   where the backend says fuses_convolution, these, too:
 //   causal_conv_silu(be, u, x, sequences, w, bias, history)
 //   causal_conv_silu_backward<write, learned_weight, learned_bias>(be, dx, dw, dbias, du, x, sequences, w, bias)
 // Step sizes (network/fused.hpp)
@@ -41,7 +50,7 @@
 //   ssd_backward<G, N>(be, ddelta, dxbc, da, dd, dy, boundaries, delta, xbc, sequences, a, d)
 //   where it says fuses_gated_norm: gated_norm<G>, gated_norm_backward<G> (network/fused.hpp)
 // Products side by side (network/linear.hpp)
-//   where it says splits_products: linear, linear_backward, linear_weight_backward with Beside in place of the outputs' rows
+//   where it says splits_products: the three of linear with Beside in place of the outputs' rows
 #pragma once
 
 #include <concepts>
@@ -62,31 +71,35 @@ concept HasElementwise = requires(Backend& be, Rows<T, C> x, const int* rows, in
 };
 
 template <class Backend, class T, int Out, int In>
-concept HasProducts = requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Weight<T, Out, In> w, WeightGradient<T, Out, In> dw) {
-  linear(be, y, in(x), w);
-  linear<Write::add>(be, y, in(x), w);
-  linear_backward<Write::set>(be, x, in(y), w);
-  linear_weight_backward(be, dw, in(y), in(x));
-};
+concept HasProducts =
+    requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Weight<T, Out, In> w, WeightGradient<T, Out, In> dw) {
+      linear(be, y, in(x), w);
+      linear<Write::add>(be, y, in(x), w);
+      linear_backward<Write::set>(be, x, in(y), w);
+      linear_weight_backward(be, dw, in(y), in(x));
+    };
 
 template <class Backend, class T, int Out, int In>
-concept HasProductsBeside = requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Weight<T, 2 * Out, In> w, WeightGradient<T, 2 * Out, In> dw) {
-  linear(be, beside(y, y), in(x), w);
-  linear_backward<Write::set>(be, x, beside(in(y), in(y)), w);
-  linear_weight_backward(be, dw, beside(in(y), in(y)), in(x));
-};
+concept HasProductsBeside =
+    requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Weight<T, 2 * Out, In> w, WeightGradient<T, 2 * Out, In> dw) {
+      linear(be, beside(y, y), in(x), w);
+      linear_backward<Write::set>(be, x, beside(in(y), in(y)), w);
+      linear_weight_backward(be, dw, beside(in(y), in(y)), in(x));
+    };
 
 template <class Backend, class T, int D>
-concept HasNorm = requires(Backend& be, Rows<T, D> x, T* rho, const T* kept_rho, Weight<T, 1, D> w, WeightGradient<T, 1, D> dw) {
-  rms_norm(be, x, rho, in(x), w);
-  rms_norm_backward(be, x, dw, in(x), kept_rho, in(x), w);
-};
+concept HasNorm =
+    requires(Backend& be, Rows<T, D> x, T* rho, const T* kept_rho, Weight<T, 1, D> w, WeightGradient<T, 1, D> dw) {
+      rms_norm(be, x, rho, in(x), w);
+      rms_norm_backward(be, x, dw, in(x), kept_rho, in(x), w);
+    };
 
 template <class Backend, class T, int Groups, int E>
-concept HasGatedNorm = requires(Backend& be, Rows<T, E> x, T* rho, const T* kept_rho, Weight<T, 1, E> w, WeightGradient<T, 1, E> dw) {
-  gated_norm<Groups>(be, x, x, rho, in(x), in(x), w);
-  gated_norm_backward<Groups>(be, x, x, x, dw, in(x), in(x), kept_rho, in(x), in(x), w);
-};
+concept HasGatedNorm =
+    requires(Backend& be, Rows<T, E> x, T* rho, const T* kept_rho, Weight<T, 1, E> w, WeightGradient<T, 1, E> dw) {
+      gated_norm<Groups>(be, x, x, rho, in(x), in(x), w);
+      gated_norm_backward<Groups>(be, x, x, x, dw, in(x), in(x), kept_rho, in(x), in(x), w);
+    };
 
 template <class Backend, class T, int Vp>
 concept HasLoss = requires(Backend& be, Rows<T, Vp> logits, const int* labels) {
@@ -94,8 +107,8 @@ concept HasLoss = requires(Backend& be, Rows<T, Vp> logits, const int* labels) {
 };
 
 template <class Backend, class T, int Vp, int D>
-concept HasEmbedding =
-    requires(Backend& be, Rows<T, D> x, const int* numbers, Sequences sequences, Weight<T, Vp, D> table, WeightGradient<T, Vp, D> dtable) {
+concept HasEmbedding = requires(Backend& be, Rows<T, D> x, const int* numbers, Sequences sequences,
+                                Weight<T, Vp, D> table, WeightGradient<T, Vp, D> dtable) {
   embedding(be, x, numbers, table);
   embedding_backward(be, dtable, in(x), numbers);
   add_positions(be, x, sequences, numbers, table);
@@ -104,8 +117,8 @@ concept HasEmbedding =
 };
 
 template <class Backend, class T, int C, int K>
-concept HasConvolution = requires(Backend& be, Rows<T, C> x, Sequences sequences, T* history, Weight<T, C, K> w, WeightGradient<T, C, K> dw,
-                                  Weight<T, 1, C> bias, WeightGradient<T, 1, C> dbias) {
+concept HasConvolution = requires(Backend& be, Rows<T, C> x, Sequences sequences, T* history, Weight<T, C, K> w,
+                                  WeightGradient<T, C, K> dw, Weight<T, 1, C> bias, WeightGradient<T, 1, C> dbias) {
   causal_conv(be, x, in(x), sequences, w, bias, history);
   causal_conv_backward<Write::add>(be, x, in(x), sequences, w);
   causal_conv_weight_backward(be, dw, in(x), in(x), sequences);
@@ -117,11 +130,12 @@ concept HasConvolution = requires(Backend& be, Rows<T, C> x, Sequences sequences
 };
 
 template <class Backend, class T, int C, int K>
-concept HasFusedConvolution = requires(Backend& be, Rows<T, C> x, Sequences sequences, T* history, Weight<T, C, K> w, WeightGradient<T, C, K> dw,
-                                       Weight<T, 1, C> bias, WeightGradient<T, 1, C> dbias) {
-  causal_conv_silu(be, x, in(x), sequences, w, bias, history);
-  causal_conv_silu_backward<Write::add, true, true>(be, x, dw, dbias, in(x), in(x), sequences, w, bias);
-};
+concept HasFusedConvolution =
+    requires(Backend& be, Rows<T, C> x, Sequences sequences, T* history, Weight<T, C, K> w, WeightGradient<T, C, K> dw,
+             Weight<T, 1, C> bias, WeightGradient<T, 1, C> dbias) {
+      causal_conv_silu(be, x, in(x), sequences, w, bias, history);
+      causal_conv_silu_backward<Write::add, true, true>(be, x, dw, dbias, in(x), in(x), sequences, w, bias);
+    };
 
 template <class Backend, class T, int C>
 concept HasSteps = requires(Backend& be, Rows<T, C> x, Weight<T, 1, C> bias) {
@@ -138,33 +152,37 @@ concept HasFusedSteps = requires(Backend& be, Rows<T, C> x, Weight<T, 1, C> bias
 
 template <class Backend, class T, int E, int N>
 concept HasSelectiveScan =
-    requires(Backend& be, Rows<T, E> x, Rows<T, N> b, T* states, const T* kept, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
-             WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, NoRows none, BlockedRows some) {
-  selective_scan(be, x, states, states, in(x), in(x), in(b), in(b), sequences, a, d, none);
-  selective_scan(be, x, states, states, in(x), in(x), in(b), in(b), sequences, a, d, some);
-  selective_scan_backward(be, x, x, b, b, da, dd, in(x), kept, states, in(x), in(x), in(b), in(b), sequences, a, d);
-};
+    requires(Backend& be, Rows<T, E> x, Rows<T, N> b, T* states, const T* kept, Sequences sequences, Weight<T, E, N> a,
+             Weight<T, 1, E> d, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, NoRows none, BlockedRows some) {
+      selective_scan(be, x, states, states, in(x), in(x), in(b), in(b), sequences, a, d, none);
+      selective_scan(be, x, states, states, in(x), in(x), in(b), in(b), sequences, a, d, some);
+      selective_scan_backward(be, x, x, b, b, da, dd, in(x), kept, states, in(x), in(x), in(b), in(b), sequences, a, d);
+    };
 
 template <class Backend, class T, int H, int P, int G, int N>
-concept HasSsd = requires(Backend& be, Rows<T, H * P> y, Rows<T, H> delta, Rows<T, H * P + 2 * G * N> xbc, T* states, const T* kept,
-                          Sequences sequences, Weight<T, 1, H> a, WeightGradient<T, 1, H> da, NoRows none, BlockedRows some) {
-  ssd<G, N>(be, y, states, states, in(delta), in(xbc), sequences, a, a, none);
-  ssd<G, N>(be, y, states, states, in(delta), in(xbc), sequences, a, a, some);
-  ssd_backward<G, N>(be, delta, xbc, da, da, in(y), kept, in(delta), in(xbc), sequences, a, a);
-};
+concept HasSsd =
+    requires(Backend& be, Rows<T, H * P> y, Rows<T, H> delta, Rows<T, H * P + 2 * G * N> xbc, T* states, const T* kept,
+             Sequences sequences, Weight<T, 1, H> a, WeightGradient<T, 1, H> da, NoRows none, BlockedRows some) {
+      ssd<G, N>(be, y, states, states, in(delta), in(xbc), sequences, a, a, none);
+      ssd<G, N>(be, y, states, states, in(delta), in(xbc), sequences, a, a, some);
+      ssd_backward<G, N>(be, delta, xbc, da, da, in(y), kept, in(delta), in(xbc), sequences, a, a);
+    };
 
 namespace detail {
 
 // What a recurrence adds.
 template <class Backend, class T, int E, int N>
 constexpr void check_recurrence(SelectiveScanSizes<T, E, N>) {
-  static_assert(HasSelectiveScan<Backend, T, E, N>, "mamba: the backend lacks selective_scan or selective_scan_backward (network/backend.hpp)");
+  static_assert(HasSelectiveScan<Backend, T, E, N>,
+                "mamba: the backend lacks selective_scan or selective_scan_backward (network/backend.hpp)");
 }
 template <class Backend, class T, int H, int P, int G, int N>
 constexpr void check_recurrence(SsdSizes<T, H, P, G, N>) {
   static_assert(HasSsd<Backend, T, H, P, G, N>, "mamba: the backend lacks ssd or ssd_backward (network/backend.hpp)");
   if constexpr (Backend::fuses_gated_norm)
-    static_assert(HasGatedNorm<Backend, T, G, H * P>, "mamba: the backend says fuses_gated_norm, but lacks gated_norm or its backward (network/backend.hpp)");
+    static_assert(
+        HasGatedNorm<Backend, T, G, H * P>,
+        "mamba: the backend says fuses_gated_norm, but lacks gated_norm or its backward (network/backend.hpp)");
 }
 
 }  // namespace detail
@@ -172,23 +190,38 @@ constexpr void check_recurrence(SsdSizes<T, H, P, G, N>) {
 // Says in words what a backend lacks for a model of these sizes.
 template <class Backend, class T, int D, int Vp, int C, int K, class Recurrence>
 constexpr bool check_backend() {
-  static_assert(requires { Backend::fuses_convolution, Backend::fuses_steps, Backend::fuses_gated_norm, Backend::splits_products; },
-                "mamba: the backend does not say what it has in one piece: fuses_convolution, fuses_steps, fuses_gated_norm, splits_products");
-  static_assert(HasElementwise<Backend, T, D>, "mamba: the backend lacks assign, add, copy, zero, gather or scatter (network/backend.hpp)");
-  static_assert(HasProducts<Backend, T, Vp, D>, "mamba: the backend lacks linear, linear_backward or linear_weight_backward (network/backend.hpp)");
+  static_assert(
+      requires {
+        Backend::fuses_convolution, Backend::fuses_steps, Backend::fuses_gated_norm, Backend::splits_products;
+      },
+      "mamba: the backend does not say what it has in one piece: fuses_convolution, fuses_steps, fuses_gated_norm, "
+      "splits_products");
+  static_assert(HasElementwise<Backend, T, D>,
+                "mamba: the backend lacks assign, add, copy, zero, gather or scatter (network/backend.hpp)");
+  static_assert(HasProducts<Backend, T, Vp, D>,
+                "mamba: the backend lacks linear, linear_backward or linear_weight_backward (network/backend.hpp)");
   static_assert(HasNorm<Backend, T, D>, "mamba: the backend lacks rms_norm or rms_norm_backward (network/backend.hpp)");
   static_assert(HasLoss<Backend, T, Vp>, "mamba: the backend lacks cross_entropy (network/backend.hpp)");
-  static_assert(HasEmbedding<Backend, T, Vp, D>, "mamba: the backend lacks embedding, add_positions, their backward or add_sinusoids (network/backend.hpp)");
-  static_assert(HasConvolution<Backend, T, C, K>,
-                "mamba: the backend lacks causal_conv, silu, gate, their backward or add_bias_backward (network/backend.hpp)");
+  static_assert(
+      HasEmbedding<Backend, T, Vp, D>,
+      "mamba: the backend lacks embedding, add_positions, their backward or add_sinusoids (network/backend.hpp)");
+  static_assert(
+      HasConvolution<Backend, T, C, K>,
+      "mamba: the backend lacks causal_conv, silu, gate, their backward or add_bias_backward (network/backend.hpp)");
   if constexpr (Backend::fuses_convolution)
-    static_assert(HasFusedConvolution<Backend, T, C, K>,
-                  "mamba: the backend says fuses_convolution, but lacks causal_conv_silu or its backward (network/backend.hpp)");
+    static_assert(
+        HasFusedConvolution<Backend, T, C, K>,
+        "mamba: the backend says fuses_convolution, but lacks causal_conv_silu or its backward (network/backend.hpp)");
   if constexpr (Backend::fuses_steps)
-    static_assert(HasFusedSteps<Backend, T, C>, "mamba: the backend says fuses_steps, but lacks step_sizes or its backward (network/backend.hpp)");
-  else static_assert(HasSteps<Backend, T, C>, "mamba: the backend lacks add_bias, softplus or softplus_backward (network/backend.hpp)");
+    static_assert(HasFusedSteps<Backend, T, C>,
+                  "mamba: the backend says fuses_steps, but lacks step_sizes or its backward (network/backend.hpp)");
+  else
+    static_assert(HasSteps<Backend, T, C>,
+                  "mamba: the backend lacks add_bias, softplus or softplus_backward (network/backend.hpp)");
   if constexpr (Backend::splits_products)
-    static_assert(HasProductsBeside<Backend, T, C, D>, "mamba: the backend says splits_products, but lacks linear with Beside or its backward (network/backend.hpp)");
+    static_assert(
+        HasProductsBeside<Backend, T, C, D>,
+        "mamba: the backend says splits_products, but lacks linear with Beside or its backward (network/backend.hpp)");
   detail::check_recurrence<Backend>(Recurrence{});
   return true;
 }

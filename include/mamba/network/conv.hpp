@@ -25,7 +25,9 @@ constexpr Bypass bypass_of() {
   else if constexpr (std::is_same_v<ConvResidual_, ConvResidual>) return Bypass::identity;
   else if constexpr (std::is_same_v<ConvResidual_, ConvGate>) return Bypass::gate;
   else if constexpr (std::is_same_v<ConvResidual_, LinearConvResidual>) return Bypass::linear;
-  else static_assert(sizeof(ConvResidual_) == 0, "mamba: what this residual policy means is written nowhere (network/conv.hpp, bypass_of)");
+  else
+    static_assert(sizeof(ConvResidual_) == 0,
+                  "mamba: what this residual policy means is written nowhere (network/conv.hpp, bypass_of)");
 }
 
 // mixer.conv1d.weight (channels, 1, taps) and .bias (channels), then mixer.residual_proj.weight (channels, channels)
@@ -34,24 +36,33 @@ template <class A>
 constexpr auto conv_parameters(int channels, int taps) {
   using Kernel = typename A::ConvKernel;
   const double bound = 1 / table_sqrt(taps);
-  const Parameter weight{
-      .name = "mixer.conv1d.weight", .role = Role::convolution, .rank = 3, .shape = {channels, 1, taps}, .law = Law::uniform, .scale = bound, .derived = Derived::transpose};
+  const Parameter weight{.name = "mixer.conv1d.weight",
+                         .role = Role::convolution,
+                         .rank = 3,
+                         .shape = {channels, 1, taps},
+                         .law = Law::uniform,
+                         .scale = bound,
+                         .derived = Derived::transpose};
   const Parameter bias = vector_parameter("mixer.conv1d.bias", Role::bias, channels, Law::uniform, bound);
-  const ParameterTable<2> conv{Kernel::learned_weight ? weight : frozen(weight, 1), Kernel::learned_bias ? bias : frozen(bias, 0)};
+  const ParameterTable<2> conv{Kernel::learned_weight ? weight : frozen(weight, 1),
+                               Kernel::learned_bias ? bias : frozen(bias, 0)};
   if constexpr (bypass_of<typename A::ConvResidual>() == Bypass::linear)
-    return join(conv, ParameterTable<1>{matrix_parameter("mixer.residual_proj.weight", Role::projection, channels, channels, Law::uniform, 1 / table_sqrt(channels))});
+    return join(conv, ParameterTable<1>{matrix_parameter("mixer.residual_proj.weight", Role::projection, channels,
+                                                         channels, Law::uniform, 1 / table_sqrt(channels))});
   else return conv;
 }
 
-// Where it costs more to store v and read it again than to compute it twice, a backend has the convolution with its SiLU, and
-// their gradients, in one piece each. The gate needs v itself.
+// Where it costs more to store v and read it again than to compute it twice, a backend has the convolution with its
+// SiLU, and their gradients, in one piece each. The gate needs v itself.
 template <class A, class Backend>
-inline constexpr bool fuses_convolution = Backend::fuses_convolution&& bypass_of<typename A::ConvResidual>() != Bypass::gate;
+inline constexpr bool fuses_convolution =
+    Backend::fuses_convolution && bypass_of<typename A::ConvResidual>() != Bypass::gate;
 
 // v (T, C), u (T, C) <- the convolution of x (T, C) and what the rest of the block uses.
 MAMBA_COMPOSITION
 template <class A, class Backend, class T, int C, class LayerWeights>
-MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<T, C> v, Rows<T, C> u, Rows<const T, C> x, Sequences sequences, LayerWeights w, T* history = nullptr) {
+MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<T, C> v, Rows<T, C> u, Rows<const T, C> x, Sequences sequences,
+                                    LayerWeights w, T* history = nullptr) {
   constexpr Bypass bypass = bypass_of<typename A::ConvResidual>();
   const auto weight = w.template get<"mixer.conv1d.weight">();
   const auto bias = w.template get<"mixer.conv1d.bias">();
@@ -69,8 +80,8 @@ MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<T, C> v, Rows<T, C> u, Row
 // dx (T, C) <- the gradient with respect to x, dw += those of the learned parameters; du (T, C) is used up.
 MAMBA_COMPOSITION
 template <class A, class Backend, class T, int C, class LayerGradients, class LayerWeights>
-MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du, Rows<const T, C> v, Rows<const T, C> x, Sequences sequences,
-                                     LayerWeights w) {
+MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du, Rows<const T, C> v,
+                                     Rows<const T, C> x, Sequences sequences, LayerWeights w) {
   using Kernel = typename A::ConvKernel;
   constexpr Bypass bypass = bypass_of<typename A::ConvResidual>();
   // dx <- the part that bypasses the convolution.
@@ -88,8 +99,8 @@ MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients 
   const auto dweight = dw.template get<"mixer.conv1d.weight">();
   const auto dbias = dw.template get<"mixer.conv1d.bias">();
   if constexpr (fuses_convolution<A, Backend>) {
-    causal_conv_silu_backward<rest, Kernel::learned_weight, Kernel::learned_bias>(be, dx, dweight, dbias, in(du), x, sequences, weight,
-                                                                                  w.template get<"mixer.conv1d.bias">());
+    causal_conv_silu_backward<rest, Kernel::learned_weight, Kernel::learned_bias>(
+        be, dx, dweight, dbias, in(du), x, sequences, weight, w.template get<"mixer.conv1d.bias">());
   } else {
     if constexpr (bypass != Bypass::gate) silu_backward(be, du, in(du), v);
     if constexpr (Kernel::learned_weight) causal_conv_weight_backward(be, dweight, in(du), x, sequences);

@@ -22,7 +22,8 @@ MAMBA_HOST_DEVICE void steps_forward(Backend& be, Rows<T, C> delta, Rows<T, C> p
 // dpi (T, C) <- ddelta softplus'(pi), which may be the same memory; dbias (C) += its sum over the rows.
 MAMBA_COMPOSITION
 template <class Backend, class T, int C>
-MAMBA_HOST_DEVICE void steps_backward(Backend& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta, Rows<const T, C> pi) {
+MAMBA_HOST_DEVICE void steps_backward(Backend& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias,
+                                      Rows<const T, C> ddelta, Rows<const T, C> pi) {
   if constexpr (Backend::fuses_steps) {
     step_sizes_backward(be, dpi, dbias, ddelta, pi);
   } else {
@@ -31,10 +32,12 @@ MAMBA_HOST_DEVICE void steps_backward(Backend& be, Rows<T, C> dpi, WeightGradien
   }
 }
 
-// o (T, E) <- the norm over groups of y silu(z), which g (T, E) keeps where the backward pass needs it; rho as rms_norm's.
+// o (T, E) <- the norm over groups of y silu(z), which g (T, E) keeps where the backward pass needs it; rho as
+// rms_norm's.
 MAMBA_COMPOSITION
 template <int Groups, class Backend, class T, int E>
-MAMBA_HOST_DEVICE void gated_norm_forward(Backend& be, Rows<T, E> o, Rows<T, E> g, T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
+MAMBA_HOST_DEVICE void gated_norm_forward(Backend& be, Rows<T, E> o, Rows<T, E> g, T* rho, Rows<const T, E> y,
+                                          Rows<const T, E> z, Weight<T, 1, E> w) {
   if constexpr (Backend::fuses_gated_norm) {
     gated_norm<Groups>(be, o, g, rho, y, z, w);
   } else {
@@ -45,8 +48,9 @@ MAMBA_HOST_DEVICE void gated_norm_forward(Backend& be, Rows<T, E> o, Rows<T, E> 
 // dy, dz (T, E) <- the gradients through it, dw (E) += the weight's; dg (T, E) is scratch.
 MAMBA_COMPOSITION
 template <int Groups, class Backend, class T, int E>
-MAMBA_HOST_DEVICE void gated_norm_reverse(Backend& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg, WeightGradient<T, 1, E> dw, Rows<const T, E> d_o,
-                                          Rows<const T, E> g, const T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
+MAMBA_HOST_DEVICE void gated_norm_reverse(Backend& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg,
+                                          WeightGradient<T, 1, E> dw, Rows<const T, E> d_o, Rows<const T, E> g,
+                                          const T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
   if constexpr (Backend::fuses_gated_norm) {
     gated_norm_backward<Groups>(be, dy, dz, dg, dw, d_o, g, rho, y, z, w);
   } else {

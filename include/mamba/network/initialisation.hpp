@@ -1,5 +1,5 @@
-// The initial values of a model's parameters (specification, section 4): functions of (seed, tensor, element), so that any number of
-// threads draws the same.
+// The initial values of a model's parameters (specification, section 4): functions of (seed, tensor, element), so that
+// any number of threads draws the same.
 #pragma once
 
 #include <algorithm>
@@ -27,19 +27,21 @@ struct InitialLaw {
   double divisor = 1;  // of uniform values
 };
 
-// What the options make of a tensor's own law: with gamma the origin's rule (specification, section 4.2), which takes every trained
-// weight by its role; else mamba_ssm's (4.1).
+// What the options make of a tensor's own law: with gamma the origin's rule (specification, section 4.2), which takes
+// every trained weight by its role; else mamba_ssm's (4.1).
 inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
   const bool looked_up = p.role == Role::embedding || p.role == Role::position;
   if (looked_up)
-    if (const auto& deviation = p.role == Role::position ? options.position_std : options.embedding_std) return {Law::normal, *deviation};
+    if (const auto& deviation = p.role == Role::position ? options.position_std : options.embedding_std)
+      return {Law::normal, *deviation};
   if (options.gamma && p.trained) {
     switch (p.role) {
       case Role::embedding:
       case Role::position:
       case Role::projection:
       case Role::convolution:
-        return {Law::normal, std::pow(options.gamma_fan == Fan::out || looked_up ? p.rows() : p.columns(), -*options.gamma)};
+        return {Law::normal,
+                std::pow(options.gamma_fan == Fan::out || looked_up ? p.rows() : p.columns(), -*options.gamma)};
       case Role::bias:
         if (options.gamma_zeroes_biases) return {Law::constant, 0};
         break;
@@ -55,11 +57,13 @@ inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
 
 // values (columns) <- row `row` of tensor number `tensor` in the walk over the model.
 template <class T>
-void draw_row(T* values, const Parameter& p, InitialLaw law, std::uint64_t seed, std::uint32_t tensor, std::size_t row) {
+void draw_row(T* values, const Parameter& p, InitialLaw law, std::uint64_t seed, std::uint32_t tensor,
+              std::size_t row) {
   const auto columns = static_cast<std::size_t>(p.columns());
   const auto each = [&](auto&& value_of) {
     for (std::size_t i = 0; i < columns; ++i)
-      values[i] = static_cast<T>(value_of(random_words(seed, RandomPurpose::initialisation, tensor, row * columns + i)));
+      values[i] =
+          static_cast<T>(value_of(random_words(seed, RandomPurpose::initialisation, tensor, row * columns + i)));
   };
   const auto uniform = [](const Random4& r) { return random_uniform(r.word[0], r.word[1]); };
   switch (law.law) {
@@ -77,14 +81,15 @@ void draw_row(T* values, const Parameter& p, InitialLaw law, std::uint64_t seed,
       return each([&](const Random4& r) { return std::log(1 + (law.scale - 1) * uniform(r)); });
     case Law::inverse_softplus_step:
       return each([&](const Random4& r) {
-        const double step = (std::max)(1e-4, std::exp(uniform(r) * (std::log(0.1) - std::log(0.001)) + std::log(0.001)));
+        const double step =
+            (std::max)(1e-4, std::exp(uniform(r) * (std::log(0.1) - std::log(0.001)) + std::log(0.001)));
         return step + std::log(-std::expm1(-step));
       });
   }
 }
 
-// An arena of parameters <- their initial values; with options.draw off the frozen ones alone. Throws Error where a value is beyond what
-// T holds, and names the tensor.
+// An arena of parameters <- their initial values; with options.draw off the frozen ones alone. Throws Error where a
+// value is beyond what T holds, and names the tensor.
 template <class T>
 void initialise(T* arena, const std::vector<PlacedParameter>& placed, const ModelOptions& options) {
   // Rows of one tensor, about as many elements each.
@@ -100,9 +105,11 @@ void initialise(T* arena, const std::vector<PlacedParameter>& placed, const Mode
     const auto tensor = static_cast<std::uint32_t>(laws.size());
     laws.push_back(initial_law(p.parameter, options));
     if (!options.draw && p.parameter.trained) continue;
-    const auto rows = static_cast<std::size_t>(p.parameter.rows()), columns = static_cast<std::size_t>(p.parameter.columns());
+    const auto rows = static_cast<std::size_t>(p.parameter.rows()),
+               columns = static_cast<std::size_t>(p.parameter.columns());
     const std::size_t at_once = (std::max)(std::size_t{1}, elements_of_piece / columns);
-    for (std::size_t row = 0; row < rows; row += at_once) pieces.push_back({tensor, row, (std::min)(rows, row + at_once)});
+    for (std::size_t row = 0; row < rows; row += at_once)
+      pieces.push_back({tensor, row, (std::min)(rows, row + at_once)});
     elements += rows * columns;
   }
   ThreadPool pool(elements < few ? 1 : options.threads);  // a small model is not worth waking threads
@@ -111,7 +118,8 @@ void initialise(T* arena, const std::vector<PlacedParameter>& placed, const Mode
   pool.run(static_cast<int>(pieces.size()), [&](int task, int) {
     const auto& [tensor, first, end] = pieces[static_cast<std::size_t>(task)];
     const PlacedParameter& p = placed[tensor];
-    const auto columns = static_cast<std::size_t>(p.parameter.columns()), stride = static_cast<std::size_t>(padded(p.parameter.columns()));
+    const auto columns = static_cast<std::size_t>(p.parameter.columns()),
+               stride = static_cast<std::size_t>(padded(p.parameter.columns()));
     for (std::size_t row = first; row < end; ++row) {
       T* const values = arena + p.offset + row * stride;
       draw_row(values, p.parameter, laws[tensor], options.seed, tensor, row);
@@ -122,8 +130,8 @@ void initialise(T* arena, const std::vector<PlacedParameter>& placed, const Mode
   });
   const std::uint32_t which = beyond;
   if (which != none)
-    fail(ErrorKind::invalid_argument, "the initial values of ", placed[which].name, " are beyond what a ", sizeof(T) == 4 ? "float" : "double",
-         " holds: gamma or a standard deviation is too large");
+    fail(ErrorKind::invalid_argument, "the initial values of ", placed[which].name, " are beyond what a ",
+         sizeof(T) == 4 ? "float" : "double", " holds: gamma or a standard deviation is too large");
 }
 
 }  // namespace mamba

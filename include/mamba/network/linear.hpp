@@ -1,5 +1,6 @@
-// Products with a weight matrix whose rows belong to several outputs side by side. A backend that says `splits_products` has linear,
-// linear_backward and linear_weight_backward for them; for the others there is a product for each output.
+// Products with a weight matrix whose rows belong to several outputs side by side. A backend that says
+// `splits_products` has linear, linear_backward and linear_weight_backward for them; for the others there is a product
+// for each output.
 #pragma once
 
 #include <utility>
@@ -17,19 +18,24 @@ using Pieces = std::integer_sequence<int, piece...>;
 
 MAMBA_COMPOSITION
 template <class Backend, class T, int... Out, int In, int All, int... piece>
-MAMBA_HOST_DEVICE void each_product(Backend& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w, Pieces<piece...>) {
+MAMBA_HOST_DEVICE void each_product(Backend& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w,
+                                    Pieces<piece...>) {
   (linear(be, y.template get<piece>(), x, w.template row_block<y.first(piece), y.columns(piece)>()), ...);
 }
 MAMBA_COMPOSITION
 template <Write write, class Backend, class T, int... Out, int In, int All, int... piece>
-MAMBA_HOST_DEVICE void each_product_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy, Weight<T, All, In> w, Pieces<piece...>) {
-  (linear_backward<(piece == 0 ? write : Write::add)>(be, dx, dy.template get<piece>(), w.template row_block<dy.first(piece), dy.columns(piece)>()), ...);
+MAMBA_HOST_DEVICE void each_product_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy,
+                                             Weight<T, All, In> w, Pieces<piece...>) {
+  (linear_backward<(piece == 0 ? write : Write::add)>(be, dx, dy.template get<piece>(),
+                                                      w.template row_block<dy.first(piece), dy.columns(piece)>()),
+   ...);
 }
 MAMBA_COMPOSITION
 template <class Backend, class T, int... Out, int In, int All, int... piece>
-MAMBA_HOST_DEVICE void each_product_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy, Rows<const T, In> x,
-                                                    Pieces<piece...>) {
-  (linear_weight_backward(be, dw.template row_block<dy.first(piece), dy.columns(piece)>(), dy.template get<piece>(), x), ...);
+MAMBA_HOST_DEVICE void each_product_weight_backward(Backend& be, WeightGradient<T, All, In> dw,
+                                                    Beside<const T, Out...> dy, Rows<const T, In> x, Pieces<piece...>) {
+  (linear_weight_backward(be, dw.template row_block<dy.first(piece), dy.columns(piece)>(), dy.template get<piece>(), x),
+   ...);
 }
 
 }  // namespace detail
@@ -46,7 +52,8 @@ MAMBA_HOST_DEVICE void products(Backend& be, Beside<T, Out...> y, Rows<const T, 
 // dx (T, In) <- or += dy (T, Out...) W.
 MAMBA_COMPOSITION
 template <Write write, class Backend, class T, int... Out, int In, int All>
-MAMBA_HOST_DEVICE void products_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy, Weight<T, All, In> w) {
+MAMBA_HOST_DEVICE void products_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy,
+                                         Weight<T, All, In> w) {
   static_assert(All == dy.all_columns);
   if constexpr (Backend::splits_products) linear_backward<write>(be, dx, dy, w);
   else detail::each_product_backward<write>(be, dx, dy, w, std::make_integer_sequence<int, sizeof...(Out)>());
@@ -55,7 +62,8 @@ MAMBA_HOST_DEVICE void products_backward(Backend& be, Rows<T, In> dx, Beside<con
 // dW (Out + ..., In) += dy^T x.
 MAMBA_COMPOSITION
 template <class Backend, class T, int... Out, int In, int All>
-MAMBA_HOST_DEVICE void products_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy, Rows<const T, In> x) {
+MAMBA_HOST_DEVICE void products_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy,
+                                                Rows<const T, In> x) {
   static_assert(All == dy.all_columns);
   if constexpr (Backend::splits_products) linear_weight_backward(be, dw, dy, x);
   else detail::each_product_weight_backward(be, dw, dy, x, std::make_integer_sequence<int, sizeof...(Out)>());

@@ -20,18 +20,23 @@ template <class A>
 struct MixerOf<A, Mamba1> {
   using T = typename A::Scalar;
   static constexpr Config config = A::config;
-  static constexpr int D = config.d_model, E = config.d_inner(), N = config.d_state, K = config.d_conv, R = config.dt_rank();
+  static constexpr int D = config.d_model, E = config.d_inner(), N = config.d_state, K = config.d_conv,
+                       R = config.dt_rank();
 
   // In mamba_ssm's order, which is the order in which initial values are drawn.
   static constexpr auto parameters() {
     const double inner_bound = 1 / table_sqrt(E);
-    return join(ParameterTable<3>{matrix_parameter("mixer.A_log", Role::rate, E, N, Law::log_of_state, 0, Derived::rate), vector_parameter("mixer.D", Role::skip, E, Law::constant, 1),
-                                  matrix_parameter("mixer.in_proj.weight", Role::projection, 2 * E, D, Law::uniform, 1 / table_sqrt(D))},
-                conv_parameters<A>(E, K),
-                ParameterTable<4>{matrix_parameter("mixer.x_proj.weight", Role::projection, R + 2 * N, E, Law::uniform, inner_bound),
-                                  matrix_parameter("mixer.dt_proj.weight", Role::projection, E, R, Law::uniform, 1 / table_sqrt(R)),
-                                  vector_parameter("mixer.dt_proj.bias", Role::bias, E, Law::inverse_softplus_step, 0),
-                                  matrix_parameter("mixer.out_proj.weight", Role::projection, D, E, Law::uniform_by_depth, inner_bound)});
+    return join(
+        ParameterTable<3>{
+            matrix_parameter("mixer.A_log", Role::rate, E, N, Law::log_of_state, 0, Derived::rate),
+            vector_parameter("mixer.D", Role::skip, E, Law::constant, 1),
+            matrix_parameter("mixer.in_proj.weight", Role::projection, 2 * E, D, Law::uniform, 1 / table_sqrt(D))},
+        conv_parameters<A>(E, K),
+        ParameterTable<4>{
+            matrix_parameter("mixer.x_proj.weight", Role::projection, R + 2 * N, E, Law::uniform, inner_bound),
+            matrix_parameter("mixer.dt_proj.weight", Role::projection, E, R, Law::uniform, 1 / table_sqrt(R)),
+            vector_parameter("mixer.dt_proj.bias", Role::bias, E, Law::inverse_softplus_step, 0),
+            matrix_parameter("mixer.out_proj.weight", Role::projection, D, E, Law::uniform_by_depth, inner_bound)});
   }
 
   // What forward leaves for backward.
@@ -47,8 +52,11 @@ struct MixerOf<A, Mamba1> {
     // boundary_states: how many states the scan keeps; 0 when no backward pass follows
     MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
       memory.take(x, rows), memory.take(z, rows), memory.take(v, rows), memory.take(u, rows), memory.take(r, rows);
-      memory.take(b, rows), memory.take(c, rows), memory.take(pi, rows), memory.take(delta, rows), memory.take(y, rows), memory.take(o, rows);
-      boundaries = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * E * padded(N)) : nullptr;
+      memory.take(b, rows), memory.take(c, rows), memory.take(pi, rows), memory.take(delta, rows), memory.take(y, rows),
+          memory.take(o, rows);
+      boundaries = boundary_states > 0
+                       ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * E * padded(N))
+                       : nullptr;
     }
   };
 
@@ -60,7 +68,8 @@ struct MixerOf<A, Mamba1> {
     T* carry = nullptr;
 
     MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
-      memory.take(x, rows), memory.take(z, rows), memory.take(u, rows), memory.take(delta, rows), memory.take(y, rows), memory.take(o, rows);
+      memory.take(x, rows), memory.take(z, rows), memory.take(u, rows), memory.take(delta, rows), memory.take(y, rows),
+          memory.take(o, rows);
       memory.take(r, rows), memory.take(b, rows), memory.take(c, rows);
       carry = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(E) * padded(N)) : nullptr;
     }
@@ -79,8 +88,8 @@ struct MixerOf<A, Mamba1> {
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class Probe>
-  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w, MixerState<T> state,
-                                        Probe& probe) {
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences,
+                                        LayerWeights w, MixerState<T> state, Probe& probe) {
     products(be, beside(s.x, s.z), n, w.template get<"mixer.in_proj.weight">());
     probe.template visit<Point::conv_input>(view(s.x));
     conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
@@ -91,11 +100,11 @@ struct MixerOf<A, Mamba1> {
     linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
     steps_forward(be, s.delta, s.pi, w.template get<"mixer.dt_proj.bias">());
     probe.template visit<Point::delta>(view(s.delta));
-    selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
-                   w.template get<"mixer.D">(), probe.blocked_rows());
+    selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
+                   w.template get<"mixer.A_log">(), w.template get<"mixer.D">(), probe.blocked_rows());
     if constexpr (Probe::restores_rows) {
-      selective_scan(be, s.o, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
-                     w.template get<"mixer.D">());
+      selective_scan(be, s.o, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
+                     w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
       probe.restore(view(s.y), view(s.o));
     }
     probe.template visit<Point::scan_output>(view(s.y));
@@ -107,20 +116,22 @@ struct MixerOf<A, Mamba1> {
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class LayerGradients, class Probe>
-  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s, Rows<const T, D> n,
-                                         Sequences sequences, LayerWeights w, Probe& probe) {
+  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
+                                         Rows<const T, D> dm, const Saved& s, Rows<const T, D> n, Sequences sequences,
+                                         LayerWeights w, Probe& probe) {
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
     probe.template visit_gradient<Point::gated_output>(view(g.o));
     gate_backward(be, g.y, g.z, in(g.o), in(s.y), in(s.z));
     probe.template visit_gradient<Point::scan_output>(view(g.y));
-    selective_scan_backward(be, g.delta, g.u, g.b, g.c, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y),
-                            static_cast<const T*>(s.boundaries), g.carry, in(s.delta), in(s.u), in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(),
-                            w.template get<"mixer.D">());
+    selective_scan_backward(be, g.delta, g.u, g.b, g.c, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(),
+                            in(g.y), static_cast<const T*>(s.boundaries), g.carry, in(s.delta), in(s.u), in(s.b),
+                            in(s.c), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
     probe.template visit_gradient<Point::delta>(view(g.delta));
     probe.template visit_gradient<Point::c>(view(g.c));
     probe.template visit_gradient<Point::b>(view(g.b));
-    steps_backward(be, g.delta, dw.template get<"mixer.dt_proj.bias">(), in(g.delta), in(s.pi));  // in place: now the gradient of pi
+    steps_backward(be, g.delta, dw.template get<"mixer.dt_proj.bias">(), in(g.delta),
+                   in(s.pi));  // in place: now the gradient of pi
     linear_weight_backward(be, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r));
     linear_backward<Write::set>(be, g.r, in(g.delta), w.template get<"mixer.dt_proj.weight">());
 

@@ -31,11 +31,14 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   static constexpr auto parameters() {
     Parameter a_log = vector_parameter("mixer.A_log", Role::rate, H, Law::log_uniform, 16);
     a_log.derived = Derived::rate;
-    return join(ParameterTable<4>{vector_parameter("mixer.dt_bias", Role::bias, H, Law::inverse_softplus_step, 0), a_log, vector_parameter("mixer.D", Role::skip, H, Law::constant, 1),
-                                  matrix_parameter("mixer.in_proj.weight", Role::projection, E + C + H, D, Law::uniform, 1 / table_sqrt(D))},
+    return join(ParameterTable<4>{vector_parameter("mixer.dt_bias", Role::bias, H, Law::inverse_softplus_step, 0),
+                                  a_log, vector_parameter("mixer.D", Role::skip, H, Law::constant, 1),
+                                  matrix_parameter("mixer.in_proj.weight", Role::projection, E + C + H, D, Law::uniform,
+                                                   1 / table_sqrt(D))},
                 conv_parameters<A>(C, K),
                 ParameterTable<2>{vector_parameter("mixer.norm.weight", Role::norm, E, Law::constant, 1),
-                                  matrix_parameter("mixer.out_proj.weight", Role::projection, D, E, Law::uniform_by_depth, 1 / table_sqrt(E))});
+                                  matrix_parameter("mixer.out_proj.weight", Role::projection, D, E,
+                                                   Law::uniform_by_depth, 1 / table_sqrt(E))});
   }
 
   // What forward leaves for backward.
@@ -52,7 +55,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
       memory.take(z, rows), memory.take(x, rows), memory.take(v, rows), memory.take(u, rows), memory.take(pi, rows);
       memory.take(delta, rows), memory.take(y, rows), memory.take(g, rows), memory.take(o, rows);
       rho = memory.template take<T>(static_cast<std::size_t>(rows) * G);
-      boundaries = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * state_size) : nullptr;
+      boundaries = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * state_size)
+                                       : nullptr;
     }
   };
 
@@ -77,8 +81,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class Probe>
-  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences, LayerWeights w, MixerState<T> state,
-                                        Probe& probe) {
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences,
+                                        LayerWeights w, MixerState<T> state, Probe& probe) {
     products(be, beside(s.z, s.x, s.pi), n, w.template get<"mixer.in_proj.weight">());
     probe.template visit<Point::conv_input>(view(s.x));
     conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
@@ -87,10 +91,11 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit<Point::c>(columns<E + G * N, G * N>(s.u));
     steps_forward(be, s.delta, s.pi, w.template get<"mixer.dt_bias">());
     probe.template visit<Point::delta>(view(s.delta));
-    ssd<G, N>(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">(),
-              probe.blocked_rows());
+    ssd<G, N>(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(),
+              w.template get<"mixer.D">(), probe.blocked_rows());
     if constexpr (Probe::restores_rows) {
-      ssd<G, N>(be, s.o, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+      ssd<G, N>(be, s.o, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(),
+                w.template get<"mixer.D">());
       probe.restore(view(s.y), view(s.o));
     }
     probe.template visit<Point::scan_output>(view(s.y));
@@ -102,21 +107,24 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class LayerGradients, class Probe>
-  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g, Rows<const T, D> dm, const Saved& s, Rows<const T, D> n,
-                                         Sequences sequences, LayerWeights w, Probe& probe) {
+  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
+                                         Rows<const T, D> dm, const Saved& s, Rows<const T, D> n, Sequences sequences,
+                                         LayerWeights w, Probe& probe) {
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
     probe.template visit_gradient<Point::gated_output>(view(g.o));
-    gated_norm_reverse<G>(be, g.y, g.z, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), in(s.g), static_cast<const T*>(s.rho), in(s.y), in(s.z),
-                          w.template get<"mixer.norm.weight">());
+    gated_norm_reverse<G>(be, g.y, g.z, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), in(s.g),
+                          static_cast<const T*>(s.rho), in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
     probe.template visit_gradient<Point::scan_output>(view(g.y));
-    ssd_backward<G, N>(be, g.delta, g.u, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y), static_cast<const T*>(s.boundaries),
-                       in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+    ssd_backward<G, N>(be, g.delta, g.u, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y),
+                       static_cast<const T*>(s.boundaries), in(s.delta), in(s.u), sequences,
+                       w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
     probe.template visit_gradient<Point::delta>(view(g.delta));
     probe.template visit_gradient<Point::c>(columns<E + G * N, G * N>(g.u));
     probe.template visit_gradient<Point::b>(columns<E, G * N>(g.u));
     probe.template visit_gradient<Point::conv_output>(view(g.u));
-    steps_backward(be, g.delta, dw.template get<"mixer.dt_bias">(), in(g.delta), in(s.pi));  // in place: now the gradient of pi
+    steps_backward(be, g.delta, dw.template get<"mixer.dt_bias">(), in(g.delta),
+                   in(s.pi));  // in place: now the gradient of pi
     conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 

@@ -16,7 +16,8 @@ namespace mamba::network {
 
 template <class A, class Mixer = typename A::Mixer>
 struct MixerOf {
-  static_assert(sizeof(A) == 0, "mamba: what this mixer policy means is written nowhere (a specialisation of network::MixerOf)");
+  static_assert(sizeof(A) == 0,
+                "mamba: what this mixer policy means is written nowhere (a specialisation of network::MixerOf)");
 };
 
 // The states of a tile's sequences in one layer, read at the beginning and left at the end; null: they begin at zero.

@@ -1,8 +1,8 @@
 // The whole network, written once: embedding, a stack of pre-norm blocks, the tied head; forward beside backward.
 //
 // Everything here is composition. What computes is a backend: the unqualified calls below (embedding, rms_norm, linear,
-// selective_scan, ...) find the functions that take that backend first; backend.hpp lists them. The rules for gradients hold for all
-// of them: weight gradients add, activation gradients are set, the residual stream's gradient adds.
+// selective_scan, ...) find the functions that take that backend first; backend.hpp lists them. The rules for gradients
+// hold for all of them: weight gradients add, activation gradients are set, the residual stream's gradient adds.
 #pragma once
 
 #include <algorithm>
@@ -29,12 +29,19 @@ template <class A>
 struct Tables {
   static constexpr int D = A::config.d_model;
   static constexpr auto front = embedding_parameters<A>();
-  static constexpr auto layer = join(ParameterTable<1>{vector_parameter("norm.weight", Role::norm, D, Law::constant, 1)}, MixerOf<A>::parameters());
-  static constexpr auto back = ParameterTable<1>{vector_parameter("backbone.norm_f.weight", Role::norm, D, Law::constant, 1)};
+  static constexpr auto layer = join(
+      ParameterTable<1>{vector_parameter("norm.weight", Role::norm, D, Law::constant, 1)}, MixerOf<A>::parameters());
+  static constexpr auto back =
+      ParameterTable<1>{vector_parameter("backbone.norm_f.weight", Role::norm, D, Law::constant, 1)};
 
-  static constexpr std::size_t front_size = total_size(front), layer_size = total_size(layer), back_size = total_size(back);
-  static constexpr std::size_t size(int n_layers) { return front_size + static_cast<std::size_t>(n_layers) * layer_size + back_size; }
-  MAMBA_HOST_DEVICE static constexpr std::size_t layer_offset(int l) { return front_size + static_cast<std::size_t>(l) * layer_size; }
+  static constexpr std::size_t front_size = total_size(front), layer_size = total_size(layer),
+                               back_size = total_size(back);
+  static constexpr std::size_t size(int n_layers) {
+    return front_size + static_cast<std::size_t>(n_layers) * layer_size + back_size;
+  }
+  MAMBA_HOST_DEVICE static constexpr std::size_t layer_offset(int l) {
+    return front_size + static_cast<std::size_t>(l) * layer_size;
+  }
   MAMBA_HOST_DEVICE static constexpr std::size_t back_offset(int n_layers) { return layer_offset(n_layers); }
 };
 
@@ -62,9 +69,12 @@ struct ModelWeights {
   int n_layers = 0;
 
   MAMBA_HOST_DEVICE auto front() const { return Weights<T, Tables<A>::front>{values, derived}; }
-  MAMBA_HOST_DEVICE auto layer(int l) const { return Weights<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l), derived + Tables<A>::layer_offset(l)}; }
+  MAMBA_HOST_DEVICE auto layer(int l) const {
+    return Weights<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l), derived + Tables<A>::layer_offset(l)};
+  }
   MAMBA_HOST_DEVICE auto back() const {
-    return Weights<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers), derived + Tables<A>::back_offset(n_layers)};
+    return Weights<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers),
+                                       derived + Tables<A>::back_offset(n_layers)};
   }
 };
 template <class A>
@@ -74,15 +84,19 @@ struct ModelGradients {
   int n_layers = 0;
 
   MAMBA_HOST_DEVICE auto front() const { return Gradients<T, Tables<A>::front>{values}; }
-  MAMBA_HOST_DEVICE auto layer(int l) const { return Gradients<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l)}; }
-  MAMBA_HOST_DEVICE auto back() const { return Gradients<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers)}; }
+  MAMBA_HOST_DEVICE auto layer(int l) const {
+    return Gradients<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l)};
+  }
+  MAMBA_HOST_DEVICE auto back() const {
+    return Gradients<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers)};
+  }
 };
 
 // Whether a backend has all that a model asks for; what it lacks does not compile, in words (backend.hpp).
 template <class A, class Backend>
 constexpr bool check_backend() {
-  return check_backend<Backend, typename A::Scalar, A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::conv_channels, A::config.d_conv,
-                       typename MixerOf<A>::Recurrence>();
+  return check_backend<Backend, typename A::Scalar, A::config.d_model, A::config.padded_vocab_size(),
+                       MixerOf<A>::conv_channels, A::config.d_conv, typename MixerOf<A>::Recurrence>();
 }
 
 inline constexpr int head_rows = 64;  // rows of logits that exist at once
@@ -119,13 +133,14 @@ struct HeadActivations {
   }
   MAMBA_HOST_DEVICE HeadActivations resized(int rows) const {
     HeadActivations head = *this;
-    head.input.rows = head.normed.rows = head.dnormed.rows = head.dinput.rows = head.logits.rows = head.dlogits.rows = rows;
+    head.input.rows = head.normed.rows = head.dnormed.rows = head.dinput.rows = head.logits.rows = head.dlogits.rows =
+        rows;
     return head;
   }
 };
 
-// All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one. What changes
-// from layer to layer is a member too, for a backend keeps the object where it costs no registers.
+// All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one. What
+// changes from layer to layer is a member too, for a backend keeps the object where it costs no registers.
 template <class A>
 class Activations {
  public:
@@ -134,10 +149,15 @@ class Activations {
 
   // Over a null block it only counts: bytes() says how much is needed.
   MAMBA_HOST_DEVICE Activations(void* block, int n_layers, int rows, int boundary_states, bool with_backward)
-      : n_layers_(n_layers), rows_(rows), boundary_states_(with_backward ? boundary_states : 0), with_backward_(with_backward) {
+      : n_layers_(n_layers),
+        rows_(rows),
+        boundary_states_(with_backward ? boundary_states : 0),
+        with_backward_(with_backward) {
     Carver memory(block);
-    residual_ = {memory.template take<T>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(with_backward ? n_layers + 1 : 1) * Rows<T, D>::stride),
-                 rows};
+    residual_ = {
+        memory.template take<T>(static_cast<std::size_t>(rows) *
+                                static_cast<std::size_t>(with_backward ? n_layers + 1 : 1) * Rows<T, D>::stride),
+        rows};
     memory.take(mixed, rows);
     head.carve(memory, with_backward);
     if (with_backward) {
@@ -155,7 +175,9 @@ class Activations {
   MAMBA_HOST_DEVICE std::size_t bytes() const { return bytes_; }
 
   // r_l (T, D), l = 0..M.
-  MAMBA_HOST_DEVICE Rows<T, D> residual(int l) const { return {residual_[with_backward_ ? static_cast<std::ptrdiff_t>(l) * rows_ : 0], rows_}; }
+  MAMBA_HOST_DEVICE Rows<T, D> residual(int l) const {
+    return {residual_[with_backward_ ? static_cast<std::ptrdiff_t>(l) * rows_ : 0], rows_};
+  }
   MAMBA_HOST_DEVICE LayerActivations<A> layer(int l) const {
     LayerActivations<A> activations;
     Carver memory(layers_ + (with_backward_ ? static_cast<std::size_t>(l) * layer_bytes_ : 0));
@@ -181,19 +203,21 @@ class Activations {
 // How many rows a tile on a GPU may have: kernels count its elements in 32 bits, and a block's threads beyond the last.
 template <class A>
 constexpr int most_tile_rows() {
-  return (0x7FFFFFFF - 4096) / padded((std::max)({A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::widest}));
+  return (0x7FFFFFFF - 4096) /
+         padded((std::max)({A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::widest}));
 }
 // Throws Error for a tile, such as a single sequence, of more.
 template <class A>
 void check_tile_size(int rows) {
-  require(rows <= most_tile_rows<A>(), "a sequence of ", rows, " tokens is too long for this model on a GPU: it reads ", most_tile_rows<A>(), " at most");
+  require(rows <= most_tile_rows<A>(), "a sequence of ", rows, " tokens is too long for this model on a GPU: it reads ",
+          most_tile_rows<A>(), " at most");
 }
 
 // residual(M) <- the stack over a tile's tokens (specification, section 3).
 MAMBA_COMPOSITION
 template <class A, class Backend, class Probe>
-MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, TileStates<typename A::Scalar> states,
-                               Probe& probe) {
+MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w,
+                               TileStates<typename A::Scalar> states, Probe& probe) {
   embed<A>(be, activations.residual(0), tile.tokens, tile.sequences, tile.positions, w.front());
   for (int l = 0; l < w.n_layers; ++l) {
     probe.layer(l);
@@ -202,7 +226,8 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const T
     probe.template visit<Point::residual>(view(activations.residual(l)));
     rms_norm(be, layer.normed, layer.rho, in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
     probe.template visit<Point::normed_input>(view(layer.normed));
-    MixerOf<A>::forward(be, activations.mixed, layer.mixer, in(layer.normed), tile.sequences, w.layer(l), states.layer(l), probe);
+    MixerOf<A>::forward(be, activations.mixed, layer.mixer, in(layer.normed), tile.sequences, w.layer(l),
+                        states.layer(l), probe);
     add(be, activations.residual(l + 1), in(activations.residual(l)), in(activations.mixed));
   }
 }
@@ -210,16 +235,18 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const T
 // gradients += those of all layers and of the embedding's look-up, given dresidual, the gradient of residual(M).
 MAMBA_COMPOSITION
 template <class A, class Backend, class Probe>
-MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Probe& probe) {
+MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile,
+                                ModelWeights<A> w, Probe& probe) {
   for (int l = w.n_layers - 1; l >= 0; --l) {
     probe.layer(l);
     assign(be, activations.current, activations.layer(l));
     const auto& layer = activations.current;
-    MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual), layer.mixer, in(layer.normed), tile.sequences,
-                         w.layer(l), probe);
+    MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual),
+                         layer.mixer, in(layer.normed), tile.sequences, w.layer(l), probe);
     probe.template visit_gradient<Point::normed_input>(view(activations.dnormed));
     rms_norm_backward(be, activations.dresidual, dw.layer(l).template get<"norm.weight">(), in(activations.dnormed),
-                      static_cast<const typename A::Scalar*>(layer.rho), in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
+                      static_cast<const typename A::Scalar*>(layer.rho), in(activations.residual(l)),
+                      w.layer(l).template get<"norm.weight">());
     probe.template visit_gradient<Point::residual>(view(activations.dresidual));
   }
   embed_backward<A>(be, dw.front(), in(activations.dresidual), tile.tokens, tile.sequences);
@@ -228,7 +255,8 @@ MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A
 // Hands the logits of the tile's readout rows to use(first readout of the tile, head), head_rows at a time.
 MAMBA_COMPOSITION
 template <class A, class Backend, class Use>
-MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Use&& use) {
+MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w,
+                                Use&& use) {
   auto& head = activations.head;
   for (int first = 0; first < tile.readouts; first += head_rows) {
     assign(be, head, head.resized(tile.readouts - first < head_rows ? tile.readouts - first : head_rows));
@@ -242,13 +270,16 @@ MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const 
 // The head's own backward pass for the rows at hand: dresidual's rows <- the gradient of residual(M), given dlogits.
 MAMBA_COMPOSITION
 template <class A, class Backend>
-MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const int* rows, ModelWeights<A> w) {
+MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations,
+                                         const int* rows, ModelWeights<A> w) {
   auto& head = activations.head;
-  linear_backward<Write::set>(be, head.dnormed, in(head.dlogits), w.front().template get<"backbone.embedding.weight">());
+  linear_backward<Write::set>(be, head.dnormed, in(head.dlogits),
+                              w.front().template get<"backbone.embedding.weight">());
   linear_weight_backward(be, dw.front().template get<"backbone.embedding.weight">(), in(head.dlogits), in(head.normed));
   zero(be, head.dinput);
-  rms_norm_backward(be, head.dinput, dw.back().template get<"backbone.norm_f.weight">(), in(head.dnormed), static_cast<const typename A::Scalar*>(head.rho),
-                    in(head.input), w.back().template get<"backbone.norm_f.weight">());
+  rms_norm_backward(be, head.dinput, dw.back().template get<"backbone.norm_f.weight">(), in(head.dnormed),
+                    static_cast<const typename A::Scalar*>(head.rho), in(head.input),
+                    w.back().template get<"backbone.norm_f.weight">());
   scatter(be, activations.dresidual, in(head.dinput), rows);
 }
 
@@ -274,8 +305,8 @@ struct HeadLoss {
 //   loss(dlogits, logits, number of the first row in the call): writes the gradient, returns the rows' share
 MAMBA_COMPOSITION
 template <class A, class Backend, class Loss, class Probe>
-MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile, ModelWeights<A> w, Loss&& loss,
-                                            Probe& probe) {
+MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A>& activations,
+                                            const Tile& tile, ModelWeights<A> w, Loss&& loss, Probe& probe) {
   forward(be, activations, tile, w, TileStates<typename A::Scalar>{}, probe);
   zero(be, activations.dresidual);
   HeadLoss<A, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};

@@ -1,6 +1,6 @@
 // Parameters are declared once: a table of a model's tensors, from which follow their offsets in one arena, their
-// initial values (initialisation.hpp), names, shapes and whether they are trained. Gradients, optimiser state and derived weights
-// share the arena's layout; a layer is an offset.
+// initial values (initialisation.hpp), names, shapes and whether they are trained. Gradients, optimiser state and
+// derived weights share the arena's layout; a layer is an offset.
 #pragma once
 
 #include <algorithm>
@@ -90,7 +90,13 @@ constexpr Parameter frozen(Parameter p, double value) {
 }
 constexpr Parameter matrix_parameter(std::string_view name, Role role, int rows, int columns, Law law, double scale,
                                      Derived derived = Derived::transpose) {
-  return {.name = name, .role = role, .rank = 2, .shape = {rows, columns, 1}, .law = law, .scale = scale, .derived = derived};
+  return {.name = name,
+          .role = role,
+          .rank = 2,
+          .shape = {rows, columns, 1},
+          .law = law,
+          .scale = scale,
+          .derived = derived};
 }
 
 // constexpr square root for the tables' scales (Newton; sizes are far from the ends of the range).

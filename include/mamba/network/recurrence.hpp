@@ -10,7 +10,8 @@ struct SelectiveScanSizes {
   static constexpr int E = E_, N = N_;
 };
 
-// Mamba-2's state-space dual: H heads of P channels, whose N states' B and C are shared by the heads of each of G groups.
+// Mamba-2's state-space dual: H heads of P channels, whose N states' B and C are shared by the heads of each of G
+// groups.
 template <class T, int H_, int P_, int G_, int N_>
 struct SsdSizes {
   using Scalar = T;

@@ -1,5 +1,5 @@
-// What the network is told about a tile before it runs: its tokens, where its sequences begin, which rows are read out, the states
-// that its sequences begin from.
+// What the network is told about a tile before it runs: its tokens, where its sequences begin, which rows are read out,
+// the states that its sequences begin from.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +35,8 @@ struct TileStates {
   }
 };
 
-// Where a tile's numbers lie in the lists of a packed batch (engine/packing.hpp): offsets into the lists, and how many of each are its.
+// Where a tile's numbers lie in the lists of a packed batch (engine/packing.hpp): offsets into the lists, and how many
+// of each are its.
 struct TileRange {
   int first, sequences;  // (sequences + 1) row numbers in `firsts`
   int tokens;            // in `tokens` and `times`, one for each row
@@ -44,8 +45,13 @@ struct TileRange {
   int boundary_states;  // the states that its forward pass keeps for the backward pass
 
   // The tile over those lists, wherever they lie; times may be null on the CPU.
-  MAMBA_HOST_DEVICE Tile tile(const int* firsts, const int* all_tokens, const int* times, const int* readout_rows) const {
-    return {all_tokens + tokens, {firsts + first, sequences, times ? times + tokens : nullptr}, readout_rows + readout, readouts, first_readout};
+  MAMBA_HOST_DEVICE Tile tile(const int* firsts, const int* all_tokens, const int* times,
+                              const int* readout_rows) const {
+    return {all_tokens + tokens,
+            {firsts + first, sequences, times ? times + tokens : nullptr},
+            readout_rows + readout,
+            readouts,
+            first_readout};
   }
 };
 

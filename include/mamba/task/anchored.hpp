@@ -31,8 +31,8 @@ struct AnchoredSequences {
   // Throws Error on ranges outside the vocabulary, or keys that leave a position without training or test cases.
   void check() const {
     const auto check_range = [](const char* what, TokenRange r) {
-      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " range ", r.first, "..", r.last, " is not a range of tokens in 0..",
-              vocab_size - 1);
+      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " range ", r.first, "..", r.last,
+              " is not a range of tokens in 0..", vocab_size - 1);
     };
     check_range("filler", filler);
     check_range("key", keys);
@@ -50,19 +50,25 @@ struct AnchoredSequences {
   MAMBA_HOST_DEVICE static constexpr int modulo(int x) { return ((x % 100) + 100) % 100; }
 
   // Sample `index` of a set, a function of (seed, set, index): fills ids (8); the label is the caller's.
-  MAMBA_HOST_DEVICE CompositeSample draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test, std::int32_t* ids) const {
+  MAMBA_HOST_DEVICE CompositeSample draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test,
+                                         std::int32_t* ids) const {
     Words words(seed, set, index);
     const int position = words.in({0, positions - 1});
     int key = words.in(keys);
     while (is_test_case(key, position) != test) key = words.in(keys);
-    for (int t = 0; t < length; ++t) ids[t] = t == position ? key : t == position + 1 ? pair.first : t == position + 2 ? pair.second : words.in(filler);
+    for (int t = 0; t < length; ++t)
+      ids[t] = t == position       ? key
+               : t == position + 1 ? pair.first
+               : t == position + 2 ? pair.second
+                                   : words.in(filler);
     return {key, position, -1};
   }
 };
 
 // Sizes as tasks take them.
 inline void check_sizes(std::int64_t train_samples, int eval_samples) {
-  require(train_samples >= 1 && train_samples <= 0x7FFFFFFF, "the number of training samples must be in 1..2147483647; given ", train_samples);
+  require(train_samples >= 1 && train_samples <= 0x7FFFFFFF,
+          "the number of training samples must be in 1..2147483647; given ", train_samples);
   require(eval_samples >= 1, "the number of test samples must be positive; given ", eval_samples);
 }
 

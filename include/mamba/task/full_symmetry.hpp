@@ -1,7 +1,8 @@
 // The composite function task, full symmetry version (arXiv 2509.17514; specification, section A.1).
 //
-// Anchors 0..4 stand for functions on keys modulo 100, in one of two sets: which one holds is told by the pair. All functions are sums, so
-// that a pair and its mirror have the same value. Only (4,3) is left out of training: does a model that knows (3,4) know it?
+// Anchors 0..4 stand for functions on keys modulo 100, in one of two sets: which one holds is told by the pair. All
+// functions are sums, so that a pair and its mirror have the same value. Only (4,3) is left out of training: does a
+// model that knows (3,4) know it?
 #pragma once
 
 #include <cstdint>
@@ -58,8 +59,8 @@ class FullSymmetry {
     const int low = pair.first < pair.second ? pair.first : pair.second, high = pair.first + pair.second - low;
     return (low == 0 && high <= 2) || (low == 1 && high == 4) || (low >= 2 && high == low + 1);
   }
-  // f_second(f_first(key)) mod 100 in the pair's set. The paper's second set has no function 4, which its pairs 04, 40, 24 and 42 need:
-  // key - 1 here.
+  // f_second(f_first(key)) mod 100 in the pair's set. The paper's second set has no function 4, which its pairs 04, 40,
+  // 24 and 42 need: key - 1 here.
   MAMBA_HOST_DEVICE static constexpr int label(int key, AnchorPair pair) {
     const bool first_set = in_first_set(pair);
     return AnchoredSequences::modulo(key + shift(first_set, pair.first) + shift(first_set, pair.second));
@@ -73,14 +74,17 @@ class FullSymmetry {
   }
   // Test sample `index` of a pair, a function of (seed, pair, index): fills ids (8) and returns the label.
   MAMBA_HOST_DEVICE std::int32_t test_sample(int pair_number, std::int64_t index, std::int32_t* ids) const {
-    return draw(1 + static_cast<std::uint32_t>(pair_number), static_cast<std::uint64_t>(index), pair(pair_number), true, ids);
+    return draw(1 + static_cast<std::uint32_t>(pair_number), static_cast<std::uint64_t>(index), pair(pair_number), true,
+                ids);
   }
 
   // The test set of a pair.
   LabelledSet test_set(int pair_number) const {
-    require(pair_number >= 0 && pair_number < pair_count, "pair number ", pair_number, " is not in 0..", pair_count - 1);
+    require(pair_number >= 0 && pair_number < pair_count, "pair number ", pair_number, " is not in 0..",
+            pair_count - 1);
     LabelledSet set{std::vector<std::int32_t>(static_cast<std::size_t>(options_.eval_samples) * length), {}};
-    for (int i = 0; i < options_.eval_samples; ++i) set.labels.push_back(test_sample(pair_number, i, set.ids.data() + static_cast<std::ptrdiff_t>(i) * length));
+    for (int i = 0; i < options_.eval_samples; ++i)
+      set.labels.push_back(test_sample(pair_number, i, set.ids.data() + static_cast<std::ptrdiff_t>(i) * length));
     return set;
   }
 
@@ -94,7 +98,8 @@ class FullSymmetry {
 
   MAMBA_HOST_DEVICE AnchoredSequences sequences() const { return {options_.seed, options_.filler, options_.keys}; }
 
-  MAMBA_HOST_DEVICE std::int32_t draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test, std::int32_t* ids) const {
+  MAMBA_HOST_DEVICE std::int32_t draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test,
+                                      std::int32_t* ids) const {
     return label(sequences().draw(first_word_set + set, index, pair, test, ids).key, pair);
   }
 

@@ -1,8 +1,8 @@
 // The inverse sequence matching task (arXiv 2509.17514; specification, section A.2).
 //
-// Three distinct numbers; five of their six orders one after the other, each with a random token behind it; then random tokens
-// beyond the reach of the convolutions; then one of the five orders, reversed. The label is the number of that order, 0..4.
-// What tells training from test is a residue, so that a model that has learned the rule answers both.
+// Three distinct numbers; five of their six orders one after the other, each with a random token behind it; then random
+// tokens beyond the reach of the convolutions; then one of the five orders, reversed. The label is the number of that
+// order, 0..4. What tells training from test is a residue, so that a model that has learned the rule answers both.
 #pragma once
 
 #include <cstdint>
@@ -34,20 +34,24 @@ class InverseSequence {
 
   const int length;  // 29 for two layers
 
-  // Throws Error on ranges outside the vocabulary or too narrow for three numbers of each kind and a token beside them, fewer
-  // than one layer, or sizes below 1.
-  explicit InverseSequence(const InverseSequenceOptions& options = {}) : length(checked(options).n_layers * 3 + orders * 4 + 3), options_(options) {}
+  // Throws Error on ranges outside the vocabulary or too narrow for three numbers of each kind and a token beside them,
+  // fewer than one layer, or sizes below 1.
+  explicit InverseSequence(const InverseSequenceOptions& options = {})
+      : length(checked(options).n_layers * 3 + orders * 4 + 3), options_(options) {}
 
   const InverseSequenceOptions& options() const { return options_; }
   // f(name, value) for all that decides the training samples.
   template <class F>
   void for_each_option(F&& f) const {
-    f("task", name), f("task_seed", options_.seed), f("task_n_layers", options_.n_layers), f("numbers", options_.numbers);
+    f("task", name), f("task_seed", options_.seed), f("task_n_layers", options_.n_layers),
+        f("numbers", options_.numbers);
   }
   MAMBA_HOST_DEVICE std::int64_t train_samples() const { return options_.train_samples; }
 
   // Training sample `index`, a function of (seed, index): fills ids (length) and returns the label.
-  MAMBA_HOST_DEVICE std::int32_t train_sample(std::int64_t index, std::int32_t* ids) const { return sample(Set::train, index, ids); }
+  MAMBA_HOST_DEVICE std::int32_t train_sample(std::int64_t index, std::int32_t* ids) const {
+    return sample(Set::train, index, ids);
+  }
 
   // The same of any set.
   MAMBA_HOST_DEVICE std::int32_t sample(Set set, std::int64_t index, std::int32_t* ids) const {
@@ -82,11 +86,13 @@ class InverseSequence {
 
   // The test samples of a set; of the training set as many of its first, where it has them.
   LabelledSet test_set(Set set) const {
-    const int test_samples =
-        set == Set::train && options_.train_samples < options_.test_samples ? static_cast<int>(options_.train_samples) : options_.test_samples;
+    const int test_samples = set == Set::train && options_.train_samples < options_.test_samples
+                                 ? static_cast<int>(options_.train_samples)
+                                 : options_.test_samples;
     const int count = set == Set::out_of_distribution ? options_.out_of_distribution_samples : test_samples;
     LabelledSet all{std::vector<std::int32_t>(static_cast<std::size_t>(count) * static_cast<std::size_t>(length)), {}};
-    for (int i = 0; i < count; ++i) all.labels.push_back(sample(set, i, all.ids.data() + static_cast<std::ptrdiff_t>(i) * length));
+    for (int i = 0; i < count; ++i)
+      all.labels.push_back(sample(set, i, all.ids.data() + static_cast<std::ptrdiff_t>(i) * length));
     return all;
   }
 
@@ -108,15 +114,19 @@ class InverseSequence {
 
   static const InverseSequenceOptions& checked(const InverseSequenceOptions& o) {
     const auto check_range = [](const char* what, TokenRange r) {
-      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " ", r.first, "..", r.last, " is not a range of tokens in 0..", vocab_size - 1);
-      require(r.size() >= 7, what, " ", r.first, "..", r.last, " holds ", r.size(), " tokens; three that are congruent modulo 3 need 7");
+      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " ", r.first, "..", r.last,
+              " is not a range of tokens in 0..", vocab_size - 1);
+      require(r.size() >= 7, what, " ", r.first, "..", r.last, " holds ", r.size(),
+              " tokens; three that are congruent modulo 3 need 7");
     };
     check_range("the range of numbers", o.numbers);
     check_range("the range of numbers out of distribution", o.numbers_out_of_distribution);
     require(o.n_layers >= 1, "a model has at least one layer; n_layers is ", o.n_layers);
     require(o.n_layers <= 1'000'000, "a model has at most 1000000 layers; n_layers is ", o.n_layers);
-    require(o.train_samples >= 1 && o.train_samples <= 0x7FFFFFFF, "the number of training samples must be in 1..2147483647; given ", o.train_samples);
-    require(o.test_samples >= 1 && o.out_of_distribution_samples >= 1, "the numbers of test samples must be positive; given ", o.test_samples, " and ",
+    require(o.train_samples >= 1 && o.train_samples <= 0x7FFFFFFF,
+            "the number of training samples must be in 1..2147483647; given ", o.train_samples);
+    require(o.test_samples >= 1 && o.out_of_distribution_samples >= 1,
+            "the numbers of test samples must be positive; given ", o.test_samples, " and ",
             o.out_of_distribution_samples);
     return o;
   }

@@ -1,5 +1,5 @@
-// The random numbers of one sample of a task, a function of (seed, set, index), drawn one after the other (specification,
-// section A.3).
+// The random numbers of one sample of a task, a function of (seed, set, index), drawn one after the other
+// (specification, section A.3).
 #pragma once
 
 #include <cstdint>
@@ -23,10 +23,12 @@ struct LabelledSet {
   int size() const { return static_cast<int>(labels.size()); }
 };
 
-// set: below 256. No two tasks have the same: the composite function 0..16, its full symmetry version 32..52, inverse sequences 64..66.
+// set: below 256. No two tasks have the same: the composite function 0..16, its full symmetry version 32..52, inverse
+// sequences 64..66.
 class Words {
  public:
-  MAMBA_HOST_DEVICE Words(std::uint64_t seed, std::uint32_t set, std::uint64_t index) : seed_(seed), index_(index), set_(set) {}
+  MAMBA_HOST_DEVICE Words(std::uint64_t seed, std::uint32_t set, std::uint64_t index)
+      : seed_(seed), index_(index), set_(set) {}
 
   // A token of the range, all equally likely.
   MAMBA_HOST_DEVICE int in(TokenRange range) { return range.first + below(range.size()); }

@@ -80,9 +80,9 @@ io::Json training_record(const Trainer<ModelType, Task>& trainer) {
 
 }  // namespace detail
 
-// Writes a trainer's state. `notes` is the program's own part, handed back by read_checkpoint_notes. Makes sure that the run can go on
-// from there, which sets the model's gradients to the next step's. Throws Error(diverged) where it cannot, and Error(cannot_write);
-// what stood at the path then still does.
+// Writes a trainer's state. `notes` is the program's own part, handed back by read_checkpoint_notes. Makes sure that
+// the run can go on from there, which sets the model's gradients to the next step's. Throws Error(diverged) where it
+// cannot, and Error(cannot_write); what stood at the path then still does.
 template <class ModelType, class Task>
 void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::path& path, const io::Json& notes) {
   trainer.check_next_step();
@@ -96,8 +96,9 @@ void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::p
   add(square_prefix, trainer.optimizer().square_dict());
   const io::Json position = io::Json::Members{
       {"step", static_cast<std::int64_t>(trainer.steps())},
-      {"epoch", static_cast<std::int64_t>(trainer.steps() / trainer.steps_per_epoch())},          // the shuffle's stream
-      {"step_in_epoch", static_cast<std::int64_t>(trainer.steps() % trainer.steps_per_epoch())},  // how far it has come in it
+      {"epoch", static_cast<std::int64_t>(trainer.steps() / trainer.steps_per_epoch())},  // the shuffle's stream
+      {"step_in_epoch",
+       static_cast<std::int64_t>(trainer.steps() % trainer.steps_per_epoch())},  // how far it has come in it
       {"seed", trainer.options().seed},
       {"loss_sum", trainer.loss_sum()},
       {"loss_count", trainer.loss_count()},
@@ -122,7 +123,8 @@ inline io::Json read_checkpoint_notes(const io::SafetensorsFile& file) {
 
 namespace detail {
 
-// Refuses what differs between two records, but for the member `apart`. How a GPU cuts its batches is no matter for who has none.
+// Refuses what differs between two records, but for the member `apart`. How a GPU cuts its batches is no matter for who
+// has none.
 inline void check_same_members(const io::Json& own, const io::Json& theirs, std::string_view apart) {
   const auto brief = [](const io::Json* value) { return value ? value->brief() : std::string("none"); };
   for (const auto* record : {&own, &theirs})
@@ -130,20 +132,24 @@ inline void check_same_members(const io::Json& own, const io::Json& theirs, std:
       const io::Json *const here = own.find(name), *const there = theirs.find(name);
       if (name == apart || (name == "tile_bytes" && (!here || !there))) continue;
       if (!here || !there || here->dump() != there->dump())
-        fail(ErrorKind::bad_file, "the checkpoint is of a training with ", io::in_quotes(name), " = ", brief(there), "; this one has ", brief(here));
+        fail(ErrorKind::bad_file, "the checkpoint is of a training with ", io::in_quotes(name), " = ", brief(there),
+             "; this one has ", brief(here));
     }
 }
 
-// Refuses a checkpoint of another training, naming what differs. One that was written before trainings were recorded says its seed alone.
+// Refuses a checkpoint of another training, naming what differs. One that was written before trainings were recorded
+// says its seed alone.
 template <class ModelType, class Task>
-void check_same_training(const Trainer<ModelType, Task>& trainer, const io::SafetensorsFile& file, const io::Json& position) {
+void check_same_training(const Trainer<ModelType, Task>& trainer, const io::SafetensorsFile& file,
+                         const io::Json& position) {
   check_same_model(trainer.model(), file.metadata());
   if (position.at("seed").template integer<std::uint64_t>() != trainer.options().seed)
     fail(ErrorKind::bad_file, "the checkpoint is of a training with another seed");
   const auto found = file.metadata().find("training");
   if (found == file.metadata().end()) {
     if (position.at("step").template integer<std::int64_t>() > trainer.total_steps())
-      fail(ErrorKind::bad_file, "the checkpoint is of a longer training than this one of ", trainer.total_steps(), " steps");
+      fail(ErrorKind::bad_file, "the checkpoint is of a longer training than this one of ", trainer.total_steps(),
+           " steps");
     return;
   }
   const io::Json theirs = io::Json::parse(found->second), own = training_record(trainer);
@@ -153,8 +159,9 @@ void check_same_training(const Trainer<ModelType, Task>& trainer, const io::Safe
 
 }  // namespace detail
 
-// Continues from a checkpoint: to the same bytes as without a stop where the run goes on with the same binary on the same backend. Throws
-// Error(bad_file), and changes nothing, when it is another model's or another training's, naming what differs.
+// Continues from a checkpoint: to the same bytes as without a stop where the run goes on with the same binary on the
+// same backend. Throws Error(bad_file), and changes nothing, when it is another model's or another training's, naming
+// what differs.
 template <class ModelType, class Task>
 void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFile& file) {
   using Scalar = typename ModelType::Scalar;
@@ -173,7 +180,8 @@ void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFil
       fail(ErrorKind::bad_file, "the checkpoint's step ", step,
            " is not where its epoch says: it is of a training with another batch size or number of samples");
     if (!is_finite(loss_sum) || loss_count < 0 || loss_count > most || step / per_epoch > 0xFFFFFFFF)
-      fail(ErrorKind::bad_file, "the checkpoint's position in the run is none: step ", step, ", loss ", loss_sum, " over ", loss_count, " samples");
+      fail(ErrorKind::bad_file, "the checkpoint's position in the run is none: step ", step, ", loss ", loss_sum,
+           " over ", loss_count, " samples");
     const auto mean = read_state_dict<Scalar>(file, mean_prefix), square = read_state_dict<Scalar>(file, square_prefix);
     const auto parameters = read_state_dict<Scalar>(file, model_prefix);
     const io::Json* const last = position.find("last_loss");  // younger than the others

@@ -14,8 +14,8 @@
 
 namespace mamba {
 
-// The column of the largest logit of every row; the first of equals. Throws Error(diverged) on a logit that is not finite: such a
-// model answers nothing.
+// The column of the largest logit of every row; the first of equals. Throws Error(diverged) on a logit that is not
+// finite: such a model answers nothing.
 template <class Scalar>
 std::vector<std::int32_t> predictions(const Matrix<Scalar>& logits) {
   require(logits.rows() == 0 || logits.cols() > 0, "logits without columns name no class");
@@ -23,15 +23,18 @@ std::vector<std::int32_t> predictions(const Matrix<Scalar>& logits) {
   for (std::ptrdiff_t i = 0; i < logits.rows(); ++i) {
     const auto row = logits.row(i);
     if (const std::size_t count = count_nonfinite(row); count > 0)
-      fail(ErrorKind::diverged, "the model has diverged: ", count, " of the ", row.size(), " logits of sequence ", i, " are not finite");
-    best[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
+      fail(ErrorKind::diverged, "the model has diverged: ", count, " of the ", row.size(), " logits of sequence ", i,
+           " are not finite");
+    best[static_cast<std::size_t>(i)] =
+        static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
   }
   return best;
 }
 
 // The share of equal elements. Throws Error on lists of different lengths, or on none.
 inline double accuracy(std::span<const std::int32_t> predicted, std::span<const std::int32_t> expected) {
-  require(predicted.size() == expected.size(), "as many answers as labels are needed; given ", predicted.size(), " and ", expected.size());
+  require(predicted.size() == expected.size(), "as many answers as labels are needed; given ", predicted.size(),
+          " and ", expected.size());
   require(!expected.empty(), "of no answers there is no accuracy");
   std::size_t hits = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) hits += predicted[i] == expected[i];

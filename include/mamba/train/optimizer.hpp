@@ -38,7 +38,10 @@ class AdamW {
 
   // Throws Error on a rate, decay or epsilon that is negative or not finite, or a beta outside [0, 1).
   explicit AdamW(ModelType& model, AdamWOptions options = {})
-      : model_(&model), options_(checked(options)), mean_(model.engine().make_arena()), square_(model.engine().make_arena()) {}
+      : model_(&model),
+        options_(checked(options)),
+        mean_(model.engine().make_arena()),
+        square_(model.engine().make_arena()) {}
 
   // Updates the parameters by the model's gradients.
   void step() {
@@ -47,8 +50,8 @@ class AdamW {
     model_->engine().adamw(mean_, square_, update_of(steps_, options_.lr));
   }
 
-  // For who makes the steps elsewhere: the update of step number `step`, counted from 1, at a rate; the running means; that
-  // so many steps are done, the last at this rate.
+  // For who makes the steps elsewhere: the update of step number `step`, counted from 1, at a rate; the running means;
+  // that so many steps are done, the last at this rate.
   math::AdamWStep update_of(long step, double lr) const {
     return math::AdamWStep::at<Scalar>(step, lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay);
   }
@@ -72,16 +75,19 @@ class AdamW {
   StateDict<Scalar> mean_dict() const { return model_->trained_dict(mean_.template as<Scalar>()); }
   StateDict<Scalar> square_dict() const { return model_->trained_dict(square_.template as<Scalar>()); }
 
-  // Throws Error(bad_file) for a state that is another model's or none: numbers that are not finite, squares below zero.
+  // Throws Error(bad_file) for a state that is another model's or none: numbers that are not finite, squares below
+  // zero.
   void check_state(const StateDict<Scalar>& mean, const StateDict<Scalar>& square) const {
     model_->check_trained_dict(mean);
     model_->check_trained_dict(square);
     for (const auto* dict : {&mean, &square})
       if (const Nonfinite found = nonfinite_in(*dict))
-        fail(ErrorKind::bad_file, found.count, " numbers of the optimiser's state are not finite, the first of them that of ", found.first);
+        fail(ErrorKind::bad_file, found.count,
+             " numbers of the optimiser's state are not finite, the first of them that of ", found.first);
     for (const auto& entry : square)
       for (const Scalar x : entry.second.values)
-        if (x < 0) fail(ErrorKind::bad_file, "the running mean of squares of ", entry.first, " holds a negative number");
+        if (x < 0)
+          fail(ErrorKind::bad_file, "the running mean of squares of ", entry.first, " holds a negative number");
   }
 
   // Continues from a state as the dictionaries gave it. Throws Error, and changes nothing, as check_state() does.
@@ -97,9 +103,11 @@ class AdamW {
  private:
   static const AdamWOptions& checked(const AdamWOptions& o) {
     require(is_finite(o.lr) && o.lr >= 0, "the learning rate must be a number from 0 on; given ", o.lr);
-    require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "the betas must be in [0, 1); given ", o.beta1, " and ", o.beta2);
+    require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "the betas must be in [0, 1); given ", o.beta1,
+            " and ", o.beta2);
     require(is_finite(o.eps) && o.eps >= 0, "eps must be a number from 0 on; given ", o.eps);
-    require(is_finite(o.weight_decay) && o.weight_decay >= 0, "the weight decay must be a number from 0 on; given ", o.weight_decay);
+    require(is_finite(o.weight_decay) && o.weight_decay >= 0, "the weight decay must be a number from 0 on; given ",
+            o.weight_decay);
     return o;
   }
 

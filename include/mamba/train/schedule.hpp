@@ -24,7 +24,8 @@ struct Schedule {
 
   // Throws Error on rates that are negative or not finite, or a warm-up that does not fit.
   void check() const {
-    for (const double rate : {initial_lr, lr, final_lr}) require(is_finite(rate) && rate >= 0, "a learning rate must be a number from 0 on; given ", rate);
+    for (const double rate : {initial_lr, lr, final_lr})
+      require(is_finite(rate) && rate >= 0, "a learning rate must be a number from 0 on; given ", rate);
     require(total >= 1, "a run lasts at least one epoch or step; given ", total);
     require(warmup >= 0 && warmup <= total, "the warm-up of ", warmup, " does not fit into a run of ", total);
   }

@@ -35,13 +35,14 @@ struct TrainingOptions {
     schedule.check();
     require(batch_size >= 1, "the batch size must be positive; given ", batch_size);
     require(is_finite(clip) && clip > 0, "the largest gradient norm must be positive; given ", clip);
-    require(is_finite(weight_decay) && weight_decay >= 0, "the weight decay must be a number from 0 on; given ", weight_decay);
+    require(is_finite(weight_decay) && weight_decay >= 0, "the weight decay must be a number from 0 on; given ",
+            weight_decay);
   }
 };
 
 // Task: as task.hpp lists it. Every epoch shows all training samples once, in an
-// order that is a function of (seed, epoch); its last batch may be smaller. A run is a function of its options: it may be
-// stopped after any step and continued from a checkpoint to the same bytes.
+// order that is a function of (seed, epoch); its last batch may be smaller. A run is a function of its options: it may
+// be stopped after any step and continued from a checkpoint to the same bytes.
 template <class ModelType, class Task>
 class Trainer {
   static_assert(check_task<Task>());
@@ -49,10 +50,13 @@ class Trainer {
  public:
   using Scalar = typename ModelType::Scalar;
 
-  // Holds references to model and task. Throws Error on options out of range, a task without samples, or sequences longer than the
-  // model reads.
+  // Holds references to model and task. Throws Error on options out of range, a task without samples, or sequences
+  // longer than the model reads.
   Trainer(ModelType& model, const Task& task, const TrainingOptions& options)
-      : model_(model), task_(task), options_(checked(options, task)), optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
+      : model_(model),
+        task_(task),
+        options_(checked(options, task)),
+        optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
     const auto batch = static_cast<std::size_t>(position_of(0).count);
     ids_.reserve(batch * length()), labels_.reserve(batch);
   }
@@ -65,12 +69,17 @@ class Trainer {
   const AdamW<ModelType>& optimizer() const { return optimizer_; }
 
   long steps() const { return optimizer_.steps(); }
-  long steps_per_epoch() const { return static_cast<long>((task_.train_samples() + options_.batch_size - 1) / options_.batch_size); }
-  long total_steps() const { return options_.schedule_in_steps ? options_.schedule.total : options_.schedule.total * steps_per_epoch(); }
+  long steps_per_epoch() const {
+    return static_cast<long>((task_.train_samples() + options_.batch_size - 1) / options_.batch_size);
+  }
+  long total_steps() const {
+    return options_.schedule_in_steps ? options_.schedule.total : options_.schedule.total * steps_per_epoch();
+  }
   bool finished() const { return steps() >= total_steps(); }
   double epochs() const { return static_cast<double>(steps()) / static_cast<double>(steps_per_epoch()); }
   std::int64_t sequences() const {
-    return steps() / steps_per_epoch() * task_.train_samples() + steps() % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
+    return steps() / steps_per_epoch() * task_.train_samples() +
+           steps() % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
   }
   // The rate of the next step.
   double lr() const { return position_of(steps()).lr; }
@@ -79,23 +88,23 @@ class Trainer {
   double last_loss() const { return last_loss_; }
   double last_lr() const { return position_of((std::max)(steps() - 1, 0L)).lr; }
 
-  // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or gradient
-  // that is not finite throws Error(diverged), names the step and the first such parameter, and changes no parameter. Behind the run's
-  // last step no next one looks at what it has left: there Error(diverged) is thrown, too, where a parameter, or a logit of the last
-  // batch, is not finite.
+  // One step: draws the batch, computes loss and gradients, clips, updates; returns the batch's loss. A loss or
+  // gradient that is not finite throws Error(diverged), names the step and the first such parameter, and changes no
+  // parameter. Behind the run's last step no next one looks at what it has left: there Error(diverged) is thrown, too,
+  // where a parameter, or a logit of the last batch, is not finite.
   double step() {
     advance(1);
     return last_loss_;
   }
 
-  // `count` steps, or those that are left of the run: the same to the last bit as so many calls of step(), which goes on at the
-  // final rate. A GPU that draws the task's samples itself does not wait for the host in between.
+  // `count` steps, or those that are left of the run: the same to the last bit as so many calls of step(), which goes
+  // on at the final rate. A GPU that draws the task's samples itself does not wait for the host in between.
   void run(long count) {
     if (!finished()) advance((std::min)(count, total_steps() - steps()));
   }
 
-  // Makes sure that the run can go on: throws Error(diverged) where a parameter, or the loss or a gradient of the next step, is not
-  // finite. Sets the model's gradients; nothing else changes.
+  // Makes sure that the run can go on: throws Error(diverged) where a parameter, or the loss or a gradient of the next
+  // step, is not finite. Sets the model's gradients; nothing else changes.
   void check_next_step() {
     for (const auto& dict : {model_.state_dict(), optimizer_.mean_dict(), optimizer_.square_dict()})
       if (const Nonfinite found = nonfinite_in(dict))
@@ -116,7 +125,9 @@ class Trainer {
   // The part of a checkpoint that is not tensors.
   double loss_sum() const { return loss_sum_; }
   std::int64_t loss_count() const { return loss_count_; }
-  void restore_loss(double sum, std::int64_t count, double last) { loss_sum_ = sum, loss_count_ = count, last_loss_ = last; }
+  void restore_loss(double sum, std::int64_t count, double last) {
+    loss_sum_ = sum, loss_count_ = count, last_loss_ = last;
+  }
 
  private:
   static const TrainingOptions& checked(const TrainingOptions& o, const Task& task) {
@@ -127,11 +138,13 @@ class Trainer {
     require(task.train_samples() >= 1, "the task must have a training sample at least; it has ", task.train_samples());
     const std::int64_t steps_per_epoch = (task.train_samples() - 1) / o.batch_size + 1;
     constexpr std::int64_t most_steps = std::int64_t{1} << 53, most_epochs = 0xFFFFFFFF;
-    require(o.schedule.total <= (o.schedule_in_steps ? most_steps : (std::min)(most_steps / steps_per_epoch, most_epochs)), "a run of ", o.schedule.total,
-            o.schedule_in_steps ? " steps" : " epochs", " is longer than what is counted");
-    require((std::min<std::int64_t>)(o.batch_size, task.train_samples()) <= 0x7FFFFFFF / length, "a batch of ", o.batch_size, " sequences of ", length,
-            " tokens is too large for one step");
-    require(longest == 0 || length <= longest, "the task's sequences of ", length, " tokens are longer than the model's max_seq_len ", longest);
+    require(
+        o.schedule.total <= (o.schedule_in_steps ? most_steps : (std::min)(most_steps / steps_per_epoch, most_epochs)),
+        "a run of ", o.schedule.total, o.schedule_in_steps ? " steps" : " epochs", " is longer than what is counted");
+    require((std::min<std::int64_t>)(o.batch_size, task.train_samples()) <= 0x7FFFFFFF / length, "a batch of ",
+            o.batch_size, " sequences of ", length, " tokens is too large for one step");
+    require(longest == 0 || length <= longest, "the task's sequences of ", length,
+            " tokens are longer than the model's max_seq_len ", longest);
     return o;
   }
 
@@ -140,7 +153,8 @@ class Trainer {
 
   void advance(long count) {
     if constexpr (on_device) {
-      while (count > 0 && model_.engine().trains_itself()) count -= run_on_device((std::min<long>)(count, DeviceTraining::most_steps));
+      while (count > 0 && model_.engine().trains_itself())
+        count -= run_on_device((std::min<long>)(count, DeviceTraining::most_steps));
     }
     for (; count > 0; --count) step_on_host();
     if (steps() == total_steps()) check_end();
@@ -157,7 +171,8 @@ class Trainer {
   Position position_of(long step) const {
     const long epoch = step / steps_per_epoch();
     const std::int64_t first = step % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
-    return {static_cast<std::uint32_t>(epoch), first, (std::min<std::int64_t>)(options_.batch_size, task_.train_samples() - first),
+    return {static_cast<std::uint32_t>(epoch), first,
+            (std::min<std::int64_t>)(options_.batch_size, task_.train_samples() - first),
             options_.schedule.at(options_.schedule_in_steps ? step : epoch)};
   }
 
@@ -167,10 +182,14 @@ class Trainer {
     const auto in_use = model_.use();
     const auto& engine = std::as_const(model_).engine();
     std::atomic<std::size_t> bad{count_nonfinite(std::span<const Scalar>(engine.parameters(), engine.size()))};
-    model_.engine().logits(Batch{ids_, static_cast<int>(labels_.size()), static_cast<int>(length()), {}}, Readout::last, [&](int, auto logits) {
-      for (int i = 0; i < logits.rows; ++i) bad += count_nonfinite(std::span<const Scalar>(logits[i], ModelType::config.vocab_size));
-    });
-    if (bad > 0) fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", bad.load(), " of its parameters and logits are not finite");
+    model_.engine().logits(Batch{ids_, static_cast<int>(labels_.size()), static_cast<int>(length()), {}}, Readout::last,
+                           [&](int, auto logits) {
+                             for (int i = 0; i < logits.rows; ++i)
+                               bad += count_nonfinite(std::span<const Scalar>(logits[i], ModelType::config.vocab_size));
+                           });
+    if (bad > 0)
+      fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", bad.load(),
+           " of its parameters and logits are not finite");
   }
 
   // The step's batch, in ids_ and labels_.
@@ -179,7 +198,8 @@ class Trainer {
     ids_.resize(count * length()), labels_.resize(count);
     const Permutation order(static_cast<std::uint64_t>(task_.train_samples()), options_.seed, position.epoch);
     for (std::size_t i = 0; i < count; ++i)
-      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(position.first) + i)), ids_.data() + i * length());
+      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(position.first) + i)),
+                                      ids_.data() + i * length());
   }
 
   void step_on_host() {
@@ -195,15 +215,19 @@ class Trainer {
   }
 
   long run_on_device(long count) {
-    if (!device_) device_.emplace(model_.engine(), task_, static_cast<int>(position_of(0).count), options_.seed, options_.clip);
+    if (!device_)
+      device_.emplace(model_.engine(), task_, static_cast<int>(position_of(0).count), options_.seed, options_.clip);
     plan_.clear();
     for (long i = 0; i < count; ++i) {
       const Position position = position_of(steps() + i);
-      plan_.push_back({optimizer_.update_of(steps() + i + 1, position.lr), position.first, position.epoch, static_cast<int>(position.count)});
+      plan_.push_back({optimizer_.update_of(steps() + i + 1, position.lr), position.first, position.epoch,
+                       static_cast<int>(position.count)});
     }
     const auto in_use = model_.use();
     const auto report = device_->run(plan_, optimizer_.mean(), optimizer_.square(), loss_sum_);
-    if (report.done > 0) optimizer_.continue_from(steps() + static_cast<long>(report.done), position_of(steps() + static_cast<long>(report.done) - 1).lr);
+    if (report.done > 0)
+      optimizer_.continue_from(steps() + static_cast<long>(report.done),
+                               position_of(steps() + static_cast<long>(report.done) - 1).lr);
     last_loss_ = report.loss;
     loss_sum_ = report.loss_sum;
     loss_count_ += report.samples;

@@ -1,6 +1,6 @@
-// The GPU's backend at the scope of one thread block. Its primitives are the device functions of this namespace that take
-// a Block first; all threads of the block call them together, and each ends with a barrier, so that the next may read
-// what it wrote.
+// The GPU's backend at the scope of one thread block. Its primitives are the device functions of this namespace that
+// take a Block first; all threads of the block call them together, and each ends with a barrier, so that the next may
+// read what it wrote.
 #pragma once
 
 #include <cstddef>
@@ -115,14 +115,16 @@ __device__ int sum_over_lanes(T (&values)[Count]) {
 // What lies between the columns and the stride <- 0; no barrier.
 template <class T, int C>
 __device__ void clear_padding(Rows<T, C> x) {
-  if constexpr (C % row_alignment != 0) each(x.rows * (x.stride - C), [&](int i) { x[i / (x.stride - C)][C + i % (x.stride - C)] = 0; });
+  if constexpr (C % row_alignment != 0)
+    each(x.rows * (x.stride - C), [&](int i) { x[i / (x.stride - C)][C + i % (x.stride - C)] = 0; });
 }
 
-// How sums over the rows of `Columns` columns are shared out: a thread adds up four columns over a part of the rows, `width`
-// quads of columns at a time.
+// How sums over the rows of `Columns` columns are shared out: a thread adds up four columns over a part of the rows,
+// `width` quads of columns at a time.
 template <int Columns>
 struct ColumnShare {
-  static constexpr int quads = (Columns + 3) / 4, passes = (quads + 127) / 128, width = (quads + passes - 1) / passes, groups = Block::threads / width;
+  static constexpr int quads = (Columns + 3) / 4, passes = (quads + 127) / 128, width = (quads + passes - 1) / passes,
+                       groups = Block::threads / width;
 
   static __device__ int group() { return thread() / width; }
   static __device__ int quad(int first) { return first + thread() % width; }
@@ -135,11 +137,12 @@ struct ColumnShare {
     return {min(group() * per_group, count), min((group() + 1) * per_group, count)};
   }
 
-  // use(column, value, sum) once for each of Values sums of each of those columns, given every thread's; their order depends on
-  // the sizes alone.
+  // use(column, value, sum) once for each of Values sums of each of those columns, given every thread's; their order
+  // depends on the sizes alone.
   template <int Values, class T, class Use>
   static __device__ void add_up(Block& be, const Quad<T> (&sums)[Values], int first, Use&& use) {
-    static_assert(Block::threads * 4 * Values <= Block::shared_elements, "mamba: a block's shared memory is too small for so many taps");
+    static_assert(Block::threads * 4 * Values <= Block::shared_elements,
+                  "mamba: a block's shared memory is too small for so many taps");
     Quad<T>* const partial = reinterpret_cast<Quad<T>*>(be.scratch<T>());  // (groups, Values, width)
     if (group() < groups) {
 #pragma unroll
@@ -150,15 +153,16 @@ struct ColumnShare {
       const int v = i / (width * 4), column = 4 * first + i % (width * 4);
       if (column >= Columns) return;
       T sum = 0;
-      for (int g = 0; g < groups; ++g) sum += reinterpret_cast<const T*>(partial + (g * Values + v) * width)[i % (width * 4)];
+      for (int g = 0; g < groups; ++g)
+        sum += reinterpret_cast<const T*>(partial + (g * Values + v) * width)[i % (width * 4)];
       use(column, v, sum);
     });
     __syncthreads();
   }
 };
 
-// Values sums over all rows for every column of rows shaped like x: f(row, column, sums) adds a row's share for four columns,
-// use(column, value, sum) is called once for each.
+// Values sums over all rows for every column of rows shaped like x: f(row, column, sums) adds a row's share for four
+// columns, use(column, value, sum) is called once for each.
 template <int Values, class T, int C, class F, class Use>
 __device__ void column_sums(Block& be, Rows<const T, C> x, F&& f, Use&& use) {
   using Share = ColumnShare<C>;

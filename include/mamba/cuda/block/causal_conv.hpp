@@ -1,4 +1,5 @@
-// The depthwise causal convolution by one thread block (specification, section 2.2): tap K-1 multiplies the current step.
+// The depthwise causal convolution by one thread block (specification, section 2.2): tap K-1 multiplies the current
+// step.
 #pragma once
 
 #include <mamba/core/views.hpp>
@@ -34,8 +35,8 @@ __device__ void each_stretch(Rows<T, E> x, F&& f) {
   __syncthreads();
 }
 
-// Count rows of four columns from row `first` on; where there is none, another one, for a load under a condition waits for
-// the one before.
+// Count rows of four columns from row `first` on; where there is none, another one, for a load under a condition waits
+// for the one before.
 template <int Count, class T, int E>
 __device__ void load_rows(Quad<T> (&to)[Count], Rows<const T, E> x, int first, int column) {
 #pragma unroll
@@ -73,7 +74,8 @@ __device__ void add_tap(Quad<T>& sum, const T (&tap)[4], const Quad<T>& value, i
 
 // causal_conv, and after it SiLU where asked for.
 template <bool with_silu, class T, int E, int K>
-__device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history) {
+__device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias,
+                         T* history) {
   each_stretch(x, [&](int first, int e) {
     Quad<T> window[conv_rows + K - 1];
     int times[conv_rows];
@@ -89,7 +91,9 @@ __device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, 
 #pragma unroll
       for (int k = 0; k < K; ++k) add_tap(sum, taps[k], window[i + k], times[i], K - 1 - k);
       if (history && times[i] < K - 1) {
-        const T* const past = history + (static_cast<std::ptrdiff_t>(sequence_of(sequences, first + i)) * (K - 1) + times[i]) * x.stride + e;
+        const T* const past =
+            history + (static_cast<std::ptrdiff_t>(sequence_of(sequences, first + i)) * (K - 1) + times[i]) * x.stride +
+            e;
 #pragma unroll
         for (int k = 0; k < K - 1; ++k)
           if (times[i] < K - 1 - k) add_tap(sum, taps[k], load4(past + k * x.stride), 0, 0);
@@ -105,7 +109,8 @@ __device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, 
   each(sequences.count * x.stride, [&](int i) {
     const int s = i / x.stride, e = i % x.stride, end = sequences.end(s), length = end - sequences.begin(s);
     T* const past = history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride + e;
-    for (int row = 0; row < K - 1; ++row) past[row * x.stride] = row + length < K - 1 ? past[(row + length) * x.stride] : x[end - (K - 1) + row][e];
+    for (int row = 0; row < K - 1; ++row)
+      past[row * x.stride] = row + length < K - 1 ? past[(row + length) * x.stride] : x[end - (K - 1) + row][e];
   });
   __syncthreads();
 }
@@ -113,23 +118,26 @@ __device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, 
 }  // namespace detail
 
 // v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
-// where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1 inputs.
+// where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1
+// inputs.
 template <class T, int E, int K>
-__device__ void causal_conv(Block&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history = nullptr) {
+__device__ void causal_conv(Block&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                            Weight<T, 1, E> bias, T* history = nullptr) {
   detail::convolve<false>(v, x, sequences, w, bias, history);
 }
 
 // u (T, E) <- silu(causal_conv(x))
 template <class T, int E, int K>
-__device__ void causal_conv_silu(Block&, Rows<T, E> u, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history) {
+__device__ void causal_conv_silu(Block&, Rows<T, E> u, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                                 Weight<T, 1, E> bias, T* history) {
   detail::convolve<true>(u, x, sequences, w, bias, history);
 }
 
 namespace detail {
 
-// What a thread does of causal_conv_silu_backward: four columns, row after row, the next rows asked for while these are worked on.
-// Of the rows before it keeps what the next ones need in rings, whose places the loop's step (a multiple of K) makes known at
-// compile time.
+// What a thread does of causal_conv_silu_backward: four columns, row after row, the next rows asked for while these are
+// worked on. Of the rows before it keeps what the next ones need in rings, whose places the loop's step (a multiple of
+// K) makes known at compile time.
 template <Write write, bool learned_weight, class T, int E, int K>
 struct ConvSiluBackward {
   static constexpr int step = (4 + K - 1) / K * K;
@@ -149,7 +157,8 @@ struct ConvSiluBackward {
   __device__ void load(Row (&rows)[step], int first) const {
 #pragma unroll
     for (int i = 0; i < step; ++i) {
-      const int t = first + i, safe = min(t, x.rows - 1);  // not under a condition, for that would wait for the load before
+      const int t = first + i,
+                safe = min(t, x.rows - 1);  // not under a condition, for that would wait for the load before
       rows[i].x = load4(x[safe] + column), rows[i].g = load4(du[safe] + column);
       if constexpr (write == Write::add) rows[i].dx = load4(in(dx)[safe] + column);
       const int time = sequences.times[safe];
@@ -163,7 +172,7 @@ struct ConvSiluBackward {
     load(rows, begin);
 #pragma unroll
     for (int k = 1; k < K; ++k) past[K - k] = load4(x[max(begin - k, 0)] + column);
-      // The last K-1 rows only complete the gradients of those before.
+    // The last K-1 rows only complete the gradients of those before.
 #pragma unroll 1
     for (int first = begin; first < end + K - 1; first += step) {
       load(next, first + step);
@@ -175,7 +184,8 @@ struct ConvSiluBackward {
 #pragma unroll
         for (int k = 0; k < K; ++k) add_tap(g, taps[k], past[(i + 1 + k) % K], time, K - 1 - k);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) g.at[j] = time < 0 ? T(0) : rows[i].g.at[j] * math::silu_derivative(g.at[j], math::sigmoid(g.at[j]));
+        for (int j = 0; j < 4; ++j)
+          g.at[j] = time < 0 ? T(0) : rows[i].g.at[j] * math::silu_derivative(g.at[j], math::sigmoid(g.at[j]));
         out[i % K] = {};
         if constexpr (write == Write::add) out[i % K] = rows[i].dx;
 #pragma unroll
@@ -198,15 +208,18 @@ struct ConvSiluBackward {
 
 }  // namespace detail
 
-// dx (T, E) <- or += the gradient through silu(causal_conv(x)) given du (T, E), dw (E, K), dbias (E) += those of what is learned.
-// In one pass: what the convolution gave is computed again.
+// dx (T, E) <- or += the gradient through silu(causal_conv(x)) given du (T, E), dw (E, K), dbias (E) += those of what
+// is learned. In one pass: what the convolution gave is computed again.
 template <Write write, bool learned_weight, bool learned_bias, class T, int E, int K>
-__device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx, WeightGradient<T, E, K> dw, WeightGradient<T, 1, E> dbias, Rows<const T, E> du,
-                                                       Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias) {
+__device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx, WeightGradient<T, E, K> dw,
+                                                       WeightGradient<T, 1, E> dbias, Rows<const T, E> du,
+                                                       Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                                                       Weight<T, 1, E> bias) {
   using Share = detail::ColumnShare<Rows<T, E>::stride>;
   for (int first_quad = 0; first_quad < Share::quads; first_quad += Share::width) {
     const int column = 4 * min(Share::quad(first_quad), Share::quads - 1);
-    detail::ConvSiluBackward<write, learned_weight, T, E, K> part{dx, du, x, sequences, column, {}, detail::load_bias(bias, column), {}, {}, {}};
+    detail::ConvSiluBackward<write, learned_weight, T, E, K> part{
+        dx, du, x, sequences, column, {}, detail::load_bias(bias, column), {}, {}, {}};
     detail::load_taps(part.taps, w, column);
     if (Share::takes_part(first_quad)) {
       const auto [begin, end] = Share::rows(x.rows);
@@ -215,7 +228,8 @@ __device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx,
     if constexpr (learned_weight || learned_bias)
       Share::template add_up<K + 1>(be, part.sums, first_quad, [&](int e, int value, T sum) {
         if (e >= E) return;
-        if (value < K ? learned_weight : learned_bias) (value < K ? dw.value[e * dw.stride + value] : dbias.value[e]) += sum;
+        if (value < K ? learned_weight : learned_bias)
+          (value < K ? dw.value[e * dw.stride + value] : dbias.value[e]) += sum;
       });
   }
   __syncthreads();
@@ -223,7 +237,8 @@ __device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx,
 
 // dx (T, E) <- or += the gradient with respect to the input.
 template <Write write = Write::set, class T, int E, int K>
-__device__ void causal_conv_backward(Block&, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
+__device__ void causal_conv_backward(Block&, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences,
+                                     Weight<T, E, K> w) {
   using detail::conv_rows;
   detail::each_stretch(dv, [&](int first, int e) {
     detail::Quad<T> window[conv_rows + K - 1], sums[conv_rows] = {};
@@ -238,7 +253,8 @@ __device__ void causal_conv_backward(Block&, Rows<T, E> dx, Rows<const T, E> dv,
       if (times[i] < 0) continue;
 #pragma unroll
       for (int k = 0; k < K; ++k) {
-        const int later = K - 1 - k;  // the row that is as much later belongs to the same sequence if it is as far into it
+        const int later =
+            K - 1 - k;  // the row that is as much later belongs to the same sequence if it is as far into it
         detail::add_tap(sums[i], taps[k], window[i + later], times[i + later], later);
       }
       detail::store4(dx[first + i] + e, sums[i]);
@@ -248,7 +264,8 @@ __device__ void causal_conv_backward(Block&, Rows<T, E> dx, Rows<const T, E> dv,
 
 // dw (E, K) += sum over t of dv_t x_{t-(K-1)+k}.
 template <class T, int E, int K>
-__device__ void causal_conv_weight_backward(Block& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences) {
+__device__ void causal_conv_weight_backward(Block& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv,
+                                            Rows<const T, E> x, Sequences sequences) {
   detail::column_sums<K>(
       be, x,
       [&](int t, int e, detail::Quad<T>(&sums)[K]) {

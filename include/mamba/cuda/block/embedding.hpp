@@ -21,12 +21,14 @@ __device__ void embedding(Block&, Rows<T, D> x, const int* tokens, Weight<T, Vp,
 namespace detail {
 // dtable's row of every token += dx; tokens may repeat, so each row of the table has one of `warps` that adds to it.
 template <class T, int D, int Vp>
-__device__ void add_token_rows(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens, int warp, int warps) {
+__device__ void add_token_rows(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens, int warp,
+                               int warps) {
   for (int first = 0; first < dx.rows; first += 32) {
     const int own = first + lane() < dx.rows ? tokens[first + lane()] : -1;
     for (unsigned mine = __ballot_sync(~0U, own >= 0 && own % warps == warp); mine != 0; mine &= mine - 1) {
       const int i = __ffs(static_cast<int>(mine)) - 1, token = __shfl_sync(~0U, own, i);
-      for (int d = lane(); d < D; d += 32) dtable.value[static_cast<std::ptrdiff_t>(token) * dtable.stride + d] += dx[first + i][d];
+      for (int d = lane(); d < D; d += 32)
+        dtable.value[static_cast<std::ptrdiff_t>(token) * dtable.stride + d] += dx[first + i][d];
     }
   }
 }
@@ -41,17 +43,23 @@ __device__ void embedding_backward(Block&, WeightGradient<T, Vp, D> dtable, Rows
 
 // x (T, D) += the table's row of every position; table (Lmax, D). positions: each sequence's first, or null for 0.
 template <class T, int D, int Lmax>
-__device__ void add_positions(Block&, Rows<T, D> x, Sequences sequences, const int* positions, Weight<T, Lmax, D> table) {
+__device__ void add_positions(Block&, Rows<T, D> x, Sequences sequences, const int* positions,
+                              Weight<T, Lmax, D> table) {
   detail::each(x.rows * x.stride, [&](int i) {
     const int t = i / x.stride, d = i % x.stride, s = detail::sequence_of(sequences, t);
-    x[t][d] += table.value[static_cast<std::ptrdiff_t>((positions ? positions[s] : 0) + t - sequences.begin(s)) * table.stride + d];
+    x[t][d] +=
+        table
+            .value[static_cast<std::ptrdiff_t>((positions ? positions[s] : 0) + t - sequences.begin(s)) * table.stride +
+                   d];
   });
   __syncthreads();
 }
 
 template <class T, int D, int Lmax>
-__device__ void add_positions_backward(Block&, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences) {
-  static_assert(static_cast<long long>(Lmax) * Rows<T, D>::stride < 0x7FFFFFFF - 4096, "mamba: so many positions of such width are beyond what a block counts");
+__device__ void add_positions_backward(Block&, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx,
+                                       Sequences sequences) {
+  static_assert(static_cast<long long>(Lmax) * Rows<T, D>::stride < 0x7FFFFFFF - 4096,
+                "mamba: so many positions of such width are beyond what a block counts");
   detail::each(Lmax * D, [&](int i) {
     const int position = i / D, d = i % D;
     T sum = 0;
@@ -67,7 +75,8 @@ template <class T, int D>
 __device__ void add_sinusoids(Block&, Rows<T, D> x, Sequences sequences, const int* positions) {
   detail::each(x.rows * D, [&](int i) {
     const int t = i / D, d = i % D, s = detail::sequence_of(sequences, t);
-    const double angle = ((positions ? positions[s] : 0) + t - sequences.begin(s)) * std::pow(10000.0, -static_cast<double>(d / 2 * 2) / D);
+    const double angle = ((positions ? positions[s] : 0) + t - sequences.begin(s)) *
+                         std::pow(10000.0, -static_cast<double>(d / 2 * 2) / D);
     x[t][d] += static_cast<T>(d % 2 == 0 ? std::sin(angle) : std::cos(angle));
   });
   __syncthreads();

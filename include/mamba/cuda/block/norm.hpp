@@ -57,8 +57,8 @@ struct RowShare {
   }
 };
 
-// How the backward pass of a norm over groups of columns is shared out: lanes stay with their columns, so that they can add up the
-// weight's gradient; so many of the norm's groups at once, so many rows of each.
+// How the backward pass of a norm over groups of columns is shared out: lanes stay with their columns, so that they can
+// add up the weight's gradient; so many of the norm's groups at once, so many rows of each.
 template <int D, int Groups>
 struct NormShare {
   static constexpr int width = D / Groups;
@@ -71,14 +71,16 @@ struct NormShare {
 
   // dw += what the rows' groups of lanes have of it, a piece of the columns after the other.
   template <class T>
-  static __device__ void add_up(Block& be, WeightGradient<T, 1, D> dw, const T (&of_dw)[Share::columns], int first_group) {
+  static __device__ void add_up(Block& be, WeightGradient<T, 1, D> dw, const T (&of_dw)[Share::columns],
+                                int first_group) {
     constexpr int piece = Share::lanes * Share::size;
     T* const partial = be.scratch<T>();  // (row_groups, at_once, piece)
 #pragma unroll
     for (int p = 0; p < Share::pieces; ++p) {
       if (takes_part(first_group)) {
 #pragma unroll
-        for (int i = 0; i < Share::size; ++i) partial[Share::group() * piece + lane() % Share::lanes * Share::size + i] = of_dw[p * Share::size + i];
+        for (int i = 0; i < Share::size; ++i)
+          partial[Share::group() * piece + lane() % Share::lanes * Share::size + i] = of_dw[p * Share::size + i];
       }
       __syncthreads();
       each(at_once * piece, [&](int i) {
@@ -130,8 +132,8 @@ __device__ void rms_norm(Block&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weigh
 
 // dx (T, D) += the gradient through the norm, dw (D) += sum over t of dy x rho.
 template <int Groups = 1, class T, int D>
-__device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho, Rows<const T, D> x,
-                                  Weight<T, 1, D> w) {
+__device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy,
+                                  const T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
   using Norm = detail::NormShare<D, Groups>;
   using Share = typename Norm::Share;
   constexpr int row_groups = Norm::row_groups, batch = (Share::batch + 1) / 2;
@@ -147,7 +149,8 @@ __device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1,
       for (int r = 0; r < batch; ++r)
         if (row(r) < rows) {
           const int offset = row(r) * x.stride + column;
-          Share::load(of_x[r], x.data + offset), Share::load(of_dy[r], dy.data + offset), Share::load(of_dx[r], static_cast<const T*>(dx.data) + offset);
+          Share::load(of_x[r], x.data + offset), Share::load(of_dy[r], dy.data + offset),
+              Share::load(of_dx[r], static_cast<const T*>(dx.data) + offset);
           scale[r] = rho[row(r) * Groups + group];
         }
 #pragma unroll
@@ -170,10 +173,11 @@ __device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1,
   }
 }
 
-// o (T, E) <- the norm over groups of y silu(z), rho as rms_norm's. Of g, y silu(z), nothing is kept: the backward pass computes it
-// again.
+// o (T, E) <- the norm over groups of y silu(z), rho as rms_norm's. Of g, y silu(z), nothing is kept: the backward pass
+// computes it again.
 template <int Groups, class T, int E>
-__device__ void gated_norm(Block&, Rows<T, E> o, Rows<T, E>, T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
+__device__ void gated_norm(Block&, Rows<T, E> o, Rows<T, E>, T* rho, Rows<const T, E> y, Rows<const T, E> z,
+                           Weight<T, 1, E> w) {
   constexpr int width = E / Groups;
   using Share = detail::RowShare<width>;
   const int count = y.rows * Groups;
@@ -205,8 +209,9 @@ __device__ void gated_norm(Block&, Rows<T, E> o, Rows<T, E>, T* rho, Rows<const 
 
 // dy, dz (T, E) <- the gradients through it, dw (E) += the weight's.
 template <int Groups, class T, int E>
-__device__ void gated_norm_backward(Block& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E>, WeightGradient<T, 1, E> dw, Rows<const T, E> d_o, Rows<const T, E>,
-                                    const T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
+__device__ void gated_norm_backward(Block& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E>, WeightGradient<T, 1, E> dw,
+                                    Rows<const T, E> d_o, Rows<const T, E>, const T* rho, Rows<const T, E> y,
+                                    Rows<const T, E> z, Weight<T, 1, E> w) {
   using Norm = detail::NormShare<E, Groups>;
   using Share = typename Norm::Share;
   constexpr int row_groups = Norm::row_groups, batch = (Share::batch + 1) / 2;
@@ -218,13 +223,15 @@ __device__ void gated_norm_backward(Block& be, Rows<T, E> dy, Rows<T, E> dz, Row
     T of_w[Share::columns] = {}, of_dw[Share::columns] = {};
     if (rows > 0) Share::load(of_w, w.value + column);
     for (int first = 0; first < y.rows; first += row_groups * batch) {
-      T of_y[batch][Share::columns] = {}, of_z[batch][Share::columns] = {}, of_do[batch][Share::columns] = {}, scale[batch];
+      T of_y[batch][Share::columns] = {}, of_z[batch][Share::columns] = {}, of_do[batch][Share::columns] = {},
+        scale[batch];
       const auto row = [&](int r) { return first + r * row_groups + first_row; };
 #pragma unroll
       for (int r = 0; r < batch; ++r)
         if (row(r) < rows) {
           const int offset = row(r) * y.stride + column;
-          Share::load(of_y[r], y.data + offset), Share::load(of_z[r], z.data + offset), Share::load(of_do[r], d_o.data + offset);
+          Share::load(of_y[r], y.data + offset), Share::load(of_z[r], z.data + offset),
+              Share::load(of_do[r], d_o.data + offset);
           scale[r] = rho[row(r) * Groups + group];
         }
 #pragma unroll

@@ -1,8 +1,9 @@
 // Products of matrices in global memory by one thread block.
 //
-// Operands come to shared memory as they lie, in panels, the next one while one is multiplied. One piece of code serves all
-// shapes: a network's products come by once a layer, and with code for each shape the multiprocessor waited for instructions (a
-// layer's 21 products on an H200: 90 us when each was repeated alone, 161 us in their order; with one code 103 and 108 us).
+// Operands come to shared memory as they lie, in panels, the next one while one is multiplied. One piece of code serves
+// all shapes: a network's products come by once a layer, and with code for each shape the multiprocessor waited for
+// instructions (a layer's 21 products on an H200: 90 us when each was repeated alone, 161 us in their order; with one
+// code 103 and 108 us).
 #pragma once
 
 #include <cstddef>
@@ -14,16 +15,21 @@
 
 namespace mamba::cuda::detail {
 
-// The tiles of a result, which the block computes one by one, and what a warp does for each: a part of 32 x 32 results and,
-// where there are fewer parts than warps, a share of the sum.
+// The tiles of a result, which the block computes one by one, and what a warp does for each: a part of 32 x 32 results
+// and, where there are fewer parts than warps, a share of the sum.
 struct Tiles {
   static constexpr int rows = 128, columns = 64;
   static_assert(rows * columns == Block::warps * part_side * part_side);
 
-  // Of the parts below and beside each other, and of the warps that share each: powers of 2, whose logarithms spare divisions.
+  // Of the parts below and beside each other, and of the warps that share each: powers of 2, whose logarithms spare
+  // divisions.
   int log_down, log_across;
 
-  __device__ Tiles(int of_rows, int of_columns) : log_down(of_rows > 64 ? 2 : of_rows > 32 ? 1 : 0), log_across(of_columns > 32 ? 1 : 0) {}
+  __device__ Tiles(int of_rows, int of_columns)
+      : log_down(of_rows > 64   ? 2
+                 : of_rows > 32 ? 1
+                                : 0),
+        log_across(of_columns > 32 ? 1 : 0) {}
 
   __device__ int log_parts() const { return log_down + log_across; }
   __device__ int parts() const { return 1 << log_parts(); }
@@ -52,16 +58,21 @@ __device__ void stage(Panel<T, along, Indices> panel, const T* from, int stride,
 }
 // The same for the rows (or columns) from `index` on and the sum's elements from k on, of as many as there are.
 template <class T, Along along, int Indices>
-__device__ void stage(Panel<T, along, Indices> panel, const T* from, int stride, int index, int indices, int k, int depth) {
-  if constexpr (along == Along::sum) stage(panel, from + static_cast<std::ptrdiff_t>(index) * stride + k, stride, indices - index, (depth + 3) / 4 * 4 - k);
-  else stage(panel, from + static_cast<std::ptrdiff_t>(k) * stride + index, stride, depth - k, (indices + 3) / 4 * 4 - index);
+__device__ void stage(Panel<T, along, Indices> panel, const T* from, int stride, int index, int indices, int k,
+                      int depth) {
+  if constexpr (along == Along::sum)
+    stage(panel, from + static_cast<std::ptrdiff_t>(index) * stride + k, stride, indices - index,
+          (depth + 3) / 4 * 4 - k);
+  else
+    stage(panel, from + static_cast<std::ptrdiff_t>(k) * stride + index, stride, depth - k,
+          (indices + 3) / 4 * 4 - index);
 }
 
 // One of several products that a block computes in one go.
 //   c (rows, columns) <- or += sum over k < depth of a(row, k) b(k, column)
-//   a: Along::sum: a[row * a_stride + k]; Along::result: a[k * a_stride + row]. b: Along::sum: b[column * b_stride + k],
-//   Along::result: b[k * b_stride + column]. Lines start at multiples of 16 elements with zeros between their end and the next;
-//   so will c's.
+//   a: Along::sum: a[row * a_stride + k]; Along::result: a[k * a_stride + row]. b: Along::sum: b[column * b_stride +
+//   k], Along::result: b[k * b_stride + column]. Lines start at multiples of 16 elements with zeros between their end
+//   and the next; so will c's.
 template <class T>
 struct Product {
   T* c;
@@ -74,7 +85,8 @@ struct Product {
 
 template <class T, Along a_along, Along b_along>
 struct ProductStage {
-  static constexpr int elements = Panel<T, a_along, Tiles::rows>::elements + Panel<T, b_along, Tiles::columns>::elements;
+  static constexpr int elements =
+      Panel<T, a_along, Tiles::rows>::elements + Panel<T, b_along, Tiles::columns>::elements;
 };
 
 // A tile of a result: of every product's one behind the other or, where the products add up to one result, of that.
@@ -143,8 +155,8 @@ __device__ void add_depth_groups(T* exchange, Sums<T>& sums, Tiles tiles) {
   }
 }
 
-// `count` products, in shared memory, one behind the other in one pipeline: while a panel is multiplied the next one comes, be it of
-// the next tile or product. one_result: they add up to one and the same c.
+// `count` products, in shared memory, one behind the other in one pipeline: while a panel is multiplied the next one
+// comes, be it of the next tile or product. one_result: they add up to one and the same c.
 template <Along a_along, Along b_along, class T>
 __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* products, int count, bool one_result) {
   using PanelA = Panel<T, a_along, Tiles::rows>;
@@ -169,12 +181,15 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
   fetch(1);
   int turn = 0;
   for (; tile.exists(); tile.next()) {
-    const int rows = products[tile.number].rows, columns = products[tile.number].columns, stride = products[tile.number].c_stride;
+    const int rows = products[tile.number].rows, columns = products[tile.number].columns,
+              stride = products[tile.number].c_stride;
     const Tiles tiles(rows, columns);
-    // What of this warp's part exists, counted from the lane's first element in it; only the first group has something to write.
+    // What of this warp's part exists, counted from the lane's first element in it; only the first group has something
+    // to write.
     const int row = tile.row + tiles.row() + Sums<T>::row(), column = tile.column + tiles.column() + Sums<T>::column();
     const int rows_left = rows - row, columns_left = padded(columns) - column;
-    const bool exists = tile.row + tiles.row() < rows && tile.column + tiles.column() < columns, writes = exists && tiles.depth_group() == 0;
+    const bool exists = tile.row + tiles.row() < rows && tile.column + tiles.column() < columns,
+               writes = exists && tiles.depth_group() == 0;
     T* const to = products[tile.number].c + static_cast<std::ptrdiff_t>(row) * stride + column;
     Sums<T> sums = {}, before = {};
     const auto load_before = [&] {
@@ -183,7 +198,8 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
           if (r < rows_left && k < columns_left) q = load4(to + r * stride + k);
         });
     };
-    if constexpr (sizeof(T) == sizeof(float)) load_before();  // so that it comes meanwhile; in double the registers do not suffice
+    if constexpr (sizeof(T) == sizeof(float))
+      load_before();  // so that it comes meanwhile; in double the registers do not suffice
     for (int number = tile.first(); number < tile.last(); ++number) {
       const int of_depth = products[number].depth;
 #pragma unroll 1
@@ -193,7 +209,8 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
         const PanelA panel_a{shared + turn * Stage::elements};
         const PanelB panel_b{panel_a.data + PanelA::elements};
         if (exists)
-          multiply_add(sums, panel_a, tiles.row(), panel_b, tiles.column(), min(of_depth - k, depth), tiles.depth_group(), tiles.depth_groups(), of_depth);
+          multiply_add(sums, panel_a, tiles.row(), panel_b, tiles.column(), min(of_depth - k, depth),
+                       tiles.depth_group(), tiles.depth_groups(), of_depth);
         __syncthreads();
         fetch(turn);
       }

@@ -11,8 +11,8 @@ namespace mamba::cuda {
 
 namespace detail {
 
-// finish(i, load(i)) for i in [0, count), shared out: several loads of a thread are on their way before the first result is
-// stored, for what lies between is the way to L2.
+// finish(i, load(i)) for i in [0, count), shared out: several loads of a thread are on their way before the first
+// result is stored, for what lies between is the way to L2.
 template <int Batch, class Load, class Finish>
 __device__ void stream(int count, Load&& load, Finish&& finish) {
   int i = thread();
@@ -33,11 +33,13 @@ struct Quads {
   Quad<T> of[Count];
 };
 
-// finish(offset, quads) for every four elements of rows shaped like y; load(offset) gives the quads. `most` at once: a layer's code
-// comes by too seldom to stay near the multiprocessor, so that what finish() takes is better written out twice than eight times.
+// finish(offset, quads) for every four elements of rows shaped like y; load(offset) gives the quads. `most` at once: a
+// layer's code comes by too seldom to stay near the multiprocessor, so that what finish() takes is better written out
+// twice than eight times.
 template <int most = 4, class T, int C, class Load, class Finish>
 __device__ void each_quad(Rows<T, C> y, Load&& load, Finish&& finish) {
-  constexpr int stride = Rows<T, C>::stride, batch = stride >= 8 * most ? most : stride / 8;  // at 128 rows no thread has more
+  constexpr int stride = Rows<T, C>::stride,
+                batch = stride >= 8 * most ? most : stride / 8;  // at 128 rows no thread has more
   stream<batch>(
       y.rows * stride / 4, [&](int i) { return load(4 * i); }, [&](int i, const auto& quads) { finish(4 * i, quads); });
   __syncthreads();
@@ -65,8 +67,7 @@ __device__ void map(Rows<T, C> y, F&& f, Inputs... inputs) {
 // y <- a + b
 template <class T, int C>
 __device__ void add(Block&, Rows<T, C> y, Rows<const T, C> a, Rows<const T, C> b) {
-  detail::map(
-      y, [](T v, T w) { return v + w; }, a, b);
+  detail::map(y, [](T v, T w) { return v + w; }, a, b);
 }
 
 // x (T, C) += bias (C) in every row.
@@ -101,13 +102,13 @@ __device__ void add_bias_backward(Block& be, WeightGradient<T, 1, C> dbias, Rows
 // o <- y silu(z)
 template <class T, int E>
 __device__ void gate(Block&, Rows<T, E> o, Rows<const T, E> y, Rows<const T, E> z) {
-  detail::map(
-      o, [](T v, T w) { return v * math::silu(w); }, y, z);
+  detail::map(o, [](T v, T w) { return v * math::silu(w); }, y, z);
 }
 
 // dy, dz <- the gradients through the gate.
 template <class T, int E>
-__device__ void gate_backward(Block&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y, Rows<const T, E> z) {
+__device__ void gate_backward(Block&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y,
+                              Rows<const T, E> z) {
   detail::each_quad(
       y,
       [&](int i) {
@@ -129,22 +130,19 @@ __device__ void gate_backward(Block&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T
 // u <- silu(v)
 template <class T, int E>
 __device__ void silu(Block&, Rows<T, E> u, Rows<const T, E> v) {
-  detail::map(
-      u, [](T x) { return math::silu(x); }, v);
+  detail::map(u, [](T x) { return math::silu(x); }, v);
 }
 
 // dv <- du silu'(v)
 template <class T, int E>
 __device__ void silu_backward(Block&, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
-  detail::map(
-      dv, [](T g, T x) { return g * math::silu_derivative(x, math::sigmoid(x)); }, du, v);
+  detail::map(dv, [](T g, T x) { return g * math::silu_derivative(x, math::sigmoid(x)); }, du, v);
 }
 
 // delta <- softplus(x); the padding stays zero.
 template <class T, int E>
 __device__ void softplus(Block&, Rows<T, E> delta, Rows<const T, E> x) {
-  detail::map(
-      delta, [](T v) { return math::softplus(v); }, x);
+  detail::map(delta, [](T v) { return math::softplus(v); }, x);
   if constexpr (E % row_alignment != 0) {
     detail::clear_padding(delta);
     __syncthreads();
@@ -154,8 +152,7 @@ __device__ void softplus(Block&, Rows<T, E> delta, Rows<const T, E> x) {
 // dx <- ddelta softplus'(x)
 template <class T, int E>
 __device__ void softplus_backward(Block&, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<const T, E> x) {
-  detail::map(
-      dx, [](T g, T v) { return g * math::softplus_derivative(v); }, ddelta, x);
+  detail::map(dx, [](T g, T v) { return g * math::softplus_derivative(v); }, ddelta, x);
 }
 
 // pi (T, C) += bias (C), delta (T, C) <- softplus(pi); delta's padding stays zero.
@@ -163,10 +160,7 @@ template <class T, int C>
 __device__ void step_sizes(Block&, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1, C> bias) {
   using Pair = detail::Quads<T, 2>;
   detail::each_quad<2>(
-      pi,
-      [&](int i) {
-        return Pair{{detail::load4(in(pi).data + i), detail::load4(bias.value + i % pi.stride)}};
-      },
+      pi, [&](int i) { return Pair{{detail::load4(in(pi).data + i), detail::load4(bias.value + i % pi.stride)}}; },
       [&](int i, const Pair& in) {
         detail::Quad<T> sum, step;
 #pragma unroll
@@ -182,7 +176,8 @@ __device__ void step_sizes(Block&, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1,
 
 // dpi (T, C) <- ddelta softplus'(pi), which may be the same memory; dbias (C) += its sum over the rows.
 template <class T, int C>
-__device__ void step_sizes_backward(Block& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta, Rows<const T, C> pi) {
+__device__ void step_sizes_backward(Block& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta,
+                                    Rows<const T, C> pi) {
   using Share = detail::ColumnShare<C>;
   constexpr int batch = BlockTuning::rowwise_batch;
   const auto [begin, end] = Share::rows(pi.rows);
@@ -211,8 +206,7 @@ __device__ void step_sizes_backward(Block& be, Rows<T, C> dpi, WeightGradient<T,
 // y <- x
 template <class T, int C>
 __device__ void copy(Block&, Rows<T, C> y, Rows<const T, C> x) {
-  detail::map(
-      y, [](T v) { return v; }, x);
+  detail::map(y, [](T v) { return v; }, x);
 }
 
 // x <- 0
@@ -225,19 +219,24 @@ __device__ void zero(Block&, Rows<T, C> x) {
 // y's row i <- x's row rows[i], and back: y's row rows[i] <- x's row i.
 template <class T, int C>
 __device__ void gather(Block&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
-  detail::each(y.rows * y.stride / 4, [&](int i) { detail::store4(y.data + 4 * i, detail::load4(x[rows[4 * i / y.stride]] + 4 * i % y.stride)); });
+  detail::each(y.rows * y.stride / 4, [&](int i) {
+    detail::store4(y.data + 4 * i, detail::load4(x[rows[4 * i / y.stride]] + 4 * i % y.stride));
+  });
   __syncthreads();
 }
 template <class T, int C>
 __device__ void scatter(Block&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
-  detail::each(x.rows * x.stride / 4, [&](int i) { detail::store4(y[rows[4 * i / x.stride]] + 4 * i % x.stride, detail::load4(x.data + 4 * i)); });
+  detail::each(x.rows * x.stride / 4, [&](int i) {
+    detail::store4(y[rows[4 * i / x.stride]] + 4 * i % x.stride, detail::load4(x.data + 4 * i));
+  });
   __syncthreads();
 }
 
-// Softmax cross-entropy of every row over its first `classes` columns, times `weight`: returns the sum of the losses and
-// writes their gradient; the columns from `classes` on get none.
+// Softmax cross-entropy of every row over its first `classes` columns, times `weight`: returns the sum of the losses
+// and writes their gradient; the columns from `classes` on get none.
 template <class T, int Vp>
-__device__ double cross_entropy(Block& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes, double weight) {
+__device__ double cross_entropy(Block& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels,
+                                int classes, double weight) {
   double* const losses = be.scratch<double>();
   for (int i = detail::warp(); i < logits.rows; i += Block::warps) {
     const T* const x = logits[i];
@@ -252,8 +251,11 @@ __device__ double cross_entropy(Block& be, Rows<T, Vp> dlogits, Rows<const T, Vp
     sum = detail::warp_sum(sum);
     const T scale = static_cast<T>(weight) / sum;
     for (int v = detail::lane(); v < dlogits.stride; v += 32)
-      dlogits[i][v] = v >= classes ? T(0) : std::exp(x[v] - largest) * scale - (v == labels[i] ? static_cast<T>(weight) : T(0));
-    if (detail::lane() == 0) losses[i] = weight * (std::log(static_cast<double>(sum)) + static_cast<double>(largest) - static_cast<double>(x[labels[i]]));
+      dlogits[i][v] =
+          v >= classes ? T(0) : std::exp(x[v] - largest) * scale - (v == labels[i] ? static_cast<T>(weight) : T(0));
+    if (detail::lane() == 0)
+      losses[i] = weight * (std::log(static_cast<double>(sum)) + static_cast<double>(largest) -
+                            static_cast<double>(x[labels[i]]));
   }
   __syncthreads();
   double sum = 0;

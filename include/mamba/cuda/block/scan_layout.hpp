@@ -69,7 +69,8 @@ struct LaneSums {
     T* const own = shared + lane() * row;
     if constexpr (Count % 8 == 0) {
 #pragma unroll
-      for (int v = 0; v < Count; v += 4) store4(own + v, Quad<T>{{values[v], values[v + 1], values[v + 2], values[v + 3]}});
+      for (int v = 0; v < Count; v += 4)
+        store4(own + v, Quad<T>{{values[v], values[v + 1], values[v + 2], values[v + 3]}});
     } else {
 #pragma unroll
       for (int v = 0; v < Count; ++v) own[v] = values[v];
@@ -97,9 +98,10 @@ struct LaneSums {
   }
 };
 
-// The same for Count pairs of values (a power of 2) of each of `Channels` channels that a group of lanes works on one after the other.
-// A lane puts its pairs one by one; channel by channel the rows of some lanes are added up, and the last few sums when all is done.
-// Rows are permuted so that neither what is put nor what is read at once meets in a bank.
+// The same for Count pairs of values (a power of 2) of each of `Channels` channels that a group of lanes works on one
+// after the other. A lane puts its pairs one by one; channel by channel the rows of some lanes are added up, and the
+// last few sums when all is done. Rows are permuted so that neither what is put nor what is read at once meets in a
+// bank.
 template <int Count, int Width, int Channels>
 struct ChannelSums {
   static constexpr int parts = Width > Count ? Width / Count : 1;         // lanes that share a pair's sum
@@ -134,11 +136,14 @@ struct ChannelSums {
     for (int c = 0; c < columns; ++c)
 #pragma unroll
       for (int i = 0; i < rows; ++i) {
-        const auto pair = row_slot(shared, lane() / Width * Width + part * rows + (i ^ (part & (rows - 1) & 1)), first + c);
+        const auto pair =
+            row_slot(shared, lane() / Width * Width + part * rows + (i ^ (part & (rows - 1) & 1)), first + c);
         sums[c][i % 2].first += pair.first, sums[c][i % 2].second += pair.second;
       }
 #pragma unroll
-    for (int c = 0; c < columns; ++c) sum_slot(shared, channel, lane(), c) = {sums[c][0].first + sums[c][1].first, sums[c][0].second + sums[c][1].second};
+    for (int c = 0; c < columns; ++c)
+      sum_slot(shared, channel, lane(), c) = {sums[c][0].first + sums[c][1].first,
+                                              sums[c][0].second + sums[c][1].second};
   }
   // Of the warp's group of lanes number `group`, channel and pair: the two sums.
   template <class T>
@@ -146,7 +151,8 @@ struct ChannelSums {
     Pair<T> sum{};
 #pragma unroll
     for (int part = 0; part < parts; ++part) {
-      const auto& of_part = sum_slot(const_cast<T*>(shared), channel, group * Width + part * rows + k / columns, k % columns);
+      const auto& of_part =
+          sum_slot(const_cast<T*>(shared), channel, group * Width + part * rows + k / columns, k % columns);
       sum.first += of_part.first, sum.second += of_part.second;
     }
     return sum;

@@ -1,11 +1,12 @@
-// The selective scan of Mamba-1 by one thread block (specification, sections 2.7, 2.8 and 5; Gu and Dao 2023, section 3.3).
+// The selective scan of Mamba-1 by one thread block (specification, sections 2.7, 2.8 and 5; Gu and Dao 2023,
+// section 3.3).
 //
 //   h_t = 2^(step_t rate) h_{t-1} + (step_t u_t) b_t      y_t = c_t . h_t + d u_t
 //
-// A group of lanes holds the states of one channel, four neighbouring states and more a lane (ScanLayout); time passes in
-// registers. The block goes from piece to piece, a chunk of time by a slab of channels: the next piece is on its way to
-// shared memory while this one is computed. Backward recomputes the states of a chunk and keeps them, with their decays,
-// in registers; of the forward pass only the states between chunks are kept.
+// A group of lanes holds the states of one channel, four neighbouring states and more a lane (ScanLayout); time passes
+// in registers. The block goes from piece to piece, a chunk of time by a slab of channels: the next piece is on its way
+// to shared memory while this one is computed. Backward recomputes the states of a chunk and keeps them, with their
+// decays, in registers; of the forward pass only the states between chunks are kept.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +45,9 @@ struct ScanStage {
       const int k = i / Slab, local = i % Slab, e = piece.channel + local;
       const bool exists = k < rows && e < E;
       int value = 0;
-      (copy_async<sizeof(T)>(&channels[k][local].at[value++], arrays[piece.first + (exists ? k : 0)] + (exists ? e : 0), exists), ...);
+      (copy_async<sizeof(T)>(&channels[k][local].at[value++], arrays[piece.first + (exists ? k : 0)] + (exists ? e : 0),
+                             exists),
+       ...);
     });
     commit_copies();
   }
@@ -54,25 +57,33 @@ template <class T, int E, int N>
 struct SelectiveScan {
   using L = ScanLayout<N>;
   static constexpr int chunk = L::chunk, states = L::states;
-  static constexpr int ways = BlockTuning::scan_ways(E, L::groups);  // channels that a group of lanes works on at once, forward
-  static constexpr int slab = (std::max)(BlockTuning::scan_slab, L::groups * ways), backward_slab = (std::max)(BlockTuning::scan_slab, L::groups);
+  static constexpr int ways =
+      BlockTuning::scan_ways(E, L::groups);  // channels that a group of lanes works on at once, forward
+  static constexpr int slab = (std::max)(BlockTuning::scan_slab, L::groups* ways),
+                       backward_slab = (std::max)(BlockTuning::scan_slab, L::groups);
   static constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * padded(N);
   using Stage = ScanStage<T, N, chunk, slab, 2>;                   // step, u
   using BackwardStage = ScanStage<T, N, chunk, backward_slab, 4>;  // step, u, dy
-  // A warp's part of shared memory: first for sums over states, then for what its groups of lanes have of db and of dc, both at once
-  // where there is room.
+  // A warp's part of shared memory: first for sums over states, then for what its groups of lanes have of db and of dc,
+  // both at once where there is room.
   using BackwardSums = ChannelSums<chunk, L::width, backward_slab / L::groups>;
   static constexpr int gradient_elements = L::channels * chunk * padded(N);
   static constexpr int warp_elements(int gradients) {
-    return BackwardSums::elements > gradients * gradient_elements ? BackwardSums::elements : gradients * gradient_elements;
+    return BackwardSums::elements > gradients * gradient_elements ? BackwardSums::elements
+                                                                  : gradients * gradient_elements;
   }
-  static constexpr bool exchanges_both = Block::warps * warp_elements(2) * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
+  static constexpr bool exchanges_both =
+      Block::warps * warp_elements(2) * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
   static constexpr int of_warp_elements = warp_elements(exchanges_both ? 2 : 1);
-  static constexpr bool fits_block = 3 * sizeof(Stage) + Block::warps * LaneSums<ways * chunk, L::width>::elements * sizeof(T) <= Block::shared_bytes<T> &&
-                                     Block::warps * of_warp_elements * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
+  static constexpr bool fits_block =
+      3 * sizeof(Stage) + Block::warps * LaneSums<ways * chunk, L::width>::elements * sizeof(T) <=
+          Block::shared_bytes<T> &&
+      Block::warps * of_warp_elements * sizeof(T) + 2 * sizeof(BackwardStage) <= Block::shared_bytes<T>;
 
   static __device__ T* state(T* states, int e) { return states + static_cast<std::ptrdiff_t>(e) * padded(N); }
-  static __device__ const T* state(const T* states, int e) { return states + static_cast<std::ptrdiff_t>(e) * padded(N); }
+  static __device__ const T* state(const T* states, int e) {
+    return states + static_cast<std::ptrdiff_t>(e) * padded(N);
+  }
   static __device__ int existing(int e) { return e < E ? e : E - 1; }  // all lanes run along: shuffles need them
 
   Rows<const T, E> delta, u;
@@ -82,8 +93,8 @@ struct SelectiveScan {
 
   // y of the channels local, local + groups, ... (`ways` of them) of a piece. from_zero: nothing lies before the piece.
   template <bool from_zero, class Piece, class Blocked>
-  __device__ void forward_channels(Rows<T, E> y, const Stage& stage, const Piece& piece, int first_local, const T* before, T* after, Blocked rows,
-                                   T* sums_of_lanes) const {
+  __device__ void forward_channels(Rows<T, E> y, const Stage& stage, const Piece& piece, int first_local,
+                                   const T* before, T* after, Blocked rows, T* sums_of_lanes) const {
     T rate[ways][states], h[ways][states], sums[ways * chunk];
     const auto local = [&](int w) { return first_local + w * L::groups; };
     const auto channel = [&](int w) { return piece.channel + local(w); };
@@ -125,13 +136,15 @@ struct SelectiveScan {
     Sums::put(sums, sums_of_lanes);
     Sums::take(sums_of_lanes, [&](int number, T sum) {
       const int k = number % chunk;
-      if (channel(own) < E && k <= last && Sums::part() == 0) y[piece.first + k][channel(own)] = skip * stage.channels[k][local(own)].at[1] + sum;
+      if (channel(own) < E && k <= last && Sums::part() == 0)
+        y[piece.first + k][channel(own)] = skip * stage.channels[k][local(own)].at[1] + sum;
     });
   }
 
   // own: a state in global memory, needed without `boundaries` or `sequence_states`.
   template <class Blocked>
-  __device__ __noinline__ void forward(Block& be, Rows<T, E> y, T* boundaries, T* sequence_states, Sequences sequences, Blocked rows) const {
+  __device__ __noinline__ void forward(Block& be, Rows<T, E> y, T* boundaries, T* sequence_states, Sequences sequences,
+                                       Blocked rows) const {
     Stage* const stages = reinterpret_cast<Stage*>(be.scratch<T>());
     T* const sums = reinterpret_cast<T*>(stages + 3) + warp() * LaneSums<ways * chunk, L::width>::elements;
     ScanPiece<E, chunk, slab, false> piece(sequences);
@@ -145,7 +158,9 @@ struct SelectiveScan {
       const bool from_zero = piece.is_first() && !sequence_states, last = piece.is_last();
       T* const own = sequence_states ? sequence_states + piece.s * state_size : reinterpret_cast<T*>(be.global);
       const T* const before = boundaries && !piece.is_first() ? boundaries + (piece.boundary() - 1) * state_size : own;
-      T* const after = boundaries && !last ? boundaries + piece.boundary() * state_size : sequence_states || !last ? own : nullptr;
+      T* const after = boundaries && !last        ? boundaries + piece.boundary() * state_size
+                       : sequence_states || !last ? own
+                                                  : nullptr;
       for (int local = L::group(); local < slab && piece.channel + local - L::group() < E; local += L::groups * ways)
         if (from_zero) forward_channels<true>(y, stages[turn], piece, local, before, after, rows, sums);
         else forward_channels<false>(y, stages[turn], piece, local, before, after, rows, sums);
@@ -170,7 +185,8 @@ struct SelectiveScan {
     return rows;
   }
 
-  // What a lane needs of a step from shared memory, asked for a step early: the way there takes longer than a step's products.
+  // What a lane needs of a step from shared memory, asked for a step early: the way there takes longer than a step's
+  // products.
   struct StepRows {
     T b[states], c[states];
     typename BackwardStage::Channel of;
@@ -186,19 +202,22 @@ struct SelectiveScan {
   // Channels of a slab that a group of lanes, and a warp, works on: neighbouring ones.
   static constexpr int of_group = backward_slab / L::groups, of_warp = of_group * L::channels;
 
-  // The gradients of one channel of a piece, but for the sums over its states. Those go by `sums`, shared memory of the warp: the
-  // channel only leaves its own there, and adds up those of the channel before while its first products are under way.
-  // number: of the channel in its group. Returns the rows of the group's next one. opens: nothing lies before the piece.
+  // The gradients of one channel of a piece, but for the sums over its states. Those go by `sums`, shared memory of the
+  // warp: the channel only leaves its own there, and adds up those of the channel before while its first products are
+  // under way. number: of the channel in its group. Returns the rows of the group's next one. opens: nothing lies
+  // before the piece.
   template <bool opens, class Piece>
-  __device__ ChannelRows backward_channel(Shared& shared, WeightGradient<T, E, N> da, ChannelRows rows, const BackwardStage& stage, const Piece& piece,
-                                          int number, const T* before, T* carry, T* sums) const {
+  __device__ ChannelRows backward_channel(Shared& shared, WeightGradient<T, E, N> da, ChannelRows rows,
+                                          const BackwardStage& stage, const Piece& piece, int number, const T* before,
+                                          T* carry, T* sums) const {
     const int local = L::group() * of_group + number, e = piece.channel + local, safe = existing(e);
     T from_future[states], h[chunk][states], decays[chunk][states], start[states];
     if constexpr (!opens) L::load(start, state(before, safe));
 #pragma unroll
     for (int i = 0; i < states; ++i) from_future[i] = 0;
     if (!piece.is_last()) L::load(from_future, state(static_cast<const T*>(carry), safe));
-    BackwardSums::add_up(sums, number > 0 ? number - 1 : 0);  // the first channel has nothing to add: that costs less than a branch
+    BackwardSums::add_up(
+        sums, number > 0 ? number - 1 : 0);  // the first channel has nothing to add: that costs less than a branch
 #pragma unroll
     for (int k = 0; k < chunk; ++k) {
       const auto in = stage.channels[k][local];
@@ -248,7 +267,8 @@ struct SelectiveScan {
 
   // ddelta and du of the warp's channels of a piece, when the sums of all of them have been added up.
   template <class Piece>
-  __device__ void finish_channels(Rows<T, E> ddelta, Rows<T, E> du, const BackwardStage& stage, const Piece& piece, const T* sums) const {
+  __device__ void finish_channels(Rows<T, E> ddelta, Rows<T, E> du, const BackwardStage& stage, const Piece& piece,
+                                  const T* sums) const {
 #pragma unroll
     for (int i = lane(); i < of_warp * chunk; i += 32) {
       const int k = i / of_warp, own = i % of_warp, local = warp() * of_warp + own, e = piece.channel + local;
@@ -276,14 +296,16 @@ struct SelectiveScan {
     each(rows * quads, [&](int i) {
       Quad<T> sum{};
 #pragma unroll 8
-      for (int group = 0; group < L::groups; ++group) add_to(sum, load4(static_cast<const T*>(share_of(partial, group, which)) + 4 * i));
+      for (int group = 0; group < L::groups; ++group)
+        add_to(sum, load4(static_cast<const T*>(share_of(partial, group, which)) + 4 * i));
       store4(to[first + i / quads] + i % quads * 4, sum);
     });
   }
 
   // carry: a state in global memory, needed when there are boundaries.
-  __device__ __noinline__ void backward(Block& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da,
-                                        Rows<const T, E> dy, const T* boundaries, T* carry, Sequences sequences) const {
+  __device__ __noinline__ void backward(Block& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc,
+                                        WeightGradient<T, E, N> da, Rows<const T, E> dy, const T* boundaries, T* carry,
+                                        Sequences sequences) const {
     T* const partial = be.scratch<T>();
     BackwardStage* const stages = reinterpret_cast<BackwardStage*>(partial + Block::warps * of_warp_elements);
     ScanPiece<E, chunk, backward_slab, true> piece(sequences);
@@ -305,10 +327,14 @@ struct SelectiveScan {
         for (; number < of_group && first + number < E; ++number) rows = f(rows);
       };
       if (piece.is_first()) {
-        each_channel([&](const ChannelRows& rows) { return backward_channel<true>(shared, da, rows, stage, piece, number, nullptr, carry, sums); });
+        each_channel([&](const ChannelRows& rows) {
+          return backward_channel<true>(shared, da, rows, stage, piece, number, nullptr, carry, sums);
+        });
       } else {
         const T* const before = boundaries + (piece.boundary() - 1) * state_size;
-        each_channel([&](const ChannelRows& rows) { return backward_channel<false>(shared, da, rows, stage, piece, number, before, carry, sums); });
+        each_channel([&](const ChannelRows& rows) {
+          return backward_channel<false>(shared, da, rows, stage, piece, number, before, carry, sums);
+        });
       }
       if (number > 0) {
         BackwardSums::add_up(sums, number - 1);
@@ -352,8 +378,9 @@ inline constexpr int scan_chunk = detail::ScanLayout<N>::chunk;
 //   states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: a blocked row is read out of the state and then forgotten
 template <class T, int E, int N, class Blocked = NoRows>
-__device__ void selective_scan(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b,
-                               Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d, Blocked rows = {}) {
+__device__ void selective_scan(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta,
+                               Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c, Sequences sequences,
+                               Weight<T, E, N> a, Weight<T, 1, E> d, Blocked rows = {}) {
   using Scan = detail::SelectiveScan<T, E, N>;
   static_assert(Scan::fits_block, "mamba: a block's shared memory is too small for these sizes");
   detail::clear_padding(y);
@@ -363,12 +390,15 @@ __device__ void selective_scan(Block& be, Rows<T, E> y, T* boundaries, T* states
 // ddelta, du (T, E), db, dc (T, N) <- gradients; da (E, N) += the gradient with respect to a (not A_log), dd (E) += ...
 //   boundaries as selective_scan kept them; carry: (E, N) scratch, needed when there are any
 template <class T, int E, int N>
-__device__ void selective_scan_backward(Block& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da,
-                                        WeightGradient<T, 1, E> dd, Rows<const T, E> dy, const T* boundaries, T* carry, Rows<const T, E> delta,
-                                        Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+__device__ void selective_scan_backward(Block& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc,
+                                        WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
+                                        const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const T, E> u,
+                                        Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a,
+                                        Weight<T, 1, E> d) {
   detail::clear_padding(ddelta);
   detail::clear_padding(du);
-  detail::SelectiveScan<T, E, N>{delta, u, b, c, a, d}.backward(be, ddelta, du, db, dc, da, dy, boundaries, carry, sequences);
+  detail::SelectiveScan<T, E, N>{delta, u, b, c, a, d}.backward(be, ddelta, du, db, dc, da, dy, boundaries, carry,
+                                                                sequences);
   detail::add_products(be, dd, dy, u);
 }
 

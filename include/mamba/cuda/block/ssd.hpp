@@ -1,9 +1,9 @@
 // Mamba-2's state-space dual by one thread block (specification, section 7; Dao and Gu 2024, section 6).
 //
-// Inside a chunk of 8 tokens the quadratic form: y = M x with M = (c b^T) o decays o steps + skip, a lower triangle of 8 by 8.
-// Half a warp computes a chunk on its own, without barriers: all loads of b and c are under way at once, and sums over columns
-// go by shuffles. Only where a sequence has several chunks, or states come in or go out, a
-// second pass (ssd_states.hpp) adds what passes from chunk to chunk.
+// Inside a chunk of 8 tokens the quadratic form: y = M x with M = (c b^T) o decays o steps + skip, a lower triangle of
+// 8 by 8. Half a warp computes a chunk on its own, without barriers: all loads of b and c are under way at once, and
+// sums over columns go by shuffles. Only where a sequence has several chunks, or states come in or go out, a second
+// pass (ssd_states.hpp) adds what passes from chunk to chunk.
 #pragma once
 
 #include <mamba/core/views.hpp>
@@ -21,8 +21,9 @@ inline constexpr bool keeps_bc = sizeof(typename S::T) == 4 && stretches(S::N) <
 
 // y <- every chunk as if nothing was before it. No barrier.
 template <class S, class T, class Blocked>
-__device__ __noinline__ void ssd_within_chunks(Block& be, Rows<T, S::E> y, Rows<const T, S::H> delta, Rows<const T, S::C> xbc, Sequences sequences,
-                                               const T* rates, const T* d, Blocked blocked) {
+__device__ __noinline__ void ssd_within_chunks(Block& be, Rows<T, S::E> y, Rows<const T, S::H> delta,
+                                               Rows<const T, S::C> xbc, Sequences sequences, const T* rates, const T* d,
+                                               Blocked blocked) {
   T* const exchange = be.scratch<T>() + half_warp() * exchange_size;
   each_chunk<S::G>(sequences, [&](int first, int rows, int group) {
     const T* const chunk = xbc[first];
@@ -56,13 +57,15 @@ inline constexpr int exchange_elements = half_warps * exchange_size;
 
 // Whether a block's shared memory takes what backward exchanges and sums up for every head.
 template <class S>
-inline constexpr bool ssd_fits_block =
-    exchange_elements + 2 * S::H* half_warps <= Block::shared_elements && 2 * between_chunks_elements<S> <= Block::shared_elements;
+inline constexpr bool ssd_fits_block = exchange_elements + 2 * S::H * half_warps <= Block::shared_elements &&
+                                       2 * between_chunks_elements<S> <= Block::shared_elements;
 
 // The gradients of the same; ends with a barrier.
 template <class S, class T>
-__device__ __noinline__ void ssd_within_chunks_backward(Block& be, Rows<T, S::H> ddelta, Rows<T, S::C> dxbc, T* da, T* dd, Rows<const T, S::E> dy,
-                                                        Rows<const T, S::H> delta, Rows<const T, S::C> xbc, Sequences sequences, const T* rates, const T* d) {
+__device__ __noinline__ void ssd_within_chunks_backward(Block& be, Rows<T, S::H> ddelta, Rows<T, S::C> dxbc, T* da,
+                                                        T* dd, Rows<const T, S::E> dy, Rows<const T, S::H> delta,
+                                                        Rows<const T, S::C> xbc, Sequences sequences, const T* rates,
+                                                        const T* d) {
   static_assert(ssd_fits_block<S>, "mamba: a block's shared memory is too small for so many heads");
   T* const exchange = be.scratch<T>() + half_warp() * exchange_size;
   // Every half-warp's share of da and dd, (2, H, half-warps): lanes 0 and 8 add them up.
@@ -110,8 +113,9 @@ __device__ __noinline__ void ssd_within_chunks_backward(Block& be, Rows<T, S::H>
         });
       }
 
-      // W = dS o S o steps. The decay of step t lies between every j < t and i >= t: its exponent's gradient is the sum of W
-      // over that rectangle. Sums over rows j < t first, then, with those for the steps themselves, over the lanes' rows.
+      // W = dS o S o steps. The decay of step t lies between every j < t and i >= t: its exponent's gradient is the sum
+      // of W over that rectangle. Sums over rows j < t first, then, with those for the steps themselves, over the
+      // lanes' rows.
       T sums[8], left = 0, trace = 0;
       const int i = cb.row(), j0 = cb.column();
 #pragma unroll
@@ -178,8 +182,8 @@ __device__ inline bool has_several_chunks(Sequences sequences) {
 //   states: (sequences, H, N, P) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: S's column of a blocked row is cut below the diagonal
 template <int G, int N, class T, int E, int H, int C, class Blocked = NoRows>
-__device__ void ssd(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a,
-                    Weight<T, 1, H> d, Blocked rows = {}) {
+__device__ void ssd(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc,
+                    Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Blocked rows = {}) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   static_assert(C == S::C);
   detail::clear_padding(y);
@@ -188,18 +192,22 @@ __device__ void ssd(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<cons
     detail::ssd_between_chunks<S>(y, boundaries, states, delta, xbc, sequences, a.derived, rows);
 }
 
-// ddelta (T, H), dxbc (T, H P + 2 G N) <- gradients; da (H) += the gradient with respect to a (not A_log), dd (H) += ...
-// boundaries as ssd kept them.
+// ddelta (T, H), dxbc (T, H P + 2 G N) <- gradients; da (H) += the gradient with respect to a (not A_log), dd (H) +=
+// ... boundaries as ssd kept them.
 template <int G, int N, class T, int E, int H, int C>
-__device__ void ssd_backward(Block& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd, Rows<const T, E> dy,
-                             const T* boundaries, Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
+__device__ void ssd_backward(Block& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da,
+                             WeightGradient<T, 1, H> dd, Rows<const T, E> dy, const T* boundaries,
+                             Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a,
+                             Weight<T, 1, H> d) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   static_assert(C == S::C);
   detail::clear_padding(ddelta);
   detail::clear_padding(dxbc);
-  detail::ssd_within_chunks_backward<S>(be, ddelta, dxbc, da.value, dd.value, dy, delta, xbc, sequences, a.derived, d.value);
+  detail::ssd_within_chunks_backward<S>(be, ddelta, dxbc, da.value, dd.value, dy, delta, xbc, sequences, a.derived,
+                                        d.value);
   if (__syncthreads_or(detail::has_several_chunks(sequences)))
-    detail::ssd_between_chunks_backward<S>(be, ddelta, dxbc, da.value, dy, boundaries, delta, xbc, sequences, a.derived);
+    detail::ssd_between_chunks_backward<S>(be, ddelta, dxbc, da.value, dy, boundaries, delta, xbc, sequences,
+                                           a.derived);
 }
 
 }  // namespace mamba::cuda

@@ -1,5 +1,6 @@
-// What Mamba-2's chunks of time have in common on the GPU (specification, section 7): how their rows lie in half a warp, what
-// their steps decay, and products with the lower triangle of 8 by 8 that a chunk's tokens see each other through.
+// What Mamba-2's chunks of time have in common on the GPU (specification, section 7): how their rows lie in half a
+// warp, what their steps decay, and products with the lower triangle of 8 by 8 that a chunk's tokens see each other
+// through.
 #pragma once
 
 #include <cstddef>
@@ -57,8 +58,8 @@ struct ChunkColumns {
   }
 };
 
-// Four neighbouring numbers into global memory, at once for certain: the compiler takes plain stores apart where it cannot keep
-// the numbers in neighbouring registers.
+// Four neighbouring numbers into global memory, at once for certain: the compiler takes plain stores apart where it
+// cannot keep the numbers in neighbouring registers.
 template <class T>
 __device__ void store_quad(T* to, const T (&from)[4]) {
   if constexpr (sizeof(T) == 4) {
@@ -81,8 +82,8 @@ __device__ void store_columns(T* to, int column, const T (&from)[4]) {
   }
 }
 
-// f(first row, rows, group) for every chunk of every sequence and every group, shared out among the half-warps; rows is 0
-// where one has nothing left to do. The lanes of a warp call f together.
+// f(first row, rows, group) for every chunk of every sequence and every group, shared out among the half-warps; rows is
+// 0 where one has nothing left to do. The lanes of a warp call f together.
 template <int Groups, class F>
 __device__ void each_chunk(Sequences sequences, F&& f) {
   for (int s = lane(); s - lane() < sequences.count; s += 32) {
@@ -97,7 +98,8 @@ __device__ void each_chunk(Sequences sequences, F&& f) {
     const int pieces = __shfl_sync(~0U, behind, 31) * Groups;
 #pragma unroll 1
     for (int k = 2 * warp(); k < pieces; k += half_warps) {
-      const int lower = __popc(__ballot_sync(~0U, behind <= k / Groups)), upper = __popc(__ballot_sync(~0U, behind <= (k + 1) / Groups));
+      const int lower = __popc(__ballot_sync(~0U, behind <= k / Groups)),
+                upper = __popc(__ballot_sync(~0U, behind <= (k + 1) / Groups));
       const int piece = k + lane() / half_lanes, from = (lane() < half_lanes ? lower : upper) % 32;
       const int number = piece / Groups - __shfl_sync(~0U, behind - chunks, from);
       const int first = __shfl_sync(~0U, begin, from) + number * ssd_chunk, rest = __shfl_sync(~0U, end, from) - first;
@@ -107,8 +109,8 @@ __device__ void each_chunk(Sequences sequences, F&& f) {
   }
 }
 
-// The steps of a chunk for one head: lanes t, t + 8, t + 16 and t + 24 know that of row t; behind the chunk's rows, steps of
-// size zero.
+// The steps of a chunk for one head: lanes t, t + 8, t + 16 and t + 24 know that of row t; behind the chunk's rows,
+// steps of size zero.
 template <class T>
 struct ChunkSteps {
   T delta;
@@ -147,8 +149,8 @@ struct TriangleEntries {
 inline constexpr int triangle_size = ssd_chunk * (ssd_chunk + 1) / 2;
 MAMBA_HOST_DEVICE constexpr int triangle_index(int i, int j) { return i * (i + 1) / 2 + j; }
 
-// What half-warps exchange in shared memory: a matrix, row after row, and a triangle. The sum is no multiple of 32, so that the
-// halves of a warp read different banks.
+// What half-warps exchange in shared memory: a matrix, row after row, and a triangle. The sum is no multiple of 32, so
+// that the halves of a warp read different banks.
 inline constexpr int exchange_size = ssd_chunk * ssd_chunk + triangle_size;
 
 // a_i . b_j for j <= i, over the columns of half a warp.
@@ -242,8 +244,8 @@ __device__ void lower_transposed_times(const T* matrix, const ChunkColumns<T>& f
   for (int j = 0; j < ssd_chunk; ++j) use(j, sums[j]);
 }
 
-// The decays between a chunk's tokens, lam(i, j) = 2^(gamma_i - gamma_j) for j <= i, blocked columns cut below the diagonal, and
-// the step of every column.
+// The decays between a chunk's tokens, lam(i, j) = 2^(gamma_i - gamma_j) for j <= i, blocked columns cut below the
+// diagonal, and the step of every column.
 template <class T>
 struct ChunkDecays {
   T lam[4], delta[4];

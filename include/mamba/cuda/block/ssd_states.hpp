@@ -1,5 +1,5 @@
-// What passes between the chunks of Mamba-2's sequences (specification, section 7), added to what the chunks did alone: each
-// reads the state before it, of (N, P) for every head, and hands it on, decayed and grown by the chunk's x b^T.
+// What passes between the chunks of Mamba-2's sequences (specification, section 7), added to what the chunks did alone:
+// each reads the state before it, of (N, P) for every head, and hands it on, decayed and grown by the chunk's x b^T.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,9 @@ namespace mamba::cuda::detail {
 template <class S>
 struct StateColumns {
   using T = typename S::T;
-  static constexpr int channels = 8, blocks = (S::P + channels - 1) / channels, items = S::H * blocks;  // an item is a head's 8 channels
-  T at[stretches(S::N)][4][4] = {};                                                                     // stretch, state, channel
+  static constexpr int channels = 8, blocks = (S::P + channels - 1) / channels,
+                       items = S::H * blocks;  // an item is a head's 8 channels
+  T at[stretches(S::N)][4][4] = {};            // stretch, state, channel
 
   // f(stretch, state of the lane, state's number).
   template <class F>
@@ -41,8 +42,8 @@ struct StateColumns {
     });
   }
 
-  // A chunk's rows of b or c, times the state. On return the lane's two sums are those of row half_lane() / 2 and of channels
-  // 2 (half_lane() % 2) and the next.
+  // A chunk's rows of b or c, times the state. On return the lane's two sums are those of row half_lane() / 2 and of
+  // channels 2 (half_lane() % 2) and the next.
   struct Read {
     T at[2];
     static __device__ int row() { return half_lane() / 2; }
@@ -104,12 +105,14 @@ __device__ ChunkColumns<T> scaled_rows(const T* from, int row_stride, int rows, 
 // y += what every chunk reads of the state before it. A warp takes 8 channels through a whole sequence.
 //   boundaries, states: as ssd's
 template <class S, class T, class Blocked>
-__device__ __noinline__ void ssd_between_chunks(Rows<T, S::E> y, T* boundaries, T* states, Rows<const T, S::H> delta, Rows<const T, S::C> xbc,
-                                                Sequences sequences, const T* rates, Blocked blocked) {
+__device__ __noinline__ void ssd_between_chunks(Rows<T, S::E> y, T* boundaries, T* states, Rows<const T, S::H> delta,
+                                                Rows<const T, S::C> xbc, Sequences sequences, const T* rates,
+                                                Blocked blocked) {
   using Columns = StateColumns<S>;
   int turn = warp();  // the warp's next item, counted from the sequence's first
   for (int s = 0; s < sequences.count; ++s) {
-    const int begin = sequences.begin(s), end = sequences.end(s), kept = end > begin ? (end - begin - 1) / ssd_chunk : 0;
+    const int begin = sequences.begin(s), end = sequences.end(s),
+              kept = end > begin ? (end - begin - 1) / ssd_chunk : 0;
     T* const own = states ? states + s * S::state_size : nullptr;
     if (own || kept > 0) {
       for (; turn < Columns::items; turn += Block::warps) {
@@ -140,7 +143,8 @@ __device__ __noinline__ void ssd_between_chunks(Rows<T, S::E> y, T* boundaries, 
             if (t < rows && blocked.blocked(first + t)) steps.weight = 0;
             x = scaled_rows<S>(chunk + head * S::P, xbc.stride, rows, p, steps.weight);
           }
-          if (number > 0 && boundaries) state.store(boundaries + (number - 1) * S::state_size + head * S::head_state, p);
+          if (number > 0 && boundaries)
+            state.store(boundaries + (number - 1) * S::state_size + head * S::head_state, p);
           if (hands_on) {
             state.scale(steps.fall());
             state.grow(chunk + S::b_column(group), xbc.stride, rows, x);
@@ -165,7 +169,8 @@ template <class S>
 struct ChunkBackward {
   using T = typename S::T;
   using Columns = StateColumns<S>;
-  // What an item's 8 channels add to the gradients of the steps: 8 flows into the future, 8 reads of the past, the state's way through.
+  // What an item's 8 channels add to the gradients of the steps: 8 flows into the future, 8 reads of the past, the
+  // state's way through.
   static constexpr int partial_size = 2 * ssd_chunk + 1;
   static constexpr int n_block = 32, row_items = 2 * S::G * ((S::N + n_block - 1) / n_block);
 
@@ -235,8 +240,8 @@ struct ChunkBackward {
     if (lane() == 0) partial[2 * ssd_chunk] = through;
   }
 
-  // 32 columns of db, from what the future reads, or of dc, from the past: sums over the channels of the group's heads. 8 lanes
-  // take 32 channels of a state's row, the warp 4 rows at a time.
+  // 32 columns of db, from what the future reads, or of dc, from the past: sums over the channels of the group's heads.
+  // 8 lanes take 32 channels of a state's row, the warp 4 rows at a time.
   __device__ void columns(int item) const {
     constexpr int width = 8, at_once = 32 / width, held = n_block / at_once;
     const bool of_c = item % 2 != 0;
@@ -254,11 +259,13 @@ struct ChunkBackward {
       const T* const from = of_c ? dy[first] : xbc[first];
 #pragma unroll 1
       for (int p = lane() % width * 4; p - lane() % width * 4 < S::P; p += width * 4) {
-        const auto x = scaled_rows<S>(from + head * S::P, of_c ? dy.stride : xbc.stride, rows, p, of_c ? steps.rise : steps.weight);
+        const auto x = scaled_rows<S>(from + head * S::P, of_c ? dy.stride : xbc.stride, rows, p,
+                                      of_c ? steps.rise : steps.weight);
 #pragma unroll
         for (int k = 0; k < held; ++k) {
           Quad<T> h{};
-          if (n + k * at_once < S::N && p < S::P) h = load4(state + head * S::head_state + (n + k * at_once) * padded(S::P) + p);
+          if (n + k * at_once < S::N && p < S::P)
+            h = load4(state + head * S::head_state + (n + k * at_once) * padded(S::P) + p);
 #pragma unroll
           for (int i = 0; i < ssd_chunk; ++i)
 #pragma unroll
@@ -282,12 +289,13 @@ struct ChunkBackward {
       const T* const partial = partials + (head * Columns::blocks + block) * partial_size;
       flow += partial[t], reads += partial[ssd_chunk + t], through += partial[2 * ssd_chunk];
     }
-    // The decay of step t acts on what t and later rows read of the past, on what came in before t and flows into the future, and
-    // on the state's way through.
+    // The decay of step t acts on what t and later rows read of the past, on what came in before t and flows into the
+    // future, and on the state's way through.
     T from_past = steps.rise * reads, to_future = steps.weight * flow;
 #pragma unroll
     for (int offset = 1; offset < ssd_chunk; offset *= 2) {
-      const T later = __shfl_down_sync(~0U, from_past, offset, ssd_chunk), earlier = __shfl_up_sync(~0U, to_future, offset, ssd_chunk);
+      const T later = __shfl_down_sync(~0U, from_past, offset, ssd_chunk),
+              earlier = __shfl_up_sync(~0U, to_future, offset, ssd_chunk);
       if (t + offset < ssd_chunk) from_past += later;
       if (t >= offset) to_future += earlier;
     }
@@ -303,21 +311,23 @@ struct ChunkBackward {
 
 // Of shared memory, for one of the two slots of what backward leaves behind a barrier.
 template <class S>
-inline constexpr int between_chunks_elements = StateColumns<S>::items* ChunkBackward<S>::partial_size;
+inline constexpr int between_chunks_elements = StateColumns<S>::items * ChunkBackward<S>::partial_size;
 
-// The gradients += what passes between chunks. Sequence after sequence, chunk after chunk from the last: its items are shared
-// out among the warps. Block::global: two states, whose gradients are exchanged with every chunk.
+// The gradients += what passes between chunks. Sequence after sequence, chunk after chunk from the last: its items are
+// shared out among the warps. Block::global: two states, whose gradients are exchanged with every chunk.
 template <class S, class T>
-__device__ __noinline__ void ssd_between_chunks_backward(Block& be, Rows<T, S::H> ddelta, Rows<T, S::C> dxbc, T* da, Rows<const T, S::E> dy,
-                                                         const T* boundaries, Rows<const T, S::H> delta, Rows<const T, S::C> xbc, Sequences sequences,
-                                                         const T* rates) {
+__device__ __noinline__ void ssd_between_chunks_backward(Block& be, Rows<T, S::H> ddelta, Rows<T, S::C> dxbc, T* da,
+                                                         Rows<const T, S::E> dy, const T* boundaries,
+                                                         Rows<const T, S::H> delta, Rows<const T, S::C> xbc,
+                                                         Sequences sequences, const T* rates) {
   using Columns = StateColumns<S>;
   using Backward = ChunkBackward<S>;
   constexpr int partials = between_chunks_elements<S>;
   T* const carries = reinterpret_cast<T*>(be.global);
   int turn = 0;  // of the two slots for what passes a barrier
   for (int s = 0; s < sequences.count; ++s) {
-    const int begin = sequences.begin(s), end = sequences.end(s), kept = end > begin ? (end - begin - 1) / ssd_chunk : 0;
+    const int begin = sequences.begin(s), end = sequences.end(s),
+              kept = end > begin ? (end - begin - 1) / ssd_chunk : 0;
     for (int number = kept > 0 ? kept : -1; number >= 0; --number, turn ^= 1) {
       const int first = begin + number * ssd_chunk;
       const Backward chunk{ddelta,

@@ -1,5 +1,5 @@
-// What a warp does for a product: 32 x 32 results, over 8 elements of the sum at a time, from operands in shared memory. On
-// the tensor cores, or with FMA in double and for short sums.
+// What a warp does for a product: 32 x 32 results, over 8 elements of the sum at a time, from operands in shared
+// memory. On the tensor cores, or with FMA in double and for short sums.
 #pragma once
 
 #include <cstdint>
@@ -11,23 +11,26 @@ namespace mamba::cuda::detail {
 // How an operand lies in memory: along the rows of the result (or its columns), or along the sum.
 enum class Along { result, sum };
 
-// A stretch of an operand in shared memory as it lies in global memory: Indices rows (or columns) of the result by `depth`
-// elements of the sum. Lines are 4 modulo 8 elements apart: no access below meets another one in a bank.
+// A stretch of an operand in shared memory as it lies in global memory: Indices rows (or columns) of the result by
+// `depth` elements of the sum. Lines are 4 modulo 8 elements apart: no access below meets another one in a bank.
 template <class T, Along along, int Indices>
 struct Panel {
-  static constexpr int depth = 32, lines = along == Along::sum ? Indices : depth, length = along == Along::sum ? depth : Indices;
+  static constexpr int depth = 32, lines = along == Along::sum ? Indices : depth,
+                       length = along == Along::sum ? depth : Indices;
   static constexpr int stride = length + 4, elements = lines * stride;
   static_assert(stride % 8 == 4);
 
   T* data;
 
-  __device__ const T* at(int index, int k) const { return data + (along == Along::sum ? index * stride + k : k * stride + index); }
+  __device__ const T* at(int index, int k) const {
+    return data + (along == Along::sum ? index * stride + k : k * stride + index);
+  }
 };
 
 inline constexpr int part_side = 32, part_units = part_side / 16;
 
-// What a warp adds up: (32, 32) results in units of (16, 16). Of a unit a lane holds four columns of two rows: neighbours, so
-// that they are stored at once.
+// What a warp adds up: (32, 32) results in units of (16, 16). Of a unit a lane holds four columns of two rows:
+// neighbours, so that they are stored at once.
 template <class T>
 struct Sums {
   Quad<T> at[part_units][part_units][2];
@@ -47,15 +50,16 @@ struct Sums {
   }
 };
 
-// A lane's share of 16 rows (or columns) by 8 elements of the sum, for the tensor cores: indices 2 (lane / 4) + i, elements
-// 2 (lane % 4) + j. The tensor cores call these lane / 4 + 8 i (in B: column lane / 4 of multiplication i) and lane % 4 + 4 j;
-// as both operands and the result are read alike, this changes the order of the sum and nothing else.
+// A lane's share of 16 rows (or columns) by 8 elements of the sum, for the tensor cores: indices 2 (lane / 4) + i,
+// elements 2 (lane % 4) + j. The tensor cores call these lane / 4 + 8 i (in B: column lane / 4 of multiplication i) and
+// lane % 4 + 4 j; as both operands and the result are read alike, this changes the order of the sum and nothing else.
 struct Fragment {
   std::uint32_t high[2][2], low[2][2];
 };
 
-// x = high + low, each with tf32's 11 bits: all of float's 24, but in a quarter of the numbers the last. high is rounded, as
-// cvt.rna.tf32 does with more instructions to keep infinities, which become NaN here; the tensor cores cut low off.
+// x = high + low, each with tf32's 11 bits: all of float's 24, but in a quarter of the numbers the last. high is
+// rounded, as cvt.rna.tf32 does with more instructions to keep infinities, which become NaN here; the tensor cores cut
+// low off.
 __device__ inline void split(float x, std::uint32_t& high, std::uint32_t& low) {
   high = (__float_as_uint(x) + 0x1000U) & 0xffffe000U;
   low = __float_as_uint(x - __uint_as_float(high));
@@ -67,7 +71,8 @@ __device__ Fragment fragment(Panel<float, along, Indices> panel, int index, int 
   Fragment f;
 #pragma unroll
   for (int line = 0; line < 2; ++line) {
-    const auto pair = *reinterpret_cast<const float2*>(along == Along::sum ? panel.at(first_index + line, first_k) : panel.at(first_index, first_k + line));
+    const auto pair = *reinterpret_cast<const float2*>(along == Along::sum ? panel.at(first_index + line, first_k)
+                                                                           : panel.at(first_index, first_k + line));
     const auto put = [&](int i, int j, float x) { split(x, f.high[i][j], f.low[i][j]); };
     along == Along::sum ? put(line, 0, pair.x) : put(0, line, pair.x);
     along == Along::sum ? put(line, 1, pair.y) : put(1, line, pair.y);
@@ -75,22 +80,25 @@ __device__ Fragment fragment(Panel<float, along, Indices> panel, int index, int 
   return f;
 }
 
-// d (16, 8) += a (16, 8) b (8, 8). Volatile, so that multiplications stay in their order: left to itself the compiler brings
-// those of one result together, and each waits for the one before.
+// d (16, 8) += a (16, 8) b (8, 8). Volatile, so that multiplications stay in their order: left to itself the compiler
+// brings those of one result together, and each waits for the one before.
 __device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[2][2], const std::uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]));
 }
 
-// sums += a b over elements k .. k + 8 of the sum, rows from `row` and columns from `column` on: the high parts' product and
-// the two with one low part; low times low is beyond float's digits. The tensor cores cut off where they should round, which
-// would add up with the depth: they add up 8 elements, and what these come to is added here.
+// sums += a b over elements k .. k + 8 of the sum, rows from `row` and columns from `column` on: the high parts'
+// product and the two with one low part; low times low is beyond float's digits. The tensor cores cut off where they
+// should round, which would add up with the depth: they add up 8 elements, and what these come to is added here.
 template <class A, class B>
 __device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, int k) {
   Fragment left[part_units], right[part_units];
 #pragma unroll
-  for (int i = 0; i < part_units; ++i) left[i] = fragment(a, row + 16 * i, k), right[i] = fragment(b, column + 16 * i, k);
+  for (int i = 0; i < part_units; ++i)
+    left[i] = fragment(a, row + 16 * i, k), right[i] = fragment(b, column + 16 * i, k);
   float parts[part_units][part_units][2][4] = {};
 #pragma unroll
   for (int term = 0; term < 3; ++term)  // small ones first; all results' turn before one's next, which waits for it
@@ -100,7 +108,8 @@ __device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, i
       for (int n = 0; n < part_units; ++n)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          multiply_add(parts[m][n][half], term == 0 ? left[m].low : left[m].high, term == 1 ? right[n].low[half] : right[n].high[half]);
+          multiply_add(parts[m][n][half], term == 0 ? left[m].low : left[m].high,
+                       term == 1 ? right[n].low[half] : right[n].high[half]);
 #pragma unroll
   for (int m = 0; m < part_units; ++m)
 #pragma unroll
@@ -131,15 +140,18 @@ __device__ void multiply_add_one(Sums<T>& sums, A a, int row, B b, int column, i
     }
 }
 
-// From this depth on the tensor cores are as exact as FMA, whose error grows with the root of the depth. Relative rms errors
-// for normal operands, tensor cores and FMA, in 1e-7: depth 2: 1.10 and 0.30; 32: 1.00 and 1.04; 64: 1.09 and 1.47; 128: 1.21
-// and 2.03; 256: 1.39 and 2.87. With positive operands 0.63 and 0.87 at 32, 1.00 and 2.45 at 256; where sums cancel to a
-// thousandth, a thousand times the first. Left to add up 16 elements at once, the tensor cores would be at 1.40 at 32.
+// From this depth on the tensor cores are as exact as FMA, whose error grows with the root of the depth. Relative rms
+// errors for normal operands, tensor cores and FMA, in 1e-7: depth 2: 1.10 and 0.30; 32: 1.00 and 1.04; 64: 1.09
+// and 1.47; 128: 1.21 and 2.03; 256: 1.39 and 2.87. With positive operands 0.63 and 0.87 at 32, 1.00 and 2.45 at 256;
+// where sums cancel to a thousandth, a thousand times the first. Left to add up 16 elements at once, the tensor cores
+// would be at 1.40 at 32.
 inline constexpr int tensor_core_depth = 32;
 
-// sums += a b over the panels' first `depth` elements of a sum of `of_depth`, of which every `groups`-th is this warp's.
+// sums += a b over the panels' first `depth` elements of a sum of `of_depth`, of which every `groups`-th is this
+// warp's.
 template <class T, class A, class B>
-__device__ void multiply_add(Sums<T>& sums, A a, int row, B b, int column, int depth, int group, int groups, int of_depth) {
+__device__ void multiply_add(Sums<T>& sums, A a, int row, B b, int column, int depth, int group, int groups,
+                             int of_depth) {
   if constexpr (sizeof(T) == sizeof(float))
     if (of_depth >= tensor_core_depth) {
 #pragma unroll 1

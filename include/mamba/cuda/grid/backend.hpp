@@ -24,11 +24,13 @@ struct GridMemory {
   // The bytes of Grid::scratch for a tile of so many rows and sequences.
   template <class T, int E, int N>
   static std::size_t scratch_bytes(network::SelectiveScanSizes<T, E, N>, int rows, int sequences, bool with_backward) {
-    return (std::max)(GridTuning::most_partial_bytes, with_backward ? scan_bytes<detail::SelectiveChannels<T, E, N>, T>(rows, sequences) : 0);
+    return (std::max)(GridTuning::most_partial_bytes,
+                      with_backward ? scan_bytes<detail::SelectiveChannels<T, E, N>, T>(rows, sequences) : 0);
   }
   template <class T, int H, int P, int G, int N>
   static std::size_t scratch_bytes(network::SsdSizes<T, H, P, G, N>, int rows, int sequences, bool with_backward) {
-    return (std::max)(GridTuning::most_partial_bytes, with_backward ? scan_bytes<detail::SsdChannels<T, H, P, G, N>, T>(rows, sequences) : 0);
+    return (std::max)(GridTuning::most_partial_bytes,
+                      with_backward ? scan_bytes<detail::SsdChannels<T, H, P, G, N>, T>(rows, sequences) : 0);
   }
 
  private:

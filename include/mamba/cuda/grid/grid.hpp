@@ -1,9 +1,9 @@
-// The GPU's backend at the scope of the whole device. Its primitives are the functions of this namespace that take a Grid
-// first: they run on the host and launch kernels over all rows of a tile, which may be a whole batch.
+// The GPU's backend at the scope of the whole device. Its primitives are the functions of this namespace that take a
+// Grid first: they run on the host and launch kernels over all rows of a tile, which may be a whole batch.
 //
-// Nothing is computed in a new way here: a kernel cuts rows, or sequences, into slices and has every block run the primitive
-// at its own scope on one of them. What adds to a weight's gradient adds to a partial sum of the slice's own; the partial
-// sums are added in their order, and how many there are follows from the sizes alone.
+// Nothing is computed in a new way here: a kernel cuts rows, or sequences, into slices and has every block run the
+// primitive at its own scope on one of them. What adds to a weight's gradient adds to a partial sum of the slice's own;
+// the partial sums are added in their order, and how many there are follows from the sizes alone.
 #pragma once
 
 #include <algorithm>
@@ -35,7 +35,8 @@ struct PartialGradients {
   int count;
 };
 
-// How an argument of a primitive is cut: Rows and Sequences as they are; `width` elements for each row or sequence; one for each slice; or not at all.
+// How an argument of a primitive is cut: Rows and Sequences as they are; `width` elements for each row or sequence; one
+// for each slice; or not at all.
 template <class T>
 struct PerRow {
   T* data;
@@ -65,7 +66,9 @@ template <class T, int C>
 __device__ Rows<T, C> part(Rows<T, C> x, Slice s) {
   return {x[s.first], s.rows};
 }
-__device__ inline Sequences part(Sequences x, Slice s) { return {x.first + s.first_sequence, s.sequences, x.times + s.first, s.first}; }
+__device__ inline Sequences part(Sequences x, Slice s) {
+  return {x.first + s.first_sequence, s.sequences, x.times + s.first, s.first};
+}
 template <class T, int R, int C>
 __device__ WeightGradient<T, R, C> part(PartialGradients<T, R, C> x, Slice s) {
   return {x.values + s.number * x.size};
@@ -88,7 +91,9 @@ __device__ X part(Whole<X> x, Slice) {
 }
 
 // The first of `count` things that belongs to a slice.
-__host__ __device__ inline int first_of(int slice, int slices, int count) { return static_cast<int>(static_cast<long long>(count) * slice / slices); }
+__host__ __device__ inline int first_of(int slice, int slices, int count) {
+  return static_cast<int>(static_cast<long long>(count) * slice / slices);
+}
 
 // A block for each slice. Primitive::run(block, arguments...) is the primitive.
 template <class Primitive, class... Arguments>
@@ -103,7 +108,8 @@ template <class Primitive, class... Arguments>
 __global__ void __launch_bounds__(Block::threads) run_on_sequences(Sequences sequences, Arguments... arguments) {
   const int number = static_cast<int>(blockIdx.x), slices = static_cast<int>(gridDim.x);
   const int first = first_of(number, slices, sequences.count), end = first_of(number + 1, slices, sequences.count);
-  const Slice slice{number, sequences.begin(first), sequences.end(end - 1) - sequences.begin(first), first, end - first};
+  const Slice slice{number, sequences.begin(first), sequences.end(end - 1) - sequences.begin(first), first,
+                    end - first};
   Block be;
   Primitive::run(be, part(arguments, slice)...);
 }
@@ -122,11 +128,13 @@ __global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* 
 
 class Grid {
  public:
-  static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false, splits_products = false;
+  static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false,
+                        splits_products = false;
 
   // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
   explicit Grid(QueuePointer queue) : queue_(std::move(queue)), products_(queue_->stream()), scratch_(queue_) {
-    check(cudaDeviceGetAttribute(&shared_limit_, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue_->device()), "cudaDeviceGetAttribute");
+    check(cudaDeviceGetAttribute(&shared_limit_, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue_->device()),
+          "cudaDeviceGetAttribute");
   }
 
   const Queue& queue() const { return *queue_; }
@@ -154,13 +162,14 @@ class Grid {
   // Numbers of the device's, on the host until the next call.
   std::span<const double> downloaded(const double* from, std::size_t count) {
     if (on_host_.size() < count) on_host_.resize(count);
-    check(cudaMemcpyAsync(on_host_.data(), from, count * sizeof(double), cudaMemcpyDeviceToHost, stream()), "cudaMemcpyAsync from the device");
+    check(cudaMemcpyAsync(on_host_.data(), from, count * sizeof(double), cudaMemcpyDeviceToHost, stream()),
+          "cudaMemcpyAsync from the device");
     queue_->wait();
     return {on_host_.data(), count};
   }
 
-  // The shared memory is a block's, where the device has as much: who needs more than any device has (products, scans) does not
-  // run here.
+  // The shared memory is a block's, where the device has as much: who needs more than any device has (products, scans)
+  // does not run here.
   template <class T, class... Parameters, class... Arguments>
   void launch(void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
     const int shared = (std::min)(static_cast<int>(Block::shared_bytes<T>), shared_limit_);
@@ -169,7 +178,8 @@ class Grid {
     check(cudaGetLastError(), "a kernel over the grid");
   }
 
-  // Primitive over slices of `rows` rows, of rows like x, of sequences; with a weight's gradient, a slice for each partial sum.
+  // Primitive over slices of `rows` rows, of rows like x, of sequences; with a weight's gradient, a slice for each
+  // partial sum.
   template <class Primitive, class T, class... Arguments>
   void over_slices(int slices, int rows, const Arguments&... arguments) const {
     launch<T>(detail::run_on_rows<Primitive, Arguments...>, slices, rows, arguments...);
@@ -181,18 +191,21 @@ class Grid {
   }
   template <class Primitive, class T, class... Arguments>
   void over_sequences(Sequences sequences, const Arguments&... arguments) const {
-    launch<T>(detail::run_on_sequences<Primitive, Arguments...>, (std::min)(sequences.count, GridTuning::most_sequence_blocks), sequences, arguments...);
+    launch<T>(detail::run_on_sequences<Primitive, Arguments...>,
+              (std::min)(sequences.count, GridTuning::most_sequence_blocks), sequences, arguments...);
   }
   template <class Primitive, class T, int R, int C, class... Arguments>
   void over_rows_with_gradient(WeightGradient<T, R, C> dw, int rows, const Arguments&... arguments) {
-    const auto partials = zeroed_partials(dw, (rows + GridTuning::gradient_slice_rows - 1) / GridTuning::gradient_slice_rows);
+    const auto partials =
+        zeroed_partials(dw, (rows + GridTuning::gradient_slice_rows - 1) / GridTuning::gradient_slice_rows);
     over_slices<Primitive, T>(partials.count, rows, partials, arguments...);
     add(dw, partials);
   }
   template <class Primitive, class T, int R, int C, class... Arguments>
   void over_sequences_with_gradient(WeightGradient<T, R, C> dw, Sequences sequences, const Arguments&... arguments) {
     const auto partials = zeroed_partials(dw, sequences.count);
-    launch<T>(detail::run_on_sequences<Primitive, PartialGradients<T, R, C>, Arguments...>, partials.count, sequences, partials, arguments...);
+    launch<T>(detail::run_on_sequences<Primitive, PartialGradients<T, R, C>, Arguments...>, partials.count, sequences,
+              partials, arguments...);
     add(dw, partials);
   }
 
@@ -200,8 +213,8 @@ class Grid {
   template <class T, int R, int C>
   void add(WeightGradient<T, R, C> dw, PartialGradients<T, R, C> partials) const {
     constexpr std::size_t size = PartialGradients<T, R, C>::size;
-    detail::add_partials<<<static_cast<unsigned>((size + Block::threads - 1) / Block::threads), Block::threads, 0, stream()>>>(
-        dw.value, static_cast<const T*>(partials.values), partials.count, size);
+    detail::add_partials<<<static_cast<unsigned>((size + Block::threads - 1) / Block::threads), Block::threads, 0,
+                           stream()>>>(dw.value, static_cast<const T*>(partials.values), partials.count, size);
     check(cudaGetLastError(), "add_partials");
   }
 
@@ -209,10 +222,13 @@ class Grid {
   template <class T, int R, int C>
   PartialGradients<T, R, C> zeroed_partials(WeightGradient<T, R, C>, int most) {
     constexpr std::size_t bytes = PartialGradients<T, R, C>::size * sizeof(T);
-    constexpr int affordable = static_cast<int>(std::clamp<std::size_t>(GridTuning::most_partial_bytes / bytes, 1, GridTuning::most_partials));
+    constexpr int affordable =
+        static_cast<int>(std::clamp<std::size_t>(GridTuning::most_partial_bytes / bytes, 1, GridTuning::most_partials));
     const int count = std::clamp(most, 1, affordable);
     T* values = nullptr;
-    carve_zeroed([&](Carver& memory) { values = memory.take<T>(PartialGradients<T, R, C>::size * static_cast<std::size_t>(count)); });
+    carve_zeroed([&](Carver& memory) {
+      values = memory.take<T>(PartialGradients<T, R, C>::size * static_cast<std::size_t>(count));
+    });
     return {values, count};
   }
 

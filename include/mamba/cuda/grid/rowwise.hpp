@@ -1,5 +1,5 @@
-// What happens to every row, and to every sequence, over the whole device: look-ups, norms, gates, activations, the causal
-// convolution, positions. Shapes and meanings are those of rowwise.hpp, embedding.hpp and causal_conv.hpp.
+// What happens to every row, and to every sequence, over the whole device: look-ups, norms, gates, activations, the
+// causal convolution, positions. Shapes and meanings are those of rowwise.hpp, embedding.hpp and causal_conv.hpp.
 #pragma once
 
 #include <algorithm>
@@ -80,7 +80,8 @@ void rms_norm(Grid& be, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D
   be.over_rows<on_block::RmsNorm<Groups>>(y, y, PerRow<T>{rho, Groups}, x, w);
 }
 template <int Groups = 1, class T, int D>
-void rms_norm_backward(Grid& be, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+void rms_norm_backward(Grid& be, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho,
+                       Rows<const T, D> x, Weight<T, 1, D> w) {
   be.over_rows_with_gradient<on_block::RmsNormBackward<Groups>>(dw, x.rows, dx, dy, PerRow<const T>{rho, Groups}, x, w);
 }
 template <class T, int C>
@@ -100,7 +101,8 @@ void gate(Grid& be, Rows<T, E> o, Rows<const T, E> y, Rows<const T, E> z) {
   be.over_rows<on_block::Gate>(o, o, y, z);
 }
 template <class T, int E>
-void gate_backward(Grid& be, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y, Rows<const T, E> z) {
+void gate_backward(Grid& be, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y,
+                   Rows<const T, E> z) {
   be.over_rows<on_block::GateBackward>(dy, dy, dz, d_o, y, z);
 }
 template <class T, int E>
@@ -121,11 +123,14 @@ void softplus_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<co
 }
 template <class T, int C>
 void copy(Grid& be, Rows<T, C> y, Rows<const T, C> x) {
-  check(cudaMemcpyAsync(y.data, x.data, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), cudaMemcpyDeviceToDevice, be.stream()), "cudaMemcpyAsync");
+  check(cudaMemcpyAsync(y.data, x.data, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T),
+                        cudaMemcpyDeviceToDevice, be.stream()),
+        "cudaMemcpyAsync");
 }
 template <class T, int C>
 void zero(Grid& be, Rows<T, C> x) {
-  check(cudaMemsetAsync(x.data, 0, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), be.stream()), "cudaMemsetAsync");
+  check(cudaMemsetAsync(x.data, 0, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), be.stream()),
+        "cudaMemsetAsync");
 }
 template <class T, int C>
 void gather(Grid& be, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
@@ -138,10 +143,12 @@ void scatter(Grid& be, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
 
 // Waits for the device: the loss is the host's.
 template <class T, int Vp>
-double cross_entropy(Grid& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes, double weight) {
+double cross_entropy(Grid& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
+                     double weight) {
   const int slices = (logits.rows + Block::warps - 1) / Block::warps;
   double* const shares = reinterpret_cast<double*>(be.scratch(static_cast<std::size_t>(slices) * sizeof(double)));
-  be.over_slices<on_block::CrossEntropy, T>(slices, logits.rows, PerSlice<double>{shares}, dlogits, logits, PerRow<const int>{labels}, classes, weight);
+  be.over_slices<on_block::CrossEntropy, T>(slices, logits.rows, PerSlice<double>{shares}, dlogits, logits,
+                                            PerRow<const int>{labels}, classes, weight);
   double sum = 0;
   for (const double share : be.downloaded(shares, static_cast<std::size_t>(slices))) sum += share;
   return sum;
@@ -156,8 +163,10 @@ void embedding(Grid& be, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table
 
 namespace detail {
 template <class T, int D, int Vp>
-__global__ void __launch_bounds__(Block::threads) add_token_rows_kernel(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
-  add_token_rows(dtable, dx, tokens, static_cast<int>(blockIdx.x) * Block::warps + warp(), static_cast<int>(gridDim.x) * Block::warps);
+__global__ void __launch_bounds__(Block::threads)
+    add_token_rows_kernel(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
+  add_token_rows(dtable, dx, tokens, static_cast<int>(blockIdx.x) * Block::warps + warp(),
+                 static_cast<int>(gridDim.x) * Block::warps);
 }
 }  // namespace detail
 
@@ -182,15 +191,18 @@ void add_sinusoids(Grid& be, Rows<T, D> x, Sequences sequences, const int* posit
   be.over_sequences<on_block::AddSinusoids, T>(sequences, x, sequences, PerSequence<const int>{positions});
 }
 template <class T, int E, int K>
-void causal_conv(Grid& be, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias, T* history = nullptr) {
-  be.over_sequences<on_block::CausalConv, T>(sequences, v, x, sequences, w, bias, PerSequence<T>{history, (K - 1) * static_cast<std::ptrdiff_t>(x.stride)});
+void causal_conv(Grid& be, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                 Weight<T, 1, E> bias, T* history = nullptr) {
+  be.over_sequences<on_block::CausalConv, T>(sequences, v, x, sequences, w, bias,
+                                             PerSequence<T>{history, (K - 1) * static_cast<std::ptrdiff_t>(x.stride)});
 }
 template <Write write = Write::set, class T, int E, int K>
 void causal_conv_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
   be.over_sequences<on_block::CausalConvBackward<write>, T>(sequences, dx, dv, sequences, w);
 }
 template <class T, int E, int K>
-void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences) {
+void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x,
+                                 Sequences sequences) {
   be.over_sequences_with_gradient<on_block::CausalConvWeightBackward>(dw, sequences, dv, x, sequences);
 }
 

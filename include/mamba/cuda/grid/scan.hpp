@@ -1,11 +1,11 @@
-// The recurrence of both mixers over the whole device, forward and backward (specification, sections 2.7, 5 and 7), for any
-// number of channels and states and any length.
+// The recurrence of both mixers over the whole device, forward and backward (specification, sections 2.7, 5 and 7), for
+// any number of channels and states and any length.
 //
 //   h_t = 2^(step_t rate) h_{t-1} + (step_t u_t) b_t      y_t = c_t . h_t + d u_t
 //
-// Some lanes of a warp hold the states of one channel, or a tile of them if there are many, and walk along a sequence. Blocks
-// share out sequences and channels. What channels share (the gradients of b and c) and what sequences share (those of rates and
-// skips) is added up in partial sums, whose number follows from the sizes alone.
+// Some lanes of a warp hold the states of one channel, or a tile of them if there are many, and walk along a sequence.
+// Blocks share out sequences and channels. What channels share (the gradients of b and c) and what sequences share
+// (those of rates and skips) is added up in partial sums, whose number follows from the sizes alone.
 #pragma once
 
 #include <algorithm>
@@ -76,12 +76,16 @@ struct SsdChannels {
   __device__ T c(int t, int e, int n) const { return xbc[t][E + (G + e / (E / G)) * N + n]; }
   __device__ T rate(int e, int) const { return a.derived[e / P]; }
   __device__ T skip(int e) const { return d.value[e / P]; }
-  __device__ static std::size_t state_offset(int e, int n) { return (static_cast<std::size_t>(e / P) * N + n) * padded(P) + e % P; }
+  __device__ static std::size_t state_offset(int e, int n) {
+    return (static_cast<std::size_t>(e / P) * N + n) * padded(P) + e % P;
+  }
 };
 
-// Which of a call's kept states is the one before step `time` of a sequence that begins in row `begin`: sequences keep one
-// before every whole chunk but the first, so that no two of them share one.
-__device__ inline std::size_t boundary(int begin, int time) { return static_cast<std::size_t>(begin / grid_scan_chunk + time / grid_scan_chunk - 1); }
+// Which of a call's kept states is the one before step `time` of a sequence that begins in row `begin`: sequences keep
+// one before every whole chunk but the first, so that no two of them share one.
+__device__ inline std::size_t boundary(int begin, int time) {
+  return static_cast<std::size_t>(begin / grid_scan_chunk + time / grid_scan_chunk - 1);
+}
 
 // y <- the recurrence; a block takes some channels of one sequence.
 template <class Channels, class T, class Blocked>
@@ -90,7 +94,8 @@ __global__ void __launch_bounds__(Block::threads)
   constexpr int E = Channels::E, N = Channels::N;
   using L = LaneLayout<N>;
   constexpr int slices = (E + L::channels - 1) / L::channels;
-  const int s = static_cast<int>(blockIdx.x) / slices, own = static_cast<int>(blockIdx.x) % slices * L::channels + L::channel();
+  const int s = static_cast<int>(blockIdx.x) / slices,
+            own = static_cast<int>(blockIdx.x) % slices * L::channels + L::channel();
   const int e = own < E ? own : E - 1;  // all lanes run along: shuffles need them
   const int begin = sequences.begin(s), end = sequences.end(s);
   for (int n0 = L::first_state(); n0 - L::first_state() < N; n0 += L::tile) {
@@ -110,7 +115,8 @@ __global__ void __launch_bounds__(Block::threads)
       for (int i = 0; i < L::states; ++i) {
         const int n = n0 + i * L::lanes;
         if (n >= N) continue;
-        if (keeps && own < E) boundaries[boundary(begin, t - begin) * Channels::state_size + Channels::state_offset(e, n)] = h[i];
+        if (keeps && own < E)
+          boundaries[boundary(begin, t - begin) * Channels::state_size + Channels::state_offset(e, n)] = h[i];
         const T carried = t == begin && !state ? T(0) : math::decay(step, rate[i]) * h[i];
         const T next = math::next_state(carried, step * u, in.b(t, e, n));
         sum += in.c(t, e, n) * next;
@@ -131,12 +137,15 @@ struct ScanShares {
 };
 template <class Channels>
 ScanShares shares_of(int sequences) {
-  constexpr int at_once = LaneLayout<Channels::N>::channels, passes = (Channels::E / Channels::groups + at_once - 1) / at_once;
+  constexpr int at_once = LaneLayout<Channels::N>::channels,
+                passes = (Channels::E / Channels::groups + at_once - 1) / at_once;
   constexpr int blocks = GridTuning::scan_blocks;
   // No more memory for the gradients of b and c than a layer's activations take.
   constexpr int affordable = (std::max)(1, 4 * padded(Channels::E) / (Channels::groups * padded(Channels::N)));
-  constexpr int most_parts = std::clamp(static_cast<int>(GridTuning::scan_partial_elements / Channels::state_size), 1, blocks);
-  const int parts = (std::min)(sequences, most_parts), slices = std::clamp(blocks / (parts * Channels::groups), 1, (std::min)(passes, affordable));
+  constexpr int most_parts =
+      std::clamp(static_cast<int>(GridTuning::scan_partial_elements / Channels::state_size), 1, blocks);
+  const int parts = (std::min)(sequences, most_parts),
+            slices = std::clamp(blocks / (parts * Channels::groups), 1, (std::min)(passes, affordable));
   return {(std::max)(1, (std::min)(parts, blocks / (slices * Channels::groups))), slices};
 }
 
@@ -144,7 +153,8 @@ ScanShares shares_of(int sequences) {
 template <class Channels, class T>
 struct ScanPartials {
   static constexpr int E = Channels::E, N = Channels::N;
-  static constexpr std::size_t rate_size = Channels::rate_for_each_state ? static_cast<std::size_t>(E) * padded(N) : padded(E);
+  static constexpr std::size_t rate_size =
+      Channels::rate_for_each_state ? static_cast<std::size_t>(E) * padded(N) : padded(E);
   ScanShares shares;
   T* states;         // (slices, rows, groups, 2, padded(N)): gradients of b and c
   T* rates;          // (parts, E, padded(N)), or (parts, E) where all states of a channel share one
@@ -165,8 +175,9 @@ struct ScanPartials {
 // du, dsteps <- gradients of the channels' inputs and steps, and the partial sums.
 template <class Channels, class T, int Width>
 __global__ void __launch_bounds__(Block::threads)
-    scan_channels_backward(Channels in, Rows<T, Width> du, Rows<T, Channels::E> dsteps, ScanPartials<Channels, T> partials, Rows<const T, Channels::E> dy,
-                           const T* boundaries, Sequences sequences) {
+    scan_channels_backward(Channels in, Rows<T, Width> du, Rows<T, Channels::E> dsteps,
+                           ScanPartials<Channels, T> partials, Rows<const T, Channels::E> dy, const T* boundaries,
+                           Sequences sequences) {
   constexpr int E = Channels::E, N = Channels::N, of_group = E / Channels::groups, chunk = grid_scan_chunk;
   using L = LaneLayout<N>;
   constexpr int passes = (of_group + L::channels - 1) / L::channels;
@@ -175,10 +186,12 @@ __global__ void __launch_bounds__(Block::threads)
   T* const exchange = Block{}.scratch<T>();
   int turn = 0;
   const auto [parts, slices] = partials.shares;
-  const int slice = static_cast<int>(blockIdx.x) % slices, group = static_cast<int>(blockIdx.x) / slices % Channels::groups;
+  const int slice = static_cast<int>(blockIdx.x) % slices,
+            group = static_cast<int>(blockIdx.x) / slices % Channels::groups;
   const int part = static_cast<int>(blockIdx.x) / (slices * Channels::groups);
   const int first_pass = first_of(slice, slices, passes), last_pass = first_of(slice + 1, slices, passes);
-  const int first_sequence = first_of(part, parts, sequences.count), last_sequence = first_of(part + 1, parts, sequences.count);
+  const int first_sequence = first_of(part, parts, sequences.count),
+            last_sequence = first_of(part + 1, parts, sequences.count);
   for (int pass = first_pass; pass < last_pass; ++pass) {
     const int of_pass = pass * L::channels + L::channel();
     const bool mine = of_pass < of_group;
@@ -198,7 +211,10 @@ __global__ void __launch_bounds__(Block::threads)
 #pragma unroll
           for (int i = 0; i < L::states; ++i) {
             const int n = n0 + i * L::lanes;
-            h[i] = number > 0 && n < N ? boundaries[boundary(begin, number * chunk) * Channels::state_size + Channels::state_offset(e, n)] : T(0);
+            h[i] =
+                number > 0 && n < N
+                    ? boundaries[boundary(begin, number * chunk) * Channels::state_size + Channels::state_offset(e, n)]
+                    : T(0);
           }
 #pragma unroll
           for (int k = 0; k < chunk; ++k) {
@@ -242,7 +258,8 @@ __global__ void __launch_bounds__(Block::threads)
               const int which = i / L::tile, at = i % L::tile;
               if (tile + at >= N) return;
               T sum = 0;
-              for (int channel = 0; channel < L::channels; ++channel) sum += exchange[turn * of_step + channel * of_channel + i];
+              for (int channel = 0; channel < L::channels; ++channel)
+                sum += exchange[turn * of_step + channel * of_channel + i];
               T* const to = partials.state_row(slice, dy.rows, t, group, which) + tile + at;
               *to = pass == first_pass ? sum : *to + sum;
             });
@@ -269,15 +286,18 @@ __global__ void __launch_bounds__(Block::threads)
 
 // A row of `to` for each row, group and kind of the partial sums: db, dc <- their sum over the slices.
 template <class Channels, class T, class To>
-__global__ void __launch_bounds__(Block::threads) sum_state_gradients(To to, ScanPartials<Channels, T> partials, int rows) {
+__global__ void __launch_bounds__(Block::threads)
+    sum_state_gradients(To to, ScanPartials<Channels, T> partials, int rows) {
   constexpr int of_row = Channels::groups * 2 * padded(Channels::N);
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const int t = static_cast<int>(i / of_row), group = static_cast<int>(i % of_row) / (2 * padded(Channels::N));
-  const int which = static_cast<int>(i % of_row) / padded(Channels::N) % 2, n = static_cast<int>(i % padded(Channels::N));
+  const int which = static_cast<int>(i % of_row) / padded(Channels::N) % 2,
+            n = static_cast<int>(i % padded(Channels::N));
   if (t >= rows) return;
   T sum = 0;
   if (n < Channels::N)
-    for (int slice = 0; slice < partials.shares.slices; ++slice) sum += partials.state_row(slice, rows, t, group, which)[n];
+    for (int slice = 0; slice < partials.shares.slices; ++slice)
+      sum += partials.state_row(slice, rows, t, group, which)[n];
   to.write(t, group, which, n, sum);
 }
 template <class T, int N>
@@ -306,7 +326,9 @@ __global__ void __launch_bounds__(Block::threads) sum_heads(Rows<T, H> to, Rows<
   to[t][head] = sum;
 }
 
-inline int blocks_for(std::size_t elements) { return static_cast<int>((elements + Block::threads - 1) / Block::threads); }
+inline int blocks_for(std::size_t elements) {
+  return static_cast<int>((elements + Block::threads - 1) / Block::threads);
+}
 
 template <Write write, class T, int H, int E>
 void sum_of_heads(Grid& be, Rows<T, H> to, Rows<const T, E> from) {
@@ -321,17 +343,21 @@ void add_heads(Grid& be, WeightGradient<T, 1, H> to, T* of_channels, int parts) 
 }
 
 template <class Channels, class T, class Blocked>
-void scan(Grid& be, const Channels& in, Rows<T, Channels::E> y, T* boundaries, T* states, Sequences sequences, Blocked rows) {
+void scan(Grid& be, const Channels& in, Rows<T, Channels::E> y, T* boundaries, T* states, Sequences sequences,
+          Blocked rows) {
   constexpr int slices = (Channels::E + LaneLayout<Channels::N>::channels - 1) / LaneLayout<Channels::N>::channels;
   clear_padding(be, y);
-  be.launch<T>(scan_channels<Channels, T, Blocked>, sequences.count * slices, in, y, boundaries, states, sequences, rows);
+  be.launch<T>(scan_channels<Channels, T, Blocked>, sequences.count * slices, in, y, boundaries, states, sequences,
+               rows);
 }
 
 // to <- the gradients of b and c; returns the partial sums that are left to add.
 template <class Channels, class T, int Width, class To>
-void scan_backward(Grid& be, const Channels& in, Rows<T, Width> du, Rows<T, Channels::E> dsteps, const To& to, const ScanPartials<Channels, T>& partials,
-                   Rows<const T, Channels::E> dy, const T* boundaries, Sequences sequences) {
-  be.launch<T>(scan_channels_backward<Channels, T, Width>, partials.shares.parts * Channels::groups * partials.shares.slices, in, du, dsteps, partials, dy,
+void scan_backward(Grid& be, const Channels& in, Rows<T, Width> du, Rows<T, Channels::E> dsteps, const To& to,
+                   const ScanPartials<Channels, T>& partials, Rows<const T, Channels::E> dy, const T* boundaries,
+                   Sequences sequences) {
+  be.launch<T>(scan_channels_backward<Channels, T, Width>,
+               partials.shares.parts * Channels::groups * partials.shares.slices, in, du, dsteps, partials, dy,
                boundaries, sequences);
   const std::size_t elements = static_cast<std::size_t>(dy.rows) * Channels::groups * 2 * padded(Channels::N);
   be.launch<T>(sum_state_gradients<Channels, T, To>, blocks_for(elements), to, partials, dy.rows);
@@ -342,22 +368,26 @@ void scan_backward(Grid& be, const Channels& in, Rows<T, Width> du, Rows<T, Chan
 // --- Mamba-1; shapes and meanings are those of selective_scan.hpp --------------------------------------------------
 
 template <class T, int E, int N, class Blocked = NoRows>
-void selective_scan(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b, Rows<const T, N> c,
-                    Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d, Blocked rows = {}) {
+void selective_scan(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u,
+                    Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
+                    Blocked rows = {}) {
   detail::scan(be, detail::SelectiveChannels<T, E, N>{delta, u, b, c, a, d}, y, boundaries, states, sequences, rows);
 }
 
 template <class T, int E, int N>
-void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd,
-                             Rows<const T, E> dy, const T* boundaries, T* /*carry*/, Rows<const T, E> delta, Rows<const T, E> u, Rows<const T, N> b,
-                             Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc,
+                             WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
+                             const T* boundaries, T* /*carry*/, Rows<const T, E> delta, Rows<const T, E> u,
+                             Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a,
+                             Weight<T, 1, E> d) {
   using Channels = detail::SelectiveChannels<T, E, N>;
   const auto shares = detail::shares_of<Channels>(sequences.count);
   detail::ScanPartials<Channels, T> partials;
   be.carve_zeroed([&](Carver& memory) { partials.carve(memory, shares, dy.rows); });
   detail::clear_padding(be, ddelta);
   detail::clear_padding(be, du);
-  detail::scan_backward(be, Channels{delta, u, b, c, a, d}, du, ddelta, detail::SelectiveStateGradients<T, N>{db, dc}, partials, dy, boundaries, sequences);
+  detail::scan_backward(be, Channels{delta, u, b, c, a, d}, du, ddelta, detail::SelectiveStateGradients<T, N>{db, dc},
+                        partials, dy, boundaries, sequences);
   be.add(da, PartialGradients<T, E, N>{partials.rates, shares.parts});
   be.add(dd, PartialGradients<T, 1, E>{partials.skips.data, shares.parts});
 }
@@ -365,21 +395,23 @@ void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T,
 // --- Mamba-2; shapes and meanings are those of ssd.hpp --------------------------------------------------------------
 
 template <int G, int N, class T, int E, int H, int C, class Blocked = NoRows>
-void ssd(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a,
-         Weight<T, 1, H> d, Blocked rows = {}) {
+void ssd(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc,
+         Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Blocked rows = {}) {
   detail::scan(be, detail::SsdChannels<T, H, E / H, G, N>{delta, xbc, a, d}, y, boundaries, states, sequences, rows);
 }
 
 template <int G, int N, class T, int E, int H, int C>
-void ssd_backward(Grid& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd, Rows<const T, E> dy,
-                  const T* boundaries, Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
+void ssd_backward(Grid& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd,
+                  Rows<const T, E> dy, const T* boundaries, Rows<const T, H> delta, Rows<const T, C> xbc,
+                  Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
   using Channels = detail::SsdChannels<T, H, E / H, G, N>;
   const auto shares = detail::shares_of<Channels>(sequences.count);
   detail::ScanPartials<Channels, T> partials;
   Rows<T, E> dsteps;
   be.carve_zeroed([&](Carver& memory) { partials.carve(memory, shares, dy.rows), memory.take(dsteps, dy.rows); });
   detail::clear_padding(be, dxbc);
-  detail::scan_backward(be, Channels{delta, xbc, a, d}, dxbc, dsteps, detail::SsdStateGradients<T, E, G, N>{dxbc}, partials, dy, boundaries, sequences);
+  detail::scan_backward(be, Channels{delta, xbc, a, d}, dxbc, dsteps, detail::SsdStateGradients<T, E, G, N>{dxbc},
+                        partials, dy, boundaries, sequences);
   detail::sum_of_heads<Write::set>(be, ddelta, in(dsteps));
   detail::add_heads<E>(be, da, partials.rates, shares.parts);
   detail::add_heads<E>(be, dd, partials.skips.data, shares.parts);

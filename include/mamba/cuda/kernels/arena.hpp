@@ -63,34 +63,40 @@ __global__ void derive_rates(T* derived, const T* values, ArenaElements elements
   });
 }
 
-// How the sum of buffers is shared out: where there are many, a warp of a block takes some of them, so that more loads are under way.
+// How the sum of buffers is shared out: where there are many, a warp of a block takes some of them, so that more loads
+// are under way.
 struct BufferSum {
   static constexpr int lanes = 32;
 
-  static MAMBA_HOST_DEVICE int warps(int buffers) { return buffers >= 4 * Block::warps ? Block::warps : 1; }  // that share a sum
+  static MAMBA_HOST_DEVICE int warps(int buffers) {
+    return buffers >= 4 * Block::warps ? Block::warps : 1;
+  }  // that share a sum
   static std::size_t blocks(ArenaElements elements, int buffers) {
     const auto at_once = static_cast<std::size_t>(Block::threads / warps(buffers));
     return (elements.quads + at_once - 1) / at_once;
   }
 };
 
-// gradients <- the sum of `count` buffers, in an order that depends on their number alone, with respect to A_log where the buffers' is
-// to A; squares (blocks) <- the sums of the trained ones' squares.
+// gradients <- the sum of `count` buffers, in an order that depends on their number alone, with respect to A_log where
+// the buffers' is to A; squares (blocks) <- the sums of the trained ones' squares.
 template <class T>
-__global__ void sum_buffers(T* gradients, const T* buffers, int count, const T* derived, double* squares, ArenaElements elements, const TrainingState* training) {
+__global__ void sum_buffers(T* gradients, const T* buffers, int count, const T* derived, double* squares,
+                            ArenaElements elements, const TrainingState* training) {
   __shared__ detail::Quad<T> partial[Block::warps][BufferSum::lanes];
   if (has_stopped(training)) return;
   const int warps = BufferSum::warps(count);
   const bool shared = warps > 1;
-  const std::size_t i =
-      shared ? static_cast<std::size_t>(blockIdx.x) * BufferSum::lanes + detail::lane() : static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  const std::size_t i = shared ? static_cast<std::size_t>(blockIdx.x) * BufferSum::lanes + detail::lane()
+                               : static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const std::size_t at = 4 * i, size = 4 * elements.quads;
   detail::Quad<T> total{};
   if (i < elements.quads) {
-    const int first = shared ? count * detail::warp() / warps : 0, last = shared ? count * (detail::warp() + 1) / warps : count;
+    const int first = shared ? count * detail::warp() / warps : 0,
+              last = shared ? count * (detail::warp() + 1) / warps : count;
     total = detail::load4(buffers + static_cast<std::size_t>(first) * size + at);
 #pragma unroll 8
-    for (int b = first + 1; b < last; ++b) detail::add_to(total, detail::load4(buffers + static_cast<std::size_t>(b) * size + at));
+    for (int b = first + 1; b < last; ++b)
+      detail::add_to(total, detail::load4(buffers + static_cast<std::size_t>(b) * size + at));
   }
   if (shared) {
     partial[detail::warp()][detail::lane()] = total;
@@ -130,7 +136,8 @@ __global__ void scale(T* values, T factor, ArenaElements elements) {
 }
 
 template <class T>
-__global__ void adamw(T* parameters, T* mean, T* square, const T* gradients, math::AdamWStep step, ArenaElements elements) {
+__global__ void adamw(T* parameters, T* mean, T* square, const T* gradients, math::AdamWStep step,
+                      ArenaElements elements) {
   elements.visit([&](std::size_t at, Kind kind) {
     if (kind.trained)
       for (std::size_t j = at; j < at + 4; ++j) math::adamw(parameters[j], mean[j], square[j], gradients[j], step);

@@ -13,7 +13,8 @@ namespace mamba::cuda {
 
 // The shared memory of a block that runs a model.
 template <class A>
-inline constexpr std::size_t tile_shared_bytes = Block::shared_bytes<typename A::Scalar> + sizeof(network::Activations<A>);
+inline constexpr std::size_t tile_shared_bytes =
+    Block::shared_bytes<typename A::Scalar> + sizeof(network::Activations<A>);
 
 // What a kernel over tiles is given.
 template <class A>
@@ -47,7 +48,8 @@ struct StateArguments {
 
 // logits (readouts, padded vocabulary with its padding) <- those of all tiles; a block takes every gridDim.x-th tile.
 template <class A>
-__global__ void __launch_bounds__(Block::threads, 1) forward_tiles(TileArguments<A> call, StateArguments<A> state, typename A::Scalar* logits) {
+__global__ void __launch_bounds__(Block::threads, 1)
+    forward_tiles(TileArguments<A> call, StateArguments<A> state, typename A::Scalar* logits) {
   constexpr int stride = padded(network::HeadActivations<A>::Vp);
   Block be = call.block();
   for (int i = static_cast<int>(blockIdx.x); i < call.tiles; i += static_cast<int>(gridDim.x)) {
@@ -72,11 +74,12 @@ __global__ void __launch_bounds__(Block::threads, 1) forward_tiles(TileArguments
   }
 }
 
-// buffers (blocks, size) <- each block's share of the gradients, shares (tiles) of the loss, which lies in device memory.
-// training: null, or a training that may have stopped, and whose batches take turns.
+// buffers (blocks, size) <- each block's share of the gradients, shares (tiles) of the loss, which lies in device
+// memory. training: null, or a training that may have stopped, and whose batches take turns.
 template <class A, class Loss>
 __global__ void __launch_bounds__(Block::threads, 1)
-    train_tiles(TileArguments<A> call, typename A::Scalar* buffers, std::size_t size, double* shares, const Loss* loss, const TrainingState* training) {
+    train_tiles(TileArguments<A> call, typename A::Scalar* buffers, std::size_t size, double* shares, const Loss* loss,
+                const TrainingState* training) {
   using T = typename A::Scalar;
   if (has_stopped(training)) return;
   if (training && training->next % 2 == 1) call.take_second(loss);
@@ -92,7 +95,8 @@ __global__ void __launch_bounds__(Block::threads, 1)
     double share = 0;
     if (tile.sequences.count > 0) {
       auto& activations = be.object<T, network::Activations<A>>();
-      assign(be, activations, {call.workspace(), call.weights.n_layers, tile.rows(), call.ranges[i].boundary_states, true});
+      assign(be, activations,
+             {call.workspace(), call.weights.n_layers, tile.rows(), call.ranges[i].boundary_states, true});
       network::NoProbe probe;
       share = network::loss_and_gradients(
           be, network::ModelGradients<A>{sums, call.weights.n_layers}, activations, tile, call.weights,
@@ -102,6 +106,7 @@ __global__ void __launch_bounds__(Block::threads, 1)
   }
 }
 
-// --- over arenas: one thread for every four elements, which belong to one parameter ----------------------------------------
+// --- over arenas: one thread for every four elements, which belong to one parameter
+// ----------------------------------------
 
 }  // namespace mamba::cuda

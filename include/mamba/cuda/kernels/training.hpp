@@ -20,10 +20,11 @@ struct DrawnBatch {
   int batch, tiles, per_tile, boundary_states;
 };
 
-// Draws the sequences of the plan's step that is so far ahead of the one under way, if there is one, from (seed, epoch, index), and
-// cuts them into tiles; notes the one under way. Needs a thread for each sequence.
+// Draws the sequences of the plan's step that is so far ahead of the one under way, if there is one, from (seed, epoch,
+// index), and cuts them into tiles; notes the one under way. Needs a thread for each sequence.
 template <class Task>
-__global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, const math::PlannedStep* plan, TrainingState* training, int ahead) {
+__global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, const math::PlannedStep* plan,
+                           TrainingState* training, int ahead) {
   const long long number = training->next + ahead;
   const int turn = static_cast<int>(number % 2), i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (training->stopped) return;
@@ -38,16 +39,18 @@ __global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, cons
   }
   if (i < drawn.tiles) {
     const int first = i * drawn.per_tile, count = max(0, min(step.sequences - first, drawn.per_tile));
-    drawn.ranges[turn * drawn.tiles + i] = {0, count, first * task.length, 0, count, first, first, drawn.boundary_states};
+    drawn.ranges[turn * drawn.tiles + i] = {0,     count, first * task.length,  0, count,
+                                            first, first, drawn.boundary_states};
   }
   if (i == 0) drawn.loss[turn].weight = 1.0 / step.sequences;
 }
 
-// Ends the plan's step under way: clips the gradients to the norm `clip`, updates parameters and rates; or stops the training.
-// squares (square_count) and shares (tiles) as the kernels before left them.
+// Ends the plan's step under way: clips the gradients to the norm `clip`, updates parameters and rates; or stops the
+// training. squares (square_count) and shares (tiles) as the kernels before left them.
 template <class T>
-__global__ void finish_step(T* parameters, T* derived, T* mean, T* square, T* gradients, const double* squares, int square_count, const double* shares,
-                            int tiles, double clip, ArenaElements elements, TrainingState* training) {
+__global__ void finish_step(T* parameters, T* derived, T* mean, T* square, T* gradients, const double* squares,
+                            int square_count, const double* shares, int tiles, double clip, ArenaElements elements,
+                            TrainingState* training) {
   __shared__ double sums[2];
   if (__syncthreads_or(training->stopped)) return;  // all warps or none: block 0 may be stopping it now
   if (detail::warp() < 2) {                         // every block for itself: they are few numbers

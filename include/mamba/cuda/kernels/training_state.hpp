@@ -9,7 +9,7 @@ namespace mamba::cuda {
 struct TrainingState {
   long long planned = 0;      // the plan's steps
   long long next = 0;         // the number of the one under way; it changes when all else of it is done
-  math::PlannedStep step{};         // the one under way, for the kernel that changes the number
+  math::PlannedStep step{};   // the one under way, for the kernel that changes the number
   bool stopped = false;       // for good, at a loss or gradient that is not finite; its step changes nothing
   double loss = 0, norm = 0;  // of the last step
   double loss_sum = 0;        // over samples, from where the host left it

@@ -18,14 +18,16 @@ inline std::atomic<long>& device_allocations() {
   return count;
 }
 
-// Bytes on a queue's device, in its order; without a queue on the device that is current, in the order of the default stream. Grows by
-// reallocation (contents are lost), never shrinks; what it gets is zeroed.
+// Bytes on a queue's device, in its order; without a queue on the device that is current, in the order of the default
+// stream. Grows by reallocation (contents are lost), never shrinks; what it gets is zeroed.
 class DeviceBuffer {
  public:
   explicit DeviceBuffer(QueuePointer queue = {}) : queue_(std::move(queue)) {}
   explicit DeviceBuffer(std::size_t bytes) { reserve(bytes); }
   DeviceBuffer(DeviceBuffer&& other) noexcept
-      : queue_(std::move(other.queue_)), data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+      : queue_(std::move(other.queue_)),
+        data_(std::exchange(other.data_, nullptr)),
+        bytes_(std::exchange(other.bytes_, 0)) {}
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
     std::swap(queue_, other.queue_);
     std::swap(data_, other.data_);
@@ -59,12 +61,14 @@ class DeviceBuffer {
   template <class T>
   void upload(const T* from, std::size_t count) {
     reserve(count * sizeof(T));
-    check(cudaMemcpyAsync(data_, from, count * sizeof(T), cudaMemcpyHostToDevice, stream()), "cudaMemcpyAsync to the device");
+    check(cudaMemcpyAsync(data_, from, count * sizeof(T), cudaMemcpyHostToDevice, stream()),
+          "cudaMemcpyAsync to the device");
   }
   // Returns when it is there.
   template <class T>
   void download(T* to, std::size_t count) const {
-    check(cudaMemcpyAsync(to, data_, count * sizeof(T), cudaMemcpyDeviceToHost, stream()), "cudaMemcpyAsync from the device");
+    check(cudaMemcpyAsync(to, data_, count * sizeof(T), cudaMemcpyDeviceToHost, stream()),
+          "cudaMemcpyAsync from the device");
     check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
   }
 
@@ -83,7 +87,8 @@ class DeviceBuffer {
     std::size_t available = 0, all = 0;
     check(cudaMemGetInfo(&available, &all), "cudaMemGetInfo");
     fail(ErrorKind::device_failed, "CUDA: ", bytes, " bytes of device memory are needed; ", available, " of ", all,
-         " are free. A smaller batch, or a smaller ModelOptions::tile_bytes for models that run over the whole device, takes less");
+         " are free. A smaller batch, or a smaller ModelOptions::tile_bytes for models that run over the whole device, "
+         "takes less");
   }
 
   QueuePointer queue_;

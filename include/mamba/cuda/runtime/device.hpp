@@ -19,12 +19,13 @@ inline int device_count() {
 inline std::string device_problem(int device) {
   const int count = device_count();
   if (count == 0) return "CUDA: no device";
-  if (device < 0 || device >= count) return "CUDA: device " + std::to_string(device) + " is not in 0.." + std::to_string(count - 1);
+  if (device < 0 || device >= count)
+    return "CUDA: device " + std::to_string(device) + " is not in 0.." + std::to_string(count - 1);
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   if (properties.major >= 8) return "";
-  return std::string("CUDA: ") + properties.name + " has compute capability " + std::to_string(properties.major) + "." + std::to_string(properties.minor) +
-         "; 8.0 is needed";
+  return std::string("CUDA: ") + properties.name + " has compute capability " + std::to_string(properties.major) + "." +
+         std::to_string(properties.minor) + "; 8.0 is needed";
 }
 
 // The current device of a thread, for as long as a call lasts.

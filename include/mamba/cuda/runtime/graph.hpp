@@ -12,8 +12,9 @@
 
 namespace mamba::cuda {
 
-// Kernels and what each of them waits for, to be launched as a whole. Put together node by node: recording a stream would forbid the
-// program's other threads to synchronise the device meanwhile, and be broken by them (as cuBLAS does when one of its handles goes).
+// Kernels and what each of them waits for, to be launched as a whole. Put together node by node: recording a stream
+// would forbid the program's other threads to synchronise the device meanwhile, and be broken by them (as cuBLAS does
+// when one of its handles goes).
 class Graph {
  public:
   using Node = cudaGraphNode_t;
@@ -28,8 +29,8 @@ class Graph {
 
   // A kernel that begins when those in `after` are done; the arguments are copied now.
   template <class... Parameters>
-  Node add(std::initializer_list<Node> after, void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
-           const std::type_identity_t<Parameters>&... arguments) {
+  Node add(std::initializer_list<Node> after, void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
+           std::size_t shared_bytes, const std::type_identity_t<Parameters>&... arguments) {
     void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
     cudaKernelNodeParams parameters{};
     parameters.func = reinterpret_cast<void*>(kernel);

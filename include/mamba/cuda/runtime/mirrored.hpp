@@ -14,10 +14,14 @@ namespace mamba::cuda {
 // An array that host and device both see: copied when one asks for what the other has written. A copy goes its own way.
 class Mirrored {
  public:
-  Mirrored(QueuePointer queue, std::size_t bytes) : queue_(std::move(queue)), host_(bytes), device_(queue_) { device_.reserve(bytes); }
+  Mirrored(QueuePointer queue, std::size_t bytes) : queue_(std::move(queue)), host_(bytes), device_(queue_) {
+    device_.reserve(bytes);
+  }
   Mirrored(const Mirrored& other) : Mirrored(other.queue_, other.host_.bytes()) {
     if (other.newest_ == Newest::device) {
-      check(cudaMemcpyAsync(device_.data(), other.device_.data(), device_.bytes(), cudaMemcpyDeviceToDevice, queue_->stream()), "cudaMemcpyAsync");
+      check(cudaMemcpyAsync(device_.data(), other.device_.data(), device_.bytes(), cudaMemcpyDeviceToDevice,
+                            queue_->stream()),
+            "cudaMemcpyAsync");
     } else {
       host_ = other.host_;
     }

@@ -9,8 +9,8 @@
 
 namespace mamba::cuda {
 
-// A device and the order in which what one owner hands to it is done: every launch, copy and product of an engine goes here. It waits for
-// no other, and no other for it, so that models in several threads do not know of each other.
+// A device and the order in which what one owner hands to it is done: every launch, copy and product of an engine goes
+// here. It waits for no other, and no other for it, so that models in several threads do not know of each other.
 class Queue {
  public:
   explicit Queue(int device) : device_(device) {

@@ -54,12 +54,13 @@ inline constexpr double linear_limit = 1e307, smallest_span = 1e-300, log_low_li
 inline constexpr double precision = 1e-12;
 inline constexpr int most_ticks_ever = 40;
 
-// A range that a linear axis can show, with low < high: numbers that it cannot tell apart stand in its middle, infinite ones and those
-// beyond the limit at its edge.
+// A range that a linear axis can show, with low < high: numbers that it cannot tell apart stand in its middle, infinite
+// ones and those beyond the limit at its edge.
 inline Range linear_range(Range data) {
   if (data.empty()) data = {0, 1};
   data = {std::clamp(data.low, -linear_limit, linear_limit), std::clamp(data.high, -linear_limit, linear_limit)};
-  const double size = (std::max)(std::abs(data.low), std::abs(data.high)), needed = (std::max)(smallest_span, precision * size);
+  const double size = (std::max)(std::abs(data.low), std::abs(data.high)),
+               needed = (std::max)(smallest_span, precision * size);
   if (data.high - data.low < needed) data = {data.low - 0.5, data.high + 0.5};
   if (data.high - data.low < needed) data = {data.low - size / 2, data.high + size / 2};
   return data;
@@ -110,16 +111,20 @@ inline Axis linear_y_axis(Range data) {
 // every second one, and so on.
 inline std::vector<double> log_ticks(double low, double high, int most) {
   const Range range = log_range({low, high});
-  const int first = static_cast<int>(std::floor(std::log10(range.low) + 1e-9)), last = static_cast<int>(std::ceil(std::log10(range.high) - 1e-9));
+  const int first = static_cast<int>(std::floor(std::log10(range.low) + 1e-9)),
+            last = static_cast<int>(std::ceil(std::log10(range.high) - 1e-9));
   const auto collect = [&](std::initializer_list<double> factors, int stride) {
     std::vector<double> ticks;
     for (int power = first; power <= last; power += stride)
       for (const double factor : factors)
-        if (const double tick = factor * std::pow(10.0, power); tick >= range.low * (1 - 1e-9) && tick <= range.high * (1 + 1e-9)) ticks.push_back(tick);
+        if (const double tick = factor * std::pow(10.0, power);
+            tick >= range.low * (1 - 1e-9) && tick <= range.high * (1 + 1e-9))
+          ticks.push_back(tick);
     return ticks;
   };
   std::vector<double> ticks = collect({1, 2, 5}, 1);
-  for (int stride = 1; static_cast<int>(ticks.size()) > most && stride <= last - first; ++stride) ticks = collect({1}, stride);
+  for (int stride = 1; static_cast<int>(ticks.size()) > most && stride <= last - first; ++stride)
+    ticks = collect({1}, stride);
   return ticks;
 }
 
@@ -138,7 +143,9 @@ inline Axis log_x_axis(std::vector<double> values) {
   values.erase(std::unique(values.begin(), values.end()), values.end());
   if (values.empty()) values = {1, 10};
   const double low = values.front(), high = values.back(), ratio = high / low;
-  const double margin = ratio < 1 + precision ? 2 : std::isfinite(ratio) ? std::pow(ratio, 0.04) : std::exp(0.04 * (std::log(high) - std::log(low)));
+  const double margin = ratio < 1 + precision  ? 2
+                        : std::isfinite(ratio) ? std::pow(ratio, 0.04)
+                                               : std::exp(0.04 * (std::log(high) - std::log(low)));
   Axis axis{(std::max)(low / margin, 1e-307), (std::min)(high * margin, 1e307), Scale::log, {}};
   axis.ticks = values.size() <= few ? values : log_ticks(axis.low, axis.high, 8);
   return axis;

@@ -52,7 +52,9 @@ struct LineChart {
   double panel_height() const { return grid() ? 200 : 220; }
   double row_gap() const { return grid() ? 34 : 46; }
 
-  bool same_y_axis(std::size_t p, std::size_t q) const { return row_of(p) == row_of(q) && panels[p].y_label == panels[q].y_label; }
+  bool same_y_axis(std::size_t p, std::size_t q) const {
+    return row_of(p) == row_of(q) && panels[p].y_label == panels[q].y_label;
+  }
   // Whether a panel's y axis is the one of its neighbour to the left, and so needs no numbers.
   bool continues_row(std::size_t p) const { return column_of(p) > 0 && same_y_axis(p - 1, p); }
 
@@ -65,14 +67,16 @@ struct LineChart {
 
 namespace detail {
 
-// Colours that stay apart for colour-blind readers (Okabe and Ito), and dashes for those who print: no common divisor, so that 42 lines differ.
+// Colours that stay apart for colour-blind readers (Okabe and Ito), and dashes for those who print: no common divisor,
+// so that 42 lines differ.
 inline std::string colour_of(std::size_t line) {
   constexpr const char* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#404040"};
   return colours[line % std::size(colours)];
 }
 inline std::string stroke_of(std::size_t line) {
   constexpr const char* dashes[] = {"none", "7 3", "2 3", "9 3 2 3", "12 4", "4 4"};
-  return "stroke=\"" + colour_of(line) + "\" stroke-width=\"2\" stroke-dasharray=\"" + dashes[line % std::size(dashes)] + "\"";
+  return "stroke=\"" + colour_of(line) + "\" stroke-width=\"2\" stroke-dasharray=\"" +
+         dashes[line % std::size(dashes)] + "\"";
 }
 
 // Where a legend's names stand, in rows from (0, 0) on that are at most `width` long.
@@ -129,8 +133,10 @@ inline detail::Axis LineChart::x_axis(std::size_t column) const {
 
 inline detail::Axis LineChart::y_axis(std::size_t panel) const {
   detail::Range range;
-  if (const Panel& own = panels[panel]; own.y_min < own.y_max && detail::drawable(own.y_min, y_scale) && detail::drawable(own.y_max, y_scale))
-    return y_scale == Scale::linear ? detail::linear_axis(own.y_min, own.y_max, 5) : detail::log_axis(own.y_min, own.y_max, 7);
+  if (const Panel& own = panels[panel];
+      own.y_min < own.y_max && detail::drawable(own.y_min, y_scale) && detail::drawable(own.y_max, y_scale))
+    return y_scale == Scale::linear ? detail::linear_axis(own.y_min, own.y_max, 5)
+                                    : detail::log_axis(own.y_min, own.y_max, 7);
   for (std::size_t p = 0; p < panels.size(); ++p)
     if (same_y_axis(p, panel))
       for (const Series& series : panels[p].series) {
@@ -159,8 +165,10 @@ inline std::string LineChart::svg() const {
   const std::vector<double> edges = column_edges();
   const std::vector<std::string> all_names = names();
   const double legend_width = edges.back() - panel_left - panel_right;
-  const double first_row = top + (grid() && !all_names.empty() ? detail::legend_positions(all_names, legend_width).back().second : 0);
-  const double height = first_row + static_cast<double>(rows) * step_down - row_gap() + bottom + (note.empty() ? 0 : 22);
+  const double first_row =
+      top + (grid() && !all_names.empty() ? detail::legend_positions(all_names, legend_width).back().second : 0);
+  const double height =
+      first_row + static_cast<double>(rows) * step_down - row_gap() + bottom + (note.empty() ? 0 : 22);
   detail::Svg page(edges.back(), height);
   page.text(panel_left, 26, title, "font-size=\"16\" font-weight=\"bold\"");
   if (grid()) detail::draw_legend(page, panel_left, 48, legend_width, all_names);
@@ -168,15 +176,17 @@ inline std::string LineChart::svg() const {
 
   for (std::size_t p = 0; p < panels.size(); ++p) {
     const Panel& panel = panels[p];
-    const double left = edges[column_of(p)], right = left + panel_width(), roof = first_row + static_cast<double>(row_of(p)) * step_down,
-                 floor = roof + panel_height();
+    const double left = edges[column_of(p)], right = left + panel_width(),
+                 roof = first_row + static_cast<double>(row_of(p)) * step_down, floor = roof + panel_height();
     const detail::Axis x = x_axis(column_of(p)), y = y_axis(p);
     const auto at_x = [&](double value) { return left + x.position(value) * panel_width(); };
     const auto at_y = [&](double value) { return floor - y.position(value) * panel_height(); };
 
     for (const double tick : y.ticks) {
       page.line(left, at_y(tick), right, at_y(tick), "stroke=\"#e0e0e0\"");
-      if (!continues_row(p)) page.text(left - 8, at_y(tick) + 4, number(tick, y.digits(y_scale == Scale::log ? 6 : 4)), "text-anchor=\"end\"");
+      if (!continues_row(p))
+        page.text(left - 8, at_y(tick) + 4, number(tick, y.digits(y_scale == Scale::log ? 6 : 4)),
+                  "text-anchor=\"end\"");
     }
     const bool lowest = p + in_a_row() >= panels.size();
     // A number that would run into its neighbour or into the last one is left out.
@@ -188,28 +198,38 @@ inline std::string LineChart::svg() const {
       page.line(at_x(tick), floor, at_x(tick), floor + 5, "stroke=\"#444444\"");
       const std::string text = number(tick, digits);
       const double begin = at_x(tick) - half_width(text), end = at_x(tick) + half_width(text);
-      if (!lowest || begin < free_from || (tick != x.ticks.back() && end > at_x(x.ticks.back()) - half_width(last))) continue;
+      if (!lowest || begin < free_from || (tick != x.ticks.back() && end > at_x(x.ticks.back()) - half_width(last)))
+        continue;
       page.text(at_x(tick), floor + 20, text, "text-anchor=\"middle\"");
       free_from = end;
     }
     page.line(left, roof, left, floor, "stroke=\"#444444\"");
     page.line(left, floor, right, floor, "stroke=\"#444444\"");
     if (!continues_row(p)) page.upward_text(left - 54, (roof + floor) / 2, panel.y_label);
-    if (lowest) page.text((left + right) / 2, floor + 44, panel.x_label.empty() ? x_label : panel.x_label, "text-anchor=\"middle\"");
+    if (lowest)
+      page.text((left + right) / 2, floor + 44, panel.x_label.empty() ? x_label : panel.x_label,
+                "text-anchor=\"middle\"");
 
     std::vector<std::string> own_names;
     for (const Series& series : panel.series) {
-      const auto line = grid() ? static_cast<std::size_t>(std::find(all_names.begin(), all_names.end(), series.name) - all_names.begin()) : own_names.size();
+      const auto line =
+          grid()
+              ? static_cast<std::size_t>(std::find(all_names.begin(), all_names.end(), series.name) - all_names.begin())
+              : own_names.size();
       own_names.push_back(series.name);
-      const auto point_text = [](double point_x, double point_y) { return detail::fixed(point_x, 2) + "," + detail::fixed(point_y, 2) + " "; };
+      const auto point_text = [](double point_x, double point_y) {
+        return detail::fixed(point_x, 2) + "," + detail::fixed(point_y, 2) + " ";
+      };
       std::vector<std::pair<double, double>> along_top;
       std::string edge, bottom_edge;  // there along the top, back along the bottom
       for (const auto& [px, low, high] : series.band) {
-        if (!detail::drawable(px, x_scale) || !detail::drawable(low, y_scale) || !detail::drawable(high, y_scale)) continue;
+        if (!detail::drawable(px, x_scale) || !detail::drawable(low, y_scale) || !detail::drawable(high, y_scale))
+          continue;
         along_top.emplace_back(at_x(px), at_y(high));
         bottom_edge += point_text(at_x(px), at_y(low));
       }
-      for (auto corner = along_top.rbegin(); corner != along_top.rend(); ++corner) edge += point_text(corner->first, corner->second);
+      for (auto corner = along_top.rbegin(); corner != along_top.rend(); ++corner)
+        edge += point_text(corner->first, corner->second);
       edge += bottom_edge;
       if (!edge.empty()) page.polygon(edge, "fill=\"" + detail::colour_of(line) + "\" fill-opacity=\"0.15\"");
       std::vector<std::pair<double, double>> drawn;
@@ -218,7 +238,8 @@ inline std::string LineChart::svg() const {
       std::string points;
       for (const auto& [px, py] : drawn) {
         points += point_text(px, py);
-        if (series.marked || drawn.size() == 1) page.circle(px, py, "r=\"3\" fill=\"" + detail::colour_of(line) + "\"");  // a line of one point is none
+        if (series.marked || drawn.size() == 1)
+          page.circle(px, py, "r=\"3\" fill=\"" + detail::colour_of(line) + "\"");  // a line of one point is none
       }
       page.polyline(points, detail::stroke_of(line));
     }
