@@ -16,7 +16,7 @@ struct LoadOptions {
   // How many of a dictionary's numbers are not finite. Throws Error(bad_file) where such are refused.
   template <class Dict>
   Nonfinite checked(const Dict& dict) const {
-    const Nonfinite found = nonfinite_in(dict);
+    Nonfinite found = nonfinite_in(dict);
     if (refuse_nonfinite && found)
       fail(ErrorKind::bad_file, found.count, " of its numbers are not finite, the first of them in ", found.first);
     return found;

@@ -7,7 +7,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
+#include <time.h>  // NOLINT(modernize-deprecated-headers): POSIX
 #include <unistd.h>
 
 #include <algorithm>
@@ -251,8 +251,8 @@ class Temporary {
     if (!name.starts_with(begin) || !name.ends_with(end) || name.size() < begin.size() + end.size()) return false;
     name = name.substr(begin.size(), name.size() - begin.size() - end.size());
     const std::size_t process = name.find_first_not_of(digits);
-    return process > 0 && process != name.npos && name[process] == '-' && name.size() == process + 17 &&
-           name.find_first_not_of("0123456789abcdef", process + 1) == name.npos;
+    return process > 0 && process != std::string_view::npos && name[process] == '-' && name.size() == process + 17 &&
+           name.find_first_not_of("0123456789abcdef", process + 1) == std::string_view::npos;
   }
   static void remove_leftovers(const std::filesystem::path& folder, std::string_view begin) {
     std::error_code error;

@@ -62,9 +62,9 @@ class SafetensorsFile {
   static SafetensorsFile read(const std::filesystem::path& path) { return parse(read_file(path), path); }
 
   // The same of a file's bytes; `path` is for messages.
-  static SafetensorsFile parse(std::vector<char> bytes, std::filesystem::path path = "a file in memory") {
+  static SafetensorsFile parse(std::vector<char> bytes, const std::filesystem::path& path = "a file in memory") {
     try {
-      return SafetensorsFile(std::move(bytes), path);
+      return {std::move(bytes), path};
     } catch (const Error& error) {
       fail(ErrorKind::bad_file, path.string(), " is not a valid safetensors file: ", error.what());
     }
@@ -73,7 +73,7 @@ class SafetensorsFile {
   const std::filesystem::path& path() const { return path_; }
   const Metadata& metadata() const { return metadata_; }
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
-  bool contains(const std::string& name) const { return tensors_.count(name) != 0; }
+  bool contains(const std::string& name) const { return tensors_.contains(name); }
 
   // A tensor converted to T: from integers, BOOL and floats of 16 bits and more. Throws Error(bad_file) when it is
   // missing, of another dtype, or holds a value that T cannot (see convert).
@@ -238,7 +238,7 @@ class SafetensorsWriter {
   // that is there already or is the metadata's, more dimensions than a file may have.
   template <StoredNumber T>
   void add(const std::string& name, const HostTensor<T>& tensor) {
-    require(name != "__metadata__" && names_.count(name) == 0,
+    require(name != "__metadata__" && !names_.contains(name),
             "a file has one tensor of a name, and none called __metadata__; given ", in_quotes(name));
     require(tensor.shape.size() <= most_dimensions, "the tensor ", in_quotes(name), " has ", tensor.shape.size(),
             " dimensions; a file's may have ", most_dimensions);

@@ -136,7 +136,7 @@ inline int layers_in(const io::SafetensorsFile& file) {
     }
     if (layers == 0) fail(ErrorKind::bad_file, "the file holds no tensor named ...", layer, "N", norm);
     for (int l = 0; l < layers; ++l)
-      if (names.count(std::string(layer) + std::to_string(l) + std::string(norm)) == 0)
+      if (!names.contains(std::string(layer) + std::to_string(l) + std::string(norm)))
         fail(ErrorKind::bad_file, "the file holds ", layers, " layers, but none with the number ", l);
     return layers;
   });

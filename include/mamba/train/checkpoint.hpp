@@ -40,7 +40,7 @@ class OptionRecord {
  public:
   OptionRecord() { members_.reserve(16); }
   void add(const char* name, io::Json value) { members_.push_back({name, std::move(value)}); }
-  io::Json json() { return io::Json(std::move(members_)); }
+  io::Json json() { return {std::move(members_)}; }
 
  private:
   io::Json::Members members_;
