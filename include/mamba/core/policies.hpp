@@ -12,12 +12,13 @@
 
 #include <mamba/core/config.hpp>
 #include <mamba/core/instruction_set.hpp>
+#include <mamba/core/storage.hpp>
 
 namespace mamba {
 
 namespace question {
 struct Backend {};       // where does it run?
-struct Scalar {};        // in which precision?
+struct Precision {};     // in which precision?
 struct Mixer {};         // which block mixes the tokens?
 struct ConvKernel {};    // is the convolution's kernel learned?
 struct Position {};      // what is added to the embedding for the position?
@@ -35,7 +36,11 @@ struct QuestionOf<Policy> {
 };
 template <std::floating_point T>
 struct QuestionOf<T> {
-  using type = question::Scalar;
+  using type = question::Precision;
+};
+template <>
+struct QuestionOf<BFloat16> {
+  using type = question::Precision;
 };
 
 template <class Policy, class Question>
@@ -46,7 +51,7 @@ concept BackendPolicy = Answers<P, question::Backend> && requires {
   { P::name } -> std::convertible_to<const char*>;
 };
 template <class P>
-concept ScalarPolicy = std::same_as<P, float> || std::same_as<P, double>;
+concept PrecisionPolicy = std::same_as<P, float> || std::same_as<P, double> || std::same_as<P, BFloat16>;
 template <class P>
 concept MixerPolicy = Answers<P, question::Mixer> && requires {
   { P::name } -> std::convertible_to<const char*>;
@@ -185,12 +190,15 @@ inline constexpr bool answers_a_question = !std::is_void_v<typename QuestionOf<P
 }  // namespace detail
 
 // Every question answered, in a fixed order: what the whole library below the models is a template over.
-template <Config config_, BackendPolicy Backend_, ScalarPolicy Scalar_, MixerPolicy Mixer_,
+template <Config config_, BackendPolicy Backend_, PrecisionPolicy Precision_, MixerPolicy Mixer_,
           ConvKernelPolicy ConvKernel_, PositionPolicy Position_, ConvResidualPolicy ConvResidual_>
 struct Architecture {
   static constexpr Config config = config_;
   using Backend = Backend_;
-  using Scalar = Scalar_;
+  // What weights and activations are stored in; what is computed and summed in, which is also what the optimiser holds
+  // and what users are given.
+  using Storage = Precision_;
+  using Scalar = ComputeOf<Precision_>;
   using Mixer = Mixer_;
   using ConvKernel = ConvKernel_;
   using Position = Position_;
@@ -205,7 +213,7 @@ struct Resolve {
   static_assert((answers_a_question<Policies> && ...),
                 "mamba: a template argument of the model is not a policy: it answers no question");
   static_assert(answer_count<question::Backend, Policies...> <= 1, "mamba: two policies say where the model runs");
-  static_assert(answer_count<question::Scalar, Policies...> <= 1, "mamba: two policies name the scalar");
+  static_assert(answer_count<question::Precision, Policies...> <= 1, "mamba: two policies name the precision");
   static_assert(answer_count<question::Mixer, Policies...> <= 1, "mamba: two policies name the mixer");
   static_assert(answer_count<question::ConvKernel, Policies...> <= 1,
                 "mamba: two policies name the convolution kernel");
@@ -213,7 +221,7 @@ struct Resolve {
   static_assert(answer_count<question::ConvResidual, Policies...> <= 1,
                 "mamba: two policies name what bypasses the convolution");
   using type = Architecture<config, typename Answer<question::Backend, Cpu, Policies...>::type,
-                            typename Answer<question::Scalar, float, Policies...>::type,
+                            typename Answer<question::Precision, float, Policies...>::type,
                             typename Answer<question::Mixer, Mamba1, Policies...>::type,
                             typename Answer<question::ConvKernel, LearnedConv, Policies...>::type,
                             typename Answer<question::Position, NoPosition, Policies...>::type,

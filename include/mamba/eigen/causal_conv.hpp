@@ -13,8 +13,8 @@ namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 // v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
 // where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1
 // inputs.
-template <class Core, class T, int E, int K>
-void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias,
+template <class Core, class Y, class X, class W, class T, int E, int K>
+void causal_conv(Core&, Rows<Y, E> v, Rows<const X, E> x, Sequences sequences, Weight<W, E, K> w, Weight<T, 1, E> bias,
                  T* history = nullptr) {
   using V = Vector<T>;
   for (int s = 0; s < sequences.count; ++s) {
@@ -43,9 +43,9 @@ void causal_conv(Core&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, W
 }
 
 // dx (T, E) <- or += the gradient with respect to the input.
-template <Write write = Write::set, class Core, class T, int E, int K>
-void causal_conv_backward(Core&, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
-  using V = Vector<T>;
+template <Write write = Write::set, class Core, class X, class Y, class W, int E, int K>
+void causal_conv_backward(Core&, Rows<X, E> dx, Rows<const Y, E> dv, Sequences sequences, Weight<W, E, K> w) {
+  using V = Vector<ComputeOf<X>>;
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
     for (int e = 0; e < E; e += V::width) {
@@ -63,8 +63,8 @@ void causal_conv_backward(Core&, Rows<T, E> dx, Rows<const T, E> dv, Sequences s
 }
 
 // dw (E, K) += sum over t of dv_t x_{t-(K-1)+k}.
-template <class Core, class T, int E, int K>
-void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x,
+template <class Core, class T, class Y, class X, int E, int K>
+void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const Y, E> dv, Rows<const X, E> x,
                                  Sequences sequences) {
   using V = Vector<T>;
   for (int e = 0; e < E; e += V::width) {

@@ -14,8 +14,8 @@ namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 namespace detail {
 
 // into (D) += from (D), whole vectors.
-template <int D, class T>
-void add_row(T* into, const T* from) {
+template <int D, class T, class From>
+void add_row(T* into, const From* from) {
   using V = Vector<T>;
   for (int d = 0; d < D; d += V::width) (V::load(into + d) + V::load(from + d)).store(into + d);
 }
@@ -23,8 +23,8 @@ void add_row(T* into, const T* from) {
 }  // namespace detail
 
 // x (T, D) <- the table's row of every token; table (Vp, D).
-template <class Core, class T, int D, int Vp>
-void embedding(Core&, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table) {
+template <class Core, class T, class W, int D, int Vp>
+void embedding(Core&, Rows<T, D> x, const int* tokens, Weight<W, Vp, D> table) {
   for (int t = 0; t < x.rows; ++t)
     std::copy_n(table.value + static_cast<std::ptrdiff_t>(tokens[t]) * table.stride, x.stride, x[t]);
 }
@@ -37,8 +37,8 @@ void embedding_backward(Core&, WeightGradient<T, Vp, D> dtable, Rows<const T, D>
 }
 
 // x (T, D) += the table's row of every position; table (Lmax, D). positions: each sequence's first, or null for 0.
-template <class Core, class T, int D, int Lmax>
-void add_positions(Core&, Rows<T, D> x, Sequences sequences, const int* positions, Weight<T, Lmax, D> table) {
+template <class Core, class T, class W, int D, int Lmax>
+void add_positions(Core&, Rows<T, D> x, Sequences sequences, const int* positions, Weight<W, Lmax, D> table) {
   for (int s = 0; s < sequences.count; ++s)
     for (int t = sequences.begin(s); t < sequences.end(s); ++t)
       detail::add_row<D>(

@@ -19,8 +19,8 @@ namespace detail {
 
 // A function of its own, shared by all layers of all sizes: inlined into each it would be most of the code.
 // c (Block rows, Vectors vectors) <- or += sum over k of a(row, k) b(k, :), with a(row, k) = a[row * a_row + k * a_k].
-template <class V, Write write, int Block, int Vectors, class T>
-void product_block(T* c, std::ptrdiff_t c_row, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b,
+template <class V, Write write, int Block, int Vectors, class C, class A, class B>
+void product_block(C* c, std::ptrdiff_t c_row, const A* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const B* b,
                    std::ptrdiff_t b_row, int depth) {
   V sum[Block][Vectors];
   unroll<Block>([&](auto m) {
@@ -49,10 +49,11 @@ inline constexpr int panel_count = (vectors_for<Vector<T, Columns>>(Columns) + p
 
 // c (rows, Columns) <- or += a b for any number of rows and the panels [first, last) of the columns; b has `depth`
 // rows.
-template <Write write, int Columns, class T>
-void product(T* c, std::ptrdiff_t c_row, int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b,
-             std::ptrdiff_t b_row, int depth, int first_panel = 0, int last_panel = panel_count<T, Columns>) {
-  using V = Vector<T, Columns>;
+template <Write write, int Columns, class C, class A, class B>
+void product(C* c, std::ptrdiff_t c_row, int rows, const A* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const B* b,
+             std::ptrdiff_t b_row, int depth, int first_panel = 0,
+             int last_panel = panel_count<ComputeOf<C>, Columns>) {
+  using V = Vector<ComputeOf<C>, Columns>;
   constexpr int block = Tuning::product_rows, panel = panel_vectors;
   constexpr int vectors = vectors_for<V>(Columns), panels = vectors / panel, rest = vectors % panel;
   const auto columns_at = [&](int first, auto width) {
@@ -87,14 +88,14 @@ namespace detail {
 
 // The product of two rows of `Count` elements and their padding. Memory is read once and in order, which is all that
 // counts for one token of a large model; `ahead` elements further on it is asked for in time.
-template <int Count, class T>
-T row_product(const T* x, const T* w) {
-  using V = Vector<T>;
-  constexpr int vectors = vectors_for<V>(Count), chains = 4, ahead = 8192 / sizeof(T);
+template <int Count, class X, class W>
+ComputeOf<X> row_product(const X* x, const W* w) {
+  using V = Vector<ComputeOf<X>>;
+  constexpr int vectors = vectors_for<V>(Count), chains = 4, ahead = 8192 / sizeof(W);
   V sums[chains];
   unroll<chains>([&](auto i) MAMBA_INLINE_LAMBDA { sums[i] = V::zero(); });
   const auto add = [&](auto i, int v) MAMBA_INLINE_LAMBDA {
-    packet::prefetch(w + v * V::width + ahead);
+    packet::prefetch(reinterpret_cast<const ComputeOf<X>*>(w + v * V::width + ahead));
     sums[i] = multiply_add(V::load(x + v * V::width), V::load(w + v * V::width), sums[i]);
   };
   for (int v = 0; v + chains <= vectors; v += chains)
@@ -106,8 +107,9 @@ T row_product(const T* x, const T* w) {
 }  // namespace detail
 
 // y (T, Out) <- or += x (T, In) W^T, W (Out, In).
-template <Write write = Write::set, class Core, class T, int Out, int In, int OfRows, int First>
-void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, OfRows, First> w) {
+template <Write write = Write::set, class Core, class Y, class X, class W, int Out, int In, int OfRows, int First>
+void linear(Core& core, Rows<Y, Out> y, Rows<const X, In> x, Weight<W, Out, In, OfRows, First> w) {
+  using T = ComputeOf<Y>;
   const long long work = static_cast<long long>(x.rows) * Out * In;
   constexpr int piece = Tuning::product_piece_rows, weight_rows = Tuning::weight_piece_rows(In);  // of x, or of W
   const auto rows_and_panels = [&](int first, int rows, int first_panel, int last_panel) {
@@ -131,15 +133,15 @@ void linear(Core& core, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, 
 }
 
 // dx (T, In) <- or += dy (T, Out) W.
-template <Write write, class Core, class T, int Out, int In, int OfRows, int First>
-void linear_backward(Core&, Rows<T, In> dx, Rows<const T, Out> dy, Weight<T, Out, In, OfRows, First> w) {
+template <Write write, class Core, class X, class Y, class W, int Out, int In, int OfRows, int First>
+void linear_backward(Core&, Rows<X, In> dx, Rows<const Y, Out> dy, Weight<W, Out, In, OfRows, First> w) {
   detail::product<write, In>(dx.data, dx.stride, dy.rows, dy.data, dy.stride, 1, w.value, w.stride, Out);
   clear_padding(dx);
 }
 
 // dW (Out, In) += dy^T x.
-template <class Core, class T, int Out, int In>
-void linear_weight_backward(Core&, WeightGradient<T, Out, In> dw, Rows<const T, Out> dy, Rows<const T, In> x) {
+template <class Core, class T, class Y, class X, int Out, int In>
+void linear_weight_backward(Core&, WeightGradient<T, Out, In> dw, Rows<const Y, Out> dy, Rows<const X, In> x) {
   detail::product<Write::add, In>(dw.value, dw.stride, Out, dy.data, 1, dy.stride, x.data, x.stride, x.rows);
 }
 

@@ -1,4 +1,5 @@
-// What happens to every row of a tile by itself: norms, gates, activations, sums.
+// What happens to every row of a tile by itself: norms, gates, activations, sums. Each of a primitive's arguments may
+// be stored in a type of its own (core/storage.hpp).
 #pragma once
 
 #include <algorithm>
@@ -43,8 +44,8 @@ MAMBA_INLINE void each_of_group(int group, F&& f) {
 
 // y (T, D) <- x rho w with rho (T, Groups) = 1 / sqrt(mean of x^2 over the group's columns + epsilon); w (D). RMSNorm
 // (Zhang and Sennrich 2019), by groups of D / Groups consecutive columns as in Mamba-2.
-template <int Groups = 1, class Core, class T, int D>
-void rms_norm(Core&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+template <int Groups = 1, class Core, class Y, class T, class X, int D>
+void rms_norm(Core&, Rows<Y, D> y, T* rho, Rows<const X, D> x, Weight<T, 1, D> w) {
   for (int t = 0; t < x.rows; ++t) {
     for (int group = 0; group < Groups; ++group) {
       Vector<T> lanes = Vector<T>::zero();
@@ -60,14 +61,14 @@ void rms_norm(Core&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w
         as.store(y[t] + d, as.load(x[t] + d) * as.broadcast(scale) * as.load(w.value + d));
       });
     }
-    clear_padding(Rows<T, D>{y[t], 1});
+    clear_padding(Rows<Y, D>{y[t], 1});
   }
 }
 
 // dx (T, D) += the gradient through the norm, dw (D) += sum over t of dy x rho.
-template <int Groups = 1, class Core, class T, int D>
-void rms_norm_backward(Core&, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho,
-                       Rows<const T, D> x, Weight<T, 1, D> w) {
+template <int Groups = 1, class Core, class T, class Y, class X, int D>
+void rms_norm_backward(Core&, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const Y, D> dy, const T* rho,
+                       Rows<const X, D> x, Weight<T, 1, D> w) {
   for (int t = 0; t < x.rows; ++t)
     for (int group = 0; group < Groups; ++group) {
       const T scale = rho[t * Groups + group];
@@ -88,24 +89,24 @@ void rms_norm_backward(Core&, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<co
 }
 
 // y <- a + b
-template <class Core, class T, int C>
-void add(Core&, Rows<T, C> y, Rows<const T, C> a, Rows<const T, C> b) {
-  using V = Vector<T>;
+template <class Core, class Y, class X, class Z, int C>
+void add(Core&, Rows<Y, C> y, Rows<const X, C> a, Rows<const Z, C> b) {
+  using V = Vector<ComputeOf<Y>>;
   detail::each_vector<V>(detail::elements(a),
                          [&](std::ptrdiff_t i) { (V::load(a.data + i) + V::load(b.data + i)).store(y.data + i); });
 }
 
 // x (T, C) += bias (C) in every row.
-template <class Core, class T, int C>
-void add_bias(Core&, Rows<T, C> x, Weight<T, 1, C> bias) {
+template <class Core, class X, class T, int C>
+void add_bias(Core&, Rows<X, C> x, Weight<T, 1, C> bias) {
   using V = Vector<T>;
   for (int t = 0; t < x.rows; ++t)
     for (int c = 0; c < C; c += V::width) (V::load(x[t] + c) + V::load(bias.value + c)).store(x[t] + c);
 }
 
 // dbias (C) += sum over t of dx.
-template <class Core, class T, int C>
-void add_bias_backward(Core&, WeightGradient<T, 1, C> dbias, Rows<const T, C> dx) {
+template <class Core, class T, class X, int C>
+void add_bias_backward(Core&, WeightGradient<T, 1, C> dbias, Rows<const X, C> dx) {
   using V = Vector<T>;
   for (int c = 0; c < C; c += V::width) {
     V sum = V::load(dbias.value + c);
@@ -115,18 +116,19 @@ void add_bias_backward(Core&, WeightGradient<T, 1, C> dbias, Rows<const T, C> dx
 }
 
 // o <- y silu(z)
-template <class Core, class T, int E>
-void gate(Core&, Rows<T, E> o, Rows<const T, E> y, Rows<const T, E> z) {
-  using V = Vector<T>;
+template <class Core, class O, class Y, class Z, int E>
+void gate(Core&, Rows<O, E> o, Rows<const Y, E> y, Rows<const Z, E> z) {
+  using V = Vector<ComputeOf<O>>;
   detail::each_vector<V>(detail::elements(y), [&](std::ptrdiff_t i) {
     (V::load(y.data + i) * math::silu(V::load(z.data + i))).store(o.data + i);
   });
 }
 
 // dy, dz <- the gradients through the gate.
-template <class Core, class T, int E>
-void gate_backward(Core&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y, Rows<const T, E> z) {
-  using V = Vector<T>;
+template <class Core, class DY, class DZ, class DO, class Y, class Z, int E>
+void gate_backward(Core&, Rows<DY, E> dy, Rows<DZ, E> dz, Rows<const DO, E> d_o, Rows<const Y, E> y,
+                   Rows<const Z, E> z) {
+  using V = Vector<ComputeOf<DY>>;
   detail::each_vector<V>(detail::elements(y), [&](std::ptrdiff_t i) {
     const V x = V::load(z.data + i), s = math::sigmoid(x), g = V::load(d_o.data + i);
     (g * (x * s)).store(dy.data + i);
@@ -135,17 +137,17 @@ void gate_backward(Core&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Ro
 }
 
 // u <- silu(v)
-template <class Core, class T, int E>
-void silu(Core&, Rows<T, E> u, Rows<const T, E> v) {
-  using V = Vector<T>;
+template <class Core, class U, class X, int E>
+void silu(Core&, Rows<U, E> u, Rows<const X, E> v) {
+  using V = Vector<ComputeOf<U>>;
   detail::each_vector<V>(detail::elements(v),
                          [&](std::ptrdiff_t i) { math::silu(V::load(v.data + i)).store(u.data + i); });
 }
 
 // dv <- du silu'(v)
-template <class Core, class T, int E>
-void silu_backward(Core&, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
-  using V = Vector<T>;
+template <class Core, class DX, class DU, class X, int E>
+void silu_backward(Core&, Rows<DX, E> dv, Rows<const DU, E> du, Rows<const X, E> v) {
+  using V = Vector<ComputeOf<DX>>;
   detail::each_vector<V>(detail::elements(v), [&](std::ptrdiff_t i) {
     const V x = V::load(v.data + i);
     (V::load(du.data + i) * math::silu_derivative(x, math::sigmoid(x))).store(dv.data + i);
@@ -153,26 +155,26 @@ void silu_backward(Core&, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v
 }
 
 // delta <- softplus(x); the padding, where x is zero, stays zero.
-template <class Core, class T, int E>
-void softplus(Core&, Rows<T, E> delta, Rows<const T, E> x) {
-  using V = Vector<T>;
+template <class Core, class D, class X, int E>
+void softplus(Core&, Rows<D, E> delta, Rows<const X, E> x) {
+  using V = Vector<ComputeOf<D>>;
   detail::each_vector<V>(detail::elements(x),
                          [&](std::ptrdiff_t i) { math::softplus(V::load(x.data + i)).store(delta.data + i); });
   clear_padding(delta);
 }
 
 // dx <- ddelta softplus'(x)
-template <class Core, class T, int E>
-void softplus_backward(Core&, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<const T, E> x) {
-  using V = Vector<T>;
+template <class Core, class DX, class D, class X, int E>
+void softplus_backward(Core&, Rows<DX, E> dx, Rows<const D, E> ddelta, Rows<const X, E> x) {
+  using V = Vector<ComputeOf<DX>>;
   detail::each_vector<V>(detail::elements(x), [&](std::ptrdiff_t i) {
     (V::load(ddelta.data + i) * math::softplus_derivative(V::load(x.data + i))).store(dx.data + i);
   });
 }
 
 // y <- x
-template <class Core, class T, int C>
-void copy(Core&, Rows<T, C> y, Rows<const T, C> x) {
+template <class Core, class Y, class X, int C>
+void copy(Core&, Rows<Y, C> y, Rows<const X, C> x) {
   std::copy_n(x.data, detail::elements(x), y.data);
 }
 
@@ -183,12 +185,12 @@ void zero(Core&, Rows<T, C> x) {
 }
 
 // y's row i <- x's row rows[i], and back: y's row rows[i] <- x's row i.
-template <class Core, class T, int C>
-void gather(Core&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
+template <class Core, class Y, class X, int C>
+void gather(Core&, Rows<Y, C> y, Rows<const X, C> x, const int* rows) {
   for (int i = 0; i < y.rows; ++i) std::copy_n(x[rows[i]], x.stride, y[i]);
 }
-template <class Core, class T, int C>
-void scatter(Core&, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
+template <class Core, class Y, class X, int C>
+void scatter(Core&, Rows<Y, C> y, Rows<const X, C> x, const int* rows) {
   for (int i = 0; i < x.rows; ++i) std::copy_n(x[i], x.stride, y[rows[i]]);
 }
 

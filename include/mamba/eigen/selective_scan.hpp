@@ -65,9 +65,9 @@ MAMBA_INLINE void each_scan_block(F&& f) {
 //   boundaries: (kept_states(), E, N) states kept for the backward pass, or null
 //   states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: a blocked row is read out of the state and then forgotten
-template <class Core, class T, int E, int N, class Blocked = NoRows>
-void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u,
-                    Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
+template <class Core, class T, class S, int E, int N, class Blocked = NoRows>
+void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const S, E> u,
+                    Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
                     Blocked rows = {}) {
   using Blocking = detail::ScanBlocking<T, N, Tuning::scan_channel_vectors>;
   using V = typename Blocking::V;
@@ -131,11 +131,11 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
 
 // ddelta, du (T, E), db, dc (T, N) <- gradients; da (E, N) += the gradient with respect to a (not A_log), dd (E) += ...
 //   boundaries as selective_scan kept them; carry: (E, N) scratch, needed when there are any
-template <class Core, class T, int E, int N>
+template <class Core, class T, class S, int E, int N>
 void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc,
                              WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
-                             const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const T, E> u,
-                             Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a,
+                             const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const S, E> u,
+                             Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a,
                              Weight<T, 1, E> d) {
   using Blocking = detail::ScanBlocking<T, N, Tuning::scan_backward_channel_vectors>;
   using V = typename Blocking::V;

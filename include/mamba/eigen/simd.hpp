@@ -17,6 +17,7 @@
 
 #include <mamba/core/instruction_set.hpp>
 #include <mamba/core/macros.hpp>
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 
 // GCC notes that a template argument such as __m512 has an attribute; that is all a packet type is.
@@ -56,9 +57,48 @@ struct Simd {
   // Aligned loads and stores: every row starts at a multiple of 16 elements.
   MAMBA_INLINE static Simd load(const Scalar* p) { return of(packet::pload<Packet>(p)); }
   MAMBA_INLINE static Simd load_unaligned(const Scalar* p) { return of(packet::ploadu<Packet>(p)); }
+  // Brain floats are widened when they are loaded and rounded when they are stored, as BFloat16 does it.
+  MAMBA_INLINE static Simd load(const BFloat16* p) { return load_unaligned(p); }
+  MAMBA_INLINE static Simd load_unaligned(const BFloat16* p)
+  requires std::is_same_v<Scalar, float>
+  {
+#ifdef __AVX512F__
+    if constexpr (width == 16)
+      return of(_mm512_castsi512_ps(
+          _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16)));
+#endif
+#ifdef __AVX2__
+    if constexpr (width == 8)
+      return of(_mm256_castsi256_ps(
+          _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16)));
+#endif
+    alignas(Packet) Scalar lanes[width];
+    for (int i = 0; i < width; ++i) lanes[i] = p[i];
+    return of(packet::pload<Packet>(lanes));
+  }
   MAMBA_INLINE static Simd broadcast(Scalar x) { return of(packet::pset1<Packet>(x)); }
   MAMBA_INLINE static Simd zero() { return of(packet::pzero(packet::pset1<Packet>(Scalar(0)))); }
   MAMBA_INLINE void store(Scalar* p) const { packet::pstore<Scalar, Packet>(p, value); }
+  MAMBA_INLINE void store(BFloat16* p) const
+  requires std::is_same_v<Scalar, float>
+  {
+#ifdef __AVX512F__
+    if constexpr (width == 16) {
+      const __m512i x = _mm512_castps_si512(value),
+                    odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
+      const __m512i rounded =
+          _mm512_srli_epi32(_mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF))), 16);
+      const __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(0x40));
+      const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                          _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet)));
+      return;
+    }
+#endif
+    alignas(Packet) Scalar lanes[width];
+    packet::pstore<Scalar, Packet>(lanes, value);
+    for (int i = 0; i < width; ++i) p[i] = lanes[i];
+  }
   MAMBA_INLINE Scalar sum() const { return packet::predux(value); }
 
   MAMBA_INLINE static Simd of(const Packet& p) {
@@ -187,16 +227,28 @@ using Vector = typename detail::Narrow<typename packet::packet_traits<Scalar>::t
 template <class T>
 struct Vectors {
   static constexpr bool is_vector = true;
-  MAMBA_INLINE static Vector<T> load(const T* p) { return Vector<T>::load(p); }
+  template <class Stored>
+  MAMBA_INLINE static Vector<T> load(const Stored* p) {
+    return Vector<T>::load(p);
+  }
   MAMBA_INLINE static Vector<T> broadcast(T x) { return Vector<T>::broadcast(x); }
-  MAMBA_INLINE static void store(T* p, Vector<T> v) { v.store(p); }
+  template <class Stored>
+  MAMBA_INLINE static void store(Stored* p, Vector<T> v) {
+    v.store(p);
+  }
 };
 template <class T>
 struct Numbers {
   static constexpr bool is_vector = false;
-  MAMBA_INLINE static T load(const T* p) { return *p; }
+  template <class Stored>
+  MAMBA_INLINE static T load(const Stored* p) {
+    return *p;
+  }
   MAMBA_INLINE static T broadcast(T x) { return x; }
-  MAMBA_INLINE static void store(T* p, T v) { *p = v; }
+  template <class Stored>
+  MAMBA_INLINE static void store(Stored* p, T v) {
+    *p = v;
+  }
 };
 
 template <class V>

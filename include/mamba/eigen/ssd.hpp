@@ -75,8 +75,8 @@ struct Ssd {
   }
 
   // to (q, stride of whole vectors) <- Columns columns of from, zero-padded.
-  template <int Columns>
-  static void gather_columns(T* to, const T* from, std::ptrdiff_t from_row, int q) {
+  template <int Columns, class From>
+  static void gather_columns(T* to, const From* from, std::ptrdiff_t from_row, int q) {
     for (int i = 0; i < q; ++i, to += padded(Columns), from += from_row) {
       std::copy_n(from, Columns, to);
       std::fill(to + Columns, to + padded(Columns), T(0));
@@ -161,8 +161,8 @@ void reserve(Core& core, network::SsdSizes<T, H, P, G, N>, bool with_backward) {
 //   boundaries: (kept_states(), H, N, P) states kept for the backward pass, or null
 //   states: (sequences, H, N, P) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: S's column of a blocked row is cut below the diagonal
-template <int G, int N, class Core, class T, int E, int H, int C, class Blocked = NoRows>
-void ssd(Core& core, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc,
+template <int G, int N, class Core, class Y, class T, class X, int E, int H, int C, class Blocked = NoRows>
+void ssd(Core& core, Rows<Y, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const X, C> xbc,
          Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Blocked rows = {}) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   static_assert(C == E + 2 * G * N);
@@ -204,10 +204,10 @@ void ssd(Core& core, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> de
 
 // ddelta (T, H), dxbc (T, H P + 2 G N) <- gradients; da (H) += the gradient with respect to a (not A_log), dd (H) +=
 // ... boundaries as ssd kept them.
-template <int G, int N, class Core, class T, int E, int H, int C>
+template <int G, int N, class Core, class T, class Y, class X, int E, int H, int C>
 void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da,
-                  WeightGradient<T, 1, H> dd, Rows<const T, E> dy, const T* boundaries, Rows<const T, H> delta,
-                  Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
+                  WeightGradient<T, 1, H> dd, Rows<const Y, E> dy, const T* boundaries, Rows<const T, H> delta,
+                  Rows<const X, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   using V = Vector<T>;
   const auto k = S::scratch(core, true);

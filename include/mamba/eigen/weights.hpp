@@ -23,6 +23,19 @@ void derive(T* derived, const T* value, const Parameter& p) {
     }
 }
 
+// stored <- the parameter as kernels read it, derived <- its transpose where its declaration asks for one, where
+// storage is not what is computed with.
+template <class S, class T>
+void store(S* stored, S* derived, const T* value, const Parameter& p) {
+  const std::ptrdiff_t row = padded(p.columns()), column = padded(p.rows());
+  for (std::ptrdiff_t i = 0; i < p.rows(); ++i)
+    for (std::ptrdiff_t j = 0; j < p.columns(); ++j) {
+      const S x = value[i * row + j];
+      stored[i * row + j] = x;
+      if (p.derived == Derived::transpose) derived[j * column + i] = x;
+    }
+}
+
 // Gradients with respect to what is derived become gradients with respect to the parameter.
 template <class T>
 void derive_backward(T* gradient, const T* derived, const Parameter& p) {

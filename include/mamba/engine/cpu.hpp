@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <mamba/core/denormals.hpp>
@@ -49,6 +50,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     for (const PlacedParameter& p : placed())
       for (std::size_t at = 0; p.parameter.trained && at < p.parameter.arena_size(); at += piece)
         trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.arena_size() - at)});
+    if (stores_apart)
+      for (Buffer* arena : {&stored_, &stored_derived_}) arena->reserve((size_ + row_alignment) * sizeof(S));
     squares_.resize(trained_.size());
     workers_.resize(static_cast<std::size_t>(pool_->workers()));
   }
@@ -82,7 +85,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
 
   // The bytes of everything this engine holds.
   std::size_t memory_bytes() const {
-    std::size_t sum = Base::memory_bytes();
+    std::size_t sum = Base::memory_bytes() + stored_.bytes() + stored_derived_.bytes();
     for (const Worker& worker : workers_)
       sum += worker.activations.bytes() + worker.scratch.bytes() + worker.packed.bytes();
     for (const Buffer& buffer : buffers_) sum += buffer.bytes();
@@ -131,10 +134,10 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
           std::vector<int> reference_tokens(reference.ids.begin() + first, reference.ids.begin() + first + tile.rows());
           network::Tile of_reference = tile;
           of_reference.tokens = reference_tokens.data();
-          std::vector<T> record;
-          RecordingProbe<T, HostRows> recording({}, record, n_layers_);
+          std::vector<S> record;
+          RecordingProbe<S, HostRows> recording({}, record, n_layers_);
           run_forward(worker, team, of_reference, {}, recording, [](int, auto) {});
-          SubstitutingProbe<T, HostRows> substituting({}, record, mask.data() + first, layers);
+          SubstitutingProbe<S, HostRows> substituting({}, record, mask.data() + first, layers);
           run_forward(worker, team, tile, {}, substituting, use);
         });
   }
@@ -183,6 +186,11 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   struct Piece {
     std::size_t offset, count;
   };
+  // Whether weights are stored in another type than they are computed with: beside the parameters (the master weights)
+  // lie what kernels read.
+  using S = typename A::Storage;
+  static constexpr bool stores_apart = !std::is_same_v<S, T>;
+
   struct alignas(2 * cache_line) Worker {
     Buffer scratch, activations;
     PackedTiles packed;  // the tile at hand
@@ -271,14 +279,22 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
   network::ModelWeights<A> weights() const {
-    return {parameters_.template as<T>(), derived_.template as<T>(), n_layers_};
+    const T *const values = parameters_.template as<T>(), *const derived = derived_.template as<T>();
+    if constexpr (stores_apart) {
+      return {{values, derived, stored_.template as<S>(), stored_derived_.template as<S>()}, n_layers_};
+    } else {
+      return {{values, derived}, n_layers_};
+    }
   }
 
   void prepare() {
     if (!stale_) return;
     pool_->run(static_cast<int>(placed().size()), [&](int i, int) {
-      const PlacedParameter& p = placed()[static_cast<std::size_t>(i)];
-      eigen::derive(derived_.template as<T>() + p.offset, parameters_.template as<T>() + p.offset, p.parameter);
+      const auto& [name, parameter, offset] = placed()[static_cast<std::size_t>(i)];
+      const T* const values = parameters_.template as<T>() + offset;
+      if (stores_apart && parameter.in_storage())
+        eigen::store(stored_.template as<S>() + offset, stored_derived_.template as<S>() + offset, values, parameter);
+      else eigen::derive(derived_.template as<T>() + offset, values, parameter);
     });
     stale_ = false;
   }
@@ -331,6 +347,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   std::unique_ptr<ThreadPool> pool_;
   std::vector<Piece> trained_;
   std::vector<double> squares_;
+  Buffer stored_, stored_derived_;
   std::vector<Buffer> buffers_;
   std::vector<const T*> buffer_pointers_;
   std::vector<Worker> workers_;

@@ -19,6 +19,8 @@ namespace mamba {
 
 template <class A>
 class CudaArenas : public Arenas<A, cuda::Mirrored> {
+  static_assert(std::is_same_v<typename A::Storage, typename A::Scalar>,
+                "mamba: BFloat16 runs on the CPU alone; on a GPU a model is float or double");
   using Base = Arenas<A, cuda::Mirrored>;
   using Base::derived_, Base::gradients_, Base::n_layers_, Base::parameters_, Base::size_, Base::stale_;
 
@@ -68,7 +70,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
              elements());
       stale_ = false;
     }
-    return {values, std::as_const(derived_).template on_device<T>(), n_layers_};
+    return {{values, std::as_const(derived_).template on_device<T>()}, n_layers_};
   }
 
   // The arenas to be written by kernels: the host's copies are old from now on.

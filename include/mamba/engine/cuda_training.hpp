@@ -137,7 +137,7 @@ class CudaTraining {
     T *const derived = arenas_.derived_on_device(), *const buffers = buffers_.template as<T>();
     double *const squares = arenas_.squares_on_device(), *const shares = shares_.template as<double>();
     // Every tile begins at the lists' first, for all tiles are cut alike.
-    const cuda::TileArguments<A> tiles{.weights = {parameters, derived, arenas_.n_layers()},
+    const cuda::TileArguments<A> tiles{.weights = {{parameters, derived}, arenas_.n_layers()},
                                        .ranges = drawn().ranges,
                                        .firsts = lists_.firsts(),
                                        .tokens = drawn().tokens,

@@ -6,9 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/network/probe.hpp>
 
@@ -19,10 +21,21 @@ struct HostRows {
   template <class T>
   using Record = std::vector<T>;
 
-  // f(the rows on the host); what it changes is changed.
+  // f(the rows on the host, as they are computed with); what it changes is changed.
   template <class T, class F>
   void on_host(MatrixView<T> rows, F&& f) {
-    f(rows);
+    using Computed = ComputeOf<T>;
+    if constexpr (std::is_same_v<T, Computed>) {
+      f(rows);
+    } else {
+      std::vector<Computed> values(static_cast<std::size_t>(rows.rows() * rows.cols()));
+      const MatrixView<Computed> widened(values.data(), rows.rows(), rows.cols(), rows.cols());
+      for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
+        std::copy(rows.row(i).begin(), rows.row(i).end(), widened.row(i).begin());
+      f(widened);
+      for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
+        std::copy(widened.row(i).begin(), widened.row(i).end(), rows.row(i).begin());
+    }
   }
   // to's rows <- from's where mask (rows) is 1.
   template <class T>
@@ -65,7 +78,7 @@ class FunctionProbe : public network::NoProbe {
  private:
   template <class T>
   void call(Point point, MatrixView<T> rows) {
-    access_.on_host(rows, [&](MatrixView<T> on_host) { (*visitor_)(point, layer_, on_host, where_); });
+    access_.on_host(rows, [&](auto on_host) { (*visitor_)(point, layer_, on_host, where_); });
   }
 
   RowAccess access_;
@@ -135,8 +148,8 @@ class RecordingProbe : public network::NoProbe {
       : access_(std::move(access)), record_(&record), n_layers_(n_layers) {}
 
   void layer(int l) { layer_ = l; }
-  template <Point point>
-  void visit(MatrixView<T> rows) {
+  template <Point point, class Row>
+  void visit(MatrixView<Row> rows) {
     if constexpr (point == Point::conv_output) access_.template keep<T>(*record_, layer_, n_layers_, rows);
   }
 
@@ -156,8 +169,8 @@ class SubstitutingProbe : public network::NoProbe {
       : access_(std::move(access)), record_(&record), mask_(mask), layers_(layers) {}
 
   void layer(int l) { layer_ = l; }
-  template <Point point>
-  void visit(MatrixView<T> rows) {
+  template <Point point, class Row>
+  void visit(MatrixView<Row> rows) {
     if constexpr (point == Point::conv_output) {
       if (!layers_.contains(layer_)) return;
       const T* const recorded = RowAccess::template data<T>(*record_) + layer_ * rows.rows() * rows.cols();

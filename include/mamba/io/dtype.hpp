@@ -14,6 +14,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <mamba/core/storage.hpp>
 #include <mamba/core/text.hpp>
 
 namespace mamba::io {
@@ -38,10 +39,15 @@ template <class T>
 concept StoredNumber =
     (std::integral<T> || std::same_as<T, float> || std::same_as<T, double>) && !std::same_as<T, bool>;
 
+// What a file may be made of: those, and brain floats.
+template <class T>
+concept WrittenNumber = StoredNumber<T> || std::same_as<T, BFloat16>;
+
 // The dtype whose elements are T's.
-template <StoredNumber T>
+template <WrittenNumber T>
 std::string dtype_of() {
-  return joined(std::floating_point<T> ? 'F' : std::is_signed_v<T> ? 'I' : 'U', 8 * sizeof(T));
+  if constexpr (std::same_as<T, BFloat16>) return "BF16";
+  else return joined(std::floating_point<T> ? 'F' : std::is_signed_v<T> ? 'I' : 'U', 8 * sizeof(T));
 }
 
 inline float from_half(std::uint16_t bits) {
@@ -53,7 +59,7 @@ inline float from_half(std::uint16_t bits) {
   }
   return std::bit_cast<float>(sign | (exponent == 31 ? 255U : exponent + 112U) << 23 | fraction << 13);
 }
-inline float from_brain(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+inline float from_brain(BFloat16 x) { return x; }
 
 // Calls visit(Stored{}, value_of) with the type of which a file's elements of this dtype are, and the function from one
 // to its number; false, and no call, where no number is made of them (complex numbers, floats of 8 bits and less).
@@ -63,7 +69,7 @@ bool visit_dtype(std::string_view dtype, Visit&& visit) {
   if (dtype == "F32") visit(float{}, same);
   else if (dtype == "F64") visit(double{}, same);
   else if (dtype == "F16") visit(std::uint16_t{}, from_half);
-  else if (dtype == "BF16") visit(std::uint16_t{}, from_brain);
+  else if (dtype == "BF16") visit(BFloat16{}, from_brain);
   else if (dtype == "I64") visit(std::int64_t{}, same);
   else if (dtype == "U64") visit(std::uint64_t{}, same);
   else if (dtype == "I32") visit(std::int32_t{}, same);

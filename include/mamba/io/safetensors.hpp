@@ -236,7 +236,7 @@ class SafetensorsWriter {
  public:
   // Throws Error(invalid_argument) for what no reader would take: values that are not as many as the shape says, a name
   // that is there already or is the metadata's, more dimensions than a file may have.
-  template <StoredNumber T>
+  template <WrittenNumber T>
   void add(const std::string& name, const HostTensor<T>& tensor) {
     require(name != "__metadata__" && !names_.contains(name),
             "a file has one tensor of a name, and none called __metadata__; given ", in_quotes(name));

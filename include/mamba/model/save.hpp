@@ -158,12 +158,25 @@ void check_tensors(const io::SafetensorsFile& file, int n_layers) {
   });
 }
 
-// Throws Error(cannot_write); what stood at the path then still does.
+struct SaveOptions {
+  // Weights as the model stores them: of a BFloat16 model half the bytes, and the same logits; training goes on better
+  // from the master weights.
+  bool stored = false;
+};
+
+// Writes the model's parameters, the master weights. Throws Error(cannot_write); what stood at the path then still
+// does.
 template <class A>
-void save(const Model<A>& model, const std::filesystem::path& path) {
+void save(const Model<A>& model, const std::filesystem::path& path, const SaveOptions& options = {}) {
+  using Stored = typename A::Storage;
   io::SafetensorsWriter writer;
   const auto dict = model.state_dict();
-  for (const PlacedParameter& p : model.engine().placed()) writer.add(p.name, dict.at(p.name));
+  for (const PlacedParameter& p : model.engine().placed()) {
+    const auto& tensor = dict.at(p.name);
+    if (options.stored && p.parameter.in_storage())
+      writer.add(p.name, HostTensor<Stored>{tensor.shape, {tensor.values.begin(), tensor.values.end()}});
+    else writer.add(p.name, tensor);
+  }
   writer.write(path, {{"format", "pt"}, {"config", config_json(model)}, {"variant", variant_json(model)}});
 }
 

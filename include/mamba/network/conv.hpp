@@ -60,9 +60,9 @@ inline constexpr bool fuses_convolution =
 
 // v (T, C), u (T, C) <- the convolution of x (T, C) and what the rest of the block uses.
 MAMBA_COMPOSITION
-template <class A, class Backend, class T, int C, class LayerWeights>
-MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<T, C> v, Rows<T, C> u, Rows<const T, C> x, Sequences sequences,
-                                    LayerWeights w, T* history = nullptr) {
+template <class A, class Backend, class S, class T, int C, class LayerWeights>
+MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<S, C> v, Rows<S, C> u, Rows<const S, C> x, Sequences sequences,
+                                    LayerWeights w, T* history) {
   constexpr Bypass bypass = bypass_of<typename A::ConvResidual>();
   const auto weight = w.template get<"mixer.conv1d.weight">();
   const auto bias = w.template get<"mixer.conv1d.bias">();
@@ -79,9 +79,9 @@ MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<T, C> v, Rows<T, C> u, Row
 
 // dx (T, C) <- the gradient with respect to x, dw += those of the learned parameters; du (T, C) is used up.
 MAMBA_COMPOSITION
-template <class A, class Backend, class T, int C, class LayerGradients, class LayerWeights>
-MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du, Rows<const T, C> v,
-                                     Rows<const T, C> x, Sequences sequences, LayerWeights w) {
+template <class A, class Backend, class S, class T, int C, class LayerGradients, class LayerWeights>
+MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du, Rows<const S, C> v,
+                                     Rows<const S, C> x, Sequences sequences, LayerWeights w) {
   using Kernel = typename A::ConvKernel;
   constexpr Bypass bypass = bypass_of<typename A::ConvResidual>();
   // dx <- the part that bypasses the convolution.

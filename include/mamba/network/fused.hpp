@@ -35,9 +35,9 @@ MAMBA_HOST_DEVICE void steps_backward(Backend& be, Rows<T, C> dpi, WeightGradien
 // o (T, E) <- the norm over groups of y silu(z), which g (T, E) keeps where the backward pass needs it; rho as
 // rms_norm's.
 MAMBA_COMPOSITION
-template <int Groups, class Backend, class T, int E>
-MAMBA_HOST_DEVICE void gated_norm_forward(Backend& be, Rows<T, E> o, Rows<T, E> g, T* rho, Rows<const T, E> y,
-                                          Rows<const T, E> z, Weight<T, 1, E> w) {
+template <int Groups, class Backend, class S, class T, int E>
+MAMBA_HOST_DEVICE void gated_norm_forward(Backend& be, Rows<S, E> o, Rows<S, E> g, T* rho, Rows<const S, E> y,
+                                          Rows<const S, E> z, Weight<T, 1, E> w) {
   if constexpr (Backend::fuses_gated_norm) {
     gated_norm<Groups>(be, o, g, rho, y, z, w);
   } else {
@@ -47,10 +47,10 @@ MAMBA_HOST_DEVICE void gated_norm_forward(Backend& be, Rows<T, E> o, Rows<T, E> 
 }
 // dy, dz (T, E) <- the gradients through it, dw (E) += the weight's; dg (T, E) is scratch.
 MAMBA_COMPOSITION
-template <int Groups, class Backend, class T, int E>
+template <int Groups, class Backend, class S, class T, int E>
 MAMBA_HOST_DEVICE void gated_norm_reverse(Backend& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg,
-                                          WeightGradient<T, 1, E> dw, Rows<const T, E> d_o, Rows<const T, E> g,
-                                          const T* rho, Rows<const T, E> y, Rows<const T, E> z, Weight<T, 1, E> w) {
+                                          WeightGradient<T, 1, E> dw, Rows<const T, E> d_o, Rows<const S, E> g,
+                                          const T* rho, Rows<const S, E> y, Rows<const S, E> z, Weight<T, 1, E> w) {
   if constexpr (Backend::fuses_gated_norm) {
     gated_norm_backward<Groups>(be, dy, dz, dg, dw, d_o, g, rho, y, z, w);
   } else {

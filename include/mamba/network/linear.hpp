@@ -17,23 +17,24 @@ template <int... piece>
 using Pieces = std::integer_sequence<int, piece...>;
 
 MAMBA_COMPOSITION
-template <class Backend, class T, int... Out, int In, int All, int... piece>
-MAMBA_HOST_DEVICE void each_product(Backend& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w,
-                                    Pieces<piece...>) {
+template <class Backend, class Y, class X, class W, int... Out, int In, int All, int OfRows, int First, int... piece>
+MAMBA_HOST_DEVICE void each_product(Backend& be, Beside<Y, Out...> y, Rows<const X, In> x,
+                                    Weight<W, All, In, OfRows, First> w, Pieces<piece...>) {
   (linear(be, y.template get<piece>(), x, w.template row_block<y.first(piece), y.columns(piece)>()), ...);
 }
 MAMBA_COMPOSITION
-template <Write write, class Backend, class T, int... Out, int In, int All, int... piece>
-MAMBA_HOST_DEVICE void each_product_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy,
-                                             Weight<T, All, In> w, Pieces<piece...>) {
+template <Write write, class Backend, class X, class Y, class W, int... Out, int In, int All, int OfRows, int First,
+          int... piece>
+MAMBA_HOST_DEVICE void each_product_backward(Backend& be, Rows<X, In> dx, Beside<const Y, Out...> dy,
+                                             Weight<W, All, In, OfRows, First> w, Pieces<piece...>) {
   (linear_backward<(piece == 0 ? write : Write::add)>(be, dx, dy.template get<piece>(),
                                                       w.template row_block<dy.first(piece), dy.columns(piece)>()),
    ...);
 }
 MAMBA_COMPOSITION
-template <class Backend, class T, int... Out, int In, int All, int... piece>
+template <class Backend, class T, class Y, class X, int... Out, int In, int All, int... piece>
 MAMBA_HOST_DEVICE void each_product_weight_backward(Backend& be, WeightGradient<T, All, In> dw,
-                                                    Beside<const T, Out...> dy, Rows<const T, In> x, Pieces<piece...>) {
+                                                    Beside<const Y, Out...> dy, Rows<const X, In> x, Pieces<piece...>) {
   (linear_weight_backward(be, dw.template row_block<dy.first(piece), dy.columns(piece)>(), dy.template get<piece>(), x),
    ...);
 }
@@ -42,8 +43,9 @@ MAMBA_HOST_DEVICE void each_product_weight_backward(Backend& be, WeightGradient<
 
 // y (T, Out...) <- x (T, In) W^T, W (Out + ..., In).
 MAMBA_COMPOSITION
-template <class Backend, class T, int... Out, int In, int All>
-MAMBA_HOST_DEVICE void products(Backend& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w) {
+template <class Backend, class Y, class X, class W, int... Out, int In, int All, int OfRows, int First>
+MAMBA_HOST_DEVICE void products(Backend& be, Beside<Y, Out...> y, Rows<const X, In> x,
+                                Weight<W, All, In, OfRows, First> w) {
   static_assert(All == y.all_columns);
   if constexpr (Backend::splits_products) linear(be, y, x, w);
   else detail::each_product(be, y, x, w, std::make_integer_sequence<int, sizeof...(Out)>());
@@ -51,9 +53,9 @@ MAMBA_HOST_DEVICE void products(Backend& be, Beside<T, Out...> y, Rows<const T, 
 
 // dx (T, In) <- or += dy (T, Out...) W.
 MAMBA_COMPOSITION
-template <Write write, class Backend, class T, int... Out, int In, int All>
-MAMBA_HOST_DEVICE void products_backward(Backend& be, Rows<T, In> dx, Beside<const T, Out...> dy,
-                                         Weight<T, All, In> w) {
+template <Write write, class Backend, class X, class Y, class W, int... Out, int In, int All, int OfRows, int First>
+MAMBA_HOST_DEVICE void products_backward(Backend& be, Rows<X, In> dx, Beside<const Y, Out...> dy,
+                                         Weight<W, All, In, OfRows, First> w) {
   static_assert(All == dy.all_columns);
   if constexpr (Backend::splits_products) linear_backward<write>(be, dx, dy, w);
   else detail::each_product_backward<write>(be, dx, dy, w, std::make_integer_sequence<int, sizeof...(Out)>());
@@ -61,9 +63,9 @@ MAMBA_HOST_DEVICE void products_backward(Backend& be, Rows<T, In> dx, Beside<con
 
 // dW (Out + ..., In) += dy^T x.
 MAMBA_COMPOSITION
-template <class Backend, class T, int... Out, int In, int All>
-MAMBA_HOST_DEVICE void products_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy,
-                                                Rows<const T, In> x) {
+template <class Backend, class T, class Y, class X, int... Out, int In, int All>
+MAMBA_HOST_DEVICE void products_weight_backward(Backend& be, WeightGradient<T, All, In> dw, Beside<const Y, Out...> dy,
+                                                Rows<const X, In> x) {
   static_assert(All == dy.all_columns);
   if constexpr (Backend::splits_products) linear_weight_backward(be, dw, dy, x);
   else detail::each_product_weight_backward(be, dw, dy, x, std::make_integer_sequence<int, sizeof...(Out)>());

@@ -18,6 +18,7 @@ namespace mamba::network {
 
 template <class A>
 struct MixerOf<A, Mamba1> {
+  using S = typename A::Storage;
   using T = typename A::Scalar;
   static constexpr Config config = A::config;
   static constexpr int D = config.d_model, E = config.d_inner(), N = config.d_state, K = config.d_conv,
@@ -41,12 +42,13 @@ struct MixerOf<A, Mamba1> {
 
   // What forward leaves for backward.
   struct Saved {
-    Rows<T, E> x, z;  // the two halves of in_proj's output
-    Rows<T, E> v, u;  // the convolution's output before and after SiLU
-    Rows<T, R> r;     // x_proj's output, in three
-    Rows<T, N> b, c;
+    Rows<S, E> x, z;  // the two halves of in_proj's output
+    Rows<S, E> v, u;  // the convolution's output before and after SiLU
+    Rows<S, R> r;     // x_proj's output, in three
+    Rows<S, N> b, c;
     Rows<T, E> pi, delta;  // dt_proj's output before and after softplus
-    Rows<T, E> y, o;       // the scan's output, gated
+    Rows<T, E> y;          // the scan's output, which adds up over states
+    Rows<S, E> o;          // the same, gated
     T* boundaries = nullptr;
 
     // boundary_states: how many states the scan keeps; 0 when no backward pass follows
@@ -88,7 +90,7 @@ struct MixerOf<A, Mamba1> {
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class Probe>
-  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences,
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<S, D> m, Saved& s, Rows<const S, D> n, Sequences sequences,
                                         LayerWeights w, MixerState<T> state, Probe& probe) {
     products(be, beside(s.x, s.z), n, w.template get<"mixer.in_proj.weight">());
     probe.template visit<Point::conv_input>(view(s.x));
@@ -102,10 +104,10 @@ struct MixerOf<A, Mamba1> {
     probe.template visit<Point::delta>(view(s.delta));
     selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
                    w.template get<"mixer.A_log">(), w.template get<"mixer.D">(), probe.blocked_rows());
-    if constexpr (Probe::restores_rows) {
-      selective_scan(be, s.o, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
+    if constexpr (Probe::restores_rows) {  // no backward pass follows, which would want pi
+      selective_scan(be, s.pi, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
                      w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
-      probe.restore(view(s.y), view(s.o));
+      probe.restore(view(s.y), view(s.pi));
     }
     probe.template visit<Point::scan_output>(view(s.y));
     gate(be, s.o, in(s.y), in(s.z));
@@ -117,7 +119,7 @@ struct MixerOf<A, Mamba1> {
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class LayerGradients, class Probe>
   MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
-                                         Rows<const T, D> dm, const Saved& s, Rows<const T, D> n, Sequences sequences,
+                                         Rows<const T, D> dm, const Saved& s, Rows<const S, D> n, Sequences sequences,
                                          LayerWeights w, Probe& probe) {
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));

@@ -1,6 +1,8 @@
 // The Mamba-2 mixer: n (T, D) -> m (T, D) (specification, section 7; Dao and Gu 2024).
 #pragma once
 
+#include <type_traits>
+
 #include <mamba/core/macros.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/policies.hpp>
@@ -16,6 +18,7 @@ namespace mamba::network {
 
 template <class A, int headdim, int ngroups>
 struct MixerOf<A, Mamba2<headdim, ngroups>> {
+  using S = typename A::Storage;
   using T = typename A::Scalar;
   static constexpr Config config = A::config;
   static constexpr int D = config.d_model, E = config.d_inner(), N = config.d_state, K = config.d_conv;
@@ -43,10 +46,10 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
 
   // What forward leaves for backward.
   struct Saved {
-    Rows<T, E> z;
-    Rows<T, C> x, v, u;    // the convolution's input and its output before and after SiLU: x, b and c side by side
+    Rows<S, E> z;
+    Rows<S, C> x, v, u;    // the convolution's input and its output before and after SiLU: x, b and c side by side
     Rows<T, H> pi, delta;  // the step before and after softplus
-    Rows<T, E> y, g, o;    // the state-space model's output, gated, normed
+    Rows<S, E> y, g, o;    // the state-space model's output, gated, normed
     T* rho = nullptr;      // (T, G)
     T* boundaries = nullptr;
 
@@ -81,9 +84,15 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   // m (T, D) <- mixer(n), n (T, D).
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class Probe>
-  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<T, D> m, Saved& s, Rows<const T, D> n, Sequences sequences,
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<S, D> m, Saved& s, Rows<const S, D> n, Sequences sequences,
                                         LayerWeights w, MixerState<T> state, Probe& probe) {
-    products(be, beside(s.z, s.x, s.pi), n, w.template get<"mixer.in_proj.weight">());
+    const auto in_proj = w.template get<"mixer.in_proj.weight">();
+    if constexpr (std::is_same_v<S, T>) {
+      products(be, beside(s.z, s.x, s.pi), n, in_proj);
+    } else {  // step sizes are computed, not stored
+      products(be, beside(s.z, s.x), n, in_proj.template row_block<0, E + C>());
+      linear(be, s.pi, n, in_proj.template row_block<E + C, H>());
+    }
     probe.template visit<Point::conv_input>(view(s.x));
     conv_forward<A>(be, s.v, s.u, in(s.x), sequences, w, state.history);
     probe.template visit<Point::conv_output>(view(s.u));
@@ -108,7 +117,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights, class LayerGradients, class Probe>
   MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
-                                         Rows<const T, D> dm, const Saved& s, Rows<const T, D> n, Sequences sequences,
+                                         Rows<const T, D> dm, const Saved& s, Rows<const S, D> n, Sequences sequences,
                                          LayerWeights w, Probe& probe) {
     linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
     linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));

@@ -63,18 +63,17 @@ void for_each_parameter(int n_layers, F&& f) {
 // The arena of a model's weights with the derived weights beside it, and an arena of gradients.
 template <class A>
 struct ModelWeights {
+  using S = typename A::Storage;
   using T = typename A::Scalar;
-  const T* values = nullptr;
-  const T* derived = nullptr;
+  WeightPointers<S, T> pointers;
   int n_layers = 0;
 
-  MAMBA_HOST_DEVICE auto front() const { return Weights<T, Tables<A>::front>{values, derived}; }
+  MAMBA_HOST_DEVICE auto front() const { return Weights<S, T, Tables<A>::front>{pointers}; }
   MAMBA_HOST_DEVICE auto layer(int l) const {
-    return Weights<T, Tables<A>::layer>{values + Tables<A>::layer_offset(l), derived + Tables<A>::layer_offset(l)};
+    return Weights<S, T, Tables<A>::layer>{pointers.at(Tables<A>::layer_offset(l))};
   }
   MAMBA_HOST_DEVICE auto back() const {
-    return Weights<T, Tables<A>::back>{values + Tables<A>::back_offset(n_layers),
-                                       derived + Tables<A>::back_offset(n_layers)};
+    return Weights<S, T, Tables<A>::back>{pointers.at(Tables<A>::back_offset(n_layers))};
   }
 };
 template <class A>
@@ -106,7 +105,7 @@ template <class A>
 struct LayerActivations {
   using T = typename A::Scalar;
   static constexpr int D = A::config.d_model;
-  Rows<T, D> normed;
+  Rows<typename A::Storage, D> normed;
   T* rho = nullptr;  // (T)
   typename MixerOf<A>::Saved mixer;
 
@@ -122,7 +121,8 @@ template <class A>
 struct HeadActivations {
   using T = typename A::Scalar;
   static constexpr int D = A::config.d_model, Vp = A::config.padded_vocab_size();
-  Rows<T, D> input, normed, dnormed, dinput;
+  Rows<typename A::Storage, D> normed;
+  Rows<T, D> input, dnormed, dinput;
   Rows<T, Vp> logits, dlogits;
   T* rho = nullptr;
 
@@ -139,8 +139,9 @@ struct HeadActivations {
   }
 };
 
-// All activations of a tile. With a backward pass to follow every layer keeps its own; without, all share one. What
-// changes from layer to layer is a member too, for a backend keeps the object where it costs no registers.
+// All activations of a tile: what is kept for a backward pass as it is stored, the residual stream, logits and
+// gradients as they are computed. With a backward pass to follow every layer keeps its own; without, all share one.
+// What changes from layer to layer is a member too, for a backend keeps the object where it costs no registers.
 template <class A>
 class Activations {
  public:
@@ -186,8 +187,8 @@ class Activations {
   }
   MAMBA_HOST_DEVICE int n_layers() const { return n_layers_; }
 
-  LayerActivations<A> current;  // of the layer at hand
-  Rows<T, D> mixed;             // a mixer's output
+  LayerActivations<A> current;         // of the layer at hand
+  Rows<typename A::Storage, D> mixed;  // a mixer's output
   HeadActivations<A> head;
   Rows<T, D> dresidual, dnormed;
   typename MixerOf<A>::Gradient gradient;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include <mamba/core/config.hpp>
@@ -70,6 +71,11 @@ struct Parameter {
 
   // As a matrix: the first dimension by all others; a vector is one row.
   constexpr int rows() const { return rank == 1 ? 1 : shape[0]; }
+  // Whether kernels read it as it is stored (Architecture::Storage); the others, vectors and rates, are few numbers
+  // that are read as they are computed with.
+  constexpr bool in_storage() const {
+    return role == Role::embedding || role == Role::position || role == Role::projection || role == Role::convolution;
+  }
   constexpr int columns() const { return rank == 1 ? shape[0] : shape[1] * shape[2]; }
   constexpr std::size_t size() const { return static_cast<std::size_t>(rows()) * static_cast<std::size_t>(columns()); }
   // Its elements in an arena: rows padded, and room for the transpose, so that derived weights lie at the same offset.
@@ -144,19 +150,62 @@ template <auto& table, FixedString name>
 struct Lookup {
   static constexpr std::size_t index = index_of(table, name.view()), offset = offset_of(table, index);
   static constexpr int rows = table[index].rows(), columns = table[index].columns();
+  static constexpr bool in_storage = table[index].in_storage();
 };
 
-// The tensors of one table inside an arena and beside it the derived ones.
-template <class Scalar, auto& table>
-struct Weights {
+// Where the weights of a table, or of a whole model, lie: arenas of one layout, of what is computed with and, where
+// that is another type, of what is stored.
+template <class Stored, class Scalar>
+struct WeightPointers {
   const Scalar* values = nullptr;
   const Scalar* derived = nullptr;
+  const Stored* stored_values = nullptr;
+  const Stored* stored_derived = nullptr;
+
+  MAMBA_HOST_DEVICE constexpr WeightPointers at(std::size_t offset) const {
+    return {values + offset, derived + offset, stored_values + offset, stored_derived + offset};
+  }
+  template <bool in_storage>
+  MAMBA_HOST_DEVICE constexpr auto value() const {
+    if constexpr (in_storage) return stored_values;
+    else return values;
+  }
+  template <bool in_storage>
+  MAMBA_HOST_DEVICE constexpr auto of_value() const {
+    if constexpr (in_storage) return stored_derived;
+    else return derived;
+  }
+};
+template <class Scalar>
+struct WeightPointers<Scalar, Scalar> {
+  const Scalar* values = nullptr;
+  const Scalar* derived = nullptr;
+
+  MAMBA_HOST_DEVICE constexpr WeightPointers at(std::size_t offset) const {
+    return {values + offset, derived + offset};
+  }
+  template <bool>
+  MAMBA_HOST_DEVICE constexpr const Scalar* value() const {
+    return values;
+  }
+  template <bool>
+  MAMBA_HOST_DEVICE constexpr const Scalar* of_value() const {
+    return derived;
+  }
+};
+
+// The tensors of one table, with the derived ones beside them.
+template <class Stored, class Scalar, auto& table>
+struct Weights {
+  WeightPointers<Stored, Scalar> pointers;
 
   template <FixedString name>
   MAMBA_HOST_DEVICE constexpr auto get() const {
     using L = Lookup<table, name>;
     constexpr std::size_t offset = L::offset;
-    return Weight<Scalar, L::rows, L::columns>{values + offset, derived + offset};
+    using Element = std::conditional_t<L::in_storage, Stored, Scalar>;
+    return Weight<Element, L::rows, L::columns>{pointers.template value<L::in_storage>() + offset,
+                                                pointers.template of_value<L::in_storage>() + offset};
   }
 };
 

@@ -51,7 +51,7 @@ template <class ModelType, class Task>
 io::Json training_record(const Trainer<ModelType, Task>& trainer) {
   const TrainingOptions& o = trainer.options();
   const AdamWOptions& adamw = trainer.optimizer().options();
-  io::Json::Members members{{"precision", std::is_same_v<typename ModelType::Scalar, double> ? "double" : "float"},
+  io::Json::Members members{{"precision", precision_name<typename ModelType::Architecture::Storage>},
                             {"batch_size", o.batch_size},
                             {"schedule_unit", o.schedule_in_steps ? "steps" : "epochs"},
                             {"initial_lr", o.schedule.initial_lr},
