@@ -9,7 +9,7 @@ namespace {
 
 inline constexpr mamba::Config config{.vocab_size = 50280, .d_model = 768, .d_state = 16, .d_conv = 4, .expand = 2};
 
-// Half a minute goes into drawing the parameters: both rows of a number of threads share a model.
+// Both rows of a number of threads share a model.
 mamba::MambaLMHeadModel<config>& model(int threads) {
   static std::unique_ptr<mamba::MambaLMHeadModel<config>> held;
   static int of = -1;

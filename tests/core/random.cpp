@@ -54,3 +54,14 @@ TEST_CASE("uniform and normal deviates have the moments of their laws") {
   CHECK(std::abs(fourth / count - 3) < 5 * std::sqrt(96.0 / count));
   CHECK(std::abs(uniform / count - 0.5) < 5 / std::sqrt(12.0 * count));
 }
+
+TEST_CASE("a block of random words is as many single draws") {
+  for (const std::uint64_t first : {std::uint64_t{0}, std::uint64_t{0xFFFFFFF0U}, std::uint64_t{1} << 40}) {
+    const RandomBlock<64> block(0x123456789ABCDEFU, RandomPurpose::initialisation, 77, first);
+    for (int i = 0; i < 64; ++i) {
+      const Random4 single =
+          random_words(0x123456789ABCDEFU, RandomPurpose::initialisation, 77, first + static_cast<std::uint64_t>(i));
+      for (int k = 0; k < 4; ++k) CHECK(block[i].word[k] == single.word[k]);
+    }
+  }
+}

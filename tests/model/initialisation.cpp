@@ -1,4 +1,5 @@
 // Both initialisations by their laws (specification, section 4).
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 
@@ -141,4 +142,19 @@ TEST_CASE("the loss before training is what the specification tells") {
   CHECK(std::abs(loss(0.5) - 4.87) < 0.05);
   CHECK(std::abs(loss(1.0) - 4.607) < 0.003);
   CHECK(std::abs(loss(2.0) - 4.605) < 0.001);
+}
+
+TEST_CASE("initial values are the same for any number of threads, and left out on request") {
+  // Large enough to be shared out, with rows that are no multiple of what is drawn at once.
+  static constexpr Config wide{.vocab_size = 1003, .d_model = 200, .d_state = 16};
+  MambaLMHeadModel<wide> one({.n_layers = 2, .seed = 9, .threads = 1}), five({.n_layers = 2, .seed = 9, .threads = 5});
+  const auto of_one = one.state_dict(), of_five = five.state_dict();
+  for (const auto& [name, tensor] : of_one) CHECK(tensor.values == of_five.at(name).values);
+
+  MambaLMHeadModel<wide, OnesConv> empty({.n_layers = 2, .seed = 9, .draw = false});
+  for (const auto& [name, tensor] : empty.state_dict()) {
+    INFO(name);
+    const float expected = name.find("conv1d.weight") != std::string::npos ? 1.0F : 0.0F;  // frozen: its one value
+    CHECK(std::all_of(tensor.values.begin(), tensor.values.end(), [&](float x) { return x == expected; }));
+  }
 }

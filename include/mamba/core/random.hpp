@@ -38,6 +38,34 @@ MAMBA_HOST_DEVICE constexpr Random4 random_words(std::uint64_t seed, RandomPurpo
                     static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
 }
 
+// The same for numbers index .. index + Count - 1, word by word: loops over them that a compiler turns into vectors.
+template <int Count>
+struct RandomBlock {
+  std::uint32_t word[4][Count];
+
+  RandomBlock(std::uint64_t seed, RandomPurpose purpose, std::uint32_t stream, std::uint64_t index) {
+    for (int i = 0; i < Count; ++i) {
+      const std::uint64_t number = index + static_cast<std::uint64_t>(i);
+      word[0][i] = static_cast<std::uint32_t>(number), word[1][i] = static_cast<std::uint32_t>(number >> 32);
+      word[2][i] = stream, word[3][i] = static_cast<std::uint32_t>(purpose);
+    }
+    auto key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
+    for (int round = 0; round < 10; ++round) {  // philox4x32's
+      for (int i = 0; i < Count; ++i) {
+        const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * word[0][i];
+        const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * word[2][i];
+        word[0][i] = static_cast<std::uint32_t>(p1 >> 32) ^ word[1][i] ^ key0;
+        word[1][i] = static_cast<std::uint32_t>(p1);
+        word[2][i] = static_cast<std::uint32_t>(p0 >> 32) ^ word[3][i] ^ key1;
+        word[3][i] = static_cast<std::uint32_t>(p0);
+      }
+      key0 += 0x9E3779B9U;
+      key1 += 0xBB67AE85U;
+    }
+  }
+  Random4 operator[](int i) const { return {{word[0][i], word[1][i], word[2][i], word[3][i]}}; }
+};
+
 // An integer in [0, bound); the shares of the values differ by at most bound / 2^32 relative.
 MAMBA_HOST_DEVICE constexpr std::uint32_t random_below(std::uint32_t word, std::uint32_t bound) {
   return static_cast<std::uint32_t>((std::uint64_t{word} * bound) >> 32);

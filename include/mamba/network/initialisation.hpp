@@ -61,9 +61,13 @@ void draw_row(T* values, const Parameter& p, InitialLaw law, std::uint64_t seed,
               std::size_t row) {
   const auto columns = static_cast<std::size_t>(p.columns());
   const auto each = [&](auto&& value_of) {
-    for (std::size_t i = 0; i < columns; ++i)
-      values[i] =
-          static_cast<T>(value_of(random_words(seed, RandomPurpose::initialisation, tensor, row * columns + i)));
+    constexpr std::size_t block = 64;  // so many that a compiler does not write them out one by one
+    for (std::size_t first = 0; first < columns; first += block) {
+      const RandomBlock<block> r(seed, RandomPurpose::initialisation, tensor, row * columns + first);
+      double drawn[block];
+      for (std::size_t i = 0; i < block; ++i) drawn[i] = value_of(r[static_cast<int>(i)]);
+      for (std::size_t i = 0; i < (std::min)(block, columns - first); ++i) values[first + i] = static_cast<T>(drawn[i]);
+    }
   };
   const auto uniform = [](const Random4& r) { return random_uniform(r.word[0], r.word[1]); };
   switch (law.law) {
