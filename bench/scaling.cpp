@@ -7,6 +7,7 @@
 #include <mamba/io/figure/figure.hpp>
 #include <mamba/io/file.hpp>
 
+#include "support/arguments.hpp"
 #include "support/exit_codes.hpp"
 
 namespace {
@@ -85,12 +86,10 @@ int main(int argc, char** argv) {
   std::filesystem::path out = ".";
   Plan plan;
   bool quick = false;
-  CLI::App app{
+  support::CommandLine app{
       "Measures a training step (loss and gradients) and decoding of Mamba-1 and Mamba-2 models along batch, length, "
       "d_state,\n"
       "d_model and layers: median time, and the memory that the model holds. Writes scaling.csv and scaling.svg."};
-  app.footer(support::exit_code_help);
-  app.option_defaults()->always_capture_default();
   app.add_option("--out", out, "folder for the results");
   app.add_flag("--quick", quick, "fewer and smaller points, each measured once: seconds");
   auto* const budget =
@@ -98,11 +97,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", plan.threads,
                  "0: all cores; more than one cannot share a sequence, so that long ones scale otherwise")
       ->check(CLI::NonNegativeNumber);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? support::done : support::usage;
-  }
+  if (const auto ends = support::parse(app, argc, argv)) return *ends;
   if (quick) {
     const Plan given = std::exchange(plan, Plan::quick());
     plan.threads = given.threads;

@@ -186,10 +186,7 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     std::string preset_name = early_option(argc, argv, "--preset", "paper");
     Options<Experiment> o = preset<Experiment>(preset_name);
 
-    CLI::App app{program.description};
-    app.footer(support::exit_code_help);
-    app.set_version_flag("--version", MAMBA_VERSION);
-    app.option_defaults()->always_capture_default();
+    support::CommandLine app{program.description};
     std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
     app.add_option("--preset", preset_name, "where the other options' defaults come from")
         ->check(CLI::IsMember({"paper", "quick"}));

@@ -91,12 +91,9 @@ int run(int argc, char** argv) {
   std::string preset = "paper", device = "auto", mixer_choice = "mamba2";
   std::vector<std::string> chosen{"ones-conv", "positions", "full-symmetry"};
 
-  CLI::App app{
+  support::CommandLine app{
       "Trains variants of a model over several seeds and draws their curves side by side (arXiv 2509.17514):\n" + list +
       "A run that has ended is never run again: the same command goes on after a stop, and draws what is there."};
-  app.footer(support::exit_code_help);
-  app.set_version_flag("--version", MAMBA_VERSION);
-  app.option_defaults()->always_capture_default();
   app.add_option("comparisons", chosen, "which, or all")->check(CLI::IsMember(known));
   app.add_option("--preset", preset, "paper: its protocol; small: shorter runs of smaller batches, in minutes on a CPU")
       ->check(CLI::IsMember({"paper", "small"}));

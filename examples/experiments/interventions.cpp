@@ -22,13 +22,10 @@ void take_layers(const std::vector<std::string>& words, runs::InterventionOption
 int run(int argc, char** argv) {
   runs::InterventionOptions o;
   std::vector<std::string> in_layers;
-  CLI::App app{
+  support::CommandLine app{
       "Looks and reaches inside a trained model of the composite function task: blocks what key and anchors tell "
       "later\n"
       "tokens, substitutes the activations of (4,3), draws the information flow and the convolution's taps."};
-  app.footer(support::exit_code_help);
-  app.set_version_flag("--version", MAMBA_VERSION);
-  app.option_defaults()->always_capture_default();
   app.add_option("model", o.model, "a model or checkpoint of train_composite")->type_name("TEXT REQUIRED");
   app.add_option("--out", o.out, "folder for table and figures; unless given, a new one in runs/");
   app.add_option("--sequences", o.sequences, "sequences for each of the 16 pairs")->check(CLI::Range(1, 1000000));

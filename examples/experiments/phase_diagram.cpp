@@ -137,15 +137,12 @@ int run(int argc, char** argv) {
   fs::path out = "runs/phase_diagram";
   std::vector<fs::path> merged;
 
-  CLI::App app{
+  support::CommandLine app{
       "Trains the composite function task's models for every number of layers, gamma and seed, and draws which "
       "solution they prefer\n"
       "(arXiv 2509.17514, the phase diagram). Without options: the paper's 216 runs. A run that has ended is never run "
       "again: the same\n"
       "command goes on after a stop; shards of several machines are put together by --merge."};
-  app.footer(support::exit_code_help);
-  app.set_version_flag("--version", MAMBA_VERSION);
-  app.option_defaults()->always_capture_default();
   app.add_option("--preset", preset,
                  "paper: its grid and protocol; small: 2 layers, gamma 0.5, 1, 1.5, one seed, short runs")
       ->check(CLI::IsMember({"paper", "small"}));

@@ -9,7 +9,6 @@
 
 #include <mamba/io/figure/figure.hpp>
 #include <mamba/io/json.hpp>
-#include <mamba/version.hpp>
 
 #include "support/arguments.hpp"
 #include "support/exit_codes.hpp"
@@ -82,11 +81,8 @@ int run(int argc, char** argv) {
   std::vector<fs::path> runs;
   fs::path out = "runs.svg";
   std::string column = "composite_acc", title = "Accuracy on the pair (4,3)";
-  CLI::App app{
+  support::CommandLine app{
       "Draws the curves of several training runs: a line for each, a panel for those that differ in the seed alone."};
-  app.footer(support::exit_code_help);
-  app.set_version_flag("--version", MAMBA_VERSION);
-  app.option_defaults()->always_capture_default();
   app.add_option("runs", runs, "their output folders")->required();
   app.add_option("--out", out, "the figure (SVG)");
   app.add_option("--column", column, "of training_log.csv: composite_acc, test_acc, train_loss, lr, ...");

@@ -8,14 +8,26 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <mamba/task/words.hpp>
+#include <mamba/version.hpp>
 
 #include "exit_codes.hpp"
 #include "numbers.hpp"
 
 namespace support {
+
+// What all programs' command lines have: --help with the exit codes and every option's default, --version.
+class CommandLine : public CLI::App {
+ public:
+  explicit CommandLine(std::string about) : CLI::App(std::move(about)) {
+    footer(exit_code_help);
+    set_version_flag("--version", MAMBA_VERSION);
+    option_defaults()->always_capture_default();
+  }
+};
 
 // Reads the command line, then calls finish(), which may throw CLI::ParseError for what CLI11 cannot know. Returns the
 // exit code where the program ends here: what was asked for is told, or why the line is refused. An empty word is no
