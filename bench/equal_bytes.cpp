@@ -8,6 +8,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,9 @@
 #endif
 
 namespace {
+
+// Where the backend has it; else what it has.
+using Stored = std::conditional_t<std::is_same_v<BACKEND, mamba::Cpu>, mamba::BFloat16, float>;
 
 // FNV-1a over bytes.
 class Hash {
@@ -101,4 +105,8 @@ int main() {
   variants<mamba::Mamba1>("mamba1");
   variants<mamba::Mamba2<>>("mamba2");
   run<composite, mamba::Mamba2<8, 2>>("mamba2 heads and groups");
+  if constexpr (std::is_same_v<BACKEND, mamba::Cpu>) {
+    run<composite, mamba::Mamba1, Stored>("mamba1 bfloat16");
+    run<composite, mamba::Mamba2<>, Stored>("mamba2 bfloat16");
+  }
 }

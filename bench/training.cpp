@@ -1,4 +1,4 @@
-// Whole steps of the composite task's model: training/cpu/float/<layers>/<batch>/<threads>, 0 threads being all cores.
+// Whole steps of the composite task's model, forward passes and decoding; 0 threads are all cores.
 #include <benchmark/benchmark.h>
 
 #include <mamba/composite.hpp>

@@ -1,4 +1,4 @@
-// The README's ten lines.
+// A training loop by hand: samples, loss and gradients, clipping, AdamW.
 #include <cstdio>
 #include <mamba/composite.hpp>
 #include <vector>

@@ -1,5 +1,4 @@
-// Weights of mamba_ssm's MambaLMHeadModel, saved in Python by safetensors.torch.save_file(model.state_dict(),
-// "model.safetensors"):
+// Weights of mamba_ssm's MambaLMHeadModel, as the README says how they become a safetensors file:
 //   load_mamba_ssm FILE
 // The sizes are those of the program that trained the weights; what differs is named in an error.
 #include <algorithm>

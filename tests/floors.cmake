@@ -31,6 +31,7 @@ function(floor_of header floor)
   endif()
 endfunction()
 
+get_filename_component(INCLUDE ${INCLUDE} ABSOLUTE)
 file(GLOB_RECURSE headers RELATIVE ${INCLUDE} ${INCLUDE}/*.hpp)
 list(LENGTH headers count)
 if(count EQUAL 0)

@@ -1,4 +1,5 @@
-# Every relative link and image of the documents leads to a file that is there, and every #section to a heading.
+# Every relative link and image of the documents leads to a file that is there, and every #section to a heading; the
+# README's program is the one that is tested.
 #   cmake -DSOURCE=. -P tests/links.cmake
 cmake_minimum_required(VERSION 3.25)
 
@@ -69,5 +70,11 @@ foreach(document IN LISTS documents)
 endforeach()
 if(count EQUAL 0)
   message(FATAL_ERROR "no links in the documents of ${SOURCE}")
+endif()
+file(READ ${SOURCE}/README.md readme)
+file(READ ${SOURCE}/examples/ten_lines.cpp program)
+string(FIND "${readme}" "```cpp\n${program}```" at)
+if(at EQUAL -1)
+  message(SEND_ERROR "the README's program is not examples/ten_lines.cpp")
 endif()
 message(STATUS "${count} links")

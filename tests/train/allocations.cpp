@@ -28,4 +28,9 @@ long allocations_in_steps() {
   return training + decoding;
 }
 
-int main() { return allocations_in_steps<>() + allocations_in_steps<mamba::Mamba2<8>>() == 0 ? 0 : 1; }
+int main() {
+  const long count = allocations_in_steps<>() + allocations_in_steps<mamba::Mamba2<8>>() +
+                     allocations_in_steps<mamba::BFloat16>() +
+                     allocations_in_steps<mamba::BFloat16, mamba::Mamba2<8>>();
+  return count == 0 ? 0 : 1;
+}

@@ -10,6 +10,8 @@
 
 #if defined(__AVX512F__)
 #define MAMBA_INSTRUCTION_SET avx512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define MAMBA_INSTRUCTION_SET avx2_fma
 #elif defined(__AVX__) && defined(__FMA__)
 #define MAMBA_INSTRUCTION_SET avx_fma
 #elif defined(__AVX__)

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/macros.hpp>
 
 namespace mamba {
@@ -38,6 +39,8 @@ MAMBA_HOST_DEVICE constexpr Random4 random_words(std::uint64_t seed, RandomPurpo
                     static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
 }
 
+inline namespace MAMBA_INSTRUCTION_SET {
+
 // The same for numbers index .. index + Count - 1, word by word: loops over them that a compiler turns into vectors.
 template <int Count>
 struct RandomBlock {
@@ -65,6 +68,8 @@ struct RandomBlock {
   }
   Random4 operator[](int i) const { return {{word[0][i], word[1][i], word[2][i], word[3][i]}}; }
 };
+
+}  // namespace MAMBA_INSTRUCTION_SET
 
 // An integer in [0, bound); the shares of the values differ by at most bound / 2^32 relative.
 MAMBA_HOST_DEVICE constexpr std::uint32_t random_below(std::uint32_t word, std::uint32_t bound) {

@@ -95,6 +95,20 @@ struct Simd {
       return;
     }
 #endif
+#ifdef __AVX2__
+    if constexpr (width == 8) {
+      const __m256i x = _mm256_castps_si256(value), upper = _mm256_srli_epi32(x, 16),
+                    odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+      const __m256i rounded =
+          _mm256_srli_epi32(_mm256_add_epi32(x, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))), 16);
+      const __m256i quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+      const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+      const __m256i brains = _mm256_blendv_epi8(rounded, quiet, nan);
+      const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(brains, brains), 0x08);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+      return;
+    }
+#endif
     alignas(Packet) Scalar lanes[width];
     packet::pstore<Scalar, Packet>(lanes, value);
     for (int i = 0; i < width; ++i) p[i] = lanes[i];

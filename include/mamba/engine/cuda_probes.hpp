@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include <mamba/core/views.hpp>
@@ -36,13 +35,13 @@ class DeviceRows {
   // The function gets the rows on the host; what it changes goes back.
   template <class T, class F>
   void on_host(MatrixView<T> rows, F&& f) {
-    std::vector<T> values(static_cast<std::size_t>(rows.rows() * rows.cols()));
-    const MatrixView<T> on_host(values.data(), rows.rows(), rows.cols(), rows.cols());
+    const std::size_t bytes = static_cast<std::size_t>(rows.rows() * rows.cols()) * sizeof(T);
+    values_.resize(bytes);
+    const MatrixView<T> on_host(reinterpret_cast<T*>(values_.data()), rows.rows(), rows.cols(), rows.cols());
     copy<T>(on_host, rows, cudaMemcpyDeviceToHost);
-    const std::vector<T> before = values;
+    before_ = values_;
     f(on_host);
-    if (std::memcmp(before.data(), values.data(), values.size() * sizeof(T)) != 0)
-      copy<T>(rows, on_host, cudaMemcpyHostToDevice);
+    if (values_ != before_) copy<T>(rows, on_host, cudaMemcpyHostToDevice);
   }
   template <class T>
   void replace(MatrixView<T> to, MatrixView<const T> from, const std::uint8_t* mask) const {
@@ -73,6 +72,7 @@ class DeviceRows {
   }
 
   const cuda::Queue* queue_;
+  std::vector<std::byte> values_, before_;  // of a visit, kept for the next
 };
 
 }  // namespace mamba

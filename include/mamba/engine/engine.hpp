@@ -20,7 +20,8 @@
 //                                         first row); CrossEntropy runs where the engine runs
 //   visited_loss_and_gradients(batch, readout, visitor, loss)
 //                                         the same with a visitor of the gradients
-//   Training<Task>                        how it trains without the host: NoTraining, or a class as CudaTraining
+//   Training<Task>                        how it trains without the host: NoTraining, or a class as CudaTraining; then
+//   trains_itself()                       whether it does so on this device
 //
 // A call reads nothing that another call has left but parameters, gradients and derived weights. A model allows one
 // call at a time.

@@ -7,11 +7,14 @@
 #include <span>
 #include <vector>
 
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/engine/batch.hpp>
 #include <mamba/network/tile.hpp>
 
 namespace mamba {
+
+inline namespace MAMBA_INSTRUCTION_SET {
 
 // Tiles one behind the other. The lists keep their memory: packing as much again allocates nothing.
 class PackedTiles {
@@ -82,5 +85,7 @@ inline void batch_rows(std::vector<int>& rows, const Batch& batch, int first, in
   for (int s = first; s < end; ++s)
     for (int t = 0; t < batch.length_of(s); ++t) rows.push_back(s * batch.length + t);
 }
+
+}  // namespace MAMBA_INSTRUCTION_SET
 
 }  // namespace mamba

@@ -7,13 +7,12 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
-#include <span>
 #include <vector>
 
 #include <mamba/core/config.hpp>
 #include <mamba/core/error.hpp>
 #include <mamba/core/finite.hpp>
+#include <mamba/core/instruction_set.hpp>
 #include <mamba/core/random.hpp>
 #include <mamba/core/threads.hpp>
 #include <mamba/network/parameters.hpp>
@@ -55,19 +54,30 @@ inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
   return {p.law, p.scale};
 }
 
-// values (columns) <- row `row` of tensor number `tensor` in the walk over the model.
-template <class T>
-void draw_row(T* values, const Parameter& p, InitialLaw law, std::uint64_t seed, std::uint32_t tensor,
-              std::size_t row) {
-  const auto columns = static_cast<std::size_t>(p.columns());
+inline namespace MAMBA_INSTRUCTION_SET {
+
+// f(index in the arena, value) for every element of the tensor's rows first .. end - 1, drawn as its law says; `tensor`
+// is its number in the walk over the model. Constants and what depends on the column alone are not drawn.
+template <class F>
+void draw_rows(const Parameter& p, InitialLaw law, std::uint64_t seed, std::uint32_t tensor, std::size_t first,
+               std::size_t end, F&& f) {
+  const auto columns = static_cast<std::size_t>(p.columns()), stride = static_cast<std::size_t>(padded(p.columns()));
   const auto each = [&](auto&& value_of) {
     constexpr std::size_t block = 64;  // so many that a compiler does not write them out one by one
-    for (std::size_t first = 0; first < columns; first += block) {
-      const RandomBlock<block> r(seed, RandomPurpose::initialisation, tensor, row * columns + first);
+    std::size_t row = first, column = 0;
+    for (std::size_t k = first * columns; k < end * columns; k += block) {
+      const RandomBlock<block> r(seed, RandomPurpose::initialisation, tensor, k);
       double drawn[block];
       for (std::size_t i = 0; i < block; ++i) drawn[i] = value_of(r[static_cast<int>(i)]);
-      for (std::size_t i = 0; i < (std::min)(block, columns - first); ++i) values[first + i] = static_cast<T>(drawn[i]);
+      for (std::size_t i = 0; i < (std::min)(block, end * columns - k); ++i) {
+        f(row * stride + column, drawn[i]);
+        if (++column == columns) column = 0, ++row;
+      }
     }
+  };
+  const auto undrawn = [&](auto&& value_of) {
+    for (std::size_t row = first; row < end; ++row)
+      for (std::size_t column = 0; column < columns; ++column) f(row * stride + column, value_of(column));
   };
   const auto uniform = [](const Random4& r) { return random_uniform(r.word[0], r.word[1]); };
   switch (law.law) {
@@ -77,10 +87,9 @@ void draw_row(T* values, const Parameter& p, InitialLaw law, std::uint64_t seed,
     case Law::uniform_by_depth:
       return each([&](const Random4& r) { return law.scale * (2 * uniform(r) - 1) / law.divisor; });
     case Law::constant:
-      return static_cast<void>(std::fill_n(values, columns, static_cast<T>(law.scale)));
+      return undrawn([&](std::size_t) { return law.scale; });
     case Law::log_of_state:
-      for (std::size_t i = 0; i < columns; ++i) values[i] = static_cast<T>(std::log1p(static_cast<double>(i)));
-      return;
+      return undrawn([](std::size_t column) { return std::log1p(static_cast<double>(column)); });
     case Law::log_uniform:
       return each([&](const Random4& r) { return std::log(1 + (law.scale - 1) * uniform(r)); });
     case Law::inverse_softplus_step:
@@ -122,14 +131,14 @@ void initialise(T* arena, const std::vector<PlacedParameter>& placed, const Mode
   pool.run(static_cast<int>(pieces.size()), [&](int task, int) {
     const auto& [tensor, first, end] = pieces[static_cast<std::size_t>(task)];
     const PlacedParameter& p = placed[tensor];
-    const auto columns = static_cast<std::size_t>(p.parameter.columns()),
-               stride = static_cast<std::size_t>(padded(p.parameter.columns()));
-    for (std::size_t row = first; row < end; ++row) {
-      T* const values = arena + p.offset + row * stride;
-      draw_row(values, p.parameter, laws[tensor], options.seed, tensor, row);
-      if (count_nonfinite(std::span<const T>(values, columns)) == 0) continue;
-      for (std::uint32_t known = beyond; tensor < known && !beyond.compare_exchange_weak(known, tensor);) {
-      }
+    T* const values = arena + p.offset;
+    bool finite = true;
+    draw_rows(p.parameter, laws[tensor], options.seed, tensor, first, end, [&](std::size_t at, double value) {
+      values[at] = static_cast<T>(value);
+      finite = finite && is_finite(values[at]);
+    });
+    if (finite) return;
+    for (std::uint32_t known = beyond; tensor < known && !beyond.compare_exchange_weak(known, tensor);) {
     }
   });
   const std::uint32_t which = beyond;
@@ -137,5 +146,7 @@ void initialise(T* arena, const std::vector<PlacedParameter>& placed, const Mode
     fail(ErrorKind::invalid_argument, "the initial values of ", placed[which].name, " are beyond what a ",
          sizeof(T) == 4 ? "float" : "double", " holds: gamma or a standard deviation is too large");
 }
+
+}  // namespace MAMBA_INSTRUCTION_SET
 
 }  // namespace mamba

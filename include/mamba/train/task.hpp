@@ -34,7 +34,7 @@ constexpr bool check_task() {
   static_assert(
       HasSamples<Task>,
       "mamba: the task has no train_samples() or no train_sample(index, ids) -> label, both const (train/task.hpp)");
-  if constexpr (requires { Task::draws_on_device; })
+  if constexpr (requires { requires Task::draws_on_device; })
     static_assert(
         requires { Task::vocab_size; }, "mamba: a task that says draws_on_device needs a vocab_size (train/task.hpp)");
   return true;

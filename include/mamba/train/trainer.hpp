@@ -40,9 +40,9 @@ struct TrainingOptions {
   }
 };
 
-// Task: as task.hpp lists it. Every epoch shows all training samples once, in an
-// order that is a function of (seed, epoch); its last batch may be smaller. A run is a function of its options: it may
-// be stopped after any step and continued from a checkpoint to the same bytes.
+// Task: as task.hpp lists it. Every epoch shows all training samples once, in an order that is a function of (seed,
+// epoch); its last batch may be smaller. A run is a function of its options: it may be stopped after any step and
+// continued from a checkpoint to the same bytes.
 template <class ModelType, class Task>
 class Trainer {
   static_assert(check_task<Task>());

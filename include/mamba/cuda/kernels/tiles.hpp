@@ -106,7 +106,4 @@ __global__ void __launch_bounds__(Block::threads, 1)
   }
 }
 
-// --- over arenas: one thread for every four elements, which belong to one parameter
-// ----------------------------------------
-
 }  // namespace mamba::cuda
