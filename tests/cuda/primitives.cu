@@ -292,11 +292,11 @@ TEST_CASE("CUDA: the sum of buffers is that of any number of them") {
     cuda::DeviceBuffer buffers, of_kinds, gradients(size * sizeof(float)), derived(size * sizeof(float));
     buffers.upload(host.in().data, static_cast<std::size_t>(count) * size);
     of_kinds.upload(kinds.data(), kinds.size());
-    const cuda::ArenaPlace place{size / 4, of_kinds.as<cuda::Kind>()};
-    const auto blocks = static_cast<unsigned>(cuda::BufferSum::blocks(place, count));
+    const cuda::ArenaElements elements{size / 4, of_kinds.as<cuda::Kind>()};
+    const auto blocks = static_cast<unsigned>(cuda::BufferSum::blocks(elements, count));
     cuda::DeviceBuffer squares(blocks * sizeof(double));
     cuda::sum_buffers<<<blocks, cuda::Block::threads>>>(gradients.as<float>(), buffers.as<float>(), count,
-                                                        derived.as<float>(), squares.as<double>(), place, nullptr);
+                                                        derived.as<float>(), squares.as<double>(), elements, nullptr);
     cuda::check(cudaDeviceSynchronize(), "sum_buffers");
     std::vector<float> found(size);
     std::vector<double> expected(size), of_blocks(blocks);
