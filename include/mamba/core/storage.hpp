@@ -34,7 +34,7 @@ struct BFloat16 {
 #ifdef __CUDA_ARCH__
     const std::uint32_t x = __float_as_uint(given);
 #else
-    const std::uint32_t x = std::bit_cast<std::uint32_t>(given);
+    const auto x = std::bit_cast<std::uint32_t>(given);
 #endif
     if ((x & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<std::uint16_t>(x >> 16 | 0x40U);
     return static_cast<std::uint16_t>((x + 0x7FFFU + (x >> 16 & 1U)) >> 16);
