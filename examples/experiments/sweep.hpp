@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <iterator>
+#include <set>
 #include <span>
 #include <string>
 #include <tuple>
@@ -74,9 +75,10 @@ class Table {
                       diverged ? "diverged and has" : "not diverged, but has no", " ", columns[c].name);
       table.rows_.push_back({cell_of(v), v[3], v[4], v[5], v[6], v[8], diverged});
     }
-    std::stable_sort(table.rows_.begin(), table.rows_.end(), by_cell);
-    const auto same = [](const Row& a, const Row& b) { return a.cell.key() == b.cell.key(); };
-    table.rows_.erase(std::unique(table.rows_.begin(), table.rows_.end(), same), table.rows_.end());
+    // Of runs that are there twice the first; then none is equal to another.
+    std::set<decltype(Row{}.cell.key())> seen;
+    std::erase_if(table.rows_, [&](const Row& row) { return !seen.insert(row.cell.key()).second; });
+    std::sort(table.rows_.begin(), table.rows_.end(), by_cell);
     for (const auto& v : support::NumberTable::read(curves, curve_columns).rows)
       if (const auto at = table.place_of(cell_of(v)); at != table.rows_.end() && at->cell.key() == cell_of(v).key()) {
         auto& log = table.rows_[static_cast<std::size_t>(at - table.rows_.begin())].log;
