@@ -16,15 +16,18 @@ struct Random4 {
 
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Tested against its published
 // vectors.
+inline constexpr int philox_rounds = 10;
+MAMBA_HOST_DEVICE constexpr Random4 philox_round(Random4 counter, int round, std::uint32_t key0, std::uint32_t key1) {
+  const auto number = static_cast<std::uint32_t>(round);
+  const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * counter.word[0];
+  const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * counter.word[2];
+  return {{static_cast<std::uint32_t>(p1 >> 32) ^ counter.word[1] ^ (key0 + number * 0x9E3779B9U),
+           static_cast<std::uint32_t>(p1),
+           static_cast<std::uint32_t>(p0 >> 32) ^ counter.word[3] ^ (key1 + number * 0xBB67AE85U),
+           static_cast<std::uint32_t>(p0)}};
+}
 MAMBA_HOST_DEVICE constexpr Random4 philox4x32(Random4 counter, std::uint32_t key0, std::uint32_t key1) {
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * counter.word[0];
-    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * counter.word[2];
-    counter = {{static_cast<std::uint32_t>(p1 >> 32) ^ counter.word[1] ^ key0, static_cast<std::uint32_t>(p1),
-                static_cast<std::uint32_t>(p0 >> 32) ^ counter.word[3] ^ key1, static_cast<std::uint32_t>(p0)}};
-    key0 += 0x9E3779B9U;
-    key1 += 0xBB67AE85U;
-  }
+  for (int round = 0; round < philox_rounds; ++round) counter = philox_round(counter, round, key0, key1);
   return counter;
 }
 
@@ -52,19 +55,12 @@ struct RandomBlock {
       word[0][i] = static_cast<std::uint32_t>(number), word[1][i] = static_cast<std::uint32_t>(number >> 32);
       word[2][i] = stream, word[3][i] = static_cast<std::uint32_t>(purpose);
     }
-    auto key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
-    for (int round = 0; round < 10; ++round) {  // philox4x32's
+    const auto key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
+    for (int round = 0; round < philox_rounds; ++round)
       for (int i = 0; i < Count; ++i) {
-        const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * word[0][i];
-        const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * word[2][i];
-        word[0][i] = static_cast<std::uint32_t>(p1 >> 32) ^ word[1][i] ^ key0;
-        word[1][i] = static_cast<std::uint32_t>(p1);
-        word[2][i] = static_cast<std::uint32_t>(p0 >> 32) ^ word[3][i] ^ key1;
-        word[3][i] = static_cast<std::uint32_t>(p0);
+        const Random4 next = philox_round((*this)[i], round, key0, key1);
+        for (int k = 0; k < 4; ++k) word[k][i] = next.word[k];
       }
-      key0 += 0x9E3779B9U;
-      key1 += 0xBB67AE85U;
-    }
   }
   Random4 operator[](int i) const { return {{word[0][i], word[1][i], word[2][i], word[3][i]}}; }
 };

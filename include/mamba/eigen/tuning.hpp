@@ -9,8 +9,8 @@
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
-// Measured by bench/primitives.cpp, training.cpp and language_model.cpp on x86-64 with AVX-512 (2 cores of a Xeon,
-// 2026-11) and checked with AVX2.
+// Measured by bench/primitives.cpp, training.cpp and language_model.cpp with AVX-512 (two cores of an AMD EPYC,
+// 2026-11; bench/README.md has the tables). What is said of other vectors follows from their number of registers.
 struct Tuning {
   // --- a machine with `registers` vector registers (AVX-512 and NEON: 32; SSE and AVX: 16) ---
   // A product's panel: this many vectors of columns, of `product_rows` rows, stay in registers.

@@ -77,9 +77,8 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   T* parameters_on_device() { return parameters_.template on_device<T>(); }
   T* derived_on_device() { return derived_.template on_device<T>(); }
   T* gradients_on_device() { return gradients_.template on_device<T>(); }
-  double* squares_on_device() const {
-    return squares_.template as<double>();
-  }  // as many sums of squares as any kernel leaves
+  // As many sums of squares as any kernel leaves.
+  double* squares_on_device() const { return squares_.template as<double>(); }
   cuda::ArenaElements elements() const { return {size_ / 4, kinds_.template as<cuda::Kind>()}; }
 
   // gradients <- the sum of `count` buffers of their size, of which they may be the only one; those of the rates turned
