@@ -3,6 +3,7 @@
 
 #include <mamba/core/requirements.hpp>
 
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -29,9 +30,12 @@ class Error : public std::runtime_error {
 };
 
 // Throws an Error whose message is the parts, one after the other; numbers in any locale as in C's.
+[[noreturn]] inline void fail(ErrorKind kind, std::initializer_list<MessagePart> parts) {
+  throw Error(kind, joined(parts));
+}
 template <class... Parts>
 [[noreturn]] void fail(ErrorKind kind, const Parts&... parts) {
-  throw Error(kind, joined(parts...));
+  fail(kind, {MessagePart(parts)...});
 }
 
 template <class... Parts>

@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <concepts>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -30,29 +31,63 @@ inline std::string fixed_text(double x, int decimals) {
   return {text, std::to_chars(text, text + sizeof text, x, std::chars_format::fixed, decimals).ptr};
 }
 
-// Appends a part of a message: text, a character, a truth, a number.
-template <class Part>
-void append_text(std::string& text, const Part& part) {
-  if constexpr (std::is_same_v<Part, bool>) {
-    text += part ? "true" : "false";
-  } else if constexpr (std::is_same_v<Part, char>) {
-    text += part;
-  } else if constexpr (std::is_integral_v<Part>) {
-    text += std::to_string(part);
-  } else if constexpr (std::is_floating_point_v<Part>) {
-    text += general_text(static_cast<double>(part));
-  } else {
-    text += std::string_view(part);
+// A part of a message: text, a character, a truth, a number. Text stays the caller's. One type for all, so that a
+// message costs a program the list of its parts and no function of its own.
+class MessagePart {
+ public:
+  template <class T>
+  MessagePart(const T& part) {
+    if constexpr (std::is_same_v<T, bool>) text_ = part ? "true" : "false";
+    else if constexpr (std::is_same_v<T, char>) kind_ = Kind::character, character_ = part;
+    else if constexpr (std::is_signed_v<T> && std::is_integral_v<T>) kind_ = Kind::integer, integer_ = part;
+    else if constexpr (std::is_integral_v<T>) kind_ = Kind::natural, natural_ = part;
+    else if constexpr (std::is_floating_point_v<T>) kind_ = Kind::real, real_ = static_cast<double>(part);
+    else text_ = std::string_view(part);
   }
-}
+
+  void append_to(std::string& message) const {
+    switch (kind_) {
+      case Kind::text:
+        message += text_;
+        break;
+      case Kind::character:
+        message += character_;
+        break;
+      case Kind::integer:
+        message += std::to_string(integer_);
+        break;
+      case Kind::natural:
+        message += std::to_string(natural_);
+        break;
+      case Kind::real:
+        message += general_text(real_);
+        break;
+    }
+  }
+
+ private:
+  enum class Kind { text, character, integer, natural, real };
+
+  Kind kind_ = Kind::text;
+  std::string_view text_;
+  union {
+    char character_;
+    long long integer_ = 0;
+    unsigned long long natural_;
+    double real_;
+  };
+};
 
 // The parts, one after the other. (Not "text" + std::to_string(n): of that, inlined, g++ 12 warns as of overlapping
 // memory.)
+inline std::string joined(std::initializer_list<MessagePart> parts) {
+  std::string text;
+  for (const MessagePart& part : parts) part.append_to(text);
+  return text;
+}
 template <class... Parts>
 std::string joined(const Parts&... parts) {
-  std::string text;
-  (append_text(text, parts), ...);
-  return text;
+  return joined({MessagePart(parts)...});
 }
 
 }  // namespace mamba

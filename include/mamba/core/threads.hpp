@@ -61,29 +61,10 @@ class ThreadPool {
   // with more than one task.
   template <class Work>
   void run(int tasks, Work&& work) {
-    if (const Inside* const inside = Inside::of(this)) {
-      for (int task = 0; task < tasks; ++task) work(task, inside->worker);
-      return;
-    }
-    if (workers_ == 1 || tasks <= 1) {
-      for (int task = 0; task < tasks; ++task) work(task, 0);
-      return;
-    }
-    const Exclusive::Use use(in_use_, "a pool of threads");
-    if (forked()) leave_threads();
-    if (!threads_) start();
-    call_ = [](void* context, int task, int worker) {
+    const auto call = [](void* context, int task, int worker) {
       (*static_cast<std::remove_reference_t<Work>*>(context))(task, worker);
     };
-    context_ = const_cast<void*>(static_cast<const void*>(&work));
-    tasks_ = tasks;
-    next_task_.store(0, std::memory_order_relaxed);
-    busy_.store(static_cast<std::uint32_t>(workers_ - 1), std::memory_order_relaxed);
-    error_ = nullptr;
-    begin_round();
-    take_tasks(0);
-    for (std::uint32_t busy; (busy = busy_.load(std::memory_order_acquire)) != 0;) wait_while(busy_, busy);
-    if (error_) std::rethrow_exception(error_);
+    run(tasks, call, const_cast<void*>(static_cast<const void*>(&work)));
   }
 
  private:
@@ -114,6 +95,28 @@ class ThreadPool {
     const ThreadPool* pool_;
     const Inside* outer_;
   };
+
+  // What every kind of work shares, once in a program.
+  void run(int tasks, void (*call)(void*, int, int), void* context) {
+    const Inside* const inside = Inside::of(this);
+    if (inside || workers_ == 1 || tasks <= 1) {
+      for (int task = 0; task < tasks; ++task) call(context, task, inside ? inside->worker : 0);
+      return;
+    }
+    const Exclusive::Use use(in_use_, "a pool of threads");
+    if (forked()) leave_threads();
+    if (!threads_) start();
+    call_ = call;
+    context_ = context;
+    tasks_ = tasks;
+    next_task_.store(0, std::memory_order_relaxed);
+    busy_.store(static_cast<std::uint32_t>(workers_ - 1), std::memory_order_relaxed);
+    error_ = nullptr;
+    begin_round();
+    take_tasks(0);
+    for (std::uint32_t busy; (busy = busy_.load(std::memory_order_acquire)) != 0;) wait_while(busy_, busy);
+    if (error_) std::rethrow_exception(error_);
+  }
 
   bool forked() const { return forks_ != detail::fork_count(); }
 

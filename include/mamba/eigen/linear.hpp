@@ -47,32 +47,37 @@ inline constexpr int panel_vectors = Tuning::panel_vectors(vector_registers);
 template <class T, int Columns>
 inline constexpr int panel_count = (vectors_for<Vector<T, Columns>>(Columns) + panel_vectors - 1) / panel_vectors;
 
-// c (rows, Columns) <- or += a b for any number of rows and the panels [first, last) of the columns; b has `depth`
-// rows.
+// c (rows, Vectors vectors) <- or += a b for any number of rows; b has `depth` rows.
+template <class V, Write write, int Vectors, class C, class A, class B>
+void product_panel(C* c, std::ptrdiff_t c_row, int rows, const A* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k,
+                   const B* b, std::ptrdiff_t b_row, int depth) {
+  constexpr int block = Tuning::product_rows;
+  int row = 0;
+  const auto rows_at = [&](auto count) {
+    product_block<V, write, count, Vectors>(c + row * c_row, c_row, a + row * a_row, a_row, a_k, b, b_row, depth);
+    row += count;
+  };
+  while (row + block <= rows) rows_at(std::integral_constant<int, block>{});
+  unroll<block - 1>([&](auto i) {
+    if (rows - row == block - 1 - i) rows_at(std::integral_constant<int, block - 1 - i>{});
+  });
+}
+
+// The panels [first, last) of c (rows, Columns) <- or += a b.
 template <Write write, int Columns, class C, class A, class B>
 void product(C* c, std::ptrdiff_t c_row, int rows, const A* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const B* b,
              std::ptrdiff_t b_row, int depth, int first_panel = 0,
              int last_panel = panel_count<ComputeOf<C>, Columns>) {
   using V = Vector<ComputeOf<C>, Columns>;
-  constexpr int block = Tuning::product_rows, panel = panel_vectors;
-  constexpr int vectors = vectors_for<V>(Columns), panels = vectors / panel, rest = vectors % panel;
-  const auto columns_at = [&](int first, auto width) {
+  constexpr int vectors = vectors_for<V>(Columns), panels = vectors / panel_vectors, rest = vectors % panel_vectors;
+  const auto panel_at = [&](int first, auto width) {
     const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(first) * V::width;
-    int row = 0;
-    const auto rows_at = [&](auto count) {
-      product_block<V, write, count, width>(c + row * c_row + column, c_row, a + row * a_row, a_row, a_k, b + column,
-                                            b_row, depth);
-      row += count;
-    };
-    while (row + block <= rows) rows_at(std::integral_constant<int, block>{});
-    unroll<block - 1>([&](auto i) {
-      if (rows - row == block - 1 - i) rows_at(std::integral_constant<int, block - 1 - i>{});
-    });
+    product_panel<V, write, width>(c + column, c_row, rows, a, a_row, a_k, b + column, b_row, depth);
   };
   for (int p = first_panel; p < (std::min)(panels, last_panel); ++p)
-    columns_at(p * panel, std::integral_constant<int, panel>{});
+    panel_at(p * panel_vectors, std::integral_constant<int, panel_vectors>{});
   if constexpr (rest > 0)
-    if (last_panel > panels) columns_at(panels * panel, std::integral_constant<int, rest>{});
+    if (last_panel > panels) panel_at(panels * panel_vectors, std::integral_constant<int, rest>{});
 }
 
 }  // namespace detail
