@@ -167,6 +167,17 @@ TEST_CASE("CUDA: an optimiser that is assigned anew is the one that trains") {
   CHECK(support::worst_difference(run(pair.cpu), run(pair.gpu)) < 1e-9);
 }
 
+TEST_CASE("CUDA: a device that cannot be had leaves its thread where it was, and no error behind") {
+  support::need_backend();
+  int before = -1, after = -1;
+  cuda::check(cudaGetDevice(&before), "cudaGetDevice");
+  CHECK_THROWS_AS(cuda::OnDevice(cuda::device_count()), Error);
+  CHECK(cudaGetLastError() == cudaSuccess);
+  cuda::check(cudaGetDevice(&after), "cudaGetDevice");
+  CHECK(after == before);
+  CHECK(same(short_run<Cuda>(0, 3), short_run<Cuda>(0, 3)));
+}
+
 TEST_CASE("CUDA: a model on the second device is as on the first") {
   if (cuda::device_count() < 2) SKIP("no second CUDA device");
   const auto on_first = short_run<Cuda>(0, 3), grid_on_first = short_run<CudaGrid>(0, 3);

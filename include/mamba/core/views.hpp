@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <span>
 #include <type_traits>
 
@@ -35,6 +37,26 @@ class MatrixView {
   std::ptrdiff_t rows_, cols_, stride_;
 };
 
+namespace detail {
+
+// MAMBA_CHECKED (CMake: MAMBA_CHECK_KERNELS): ends the program, or the kernel, with a message where row i is not in
+// 0 .. last of a matrix.
+MAMBA_HOST_DEVICE constexpr void check_row([[maybe_unused]] std::ptrdiff_t i, [[maybe_unused]] std::ptrdiff_t last,
+                                           [[maybe_unused]] int columns) {
+#ifdef MAMBA_CHECKED
+  if (i >= 0 && i <= last) return;
+  std::printf("mamba: row %lld of a matrix of %d columns whose last is %lld\n", static_cast<long long>(i), columns,
+              static_cast<long long>(last));
+#ifdef __CUDA_ARCH__
+  __trap();
+#else
+  std::abort();
+#endif
+#endif
+}
+
+}  // namespace detail
+
 // Rows of every matrix in the library start at multiples of 16 elements: whole vectors of any machine, no tails. What
 // lies between a matrix's columns and its stride is zero and stays zero.
 inline constexpr int row_alignment = 16;
@@ -51,7 +73,11 @@ struct Rows {
   Scalar* data = nullptr;
   int rows = 0;
 
-  MAMBA_HOST_DEVICE Scalar* operator[](std::ptrdiff_t i) const { return data + i * stride; }
+  // Row i, or where the row behind the last would begin. MAMBA_CHECKED looks at the index, on the GPU, too.
+  MAMBA_HOST_DEVICE Scalar* operator[](std::ptrdiff_t i) const {
+    detail::check_row(i, rows, Columns);
+    return data + i * stride;
+  }
 };
 
 // Whether a primitive replaces what stands in its output or adds to it.
@@ -101,6 +127,12 @@ struct Weight {
   const Scalar* value = nullptr;    // (Rows_, Columns)
   const Scalar* derived = nullptr;  // the transpose's columns FirstRow .., or the same shape as value
 
+  // MAMBA_CHECKED looks at the index.
+  MAMBA_HOST_DEVICE constexpr const Scalar* row(int i) const {
+    detail::check_row(i, rows - 1, Columns);
+    return value + static_cast<std::ptrdiff_t>(i) * stride;
+  }
+
   template <int First, int Count>
   MAMBA_HOST_DEVICE constexpr Weight<Scalar, Count, Columns, OfRows, FirstRow + First> row_block() const {
     static_assert(First >= 0 && First + Count <= Rows_);
@@ -114,6 +146,10 @@ struct WeightGradient {
   static constexpr int rows = Rows_, columns = Columns, stride = padded(Columns);
   Scalar* value = nullptr;
 
+  MAMBA_HOST_DEVICE constexpr Scalar* row(int i) const {
+    detail::check_row(i, rows - 1, Columns);
+    return value + static_cast<std::ptrdiff_t>(i) * stride;
+  }
   template <int First, int Count>
   MAMBA_HOST_DEVICE constexpr WeightGradient<Scalar, Count, Columns> row_block() const {
     static_assert(First >= 0 && First + Count <= Rows_);

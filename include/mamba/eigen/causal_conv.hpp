@@ -83,8 +83,7 @@ void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const Y
     alignas(cache_line) T lanes[V::width];
     unroll<K>([&](auto k) {
       sums[k].store(lanes);
-      for (int i = 0; i < V::width && e + i < E; ++i)
-        dw.value[static_cast<std::ptrdiff_t>(e + i) * dw.stride + k] += lanes[i];
+      for (int i = 0; i < V::width && e + i < E; ++i) dw.row(e + i)[k] += lanes[i];
     });
   }
 }

@@ -25,15 +25,13 @@ void add_row(T* into, const From* from) {
 // x (T, D) <- the table's row of every token; table (Vp, D).
 template <class Core, class T, class W, int D, int Vp>
 void embedding(Core&, Rows<T, D> x, const int* tokens, Weight<W, Vp, D> table) {
-  for (int t = 0; t < x.rows; ++t)
-    std::copy_n(table.value + static_cast<std::ptrdiff_t>(tokens[t]) * table.stride, x.stride, x[t]);
+  for (int t = 0; t < x.rows; ++t) std::copy_n(table.row(tokens[t]), x.stride, x[t]);
 }
 
 // dtable's row of every token += dx; tokens may repeat.
 template <class Core, class T, int D, int Vp>
 void embedding_backward(Core&, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
-  for (int t = 0; t < dx.rows; ++t)
-    detail::add_row<D>(dtable.value + static_cast<std::ptrdiff_t>(tokens[t]) * dtable.stride, dx[t]);
+  for (int t = 0; t < dx.rows; ++t) detail::add_row<D>(dtable.row(tokens[t]), dx[t]);
 }
 
 // x (T, D) += the table's row of every position; table (Lmax, D). positions: each sequence's first, or null for 0.
@@ -41,16 +39,14 @@ template <class Core, class T, class W, int D, int Lmax>
 void add_positions(Core&, Rows<T, D> x, Sequences sequences, const int* positions, Weight<W, Lmax, D> table) {
   for (int s = 0; s < sequences.count; ++s)
     for (int t = sequences.begin(s); t < sequences.end(s); ++t)
-      detail::add_row<D>(
-          x[t], table.value + static_cast<std::ptrdiff_t>((positions ? positions[s] : 0) + t - sequences.begin(s)) *
-                                  table.stride);
+      detail::add_row<D>(x[t], table.row((positions ? positions[s] : 0) + t - sequences.begin(s)));
 }
 
 template <class Core, class T, int D, int Lmax>
 void add_positions_backward(Core&, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences) {
   for (int s = 0; s < sequences.count; ++s)
     for (int t = sequences.begin(s); t < sequences.end(s); ++t)
-      detail::add_row<D>(dtable.value + static_cast<std::ptrdiff_t>(t - sequences.begin(s)) * dtable.stride, dx[t]);
+      detail::add_row<D>(dtable.row(t - sequences.begin(s)), dx[t]);
 }
 
 // x (T, D) += sin(t 10000^(-2i/D)) in column 2i, the cosine in column 2i + 1 (Vaswani et al. 2017, section 3.5).

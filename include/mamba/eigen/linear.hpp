@@ -124,7 +124,7 @@ void linear(Core& core, Rows<Y, Out> y, Rows<const X, In> x, Weight<W, Out, In, 
   if (In >= Tuning::least_columns_of_streamed_weight && x.rows == 1) {
     share_out(core, (Out + weight_rows - 1) / weight_rows, work, [&](int i) {
       for (int o = i * weight_rows; o < (std::min)(Out, (i + 1) * weight_rows); ++o) {
-        const T sum = detail::row_product<In>(x.data, w.value + static_cast<std::ptrdiff_t>(o) * w.stride);
+        const T sum = detail::row_product<In>(x.data, w.row(o));
         y.data[o] = write == Write::add ? y.data[o] + sum : sum;
       }
     });

@@ -115,7 +115,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   void launch(const char* name, void (*kernel)(Parameters...), unsigned blocks,
               const std::type_identity_t<Parameters>&... arguments) const {
     kernel<<<blocks, cuda::Block::threads, 0, queue_->stream()>>>(arguments...);
-    cuda::check(cudaGetLastError(), name);
+    cuda::check_launch(name, queue_->stream());
   }
 
   cuda::QueuePointer queue_;

@@ -15,6 +15,7 @@
 #include <mamba/engine/cuda_state.hpp>
 #include <mamba/engine/cuda_tiles.hpp>
 #include <mamba/engine/cuda_training.hpp>
+#include <mamba/engine/cuda_visits.hpp>
 #include <mamba/engine/packing.hpp>
 #include <mamba/network/head_loss.hpp>
 
@@ -64,19 +65,26 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
       if (by_grid_) return Base::logits(batch, readout, use, state);
     const cuda::OnDevice on(queue()->device());
     const Call call = prepare(batch, readout, false);
-    constexpr int stride = padded(network::HeadActivations<A>::Vp);
-    logits_.reserve(static_cast<std::size_t>(call.readouts) * stride * sizeof(T));
     cuda::StateArguments<A> states;
     if (state) {
       state_.begin(*state);
       states = {state_.from(0), state_.positions()};
     }
-    Tiles::launch("forward_tiles", *queue(), cuda::forward_tiles<A>, call.blocks, call.arguments, states,
-                  logits_.template as<T>());
-    logits_host_.resize(static_cast<std::size_t>(call.readouts) * stride);
-    logits_.download(logits_host_.data(), logits_host_.size());
+    forward(call, states, cuda::NoVisits{});
+    const auto logits = downloaded_logits(call);
     if (state) state_.advance(*state, batch);
-    use(0, Rows<const T, A::config.padded_vocab_size()>{logits_host_.data(), call.readouts});
+    use(0, logits);
+  }
+  template <class Visitor, class Use>
+  void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {
+    if constexpr (!Tiles::runs_anywhere)
+      if (by_grid_) return Base::visited_logits(batch, visitor, use);
+    const cuda::OnDevice on(queue()->device());
+    const Call call = prepare(batch, Readout::last, false);
+    std::vector<int> where;
+    batch_rows(where, batch, 0, batch.batch);
+    BlockVisits<T, false>(queue()).each(n_layers(), where, [&](auto visits) { forward(call, {}, visits); }, visitor);
+    use(0, downloaded_logits(call));
   }
 
   // gradients <- those of the cross-entropy of the readout rows; returns it.
@@ -84,15 +92,55 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
     if constexpr (!Tiles::runs_anywhere)
       if (by_grid_) return Base::loss_and_gradients(batch, readout, loss);
     const cuda::OnDevice on(queue()->device());
-    const Call call = prepare(batch, readout, true);
-    labels_.upload(loss.labels, static_cast<std::size_t>(call.readouts));
-    const CrossEntropy on_device{labels_.template as<int>(), loss.classes, loss.weight};
-    loss_.upload(&on_device, 1);
-    buffers_.reserve(static_cast<std::size_t>(call.blocks) * size() * sizeof(T));
-    shares_.reserve(static_cast<std::size_t>(call.arguments.tiles) * sizeof(double));
-    Tiles::launch("train_tiles", *queue(), cuda::train_tiles<A, CrossEntropy>, call.blocks, call.arguments,
+    const Call call = prepare(batch, readout, loss);
+    forward_and_backward(call, cuda::NoVisits{});
+    return finish(call);
+  }
+  template <class Visitor, class Loss>
+  double visited_loss_and_gradients(const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
+    if constexpr (!std::is_same_v<std::remove_cvref_t<Loss>, CrossEntropy>) {  // the host's: only the grid waits for it
+      return Base::visited_loss_and_gradients(batch, readout, visitor, loss);
+    } else {
+      if constexpr (!Tiles::runs_anywhere)
+        if (by_grid_) return Base::visited_loss_and_gradients(batch, readout, visitor, loss);
+      const cuda::OnDevice on(queue()->device());
+      const Call call = prepare(batch, readout, loss);
+      std::vector<int> where;
+      batch_rows(where, batch, 0, batch.batch);
+      BlockVisits<T, true>(queue()).each(
+          n_layers(), where, [&](auto visits) { forward_and_backward(call, visits); }, visitor);
+      return finish(call);
+    }
+  }
+
+ private:
+  static constexpr int Vp = network::HeadActivations<A>::Vp;
+
+  struct Call {
+    cuda::TileArguments<A> arguments;
+    int blocks, readouts;
+  };
+
+  template <class Visits>
+  void forward(const Call& call, const cuda::StateArguments<A>& states, Visits visits) {
+    logits_.reserve(static_cast<std::size_t>(call.readouts) * padded(Vp) * sizeof(T));
+    Tiles::launch("forward_tiles", *queue(), cuda::forward_tiles<A, Visits>, call.blocks, call.arguments, states,
+                  logits_.template as<T>(), visits);
+  }
+  Rows<const T, Vp> downloaded_logits(const Call& call) {
+    logits_host_.resize(static_cast<std::size_t>(call.readouts) * padded(Vp));
+    logits_.download(logits_host_.data(), logits_host_.size());
+    return {logits_host_.data(), call.readouts};
+  }
+
+  template <class Visits>
+  void forward_and_backward(const Call& call, Visits visits) {
+    Tiles::launch("train_tiles", *queue(), cuda::train_tiles<A, CrossEntropy, Visits>, call.blocks, call.arguments,
                   buffers_.template as<T>(), size(), shares_.template as<double>(), loss_.template as<CrossEntropy>(),
-                  nullptr);
+                  nullptr, visits);
+  }
+  // gradients <- the sum of the blocks' shares; returns the loss.
+  double finish(const Call& call) {
     sum_gradients(buffers_.template as<T>(), call.blocks);
     shares_host_.resize(static_cast<std::size_t>(call.arguments.tiles));
     shares_.download(shares_host_.data(), shares_host_.size());
@@ -101,11 +149,16 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
     return sum;
   }
 
- private:
-  struct Call {
-    cuda::TileArguments<A> arguments;
-    int blocks, readouts;
-  };
+  // With what the backward pass needs.
+  Call prepare(const Batch& batch, Readout readout, const CrossEntropy& loss) {
+    const Call call = prepare(batch, readout, true);
+    labels_.upload(loss.labels, static_cast<std::size_t>(call.readouts));
+    const CrossEntropy on_device{labels_.template as<int>(), loss.classes, loss.weight};
+    loss_.upload(&on_device, 1);
+    buffers_.reserve(static_cast<std::size_t>(call.blocks) * size() * sizeof(T));
+    shares_.reserve(static_cast<std::size_t>(call.arguments.tiles) * sizeof(double));
+    return call;
+  }
 
   // Uploads the batch, has all memory there.
   Call prepare(const Batch& batch, Readout readout, bool with_backward) {

@@ -32,21 +32,23 @@ class DeviceRows {
 
   explicit DeviceRows(const cuda::Queue& queue) : queue_(&queue) {}
 
-  // The function gets the rows on the host; what it changes goes back.
+  // The function gets the rows on the host; what it changes goes back. Whether it changed any.
   template <class T, class F>
-  void on_host(MatrixView<T> rows, F&& f) {
+  bool on_host(MatrixView<T> rows, F&& f) {
     const std::size_t bytes = static_cast<std::size_t>(rows.rows() * rows.cols()) * sizeof(T);
     values_.resize(bytes);
     const MatrixView<T> on_host(reinterpret_cast<T*>(values_.data()), rows.rows(), rows.cols(), rows.cols());
     copy<T>(on_host, rows, cudaMemcpyDeviceToHost);
     before_ = values_;
     f(on_host);
-    if (values_ != before_) copy<T>(rows, on_host, cudaMemcpyHostToDevice);
+    if (values_ == before_) return false;
+    copy<T>(rows, on_host, cudaMemcpyHostToDevice);
+    return true;
   }
   template <class T>
   void replace(MatrixView<T> to, MatrixView<const T> from, const std::uint8_t* mask) const {
     cuda::replace_rows<<<static_cast<unsigned>(to.rows()), cuda::Block::threads, 0, queue_->stream()>>>(to, from, mask);
-    cuda::check(cudaGetLastError(), "replace_rows");
+    cuda::check_launch("replace_rows", queue_->stream());
   }
   template <class T>
   void keep(cuda::DeviceBuffer& record, int index, int count, MatrixView<T> rows) const {

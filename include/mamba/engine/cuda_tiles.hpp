@@ -41,7 +41,7 @@ struct BlockTiles {
                      const Arguments&... arguments) {
     allow_shared_memory(kernel);
     kernel<<<blocks, cuda::Block::threads, shared_bytes, queue.stream()>>>(arguments...);
-    cuda::check(cudaGetLastError(), name);
+    cuda::check_launch(name, queue.stream());
   }
 };
 

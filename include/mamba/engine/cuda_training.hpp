@@ -126,7 +126,7 @@ class CudaTraining {
   void launch_draw(cudaStream_t stream, int ahead) {
     cuda::draw_batch<<<draw_blocks(), draw_threads, 0, stream>>>(
         drawn(), task_, seed_, plan_.template as<math::PlannedStep>(), state(), ahead);
-    cuda::check(cudaGetLastError(), "draw_batch");
+    cuda::check_launch("draw_batch", stream);
   }
 
   // A step: tiles, their gradients' sum, the end; beside the tiles the next batch.
@@ -148,9 +148,10 @@ class CudaTraining {
                                        .workspace_bytes = workspace_bytes_,
                                        .activation_bytes = activation_bytes_,
                                        .batch_tokens = batch_ * task_.length};
-    Tiles::allow_shared_memory(cuda::train_tiles<A, CrossEntropy>);
-    const auto run = graph.add({}, cuda::train_tiles<A, CrossEntropy>, static_cast<unsigned>(blocks_), threads,
-                               Tiles::shared_bytes, tiles, buffers, arenas_.size(), shares, drawn().loss, state());
+    const auto kernel = cuda::train_tiles<A, CrossEntropy, cuda::NoVisits>;
+    Tiles::allow_shared_memory(kernel);
+    const auto run = graph.add({}, kernel, static_cast<unsigned>(blocks_), threads, Tiles::shared_bytes, tiles, buffers,
+                               arenas_.size(), shares, drawn().loss, state(), cuda::NoVisits{});
     const auto draw = graph.add({}, cuda::draw_batch<Task>, draw_blocks(), draw_threads, 0, drawn(), task_, seed_,
                                 plan_.template as<math::PlannedStep>(), state(), 1);
     const auto sum = graph.add({run}, cuda::sum_buffers<T>, sum_blocks, threads, 0, gradients, buffers, blocks_,

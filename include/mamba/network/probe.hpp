@@ -20,6 +20,8 @@ enum class Point {
   scan_output,   // y, the state-space model's output with its skip (E)
   gated_output,  // what enters out_proj (E)
 };
+// A layer visits each of them at most once.
+inline constexpr int point_count = static_cast<int>(Point::gated_output) + 1;
 
 namespace network {
 

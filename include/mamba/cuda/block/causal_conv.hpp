@@ -19,7 +19,7 @@ __device__ void load_taps(T (&taps)[K][4], Weight<T, E, K> w, int channel) {
   for (int j = 0; j < 4; ++j)
 #pragma unroll
     for (int first = 0; first < K; first += 4) {
-      const auto q = load4(w.value + min(channel + j, E - 1) * w.stride + first);
+      const auto q = load4(w.row(min(channel + j, E - 1)) + first);
 #pragma unroll
       for (int k = first; k < K && k < first + 4; ++k) taps[k][j] = channel + j < E ? q.at[k - first] : T(0);
     }
@@ -228,8 +228,7 @@ __device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx,
     if constexpr (learned_weight || learned_bias)
       Share::template add_up<K + 1>(be, part.sums, first_quad, [&](int e, int value, T sum) {
         if (e >= E) return;
-        if (value < K ? learned_weight : learned_bias)
-          (value < K ? dw.value[e * dw.stride + value] : dbias.value[e]) += sum;
+        if (value < K ? learned_weight : learned_bias) (value < K ? dw.row(e)[value] : dbias.value[e]) += sum;
       });
   }
   __syncthreads();
@@ -276,7 +275,7 @@ __device__ void causal_conv_weight_backward(Block& be, WeightGradient<T, E, K> d
 #pragma unroll
         for (int k = 0; k < K; ++k) detail::add_tap(sums[k], g.at, window[k], time, K - 1 - k);
       },
-      [&](int e, int k, T sum) { dw.value[e * dw.stride + k] += sum; });
+      [&](int e, int k, T sum) { dw.row(e)[k] += sum; });
 }
 
 }  // namespace mamba::cuda

@@ -13,7 +13,7 @@ template <class T, int D, int Vp>
 __device__ void embedding(Block&, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table) {
   detail::each(x.rows * x.stride / 4, [&](int i) {
     const int t = 4 * i / x.stride, d = 4 * i % x.stride;
-    detail::store4(x[t] + d, detail::load4(table.value + static_cast<std::ptrdiff_t>(tokens[t]) * table.stride + d));
+    detail::store4(x[t] + d, detail::load4(table.row(tokens[t]) + d));
   });
   __syncthreads();
 }
@@ -27,8 +27,7 @@ __device__ void add_token_rows(WeightGradient<T, Vp, D> dtable, Rows<const T, D>
     const int own = first + lane() < dx.rows ? tokens[first + lane()] : -1;
     for (unsigned mine = __ballot_sync(~0U, own >= 0 && own % warps == warp); mine != 0; mine &= mine - 1) {
       const int i = __ffs(static_cast<int>(mine)) - 1, token = __shfl_sync(~0U, own, i);
-      for (int d = lane(); d < D; d += 32)
-        dtable.value[static_cast<std::ptrdiff_t>(token) * dtable.stride + d] += dx[first + i][d];
+      for (int d = lane(); d < D; d += 32) dtable.row(token)[d] += dx[first + i][d];
     }
   }
 }
@@ -47,10 +46,7 @@ __device__ void add_positions(Block&, Rows<T, D> x, Sequences sequences, const i
                               Weight<T, Lmax, D> table) {
   detail::each(x.rows * x.stride, [&](int i) {
     const int t = i / x.stride, d = i % x.stride, s = detail::sequence_of(sequences, t);
-    x[t][d] +=
-        table
-            .value[static_cast<std::ptrdiff_t>((positions ? positions[s] : 0) + t - sequences.begin(s)) * table.stride +
-                   d];
+    x[t][d] += table.row((positions ? positions[s] : 0) + t - sequences.begin(s))[d];
   });
   __syncthreads();
 }
@@ -65,7 +61,7 @@ __device__ void add_positions_backward(Block&, WeightGradient<T, Lmax, D> dtable
     T sum = 0;
     for (int s = 0; s < sequences.count; ++s)
       if (sequences.begin(s) + position < sequences.end(s)) sum += dx[sequences.begin(s) + position][d];
-    dtable.value[position * dtable.stride + d] += sum;
+    dtable.row(position)[d] += sum;
   });
   __syncthreads();
 }

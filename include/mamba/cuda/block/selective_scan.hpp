@@ -181,7 +181,7 @@ struct SelectiveScan {
   __device__ ChannelRows load_channel(WeightGradient<T, E, N> da, int e) const {
     ChannelRows rows;
     L::load(rows.rate, a.derived + existing(e) * a.stride);
-    L::load(rows.da, static_cast<const T*>(da.value) + existing(e) * da.stride);
+    L::load(rows.da, static_cast<const T*>(da.row(existing(e))));
     return rows;
   }
 
@@ -259,7 +259,7 @@ struct SelectiveScan {
     }
     if (e < E) {
       if constexpr (!opens) L::store(state(carry, e), from_future);
-      L::store(da.value + e * da.stride, rows.da);
+      L::store(da.row(e), rows.da);
     }
     __syncwarp();
     return next;

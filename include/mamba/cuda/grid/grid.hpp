@@ -114,6 +114,12 @@ __global__ void __launch_bounds__(Block::threads) run_on_sequences(Sequences seq
   Primitive::run(be, part(arguments, slice)...);
 }
 
+// A primitive's name for messages: this function's own name holds it.
+template <class Primitive>
+const char* name_of() {
+  return __PRETTY_FUNCTION__;
+}
+
 // sum (size) += the partial sums (count, size), in their order.
 template <class T>
 __global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* partials, int count, std::size_t size) {
@@ -171,18 +177,18 @@ class Grid {
   // The shared memory is a block's, where the device has as much: who needs more than any device has (products, scans)
   // does not run here.
   template <class T, class... Parameters, class... Arguments>
-  void launch(void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
+  void launch(const char* name, void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
     const int shared = (std::min)(static_cast<int>(Block::shared_bytes<T>), shared_limit_);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
     kernel<<<blocks, Block::threads, static_cast<std::size_t>(shared), stream()>>>(arguments...);
-    check(cudaGetLastError(), "a kernel over the grid");
+    check_launch(name, stream());
   }
 
   // Primitive over slices of `rows` rows, of rows like x, of sequences; with a weight's gradient, a slice for each
   // partial sum.
   template <class Primitive, class T, class... Arguments>
   void over_slices(int slices, int rows, const Arguments&... arguments) const {
-    launch<T>(detail::run_on_rows<Primitive, Arguments...>, slices, rows, arguments...);
+    launch<T>(detail::name_of<Primitive>(), detail::run_on_rows<Primitive, Arguments...>, slices, rows, arguments...);
   }
   template <class Primitive, class T, int C, class... Arguments>
   void over_rows(Rows<T, C> x, const Arguments&... arguments) const {
@@ -191,7 +197,7 @@ class Grid {
   }
   template <class Primitive, class T, class... Arguments>
   void over_sequences(Sequences sequences, const Arguments&... arguments) const {
-    launch<T>(detail::run_on_sequences<Primitive, Arguments...>,
+    launch<T>(detail::name_of<Primitive>(), detail::run_on_sequences<Primitive, Arguments...>,
               (std::min)(sequences.count, GridTuning::most_sequence_blocks), sequences, arguments...);
   }
   template <class Primitive, class T, int R, int C, class... Arguments>
@@ -204,7 +210,8 @@ class Grid {
   template <class Primitive, class T, int R, int C, class... Arguments>
   void over_sequences_with_gradient(WeightGradient<T, R, C> dw, Sequences sequences, const Arguments&... arguments) {
     const auto partials = zeroed_partials(dw, sequences.count);
-    launch<T>(detail::run_on_sequences<Primitive, PartialGradients<T, R, C>, Arguments...>, partials.count, sequences,
+    launch<T>(detail::name_of<Primitive>(),
+              detail::run_on_sequences<Primitive, PartialGradients<T, R, C>, Arguments...>, partials.count, sequences,
               partials, arguments...);
     add(dw, partials);
   }
@@ -215,7 +222,7 @@ class Grid {
     constexpr std::size_t size = PartialGradients<T, R, C>::size;
     detail::add_partials<<<static_cast<unsigned>((size + Block::threads - 1) / Block::threads), Block::threads, 0,
                            stream()>>>(dw.value, static_cast<const T*>(partials.values), partials.count, size);
-    check(cudaGetLastError(), "add_partials");
+    check_launch("add_partials", stream());
   }
 
  private:

@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(Block::threads)
 template <class T, int D, int Vp>
 void embedding_backward(Grid& be, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
   constexpr int blocks = (std::min)((Vp + Block::warps - 1) / Block::warps, 1024);
-  be.launch<T>(detail::add_token_rows_kernel<T, D, Vp>, blocks, dtable, dx, tokens);
+  be.launch<T>("add_token_rows", detail::add_token_rows_kernel<T, D, Vp>, blocks, dtable, dx, tokens);
 }
 
 // --- sequences ---------------------------------------------------------------------------------------------------

@@ -332,7 +332,8 @@ inline int blocks_for(std::size_t elements) {
 
 template <Write write, class T, int H, int E>
 void sum_of_heads(Grid& be, Rows<T, H> to, Rows<const T, E> from) {
-  be.launch<T>(sum_heads<write, T, H, E>, blocks_for(static_cast<std::size_t>(to.rows) * to.stride), to, from);
+  be.launch<T>("sum_heads", sum_heads<write, T, H, E>, blocks_for(static_cast<std::size_t>(to.rows) * to.stride), to,
+               from);
 }
 
 // to (H) += the sum of the channels' partial sums (parts, E), which are used up.
@@ -347,8 +348,8 @@ void scan(Grid& be, const Channels& in, Rows<T, Channels::E> y, T* boundaries, T
           Blocked rows) {
   constexpr int slices = (Channels::E + LaneLayout<Channels::N>::channels - 1) / LaneLayout<Channels::N>::channels;
   clear_padding(be, y);
-  be.launch<T>(scan_channels<Channels, T, Blocked>, sequences.count * slices, in, y, boundaries, states, sequences,
-               rows);
+  be.launch<T>("scan_channels", scan_channels<Channels, T, Blocked>, sequences.count * slices, in, y, boundaries,
+               states, sequences, rows);
 }
 
 // to <- the gradients of b and c; returns the partial sums that are left to add.
@@ -356,11 +357,12 @@ template <class Channels, class T, int Width, class To>
 void scan_backward(Grid& be, const Channels& in, Rows<T, Width> du, Rows<T, Channels::E> dsteps, const To& to,
                    const ScanPartials<Channels, T>& partials, Rows<const T, Channels::E> dy, const T* boundaries,
                    Sequences sequences) {
-  be.launch<T>(scan_channels_backward<Channels, T, Width>,
+  be.launch<T>("scan_channels_backward", scan_channels_backward<Channels, T, Width>,
                partials.shares.parts * Channels::groups * partials.shares.slices, in, du, dsteps, partials, dy,
                boundaries, sequences);
   const std::size_t elements = static_cast<std::size_t>(dy.rows) * Channels::groups * 2 * padded(Channels::N);
-  be.launch<T>(sum_state_gradients<Channels, T, To>, blocks_for(elements), to, partials, dy.rows);
+  be.launch<T>("sum_state_gradients", sum_state_gradients<Channels, T, To>, blocks_for(elements), to, partials,
+               dy.rows);
 }
 
 }  // namespace detail

@@ -6,6 +6,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/backend.hpp>
 #include <mamba/cuda/kernels/training_state.hpp>
+#include <mamba/cuda/kernels/visits.hpp>
 #include <mamba/network/network.hpp>
 #include <mamba/network/tile.hpp>
 
@@ -47,9 +48,9 @@ struct StateArguments {
 };
 
 // logits (readouts, padded vocabulary with its padding) <- those of all tiles; a block takes every gridDim.x-th tile.
-template <class A>
+template <class A, class Visits>
 __global__ void __launch_bounds__(Block::threads, 1)
-    forward_tiles(TileArguments<A> call, StateArguments<A> state, typename A::Scalar* logits) {
+    forward_tiles(TileArguments<A> call, StateArguments<A> state, typename A::Scalar* logits, Visits visits) {
   constexpr int stride = padded(network::HeadActivations<A>::Vp);
   Block be = call.block();
   for (int i = static_cast<int>(blockIdx.x); i < call.tiles; i += static_cast<int>(gridDim.x)) {
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(Block::threads, 1)
     }
     auto& activations = be.object<typename A::Scalar, network::Activations<A>>();
     assign(be, activations, {call.workspace(), call.weights.n_layers, tile.rows(), 0, false});
-    network::NoProbe probe;
+    auto probe = visits.probe(call.ranges[i]);
     network::forward(be, activations, tile, call.weights, states, probe);
     network::read_out(be, activations, tile, call.weights, [&](int first, auto& head) {
       const auto* const from = head.logits.data;
@@ -76,10 +77,10 @@ __global__ void __launch_bounds__(Block::threads, 1)
 
 // buffers (blocks, size) <- each block's share of the gradients, shares (tiles) of the loss, which lies in device
 // memory. training: null, or a training that may have stopped, and whose batches take turns.
-template <class A, class Loss>
+template <class A, class Loss, class Visits>
 __global__ void __launch_bounds__(Block::threads, 1)
     train_tiles(TileArguments<A> call, typename A::Scalar* buffers, std::size_t size, double* shares, const Loss* loss,
-                const TrainingState* training) {
+                const TrainingState* training, Visits visits) {
   using T = typename A::Scalar;
   if (has_stopped(training)) return;
   if (training && training->next % 2 == 1) call.take_second(loss);
@@ -97,7 +98,7 @@ __global__ void __launch_bounds__(Block::threads, 1)
       auto& activations = be.object<T, network::Activations<A>>();
       assign(be, activations,
              {call.workspace(), call.weights.n_layers, tile.rows(), call.ranges[i].boundary_states, true});
-      network::NoProbe probe;
+      auto probe = visits.probe(call.ranges[i]);
       share = network::loss_and_gradients(
           be, network::ModelGradients<A>{sums, call.weights.n_layers}, activations, tile, call.weights,
           [&](auto dlogits, auto logits, int first_row) { return (*loss)(be, dlogits, logits, first_row); }, probe);

@@ -33,15 +33,24 @@ class OnDevice {
  public:
   explicit OnDevice(int device) {
     check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ != device) check(cudaSetDevice(device), "cudaSetDevice"), changed_ = true;
+    if (before_ == device) return;
+    const cudaError_t result = cudaSetDevice(device);
+    if (result != cudaSuccess) go_back();  // a device without memory for a context is the current one all the same
+    check(result, "cudaSetDevice");
+    changed_ = true;
   }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
   ~OnDevice() {
-    if (changed_) cudaSetDevice(before_);
+    if (changed_) go_back();
   }
 
  private:
+  // Nobody is left to be told of an error, and nobody shall take it for one of its own.
+  void go_back() const {
+    if (cudaSetDevice(before_) != cudaSuccess) cudaGetLastError();
+  }
+
   int before_ = 0;
   bool changed_ = false;
 };

@@ -14,4 +14,13 @@ inline void check(cudaError_t result, const char* call) {
   fail(ErrorKind::device_failed, "CUDA: ", call, " failed: ", cudaGetErrorString(result));
 }
 
+// After a kernel's launch on a stream: throws where it could not be launched. With MAMBA_CHECKED it waits for the
+// kernel, so that what goes wrong inside is told by its name.
+inline void check_launch(const char* kernel, [[maybe_unused]] cudaStream_t stream) {
+  check(cudaGetLastError(), kernel);
+#ifdef MAMBA_CHECKED
+  check(cudaStreamSynchronize(stream), kernel);
+#endif
+}
+
 }  // namespace mamba::cuda

@@ -45,6 +45,7 @@ class Graph {
   void launch(const Queue& queue) {
     if (!ready_) check(cudaGraphInstantiate(&ready_, graph_, 0), "cudaGraphInstantiate");
     check(cudaGraphLaunch(ready_, queue.stream()), "cudaGraphLaunch");
+    check_launch("a graph of kernels", queue.stream());
   }
 
  private:

@@ -1,0 +1,104 @@
+// Everything that a model does on a GPU, at sizes that compute-sanitizer's tools get through in a minute or two: the
+// targets sanitize.* run it (README.md). By itself it checks that what was computed is what the CPU computes.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <string_view>
+
+#include <mamba/composite.hpp>
+
+#include "support/reference.hpp"
+
+namespace {
+
+using namespace mamba;
+
+// The default sizes, whose layouts most people run, and sequences that fill no warp.
+inline constexpr Config config{};
+constexpr int batch = 5, length = 9, n_layers = 2;
+
+bool all_close = true;
+
+void check(std::string_view what, double difference, double bound) {
+  if (difference <= bound) return;
+  std::printf("  %.*s: %.3g away from the CPU's\n", static_cast<int>(what.size()), what.data(), difference);
+  all_close = false;
+}
+
+double difference(const Matrix<float>& a, const Matrix<float>& b) {
+  double largest = 0;
+  for (std::size_t i = 0; i < a.values().size(); ++i)
+    largest = (std::max)(largest, static_cast<double>(std::abs(a.values()[i] - b.values()[i])));
+  return largest;
+}
+
+double difference(const StateDict<float>& a, const StateDict<float>& b) {
+  double largest = 0;
+  for (const auto& [name, tensor] : a)
+    for (std::size_t i = 0; i < tensor.values.size(); ++i)
+      largest = (std::max)(largest, static_cast<double>(std::abs(tensor.values[i] - b.at(name).values[i])));
+  return largest;
+}
+
+template <class Backend, class Mixer>
+void run(const char* name) {
+  const auto begin = std::chrono::steady_clock::now();
+  const ModelOptions options{.n_layers = n_layers, .gamma = 1.0, .seed = 3};
+  MambaForComposite<config, Backend, Mixer> gpu(options);
+  MambaForComposite<config, Cpu, Mixer> cpu(options);
+  const auto ids = support::random_tokens(batch * length, 100, 1),
+             reference = support::random_tokens(batch * length, 100, 2), labels = support::random_tokens(batch, 100, 4);
+  const std::vector<std::int32_t> lengths{9, 1, 4, 9, 8};
+  const auto both = [&](std::string_view what, double bound, auto&& compute) {
+    check(what, difference(compute(gpu), compute(cpu)), bound);
+  };
+  both("logits", 1e-4, [&](auto& model) { return model(ids, batch, lengths); });
+  both("decoding", 1e-4, [&](auto& model) {
+    auto state = model.initial_state(batch);
+    model.prefill(ids, batch, state, lengths);
+    model.step(std::span(ids).first(batch), state);
+    return Matrix<float>(model.step(std::span(ids).last(batch), state));
+  });
+  both("a visit that changes rows", 1e-4, [&](auto& model) {
+    return model.visit(ids, batch, [](Point point, int layer, MatrixView<float> rows, std::span<const int>) {
+      if (point == Point::conv_output && layer == 1) rows(1, 2) += 1;
+    });
+  });
+  std::vector<std::uint8_t> mask(ids.size());
+  for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i % 4 == 1;
+  both("blocking", 1e-4, [&](auto& model) { return model.blocked(ids, batch, mask, {}, Reading::downstream); });
+  both("substitution", 1e-4, [&](auto& model) { return model.substituted(ids, reference, batch, mask); });
+  both("gradients", 1e-4, [&](auto& model) {
+    model.visit_gradients(ids, labels, [](Point, int, MatrixView<float>, std::span<const int>) {}, lengths);
+    return model.gradient_dict();
+  });
+  both("a step of one's own", 1e-4, [&](auto& model) {
+    AdamW optimizer(model, {.lr = 1e-4});
+    model.loss_and_gradients(ids, labels, lengths);
+    clip_grad_norm(model, 1);
+    optimizer.step();
+    return model.state_dict();
+  });
+  both("steps of a trainer", 1e-3, [&](auto& model) {
+    const task::CompositeFunction task({.train_samples = 40});
+    Trainer trainer(model, task, {.batch_size = 20, .schedule = {.warmup = 1, .total = 2}, .seed = 3});
+    while (!trainer.finished()) trainer.step();
+    return model.state_dict();
+  });
+  std::printf("%s: %.1f s\n", name, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+}
+
+}  // namespace
+
+int main() {
+  if (cuda::device_count() == 0) {
+    std::printf("no CUDA device\n");
+    return 77;
+  }
+  run<Cuda, Mamba1>("block, Mamba-1");
+  run<Cuda, Mamba2<>>("block, Mamba-2");
+  run<CudaGrid, Mamba1>("grid, Mamba-1");
+  run<CudaGrid, Mamba2<>>("grid, Mamba-2");
+  return all_close ? 0 : 1;
+}
