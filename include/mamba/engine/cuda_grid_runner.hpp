@@ -121,13 +121,18 @@ class GridRunner {
     std::span<const int> where;
   };
 
+  // part(the first of a tile's sequences, how many), tile after tile.
+  template <class Part>
+  void each_part(int n_layers, const Batch& batch, bool with_backward, Part&& part) {
+    const int per_tile = sequences_of_tile(n_layers, batch, with_backward);
+    for (int begin = 0; begin < batch.batch; begin += per_tile)
+      part(begin, (std::min)(per_tile, batch.batch - begin));
+  }
   // body(tile, activations, sequences), tile after tile.
   template <class Body>
   void each_tile(Weights w, const Batch& batch, Readout readout, bool with_backward, Body&& body) {
-    const int per_tile = sequences_of_tile(w.n_layers, batch, with_backward);
     int first_readout = 0;
-    for (int begin = 0; begin < batch.batch; begin += per_tile) {
-      const int count = (std::min)(per_tile, batch.batch - begin);
+    each_part(w.n_layers, batch, with_backward, [&](int begin, int count) {
       packed_.clear();
       const network::TileRange range = packed_.append(batch, readout, begin, begin + count, first_readout);
       const Sequences on_host = packed_.sequences(range);
@@ -138,19 +143,17 @@ class GridRunner {
       tiles_.upload(packed_);
       body(tiles_.tile(range), activations, TileSequences{begin, where_});
       first_readout += range.readouts;
-    }
+    });
   }
 
   // Memory for the largest tile; throws Error where one is too large.
   void reserve(int n_layers, const Batch& batch, bool with_backward) {
-    const int per_tile = sequences_of_tile(n_layers, batch, with_backward);
-    for (int begin = 0; begin < batch.batch; begin += per_tile) {
-      const int count = (std::min)(per_tile, batch.batch - begin);
+    each_part(n_layers, batch, with_backward, [&](int begin, int count) {
       firsts_.assign(1, 0);
       for (int s = begin; s < begin + count; ++s) firsts_.push_back(firsts_.back() + batch.length_of(s));
       network::check_tile_size<A>(firsts_.back());
       workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, with_backward).bytes());
-    }
+    });
   }
 
   network::Activations<A> activations_of(void* block, int n_layers, Sequences on_host, bool with_backward) {

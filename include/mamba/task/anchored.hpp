@@ -2,6 +2,7 @@
 // (specification, section A.1).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -65,11 +66,75 @@ struct AnchoredSequences {
   }
 };
 
-// Sizes as tasks take them.
-inline void check_sizes(std::int64_t train_samples, int eval_samples) {
-  require(train_samples >= 1 && train_samples <= 0x7FFFFFFF,
-          "the number of training samples must be in 1..2147483647; given ", train_samples);
-  require(eval_samples >= 1, "the number of test samples must be positive; given ", eval_samples);
-}
+// What the tasks over such sequences share. Task gives it, all static: name; pair_count, pair(number), number_of(pair)
+// and held_out, which never occurs in training; label(key, pair); first_set, the set of words that training draws from,
+// behind which one for each pair is its own. Options: seed, filler, keys, train_samples, eval_samples.
+template <class Task, class Options>
+class AnchoredTask {
+ public:
+  static constexpr int length = AnchoredSequences::length, vocab_size = AnchoredSequences::vocab_size,
+                       positions = AnchoredSequences::positions;
+  static constexpr bool draws_on_device = true;  // train_sample() runs on a GPU, too
+
+  // Throws Error on ranges outside the vocabulary, keys that leave a position without training or test cases, or
+  // sizes below 1.
+  explicit AnchoredTask(const Options& options) : options_(options) {
+    sequences().check();
+    require(options.train_samples >= 1 && options.train_samples <= 0x7FFFFFFF,
+            "the number of training samples must be in 1..2147483647; given ", options.train_samples);
+    require(options.eval_samples >= 1, "the number of test samples must be positive; given ", options.eval_samples);
+  }
+
+  const Options& options() const { return options_; }
+  // f(name, value) for all that decides the training samples.
+  template <class F>
+  void for_each_option(F&& f) const {
+    f("task", Task::name), f("task_seed", options_.seed), f("filler", options_.filler), f("keys", options_.keys);
+  }
+  MAMBA_HOST_DEVICE std::int64_t train_samples() const { return options_.train_samples; }
+
+  // A key k at position p is a test case if k mod 8 = p, else a training case.
+  MAMBA_HOST_DEVICE static constexpr bool is_test_case(int key, int position) {
+    return AnchoredSequences::is_test_case(key, position);
+  }
+
+  // Training sample `index`, a function of (seed, index): fills ids (8) and returns the label. The pairs take turns.
+  MAMBA_HOST_DEVICE std::int32_t train_sample(std::int64_t index, std::int32_t* ids) const {
+    constexpr int held_out_number = Task::number_of(Task::held_out);
+    const int number = static_cast<int>(index % (Task::pair_count - 1));
+    return draw(0, static_cast<std::uint64_t>(index), Task::pair(number < held_out_number ? number : number + 1), false,
+                ids)
+        .label;
+  }
+  // Test sample `index` of a pair, a function of (seed, pair, index): fills ids (8).
+  MAMBA_HOST_DEVICE CompositeSample test_sample(int pair_number, std::int64_t index, std::int32_t* ids) const {
+    return draw(1 + static_cast<std::uint32_t>(pair_number), static_cast<std::uint64_t>(index), Task::pair(pair_number),
+                true, ids);
+  }
+
+ protected:
+  // take(sample) for each of a pair's test samples; ids (samples, 8) <- theirs. Throws Error where there is no such
+  // pair.
+  template <class Take>
+  void test_samples(int pair_number, std::vector<std::int32_t>& ids, Take&& take) const {
+    require(pair_number >= 0 && pair_number < Task::pair_count, "pair number ", pair_number, " is not in 0..",
+            Task::pair_count - 1);
+    ids.resize(static_cast<std::size_t>(options_.eval_samples) * length);
+    for (int i = 0; i < options_.eval_samples; ++i)
+      take(test_sample(pair_number, i, ids.data() + static_cast<std::ptrdiff_t>(i) * length));
+  }
+
+ private:
+  MAMBA_HOST_DEVICE AnchoredSequences sequences() const { return {options_.seed, options_.filler, options_.keys}; }
+
+  MAMBA_HOST_DEVICE CompositeSample draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test,
+                                         std::int32_t* ids) const {
+    CompositeSample sample = sequences().draw(Task::first_set + set, index, pair, test, ids);
+    sample.label = Task::label(sample.key, pair);
+    return sample;
+  }
+
+  Options options_;
+};
 
 }  // namespace mamba::task

@@ -28,29 +28,14 @@ struct CompositeTestSet {
   int size() const { return static_cast<int>(labels.size()); }
 };
 
-class CompositeFunction {
+class CompositeFunction : public AnchoredTask<CompositeFunction, CompositeFunctionOptions> {
  public:
   static constexpr const char* name = "composite";
-  static constexpr int length = AnchoredSequences::length, vocab_size = AnchoredSequences::vocab_size,
-                       positions = AnchoredSequences::positions;
   static constexpr int pair_count = 16;
   static constexpr AnchorPair held_out{4, 3};
-  static constexpr bool draws_on_device = true;  // train_sample() runs on a GPU, too
+  static constexpr std::uint32_t first_set = 0;
 
-  // Throws Error on ranges outside the vocabulary, keys that leave a position without training or test cases, or
-  // sizes below 1.
-  explicit CompositeFunction(const CompositeFunctionOptions& options = {}) : options_(options) {
-    sequences().check();
-    check_sizes(options.train_samples, options.eval_samples);
-  }
-
-  const CompositeFunctionOptions& options() const { return options_; }
-  // f(name, value) for all that decides the training samples.
-  template <class F>
-  void for_each_option(F&& f) const {
-    f("task", name), f("task_seed", options_.seed), f("filler", options_.filler), f("keys", options_.keys);
-  }
-  MAMBA_HOST_DEVICE std::int64_t train_samples() const { return options_.train_samples; }
+  explicit CompositeFunction(const CompositeFunctionOptions& options = {}) : AnchoredTask(options) {}
 
   // Pair number 0..15 in the order 11, 12, .. 44.
   MAMBA_HOST_DEVICE static constexpr AnchorPair pair(int number) { return {1 + number / 4, 1 + number % 4}; }
@@ -69,35 +54,13 @@ class CompositeFunction {
     return label(key, {pair.second, pair.first});
   }
 
-  // A key k at position p is a test case if k mod 8 = p, else a training case.
-  MAMBA_HOST_DEVICE static constexpr bool is_test_case(int key, int position) {
-    return AnchoredSequences::is_test_case(key, position);
-  }
-
-  // Training sample `index`, a function of (seed, index): fills ids (8) and returns the label.
-  MAMBA_HOST_DEVICE std::int32_t train_sample(std::int64_t index, std::int32_t* ids) const {
-    constexpr int held_out_number = number_of(held_out);
-    const int number = static_cast<int>(index % (pair_count - 1));
-    return draw(0, static_cast<std::uint64_t>(index), pair(number < held_out_number ? number : number + 1), false, ids)
-        .label;
-  }
-  // Test sample `index` of a pair, a function of (seed, pair, index): fills ids (8).
-  MAMBA_HOST_DEVICE CompositeSample test_sample(int pair_number, std::int64_t index, std::int32_t* ids) const {
-    return draw(1 + static_cast<std::uint32_t>(pair_number), static_cast<std::uint64_t>(index), pair(pair_number), true,
-                ids);
-  }
-
+  // Throws Error where there is no such pair.
   CompositeTestSet test_set(int pair_number) const {
-    CompositeTestSet set{pair(pair_number),
-                         std::vector<std::int32_t>(static_cast<std::size_t>(options_.eval_samples) * length),
-                         {},
-                         {},
-                         {}};
-    for (int i = 0; i < options_.eval_samples; ++i) {
-      const CompositeSample sample =
-          test_sample(pair_number, i, set.ids.data() + static_cast<std::ptrdiff_t>(i) * length);
+    CompositeTestSet set{};
+    test_samples(pair_number, set.ids, [&](const CompositeSample& sample) {
       set.keys.push_back(sample.key), set.positions.push_back(sample.position), set.labels.push_back(sample.label);
-    }
+    });
+    set.pair = pair(pair_number);
     return set;
   }
 
@@ -105,17 +68,6 @@ class CompositeFunction {
   MAMBA_HOST_DEVICE static constexpr int shift(int anchor) {
     return anchor == 1 ? 5 : anchor == 2 ? 1 : anchor == 3 ? -2 : -8;
   }
-
-  MAMBA_HOST_DEVICE AnchoredSequences sequences() const { return {options_.seed, options_.filler, options_.keys}; }
-
-  MAMBA_HOST_DEVICE CompositeSample draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test,
-                                         std::int32_t* ids) const {
-    CompositeSample sample = sequences().draw(set, index, pair, test, ids);
-    sample.label = label(sample.key, pair);
-    return sample;
-  }
-
-  CompositeFunctionOptions options_;
 };
 
 }  // namespace mamba::task

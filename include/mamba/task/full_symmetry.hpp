@@ -22,28 +22,15 @@ struct FullSymmetryOptions {
   int eval_samples = 1'500;              // for each of the 20 test pairs: 0.5 %
 };
 
-class FullSymmetry {
+class FullSymmetry : public AnchoredTask<FullSymmetry, FullSymmetryOptions> {
  public:
   static constexpr const char* name = "full symmetry";
-  static constexpr int length = AnchoredSequences::length, vocab_size = AnchoredSequences::vocab_size, anchors = 5;
+  static constexpr int anchors = 5;
   static constexpr int pair_count = anchors * (anchors - 1);  // without pairs of equal anchors
   static constexpr AnchorPair held_out{4, 3};
-  static constexpr bool draws_on_device = true;  // train_sample() runs on a GPU, too
+  static constexpr std::uint32_t first_set = 32;  // no other task's
 
-  // Throws Error on ranges outside the vocabulary, keys that leave a position without training or test cases, or
-  // sizes below 1.
-  explicit FullSymmetry(const FullSymmetryOptions& options = {}) : options_(options) {
-    sequences().check();
-    check_sizes(options.train_samples, options.eval_samples);
-  }
-
-  const FullSymmetryOptions& options() const { return options_; }
-  // f(name, value) for all that decides the training samples.
-  template <class F>
-  void for_each_option(F&& f) const {
-    f("task", name), f("task_seed", options_.seed), f("filler", options_.filler), f("keys", options_.keys);
-  }
-  MAMBA_HOST_DEVICE std::int64_t train_samples() const { return options_.train_samples; }
+  explicit FullSymmetry(const FullSymmetryOptions& options = {}) : AnchoredTask(options) {}
 
   // Pair number 0..19 in the order 01, 02, 03, 04, 10, 12, .. 43, and back.
   MAMBA_HOST_DEVICE static constexpr AnchorPair pair(int number) {
@@ -66,44 +53,18 @@ class FullSymmetry {
     return AnchoredSequences::modulo(key + shift(first_set, pair.first) + shift(first_set, pair.second));
   }
 
-  // Training sample `index`, a function of (seed, index): fills ids (8) and returns the label.
-  MAMBA_HOST_DEVICE std::int32_t train_sample(std::int64_t index, std::int32_t* ids) const {
-    constexpr int held_out_number = number_of(held_out);
-    const int number = static_cast<int>(index % (pair_count - 1));
-    return draw(0, static_cast<std::uint64_t>(index), pair(number < held_out_number ? number : number + 1), false, ids);
-  }
-  // Test sample `index` of a pair, a function of (seed, pair, index): fills ids (8) and returns the label.
-  MAMBA_HOST_DEVICE std::int32_t test_sample(int pair_number, std::int64_t index, std::int32_t* ids) const {
-    return draw(1 + static_cast<std::uint32_t>(pair_number), static_cast<std::uint64_t>(index), pair(pair_number), true,
-                ids);
-  }
-
-  // The test set of a pair.
+  // The test set of a pair. Throws Error where there is no such pair.
   LabelledSet test_set(int pair_number) const {
-    require(pair_number >= 0 && pair_number < pair_count, "pair number ", pair_number, " is not in 0..",
-            pair_count - 1);
-    LabelledSet set{std::vector<std::int32_t>(static_cast<std::size_t>(options_.eval_samples) * length), {}};
-    for (int i = 0; i < options_.eval_samples; ++i)
-      set.labels.push_back(test_sample(pair_number, i, set.ids.data() + static_cast<std::ptrdiff_t>(i) * length));
+    LabelledSet set;
+    test_samples(pair_number, set.ids, [&](const CompositeSample& sample) { set.labels.push_back(sample.label); });
     return set;
   }
 
  private:
-  static constexpr std::uint32_t first_word_set = 32;  // no other task's
-
   MAMBA_HOST_DEVICE static constexpr int shift(bool first_set, int anchor) {
     if (first_set) return anchor == 0 ? 2 : anchor == 1 ? 5 : anchor == 2 ? 1 : anchor == 3 ? -2 : -8;
     return anchor == 0 ? -9 : anchor == 1 ? 6 : anchor == 2 ? -7 : anchor == 3 ? 3 : -1;
   }
-
-  MAMBA_HOST_DEVICE AnchoredSequences sequences() const { return {options_.seed, options_.filler, options_.keys}; }
-
-  MAMBA_HOST_DEVICE std::int32_t draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test,
-                                      std::int32_t* ids) const {
-    return label(sequences().draw(first_word_set + set, index, pair, test, ids).key, pair);
-  }
-
-  FullSymmetryOptions options_;
 };
 
 }  // namespace mamba::task

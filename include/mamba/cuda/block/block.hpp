@@ -80,9 +80,11 @@ __device__ void add_to(Quad<T>& sum, const Quad<T>& more) {
   for (int j = 0; j < 4; ++j) sum.at[j] += more.at[j];
 }
 
-template <class T>
-__device__ T warp_sum(T x) {
-  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(~0U, x, offset);
+// The sum over `lanes` neighbouring lanes (a power of 2), which all of them get.
+template <int lanes = 32, class T>
+__device__ T lane_sum(T x) {
+#pragma unroll
+  for (int offset = lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(~0U, x, offset);
   return x;
 }
 

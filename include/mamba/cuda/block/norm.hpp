@@ -51,9 +51,7 @@ struct RowShare {
   }
   template <class T>
   static __device__ T sum(T x) {
-#pragma unroll
-    for (int offset = lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(~0U, x, offset);
-    return x;
+    return lane_sum<lanes>(x);
   }
 };
 
@@ -96,38 +94,74 @@ struct NormShare {
   }
 };
 
+// What is normed: rows as they stand, or y silu(z). A lane's share of `batch` rows, loaded before the first is used.
+template <class T, int batch, int columns, int D>
+struct PlainRows {
+  Rows<const T, D> x;
+  T values[batch][columns] = {};
+
+  template <class Share>
+  __device__ void load(int r, int offset) {
+    Share::load(values[r], x.data + offset);
+  }
+  __device__ T (&row(int r))[columns] { return values[r]; }
+};
+template <class T, int batch, int columns, int D>
+struct GatedRows {
+  Rows<const T, D> y, z;
+  T values[batch][columns] = {}, of_z[batch][columns] = {};
+
+  template <class Share>
+  __device__ void load(int r, int offset) {
+    Share::load(values[r], y.data + offset), Share::load(of_z[r], z.data + offset);
+  }
+  __device__ T (&row(int r))[columns] {
+#pragma unroll
+    for (int i = 0; i < columns; ++i) values[r][i] *= math::silu(of_z[r][i]);
+    return values[r];
+  }
+};
+
+// y (T, D) <- v rho w with rho (T, Groups) = 1 / sqrt(mean of v^2 over the group's columns + epsilon), of rows v that
+// Values makes of `from`; w (D).
+template <int Groups, template <class, int, int, int> class Values, class T, int D, class... From>
+__device__ void norm_rows(Rows<T, D> y, T* rho, Weight<T, 1, D> w, From... from) {
+  constexpr int width = D / Groups;
+  using Share = RowShare<width>;
+  const int count = y.rows * Groups;
+  for (int first = 0; first < count; first += Share::groups * Share::batch) {
+    Values<T, Share::batch, Share::columns, D> values{from...};
+    const auto number = [&](int r) { return first + r * Share::groups + Share::group(); };
+    const auto offset = [&](int r) { return number(r) / Groups * y.stride + number(r) % Groups * width; };
+#pragma unroll
+    for (int r = 0; r < Share::batch; ++r)
+      if (number(r) < count) values.template load<Share>(r, offset(r));
+#pragma unroll
+    for (int r = 0; r < Share::batch; ++r) {
+      T(&v)[Share::columns] = values.row(r);
+      T sum = 0;
+#pragma unroll
+      for (const T x : v) sum += x * x;
+      const T scale = 1 / std::sqrt(Share::sum(sum) / T(width) + T(math::norm_epsilon));
+      if (number(r) >= count) continue;
+      if (lane() % Share::lanes == 0) rho[number(r)] = scale;
+      T of_w[Share::columns];
+      Share::load(of_w, w.value + number(r) % Groups * width);
+#pragma unroll
+      for (int i = 0; i < Share::columns; ++i) v[i] *= scale * of_w[i];
+      Share::store(y.data + offset(r), v);
+    }
+  }
+  clear_padding(y);
+  __syncthreads();
+}
+
 }  // namespace detail
 
 // y (T, D) <- x rho w with rho (T, Groups) = 1 / sqrt(mean of x^2 over the group's columns + epsilon); w (D).
 template <int Groups = 1, class T, int D>
 __device__ void rms_norm(Block&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
-  constexpr int width = D / Groups;
-  using Share = detail::RowShare<width>;
-  const int count = x.rows * Groups;
-  for (int first = 0; first < count; first += Share::groups * Share::batch) {
-    T of_x[Share::batch][Share::columns] = {};
-    const auto number = [&](int r) { return first + r * Share::groups + Share::group(); };
-    const auto offset = [&](int r) { return number(r) / Groups * x.stride + number(r) % Groups * width; };
-#pragma unroll
-    for (int r = 0; r < Share::batch; ++r)
-      if (number(r) < count) Share::load(of_x[r], x.data + offset(r));
-#pragma unroll
-    for (int r = 0; r < Share::batch; ++r) {
-      T sum = 0;
-#pragma unroll
-      for (const T v : of_x[r]) sum += v * v;
-      const T scale = 1 / std::sqrt(Share::sum(sum) / T(width) + T(math::norm_epsilon));
-      if (number(r) >= count) continue;
-      if (detail::lane() % Share::lanes == 0) rho[number(r)] = scale;
-      T of_w[Share::columns];
-      Share::load(of_w, w.value + number(r) % Groups * width);
-#pragma unroll
-      for (int i = 0; i < Share::columns; ++i) of_x[r][i] *= scale * of_w[i];
-      Share::store(y.data + offset(r), of_x[r]);
-    }
-  }
-  detail::clear_padding(y);
-  __syncthreads();
+  detail::norm_rows<Groups, detail::PlainRows>(y, rho, w, x);
 }
 
 // dx (T, D) += the gradient through the norm, dw (D) += sum over t of dy x rho.
@@ -178,33 +212,7 @@ __device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1,
 template <int Groups, class T, int E>
 __device__ void gated_norm(Block&, Rows<T, E> o, Rows<T, E>, T* rho, Rows<const T, E> y, Rows<const T, E> z,
                            Weight<T, 1, E> w) {
-  constexpr int width = E / Groups;
-  using Share = detail::RowShare<width>;
-  const int count = y.rows * Groups;
-  for (int first = 0; first < count; first += Share::groups * Share::batch) {
-    T g[Share::batch][Share::columns] = {}, of_z[Share::batch][Share::columns] = {};
-    const auto number = [&](int r) { return first + r * Share::groups + Share::group(); };
-    const auto offset = [&](int r) { return number(r) / Groups * y.stride + number(r) % Groups * width; };
-#pragma unroll
-    for (int r = 0; r < Share::batch; ++r)
-      if (number(r) < count) Share::load(g[r], y.data + offset(r)), Share::load(of_z[r], z.data + offset(r));
-#pragma unroll
-    for (int r = 0; r < Share::batch; ++r) {
-      T sum = 0;
-#pragma unroll
-      for (int i = 0; i < Share::columns; ++i) g[r][i] *= math::silu(of_z[r][i]), sum += g[r][i] * g[r][i];
-      const T scale = 1 / std::sqrt(Share::sum(sum) / T(width) + T(math::norm_epsilon));
-      if (number(r) >= count) continue;
-      if (detail::lane() % Share::lanes == 0) rho[number(r)] = scale;
-      T of_w[Share::columns];
-      Share::load(of_w, w.value + number(r) % Groups * width);
-#pragma unroll
-      for (int i = 0; i < Share::columns; ++i) g[r][i] *= scale * of_w[i];
-      Share::store(o.data + offset(r), g[r]);
-    }
-  }
-  detail::clear_padding(o);
-  __syncthreads();
+  detail::norm_rows<Groups, detail::GatedRows>(o, rho, w, y, z);
 }
 
 // dy, dz (T, E) <- the gradients through it, dw (E) += the weight's.

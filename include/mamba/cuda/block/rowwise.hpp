@@ -248,7 +248,7 @@ __device__ double cross_entropy(Block& be, Rows<T, Vp> dlogits, Rows<const T, Vp
     }
     T sum = 0;
     for (int v = detail::lane(); v < classes; v += 32) sum += std::exp(x[v] - largest);
-    sum = detail::warp_sum(sum);
+    sum = detail::lane_sum(sum);
     const T scale = static_cast<T>(weight) / sum;
     for (int v = detail::lane(); v < dlogits.stride; v += 32)
       dlogits[i][v] =

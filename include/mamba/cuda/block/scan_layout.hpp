@@ -88,9 +88,7 @@ struct LaneSums {
       T two[2] = {};  // chains half as long
 #pragma unroll
       for (int i = 0; i < Width / parts; ++i) two[i % 2] += rows[i * parts * row + c];
-      sums[c] = two[0] + two[1];
-#pragma unroll
-      for (int offset = parts / 2; offset > 0; offset /= 2) sums[c] += __shfl_xor_sync(~0U, sums[c], offset);
+      sums[c] = lane_sum<parts>(two[0] + two[1]);
     }
     __syncwarp();  // the rows may be written again
 #pragma unroll

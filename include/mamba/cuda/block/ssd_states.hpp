@@ -235,7 +235,7 @@ struct ChunkBackward {
       return x + __shfl_xor_sync(~0U, x, half_lanes);
     };
     flow = sum_of_channels(flow), reads = sum_of_channels(reads);
-    through = warp_sum(through);
+    through = lane_sum(through);
     if (lane() < half_lanes && lane() % 2 == 0) partial[row] = flow, partial[ssd_chunk + row] = reads;
     if (lane() == 0) partial[2 * ssd_chunk] = through;
   }
@@ -302,9 +302,7 @@ struct ChunkBackward {
     to_future = __shfl_up_sync(~0U, to_future, 1, ssd_chunk);
     const T eta = from_past + (t > 0 ? to_future : T(0)) + steps.fall() * through;
     if (lane() < rows) ddelta[first + t][head] += steps.rest * flow + T(math::ln2) * rates[head] * eta;
-    T of_rate = eta * steps.delta;
-#pragma unroll
-    for (int offset = ssd_chunk / 2; offset > 0; offset /= 2) of_rate += __shfl_xor_sync(~0U, of_rate, offset);
+    const T of_rate = lane_sum<ssd_chunk>(eta * steps.delta);
     if (lane() == 0) da[head] += of_rate;
   }
 };

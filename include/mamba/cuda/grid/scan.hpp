@@ -35,8 +35,7 @@ struct LaneLayout {
   static __device__ int first_state() { return thread() % lanes; }
   template <class T>
   static __device__ T sum(T x) {
-    for (int offset = lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(~0U, x, offset);
-    return x;
+    return lane_sum<lanes>(x);
   }
 };
 

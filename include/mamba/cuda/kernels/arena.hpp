@@ -43,7 +43,7 @@ __device__ double square_sum(const Quad<T>& q) {
 // sums[block] <- the sum of its threads' values.
 __device__ inline void leave_block_sum(double* sums, double value) {
   __shared__ double partial[Block::warps];
-  value = warp_sum(value);
+  value = lane_sum(value);
   if (lane() == 0) partial[warp()] = value;
   __syncthreads();
   if (thread() != 0) return;

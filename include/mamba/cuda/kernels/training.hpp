@@ -58,7 +58,7 @@ __global__ void finish_step(T* parameters, T* derived, T* mean, T* square, T* gr
     const int count = detail::warp() == 0 ? tiles : square_count;
     double sum = 0;
     for (int i = detail::lane(); i < count; i += 32) sum += from[i];
-    sum = detail::warp_sum(sum);
+    sum = detail::lane_sum(sum);
     if (detail::lane() == 0) sums[detail::warp()] = sum;
   }
   __syncthreads();
