@@ -125,8 +125,7 @@ class GridRunner {
   template <class Part>
   void each_part(int n_layers, const Batch& batch, bool with_backward, Part&& part) {
     const int per_tile = sequences_of_tile(n_layers, batch, with_backward);
-    for (int begin = 0; begin < batch.batch; begin += per_tile)
-      part(begin, (std::min)(per_tile, batch.batch - begin));
+    for (int begin = 0; begin < batch.batch; begin += per_tile) part(begin, (std::min)(per_tile, batch.batch - begin));
   }
   // body(tile, activations, sequences), tile after tile.
   template <class Body>
