@@ -67,8 +67,8 @@ struct AnchoredSequences {
 };
 
 // What the tasks over such sequences share. Task gives it, all static: name; pair_count, pair(number), number_of(pair)
-// and held_out, which never occurs in training; label(key, pair); first_set, the set of words that training draws from,
-// behind which one for each pair is its own. Options: seed, filler, keys, train_samples, eval_samples.
+// and held_out, which never occurs in training; label(key, pair); first_word_set, the set of words that training draws
+// from, behind which one for each pair is its own. Options: seed, filler, keys, train_samples, eval_samples.
 template <class Task, class Options>
 class AnchoredTask {
  public:
@@ -129,7 +129,7 @@ class AnchoredTask {
 
   MAMBA_HOST_DEVICE CompositeSample draw(std::uint32_t set, std::uint64_t index, AnchorPair pair, bool test,
                                          std::int32_t* ids) const {
-    CompositeSample sample = sequences().draw(Task::first_set + set, index, pair, test, ids);
+    CompositeSample sample = sequences().draw(Task::first_word_set + set, index, pair, test, ids);
     sample.label = Task::label(sample.key, pair);
     return sample;
   }

@@ -33,7 +33,7 @@ class CompositeFunction : public AnchoredTask<CompositeFunction, CompositeFuncti
   static constexpr const char* name = "composite";
   static constexpr int pair_count = 16;
   static constexpr AnchorPair held_out{4, 3};
-  static constexpr std::uint32_t first_set = 0;
+  static constexpr std::uint32_t first_word_set = 0;
 
   explicit CompositeFunction(const CompositeFunctionOptions& options = {}) : AnchoredTask(options) {}
 

@@ -28,7 +28,7 @@ class FullSymmetry : public AnchoredTask<FullSymmetry, FullSymmetryOptions> {
   static constexpr int anchors = 5;
   static constexpr int pair_count = anchors * (anchors - 1);  // without pairs of equal anchors
   static constexpr AnchorPair held_out{4, 3};
-  static constexpr std::uint32_t first_set = 32;  // no other task's
+  static constexpr std::uint32_t first_word_set = 32;  // no other task's
 
   explicit FullSymmetry(const FullSymmetryOptions& options = {}) : AnchoredTask(options) {}
 

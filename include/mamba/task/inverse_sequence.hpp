@@ -55,7 +55,7 @@ class InverseSequence {
 
   // The same of any set.
   MAMBA_HOST_DEVICE std::int32_t sample(Set set, std::int64_t index, std::int32_t* ids) const {
-    Words words(options_.seed, first_set + static_cast<std::uint32_t>(set), static_cast<std::uint64_t>(index));
+    Words words(options_.seed, first_word_set + static_cast<std::uint32_t>(set), static_cast<std::uint64_t>(index));
     const TokenRange range = set == Set::out_of_distribution ? options_.numbers_out_of_distribution : options_.numbers;
     int numbers[3];
     do
@@ -97,7 +97,7 @@ class InverseSequence {
   }
 
  private:
-  static constexpr std::uint32_t first_set = 64;  // no other task's
+  static constexpr std::uint32_t first_word_set = 64;  // no other task's
 
   // Which of the three numbers stands at `position` of order 0..5.
   MAMBA_HOST_DEVICE static constexpr int of_order(int order, int position) {
