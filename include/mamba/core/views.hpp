@@ -45,11 +45,12 @@ MAMBA_HOST_DEVICE constexpr void check_row([[maybe_unused]] std::ptrdiff_t i, [[
                                            [[maybe_unused]] int columns) {
 #ifdef MAMBA_CHECKED
   if (i >= 0 && i <= last) return;
-  std::printf("mamba: row %lld of a matrix of %d columns whose last is %lld\n", static_cast<long long>(i), columns,
+  std::printf("mamba: row %lld of a matrix of %d columns is not in 0..%lld\n", static_cast<long long>(i), columns,
               static_cast<long long>(last));
 #ifdef __CUDA_ARCH__
   __trap();
 #else
+  std::fflush(stdout);
   std::abort();
 #endif
 #endif

@@ -155,10 +155,9 @@ class Activations {
         boundary_states_(with_backward ? boundary_states : 0),
         with_backward_(with_backward) {
     Carver memory(block);
-    residual_ = {
+    residuals_ =
         memory.template take<T>(static_cast<std::size_t>(rows) *
-                                static_cast<std::size_t>(with_backward ? n_layers + 1 : 1) * Rows<T, D>::stride),
-        rows};
+                                static_cast<std::size_t>(with_backward ? n_layers + 1 : 1) * Rows<T, D>::stride);
     memory.take(mixed, rows);
     head.carve(memory, with_backward);
     if (with_backward) {
@@ -177,7 +176,7 @@ class Activations {
 
   // r_l (T, D), l = 0..M.
   MAMBA_HOST_DEVICE Rows<T, D> residual(int l) const {
-    return {residual_[with_backward_ ? static_cast<std::ptrdiff_t>(l) * rows_ : 0], rows_};
+    return {residuals_ + (with_backward_ ? static_cast<std::ptrdiff_t>(l) * rows_ * Rows<T, D>::stride : 0), rows_};
   }
   MAMBA_HOST_DEVICE LayerActivations<A> layer(int l) const {
     LayerActivations<A> activations;
@@ -196,7 +195,7 @@ class Activations {
  private:
   int n_layers_, rows_, boundary_states_;
   bool with_backward_;
-  Rows<T, D> residual_;
+  T* residuals_;
   std::byte* layers_ = nullptr;
   std::size_t layer_bytes_ = 0, bytes_ = 0;
 };
