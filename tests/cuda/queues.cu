@@ -167,7 +167,7 @@ TEST_CASE("CUDA: an optimiser that is assigned anew is the one that trains") {
   CHECK(support::worst_difference(run(pair.cpu), run(pair.gpu)) < 1e-9);
 }
 
-TEST_CASE("CUDA: a device that cannot be had leaves its thread where it was, and no error behind") {
+TEST_CASE("CUDA: a device that does not exist is refused, and its thread goes on where it was") {
   support::need_backend();
   int before = -1, after = -1;
   cuda::check(cudaGetDevice(&before), "cudaGetDevice");

@@ -45,6 +45,7 @@ TEST_CASE("test sets hold test cases of their pair alone, and tell the key") {
       REQUIRE(set.labels[at] == Task::label(set.keys[at], Task::pair(n)));
     }
   }
+  CHECK_THROWS_WITH(task.test_set(16), ContainsSubstring("pair number 16 is not in 0..15"));
 }
 
 TEST_CASE("samples are functions of seed and index") {

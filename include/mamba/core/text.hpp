@@ -31,8 +31,8 @@ inline std::string fixed_text(double x, int decimals) {
   return {text, std::to_chars(text, text + sizeof text, x, std::chars_format::fixed, decimals).ptr};
 }
 
-// A part of a message: text, a character, a truth, a number. Text stays the caller's. One type for all, so that a
-// message costs a program the list of its parts and no function of its own.
+// A part of a message: text, a character, a truth, a number. Text stays the caller's. One type for all, so that
+// each message needs only an array of parts, and no function instantiated for its types.
 class MessagePart {
  public:
   template <class T>

@@ -96,7 +96,7 @@ class ThreadPool {
     const Inside* outer_;
   };
 
-  // What every kind of work shares, once in a program.
+  // The part of run() that does not depend on Work: compiled once.
   void run(int tasks, void (*call)(void*, int, int), void* context) {
     const Inside* const inside = Inside::of(this);
     if (inside || workers_ == 1 || tasks <= 1) {

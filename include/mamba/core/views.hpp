@@ -40,13 +40,12 @@ class MatrixView {
 namespace detail {
 
 // MAMBA_CHECKED (CMake: MAMBA_CHECK_KERNELS): ends the program, or the kernel, with a message where row i is not in
-// 0 .. last of a matrix.
+// 0 .. last, of a matrix of so many rows.
 MAMBA_HOST_DEVICE constexpr void check_row([[maybe_unused]] std::ptrdiff_t i, [[maybe_unused]] std::ptrdiff_t last,
-                                           [[maybe_unused]] int columns) {
+                                           [[maybe_unused]] int rows, [[maybe_unused]] int columns) {
 #ifdef MAMBA_CHECKED
   if (i >= 0 && i <= last) return;
-  std::printf("mamba: row %lld of a matrix of %d columns is not in 0..%lld\n", static_cast<long long>(i), columns,
-              static_cast<long long>(last));
+  std::printf("mamba: row %lld of a matrix of %d rows and %d columns\n", static_cast<long long>(i), rows, columns);
 #ifdef __CUDA_ARCH__
   __trap();
 #else
@@ -74,9 +73,10 @@ struct Rows {
   Scalar* data = nullptr;
   int rows = 0;
 
-  // Row i, or where the row behind the last would begin. MAMBA_CHECKED looks at the index, on the GPU, too.
+  // Row i, or where the row behind the last would begin, as an empty slice does. MAMBA_CHECKED looks at the index, on
+  // the GPU, too.
   MAMBA_HOST_DEVICE Scalar* operator[](std::ptrdiff_t i) const {
-    detail::check_row(i, rows, Columns);
+    detail::check_row(i, rows, rows, Columns);
     return data + i * stride;
   }
 };
@@ -130,7 +130,7 @@ struct Weight {
 
   // MAMBA_CHECKED looks at the index.
   MAMBA_HOST_DEVICE constexpr const Scalar* row(int i) const {
-    detail::check_row(i, rows - 1, Columns);
+    detail::check_row(i, rows - 1, rows, Columns);
     return value + static_cast<std::ptrdiff_t>(i) * stride;
   }
 
@@ -148,7 +148,7 @@ struct WeightGradient {
   Scalar* value = nullptr;
 
   MAMBA_HOST_DEVICE constexpr Scalar* row(int i) const {
-    detail::check_row(i, rows - 1, Columns);
+    detail::check_row(i, rows - 1, rows, Columns);
     return value + static_cast<std::ptrdiff_t>(i) * stride;
   }
   template <int First, int Count>

@@ -63,7 +63,7 @@ void product_panel(C* c, std::ptrdiff_t c_row, int rows, const A* a, std::ptrdif
   });
 }
 
-// The panels [first, last) of c (rows, Columns) <- or += a b.
+// The panels [first, last) of c (rows, Columns) <- or += a b for any number of rows; b has `depth` rows.
 template <Write write, int Columns, class C, class A, class B>
 void product(C* c, std::ptrdiff_t c_row, int rows, const A* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const B* b,
              std::ptrdiff_t b_row, int depth, int first_panel = 0,

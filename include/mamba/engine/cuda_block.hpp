@@ -153,8 +153,8 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
   Call prepare(const Batch& batch, Readout readout, const CrossEntropy& loss) {
     const Call call = prepare(batch, readout, true);
     labels_.upload(loss.labels, static_cast<std::size_t>(call.readouts));
-    const CrossEntropy on_device{labels_.template as<int>(), loss.classes, loss.weight};
-    loss_.upload(&on_device, 1);
+    loss_host_ = {labels_.template as<int>(), loss.classes, loss.weight};
+    loss_.upload(&loss_host_, 1);
     buffers_.reserve(static_cast<std::size_t>(call.blocks) * size() * sizeof(T));
     shares_.reserve(static_cast<std::size_t>(call.arguments.tiles) * sizeof(double));
     return call;
@@ -198,6 +198,7 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
   cuda::DeviceBuffer workspaces_{queue()}, buffers_{queue()}, ranges_{queue()}, logits_{queue()}, shares_{queue()},
       labels_{queue()}, loss_{queue()};
   std::vector<network::TileRange> ranges_host_;
+  CrossEntropy loss_host_{};  // like the lists, until the device has read it
   std::vector<double> shares_host_;
   std::vector<T> logits_host_;
 };

@@ -1,5 +1,5 @@
-// Runs the network on an NVIDIA GPU at the scope of the whole device. What looks and reaches inside a pass, and losses
-// of the user's own, run this way for all models on the GPU.
+// Runs the network on an NVIDIA GPU at the scope of the whole device. Interventions, and losses of the user's own,
+// run this way for all models on the GPU.
 #pragma once
 
 #include <cstdint>

@@ -121,17 +121,17 @@ class GridRunner {
     std::span<const int> where;
   };
 
-  // part(the first of a tile's sequences, how many), tile after tile.
-  template <class Part>
-  void each_part(int n_layers, const Batch& batch, bool with_backward, Part&& part) {
+  // range(the first of a tile's sequences, how many), tile after tile.
+  template <class Range>
+  void each_tile_range(int n_layers, const Batch& batch, bool with_backward, Range&& range) {
     const int per_tile = sequences_of_tile(n_layers, batch, with_backward);
-    for (int begin = 0; begin < batch.batch; begin += per_tile) part(begin, (std::min)(per_tile, batch.batch - begin));
+    for (int begin = 0; begin < batch.batch; begin += per_tile) range(begin, (std::min)(per_tile, batch.batch - begin));
   }
   // body(tile, activations, sequences), tile after tile.
   template <class Body>
   void each_tile(Weights w, const Batch& batch, Readout readout, bool with_backward, Body&& body) {
     int first_readout = 0;
-    each_part(w.n_layers, batch, with_backward, [&](int begin, int count) {
+    each_tile_range(w.n_layers, batch, with_backward, [&](int begin, int count) {
       packed_.clear();
       const network::TileRange range = packed_.append(batch, readout, begin, begin + count, first_readout);
       const Sequences on_host = packed_.sequences(range);
@@ -147,7 +147,7 @@ class GridRunner {
 
   // Memory for the largest tile; throws Error where one is too large.
   void reserve(int n_layers, const Batch& batch, bool with_backward) {
-    each_part(n_layers, batch, with_backward, [&](int begin, int count) {
+    each_tile_range(n_layers, batch, with_backward, [&](int begin, int count) {
       firsts_.assign(1, 0);
       for (int s = begin; s < begin + count; ++s) firsts_.push_back(firsts_.back() + batch.length_of(s));
       network::check_tile_size<A>(firsts_.back());

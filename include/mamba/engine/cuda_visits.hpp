@@ -19,23 +19,24 @@ template <class T, bool gradients>
 class BlockVisits {
  public:
   explicit BlockVisits(const cuda::QueuePointer& queue)
-      : queue_(queue), visits_(queue), records_(queue), replaced_(queue) {}
+      : queue_(queue), list_(queue), records_(queue), replaced_(queue) {}
 
   // visitor(point, layer, rows, where) at every point, with the rows of all tiles; where[i] is row i's index in the
   // batch. launch(TileVisits) runs the kernel over all tiles: twice, and once more for each point whose rows the
   // visitor changes. Up to there the next run repeats the last to the bit, so that what was visited stays what it was.
+  // The rows of all points of the batch are in device memory at once.
   template <class Launch, class Visitor>
   void each(int n_layers, std::span<const int> where, Launch&& launch, Visitor& visitor) {
     std::vector<cuda::Visit> visits(static_cast<std::size_t>(n_layers) * point_count);
-    visits_.reserve(visits.size() * sizeof(cuda::Visit));
+    list_.reserve(visits.size() * sizeof(cuda::Visit));
     replaced_.reserve(visits.size());
     const auto rows = static_cast<int>(where.size());
     const auto run = [&] {
-      launch(cuda::TileVisits<T, gradients>{visits_.as<cuda::Visit>(), records_.as<T>(), replaced_.as<std::uint8_t>(),
+      launch(cuda::TileVisits<T, gradients>{list_.as<cuda::Visit>(), records_.as<T>(), replaced_.as<std::uint8_t>(),
                                             rows});
     };
     run();
-    visits_.download(visits.data(), visits.size());
+    list_.download(visits.data(), visits.size());
     std::size_t columns = 0;
     for (const auto& visit : visits) columns += static_cast<std::size_t>(visit.columns);  // 0 behind the last
     records_.reserve(columns * where.size() * sizeof(T));
@@ -55,7 +56,7 @@ class BlockVisits {
 
  private:
   cuda::QueuePointer queue_;
-  cuda::DeviceBuffer visits_, records_, replaced_;
+  cuda::DeviceBuffer list_, records_, replaced_;
 };
 
 }  // namespace mamba

@@ -66,9 +66,9 @@ struct AnchoredSequences {
   }
 };
 
-// What the tasks over such sequences share. Task gives it, all static: name; pair_count, pair(number), number_of(pair)
-// and held_out, which never occurs in training; label(key, pair); first_word_set, the set of words that training draws
-// from, behind which one for each pair is its own. Options: seed, filler, keys, train_samples, eval_samples.
+// What the tasks over such sequences share. Task provides, all static: name; pair_count, pair(number), number_of(pair)
+// and held_out, which never occurs in training; label(key, pair); first_word_set, the word set of training: the sets
+// behind it belong to the pairs, one each. Options: seed, filler, keys, train_samples, eval_samples.
 template <class Task, class Options>
 class AnchoredTask {
  public:

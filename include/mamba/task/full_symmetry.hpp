@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <vector>
 
-#include <mamba/core/error.hpp>
 #include <mamba/core/macros.hpp>
 #include <mamba/task/anchored.hpp>
 

@@ -94,7 +94,8 @@ struct NormShare {
   }
 };
 
-// What is normed: rows as they stand, or y silu(z). A lane's share of `batch` rows, loaded before the first is used.
+// What is normed: rows as they stand, or y silu(z). A lane's share of `batch` rows: all are loaded,
+// then each is prepared once.
 template <class T, int batch, int columns, int D>
 struct PlainRows {
   Rows<const T, D> x;
@@ -104,7 +105,7 @@ struct PlainRows {
   __device__ void load(int r, int offset) {
     Share::load(values[r], x.data + offset);
   }
-  __device__ T (&row(int r))[columns] { return values[r]; }
+  __device__ T (&prepared(int r))[columns] { return values[r]; }
 };
 template <class T, int batch, int columns, int D>
 struct GatedRows {
@@ -115,7 +116,7 @@ struct GatedRows {
   __device__ void load(int r, int offset) {
     Share::load(values[r], y.data + offset), Share::load(of_z[r], z.data + offset);
   }
-  __device__ T (&row(int r))[columns] {
+  __device__ T (&prepared(int r))[columns] {
 #pragma unroll
     for (int i = 0; i < columns; ++i) values[r][i] *= math::silu(of_z[r][i]);
     return values[r];
@@ -138,7 +139,7 @@ __device__ void norm_rows(Rows<T, D> y, T* rho, Weight<T, 1, D> w, From... from)
       if (number(r) < count) values.template load<Share>(r, offset(r));
 #pragma unroll
     for (int r = 0; r < Share::batch; ++r) {
-      T(&v)[Share::columns] = values.row(r);
+      T(&v)[Share::columns] = values.prepared(r);
       T sum = 0;
 #pragma unroll
       for (const T x : v) sum += x * x;

@@ -8,6 +8,7 @@
 // (those of rates and skips) is added up in partial sums, whose number follows from the sizes alone.
 #pragma once
 
+#include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/scan_backward.hpp>

@@ -23,10 +23,10 @@ struct Visit {
   int layer, columns;
 };
 
-// What a kernel is given; `gradients`: visits of the backward pass. Without records it only lists the visits.
+// What a kernel is given; `gradients`: visits of the backward pass. Without records it only lists them.
 template <class T, bool gradients>
 struct TileVisits {
-  Visit* visits;                 // as many as there are
+  Visit* list;                   // of all visits, written where there are no records
   T* records;                    // one visit's matrix (rows of all tiles, its columns) behind the other
   const std::uint8_t* replaced;  // (visits) whose record is put in place of the rows
   int rows;
@@ -60,7 +60,7 @@ struct TileVisits {
         });
         __syncthreads();
       } else if (first_row_ == 0 && detail::thread() == 0) {
-        all_.visits[number_] = {point, layer_, columns};
+        all_.list[number_] = {point, layer_, columns};
       }
       ++number_;
       columns_before_ += static_cast<std::size_t>(columns);

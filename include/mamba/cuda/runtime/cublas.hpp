@@ -24,6 +24,7 @@ class Cublas {
     check(cublasCreate(&handle_), "cublasCreate");
     check(cublasSetStream(handle_, stream), "cublasSetStream");
     check(cublasSetMathMode(handle_, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+    stream_ = stream;
   }
   Cublas(const Cublas&) = delete;
   Cublas& operator=(const Cublas&) = delete;
@@ -34,15 +35,18 @@ class Cublas {
             const float* b, int b_stride, float beta, float* c, int c_stride) const {
     const float one = 1;
     check(cublasSgemm(handle_, of_a, of_b, m, n, k, &one, a, a_stride, b, b_stride, &beta, c, c_stride), "cublasSgemm");
+    check_launch("cublasSgemm", stream_);
   }
   void gemm(cublasOperation_t of_a, cublasOperation_t of_b, int m, int n, int k, const double* a, int a_stride,
             const double* b, int b_stride, double beta, double* c, int c_stride) const {
     const double one = 1;
     check(cublasDgemm(handle_, of_a, of_b, m, n, k, &one, a, a_stride, b, b_stride, &beta, c, c_stride), "cublasDgemm");
+    check_launch("cublasDgemm", stream_);
   }
 
  private:
   cublasHandle_t handle_ = nullptr;
+  cudaStream_t stream_ = nullptr;
 };
 
 }  // namespace mamba::cuda

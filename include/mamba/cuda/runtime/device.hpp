@@ -46,7 +46,7 @@ class OnDevice {
   }
 
  private:
-  // Nobody is left to be told of an error, and nobody shall take it for one of its own.
+  // Errors are dropped: there is nobody to report them to, and the next call must not be blamed for them.
   void go_back() const {
     if (cudaSetDevice(before_) != cudaSuccess) cudaGetLastError();
   }
