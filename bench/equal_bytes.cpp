@@ -105,6 +105,7 @@ int main() {
   variants<mamba::Mamba1>("mamba1");
   variants<mamba::Mamba2<>>("mamba2");
   run<composite, mamba::Mamba2<8, 2>>("mamba2 heads and groups");
+  run<composite, mamba::Mamba1, mamba::UntiedHead>("mamba1 untied");
   if constexpr (std::is_same_v<BACKEND, mamba::Cpu>) {
     run<composite, mamba::Mamba1, Stored>("mamba1 bfloat16");
     run<composite, mamba::Mamba2<>, Stored>("mamba2 bfloat16");

@@ -30,13 +30,15 @@ inline std::string early_option(int argc, char** argv, const std::string& name, 
 }
 
 inline void add_variant_options(CLI::App& app, Variant& v) {
-  app.add_option("--mixer", v.mixer, "which block mixes the tokens")->check(CLI::IsMember({"mamba1", "mamba2"}));
-  app.add_option("--conv", v.conv, "the convolution's kernel: learned, all ones, all ones with its bias zero")
-      ->check(CLI::IsMember({"learned", "ones", "ones-frozen"}));
-  app.add_option("--position", v.position, "what is added to the embedding")
-      ->check(CLI::IsMember({"none", "learned", "sinusoidal"}));
-  app.add_option("--residual", v.residual, "what bypasses the convolution")
-      ->check(CLI::IsMember({"none", "identity", "gate", "linear"}));
+  for_each_answer(v, [&](const char* option, const char* what, const std::vector<std::string>& words,
+                         std::string& word) { app.add_option(option, word, what)->check(CLI::IsMember(words)); });
+}
+
+inline std::vector<std::string> variant_options() {
+  std::vector<std::string> options;
+  Variant v;
+  for_each_answer(v, [&](const char* option, auto&&...) { options.emplace_back(option); });
+  return options;
 }
 
 // Of --layers, and of --epochs or --steps.
@@ -70,6 +72,10 @@ class RunOptions {
     app.add_option("--gamma-fan", fan_,
                    "which size of a weight is gamma's d1: of its output (the first dimension) or of its input")
         ->check(CLI::IsMember({"out", "in"}));
+    app.add_option("--gamma-except", except_,
+                   "roles of weights that gamma's rule leaves to mamba_ssm's initialisation: embedding, position, "
+                   "projection, convolution, head")
+        ->delimiter(',');
     app.add_option("--gamma-biases", biases_,
                    "biases at the start: zero, or mamba_ssm's own with the step sizes 0.001 .. 0.1")
         ->check(CLI::IsMember({"zero", "own"}));
@@ -89,6 +95,7 @@ class RunOptions {
       }
     });
     o_.gamma_zeroes_biases = biases_ == "zero";
+    if (!except_.empty()) o_.gamma_except = except_of(except_);
     o_.gamma_fan = fan_ == "in" ? mamba::Fan::in : mamba::Fan::out;
     if (!*epochs_option_ && !*steps_option_) return;
     const long warmup = o_.training.schedule.warmup, eval_every = o_.eval_every;
@@ -102,6 +109,7 @@ class RunOptions {
   Options<Experiment>& o_;
   long total_, steps_;
   std::string fan_, biases_;
+  std::vector<std::string> except_;
   std::map<std::string, std::string> ranges_;
   CLI::Option *epochs_option_ = nullptr, *steps_option_ = nullptr;
 };
@@ -141,8 +149,9 @@ Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::i
 // is evaluated. Throws CLI::ParseError on anything else.
 template <class Experiment>
 void check_evaluation(const CLI::App& app, Options<Experiment> o) {
-  std::vector<std::string> means{"--evaluate", "--preset", "--mixer",  "--conv",    "--position",
-                                 "--residual", "--seed",   "--device", "--threads", "--json"};
+  std::vector<std::string> means = variant_options();
+  for (const char* option : {"--evaluate", "--preset", "--seed", "--device", "--threads", "--json"})
+    means.emplace_back(option);
   Experiment::for_each_field(o.task, [&](const char* option, const char*, auto&) { means.emplace_back(option); });
   for (const CLI::Option* option : app.get_options())
     if (option->count() > 0 && std::find(means.begin(), means.end(), option->get_name()) == means.end())
@@ -164,8 +173,9 @@ Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& ap
   };
   same("--layers", "n_layers");
   for (const char* length : {"--epochs", "--steps"}) same(length, "total"), same(length, "schedule_unit");
-  for (const char* option : {"--mixer", "--conv", "--position", "--residual", "--gamma", "--gamma-fan",
-                             "--gamma-biases", "--embedding-std", "--position-std"})
+  for (const std::string& option : variant_options()) same(option, key_of(option));
+  for (const char* option :
+       {"--gamma", "--gamma-fan", "--gamma-except", "--gamma-biases", "--embedding-std", "--position-std"})
     same(option, key_of(option));
   for_each_field(of_run, [&](const char* option, const char*, auto&) { same(option, key_of(option)); });
   return of_run;
@@ -216,8 +226,9 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     o.gpu = choice.index;
     if (!o.evaluate.empty()) {
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
+      const auto options = variant_options();
       const bool chosen =
-          app.count("--mixer") + app.count("--conv") + app.count("--position") + app.count("--residual") > 0;
+          std::any_of(options.begin(), options.end(), [&](const auto& option) { return app.count(option) > 0; });
       o = detail::options_of_file(o, file, o.evaluate, app);
       if (const auto variant = variant_of(file, o.evaluate); variant && !chosen) o.variant = *variant;
       o.layers = layers_of(file, o.evaluate);

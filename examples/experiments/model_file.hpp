@@ -59,9 +59,7 @@ inline int layers_of(const mamba::io::SafetensorsFile& file, const std::filesyst
 template <class Model>
 void check_layers(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path, int layers) {
   constexpr std::string_view first = "backbone.layers.0.";
-  const Variant variant = built_variant<Model>();
-  const Json named = Json::Members{
-      {"mixer", variant.mixer}, {"conv", variant.conv}, {"position", variant.position}, {"residual", variant.residual}};
+  const Json named = json_of(built_variant<Model>());
   support::from_file(path, [&] {
     using namespace mamba::detail;
     check_same(file.metadata(), "variant", named.dump(), "");

@@ -20,14 +20,26 @@ namespace runs {
 
 // Which of the model's variants, by the policies' names.
 struct Variant {
-  std::string mixer = "mamba1", conv = "learned", position = "none", residual = "none";
+  std::string mixer = "mamba1", conv = "learned", position = "none", residual = "none", head = "tied";
   bool operator==(const Variant&) const = default;
 };
+
+// f(option, what it asks, its words, field) for each question.
+template <class V, class F>
+void for_each_answer(V& v, F&& f) {
+  using Words = std::vector<std::string>;
+  f("--mixer", "which block mixes the tokens", Words{"mamba1", "mamba2"}, v.mixer);
+  f("--conv", "the convolution's kernel: learned, all ones, all ones with its bias zero",
+    Words{"learned", "ones", "ones-frozen"}, v.conv);
+  f("--position", "what is added to the embedding", Words{"none", "learned", "sinusoidal"}, v.position);
+  f("--residual", "what bypasses the convolution", Words{"none", "identity", "gate", "linear"}, v.residual);
+  f("--head", "whose weight the head multiplies by: the embedding's, or its own", Words{"tied", "untied"}, v.head);
+}
 
 template <class Model>
 Variant built_variant() {
   using A = typename Model::Architecture;
-  return {A::Mixer::name, A::ConvKernel::name, A::Position::name, A::ConvResidual::name};
+  return {A::Mixer::name, A::ConvKernel::name, A::Position::name, A::ConvResidual::name, A::Head::name};
 }
 
 // "mamba1" and what differs from the standard block.
@@ -36,6 +48,7 @@ inline std::string title_of(const Variant& v) {
   if (v.conv != "learned") title += ", " + v.conv + " convolution";
   if (v.position != "none") title += ", " + v.position + " position";
   if (v.residual != "none") title += ", " + v.residual + " residual";
+  if (v.head != "tied") title += ", " + v.head + " head";
   return title;
 }
 
@@ -46,6 +59,7 @@ struct Options {
   int layers = 2;
   std::optional<double> gamma = 1.0;
   mamba::Fan gamma_fan = mamba::Fan::out;
+  mamba::GammaExcept gamma_except{};
   bool gamma_zeroes_biases = true;
   std::optional<double> embedding_std{}, position_std{};
   std::uint64_t seed = 0;  // of initial weights, data and order
@@ -64,6 +78,7 @@ struct Options {
     return {.n_layers = layers,
             .gamma = gamma,
             .gamma_fan = gamma_fan,
+            .gamma_except = gamma_except,
             .gamma_zeroes_biases = gamma_zeroes_biases,
             .embedding_std = embedding_std,
             .position_std = position_std,
@@ -97,6 +112,15 @@ inline std::string key_of(std::string_view option) {
   return key;
 }
 
+// A variant's words by their questions, as files and records name them.
+inline Json json_of(const Variant& v) {
+  Json::Members members;
+  for_each_answer(v, [&](const char* option, const char*, const auto&, const std::string& word) {
+    members.emplace_back(key_of(option), word);
+  });
+  return members;
+}
+
 namespace detail {
 
 template <class T>
@@ -120,6 +144,34 @@ void set_from_json(T& field, const Json& json) {
 
 }  // namespace detail
 
+// f(role, field) for each that gamma's rule may leave out.
+template <class Except, class F>
+void for_each_role(Except& except, F&& f) {
+  f("embedding", except.embedding), f("position", except.position), f("projection", except.projection);
+  f("convolution", except.convolution), f("head", except.head);
+}
+inline Json json_of(const mamba::GammaExcept& except) {
+  Json::Elements roles;
+  for_each_role(except, [&](const char* role, bool left_out) {
+    if (left_out) roles.emplace_back(role);
+  });
+  return roles;
+}
+// The roles of these names. Throws Error where one has no such name, and names those that there are.
+inline mamba::GammaExcept except_of(const std::vector<std::string>& roles) {
+  mamba::GammaExcept except;
+  for (const std::string& wanted : roles) {
+    bool found = false;
+    std::string all;
+    for_each_role(except, [&](const char* role, bool& left_out) {
+      all += (all.empty() ? "" : ", ") + std::string(role);
+      if (wanted == role) left_out = found = true;
+    });
+    mamba::require(found, "gamma_except holds roles of weights, ", all, "; given ", wanted);
+  }
+  return except;
+}
+
 inline const char* name_of(mamba::Fan fan) { return fan == mamba::Fan::in ? "in" : "out"; }
 
 // What decides a run's result, as config.json and checkpoints record it.
@@ -128,17 +180,14 @@ Json recorded(Options<Experiment> o) {
   Json::Members members{{"task", Experiment::name}};
   const Json model = mamba::config_members(Experiment::config, o.layers, o.gamma);
   members.insert(members.end(), model.members().begin(), model.members().end());
-  const Json::Members training{{"gamma_fan", name_of(o.gamma_fan)},
-                               {"gamma_biases", o.gamma_zeroes_biases ? "zero" : "own"},
-                               {"embedding_std", detail::json_of(o.embedding_std)},
-                               {"position_std", detail::json_of(o.position_std)},
-                               {"mixer", o.variant.mixer},
-                               {"conv", o.variant.conv},
-                               {"position", o.variant.position},
-                               {"residual", o.variant.residual},
-                               {"schedule_unit", o.unit()},
-                               {"total", detail::json_of(o.training.schedule.total)}};
-  members.insert(members.end(), training.begin(), training.end());
+  const auto append = [&](const Json::Members& more) { members.insert(members.end(), more.begin(), more.end()); };
+  append({{"gamma_fan", name_of(o.gamma_fan)},
+          {"gamma_except", json_of(o.gamma_except)},
+          {"gamma_biases", o.gamma_zeroes_biases ? "zero" : "own"},
+          {"embedding_std", detail::json_of(o.embedding_std)},
+          {"position_std", detail::json_of(o.position_std)}});
+  append(json_of(o.variant).members());
+  append({{"schedule_unit", o.unit()}, {"total", detail::json_of(o.training.schedule.total)}});
   for_each_field(o, [&](const char* option, const char*, auto& field) {
     members.emplace_back(key_of(option), detail::json_of(field));
   });
@@ -218,14 +267,19 @@ void check(const Options<Experiment>& o, int longest) {
   require(o.eval_every >= 1, "an evaluation comes after at least one epoch or step; given ", o.eval_every);
   require(!o.position_std || o.variant.position == "learned", "position_std is of learned positions; the position is ",
           o.variant.position);
-  require(o.gamma || (o.gamma_fan == mamba::Fan::out && o.gamma_zeroes_biases),
-          "gamma_fan and gamma_biases are gamma's");
+  require(
+      o.gamma || (o.gamma_fan == mamba::Fan::out && o.gamma_zeroes_biases && o.gamma_except == mamba::GammaExcept{}),
+      "gamma_fan, gamma_except and gamma_biases are gamma's");
 }
 
 // What metadata or a record call a variant.
 inline Variant variant_from(const Json& json) {
-  return {json.at("mixer").string(), json.at("conv").string(), json.at("position").string(),
-          json.at("residual").string()};
+  Variant v;
+  for_each_answer(v, [&](const char* option, const char*, const auto&, std::string& word) {
+    // The head is younger than the others: who does not name it ties it.
+    if (&word != &v.head || json.find(key_of(option))) word = json.at(key_of(option)).string();
+  });
+  return v;
 }
 
 namespace detail {
@@ -252,6 +306,10 @@ void take_over(Options<Experiment>& o, const Json& json) {
   o.layers = json.at("n_layers").integer<int>();
   o.gamma_fan =
       json.find("gamma_fan") && detail::is_first(json, "gamma_fan", "in", "out") ? mamba::Fan::in : mamba::Fan::out;
+  std::vector<std::string> except;
+  if (const Json* roles = json.find("gamma_except"))
+    for (const Json& role : roles->elements()) except.push_back(role.string());
+  o.gamma_except = except_of(except);
   o.gamma_zeroes_biases = !json.find("gamma_biases") || detail::is_first(json, "gamma_biases", "zero", "own");
   const auto number_or_null = [](const Json* value) {
     return value && !value->is_null() ? std::optional(value->number()) : std::nullopt;

@@ -17,6 +17,10 @@ struct NewResidual {
   using answers = question::ConvResidual;
   static constexpr const char* name = "new";
 };
+struct NewHead {
+  using answers = question::Head;
+  static constexpr const char* name = "new";
+};
 struct NewMixer {
   using answers = question::Mixer;
   static constexpr const char* name = "new";
@@ -36,6 +40,8 @@ using Chosen = MambaForComposite<config, Cuda>;
 using Chosen = MambaForComposite<config, LearnedPosition<8>, SinusoidalPosition>;
 #elif defined(CASE_two_residuals)
 using Chosen = MambaWithResidual<config, ConvGate>;
+#elif defined(CASE_two_heads)
+using Chosen = MambaLMHeadModel<config, UntiedHead, TiedHead>;
 #elif defined(CASE_headdim)
 using Chosen = MambaForComposite<config, Mamba2<48>>;
 #elif defined(CASE_ngroups)
@@ -48,6 +54,8 @@ using Chosen = MambaForComposite<config, NewPosition>;
 using Chosen = MambaForComposite<config, NewPositions>;
 #elif defined(CASE_new_residual)
 using Chosen = MambaForComposite<config, NewResidual>;
+#elif defined(CASE_new_head)
+using Chosen = MambaForComposite<config, NewHead>;
 #elif defined(CASE_new_mixer)
 using Chosen = MambaForComposite<config, NewMixer>;
 #elif defined(CASE_long_double)

@@ -28,4 +28,5 @@ TEST_CASE("CUDA grid: the variants are as on the CPU") {
   check<Mamba2<4, 2>, LearnedConv, SinusoidalPosition, ConvResidual>();
   check<Mamba1, OnesConv, SinusoidalPosition, ConvGate>();
   check<Mamba2<4, 2>, FrozenOnesConv, SinusoidalPosition, LinearConvResidual>();
+  check<Mamba1, UntiedHead>();
 }

@@ -92,6 +92,15 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   Options back;
   restore(back, recorded(o), "config.json");
   CHECK(recorded(back).dump() == recorded(o).dump());
+  o.variant.head = "untied", o.gamma = 1.0, o.gamma_except = {.projection = true, .head = true};
+  restore(back, recorded(o), "config.json");
+  CHECK(recorded(back).dump() == recorded(o).dump());
+  // Of a time when all heads were tied.
+  Json::Members older = recorded(o).members();
+  std::erase_if(older, [](const auto& member) { return member.first == "head" || member.first == "gamma_except"; });
+  restore(back, older, "config.json");
+  CHECK(back.variant.head == "tied");
+  CHECK(back.gamma_except == mamba::GammaExcept{});
 
   const std::vector<std::pair<std::string, Json>> wrong{{"n_layers", 0},
                                                         {"n_layers", 1'000'001},
@@ -99,6 +108,8 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
                                                         {"gamma", -1},
                                                         {"gamma", "much"},
                                                         {"gamma_fan", "both"},
+                                                        {"gamma_except", "head"},
+                                                        {"gamma_except", Json::Elements{"tail"}},
                                                         {"gamma_biases", 0},
                                                         {"embedding_std", -1},
                                                         {"schedule_unit", "years"},

@@ -69,9 +69,10 @@ TEST_CASE("decoding of the variants") {
   check_variant<FrozenOnesConv, SinusoidalPosition>();
   check_variant<LearnedPosition<40>, ConvGate>();
   check_variant<LinearConvResidual>();
+  check_variant<UntiedHead>();
   check_variant<Mamba2<4, 2>, ConvResidual>();
   check_variant<Mamba2<>, LinearConvResidual, LearnedPosition<64>>();
-  check_variant<Mamba2<>, ConvGate, SinusoidalPosition>();
+  check_variant<Mamba2<>, ConvGate, SinusoidalPosition, UntiedHead>();
   check_decoding<MambaLMHeadModel<wide_config, double>>(2, 9, {1, 2});
   check_decoding<MambaLMHeadModel<narrow_config, double>>(2, 9, {1, 2});
   check_decoding<MambaLMHeadModel<wide_config, double, Mamba2<>>>(2, 9, {1, 2});

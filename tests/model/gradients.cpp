@@ -38,6 +38,9 @@ TEST_CASE("gradients of the classifier") {
   check_classifier<MambaForComposite<narrow_config, double>>(2, 5);
   check_classifier<MambaForComposite<tiny_config, double, OnesConv>>(2, 8);
   check_classifier<MambaForComposite<tiny_config, double, FrozenOnesConv>>(2, 8);
+  check_classifier<MambaForComposite<tiny_config, double, UntiedHead>>(3, 8);
+  check_classifier<MambaForComposite<odd_config, double, UntiedHead, LearnedPosition<9>>>(2, 7);
+  check_classifier<MambaForComposite<tiny_config, double, Mamba2<4>, UntiedHead>>(3, 9, {9, 1, 4});
 }
 
 TEST_CASE("gradients of the language model") {
@@ -45,4 +48,6 @@ TEST_CASE("gradients of the language model") {
   const auto ids = support::random_tokens(2 * 70, 11, 5);  // more rows than the head takes at once
   support::check_gradients(model, [&] { return model.loss_and_gradients(ids, 2); });
   support::check_gradients(model, [&] { return model.loss_and_gradients(ids, 2, std::vector<std::int32_t>{1, 37}); });
+  MambaLMHeadModel<tiny_config, double, UntiedHead> untied({.n_layers = 2, .seed = 3});
+  support::check_gradients(untied, [&] { return untied.loss_and_gradients(ids, 2); });
 }

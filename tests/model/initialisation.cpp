@@ -63,6 +63,42 @@ TEST_CASE("gamma initialisation by the size of the input") {
   check("layers.0.mixer.out_proj.weight", 64);
 }
 
+TEST_CASE("a head of its own starts by gamma's rule, or as PyTorch's linear layers; the embedding as ever") {
+  const auto of = [](const ModelOptions& options) {
+    return MambaForComposite<composite_config, UntiedHead>(options).state_dict();
+  };
+  const auto drawn = of({.n_layers = 1, .gamma = 0.7, .seed = 5}), own = of({.n_layers = 1, .seed = 5});
+  const auto tied = MambaForComposite<composite_config>({.n_layers = 1, .gamma = 0.7, .seed = 5}).state_dict();
+  REQUIRE(drawn.at("lm_head.weight").shape == std::vector<std::int64_t>{104, 32});
+  CHECK(std::abs(moments(drawn.at("lm_head.weight").values).deviation / std::pow(104, -0.7) - 1) <
+        5 / std::sqrt(2.0 * 104 * 32));
+  CHECK(drawn.at("backbone.embedding.weight").values == tied.at("backbone.embedding.weight").values);
+  const Moments m = moments(own.at("lm_head.weight").values);
+  const double bound = 1 / std::sqrt(32);
+  CHECK((m.low >= -bound && m.low < -0.98 * bound && m.high <= bound && m.high > 0.98 * bound));
+  CHECK(std::abs(m.deviation / (bound / std::sqrt(3)) - 1) < 0.05);
+}
+
+TEST_CASE("gamma's rule leaves out the roles that it is told to") {
+  const auto of = [](const ModelOptions& options) {
+    return MambaForComposite<composite_config, UntiedHead, LearnedPosition<8>>(options).state_dict();
+  };
+  const auto all = of({.n_layers = 1, .gamma = 0.7, .seed = 5}), own = of({.n_layers = 1, .seed = 5});
+  const auto check = [&](GammaExcept except, std::initializer_list<std::string_view> left_out) {
+    for (const auto& [name, tensor] : of({.n_layers = 1, .gamma = 0.7, .gamma_except = except, .seed = 5})) {
+      INFO(name);
+      const bool is_own = std::any_of(left_out.begin(), left_out.end(),
+                                      [&, &name = name](auto part) { return name.find(part) != std::string::npos; });
+      CHECK(tensor.values == (is_own ? own : all).at(name).values);
+    }
+  };
+  check({}, {});
+  check({.embedding = true}, {"backbone.embedding"});
+  check({.position = true}, {"position_embedding"});
+  check({.projection = true}, {"proj.weight"});
+  check({.convolution = true, .head = true}, {"conv1d.weight", "lm_head"});
+}
+
 TEST_CASE("gamma may leave the biases to mamba_ssm's law") {
   MambaForComposite<composite_config, Mamba2<>> model(
       {.n_layers = 1, .gamma = 1.0, .gamma_zeroes_biases = false, .seed = 5});

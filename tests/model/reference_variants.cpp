@@ -9,6 +9,8 @@ inline constexpr Config composite_config{};
 inline constexpr Config variant_config{.vocab_size = 40, .d_model = 16, .d_state = 8};
 inline constexpr Config heads_config{.vocab_size = 40, .d_model = 32, .d_state = 16};
 inline constexpr Config text_config{.vocab_size = 64, .d_model = 32, .d_state = 16};
+inline constexpr Config untied_config{.vocab_size = 201},
+    untied_text_config{.vocab_size = 45, .d_model = 32, .d_state = 16};
 
 template <class... Policies>
 void check(const std::string& name) {
@@ -34,6 +36,19 @@ TEST_CASE("Mamba-2's variants reproduce the reference") {
   check<Mamba2<>, SinusoidalPosition>("mamba2_sinusoidal_pos");
   check<Mamba2<>, ConvResidual>("mamba2_residual");
   check<Mamba2<>, ConvGate>("mamba2_gate");
+}
+
+TEST_CASE("models whose head has a weight of its own reproduce the reference") {
+  check<UntiedHead>("mamba1_untied");
+  support::check_parity<MambaLMHeadModel<untied_text_config, support::Backend, Mamba2<32>, UntiedHead>>(
+      "mamba2_untied_lm");
+#ifndef __CUDACC__
+  support::check_parity<MambaForComposite<untied_config, support::Backend, Mamba2<>, UntiedHead>>("mamba2_untied");
+  support::check_parity<MambaForComposite<untied_config, support::Backend, double, Mamba2<>, UntiedHead>>(
+      "mamba2_untied");
+  support::check_parity<MambaLMHeadModel<untied_text_config, support::Backend, double, Mamba2<32>, UntiedHead>>(
+      "mamba2_untied_lm");
+#endif
 }
 
 TEST_CASE("Mamba-2 reproduces the reference: composite sizes, heads and groups, a longer text, training") {

@@ -71,6 +71,37 @@ TEST_CASE("files of other programs: a wrapper's prefix, the tied head, no metada
                     ContainsSubstring("lm_head.weight differs from the embedding"));
 }
 
+TEST_CASE(
+    "a head of its own goes into a file and comes back; models of the other head refuse it and stay as they were") {
+  const auto folder = support::scratch("untied");
+  MambaForComposite<tiny_config, UntiedHead> model({.n_layers = 2, .seed = 1}), other({.n_layers = 2, .seed = 2});
+  Classifier tied({.n_layers = 2, .seed = 3});
+  save(model, folder / "untied.safetensors");
+  save(tied, folder / "tied.safetensors");
+  load(other, folder / "untied.safetensors");
+  CHECK(all_values(model.state_dict()) == all_values(other.state_dict()));
+  const auto own = all_values(tied.state_dict()), others = all_values(other.state_dict());
+  CHECK_THROWS_WITH(load(tied, folder / "untied.safetensors"),
+                    ContainsSubstring("the file's model has head = \"untied\", this one \"tied\""));
+  CHECK_THROWS_WITH(load(other, folder / "tied.safetensors"),
+                    ContainsSubstring("the file's model has head = \"tied\", this one \"untied\""));
+  // Without metadata the tensors tell.
+  io::SafetensorsWriter plain, without;
+  for (const auto& [name, tensor] : model.state_dict()) plain.add(name, tensor);
+  for (const auto& [name, tensor] : tied.state_dict()) without.add(name, tensor);
+  plain.write(folder / "plain.safetensors", {}), without.write(folder / "without.safetensors", {});
+  CHECK_THROWS_WITH(load(tied, folder / "plain.safetensors"),
+                    ContainsSubstring("lm_head.weight differs from the embedding: the model's head is tied to it"));
+  CHECK_THROWS_WITH(load(other, folder / "without.safetensors"),
+                    ContainsSubstring("the parameter lm_head.weight is missing"));
+  CHECK_THROWS_AS(tied.load_state_dict(model.state_dict()), Error);
+  CHECK_THROWS_AS(other.load_state_dict(tied.state_dict()), Error);
+  CHECK(all_values(tied.state_dict()) == own);
+  CHECK(all_values(other.state_dict()) == others);
+  load(other, folder / "plain.safetensors");
+  CHECK(all_values(model.state_dict()) == all_values(other.state_dict()));
+}
+
 TEST_CASE("a file of another model is refused with the difference named, and nothing changes") {
   const auto folder = support::scratch("refuse");
   Classifier model({.n_layers = 2, .seed = 1});

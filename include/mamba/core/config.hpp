@@ -46,10 +46,17 @@ struct Config {
 enum class Fan { out, in };
 
 // What a model is built from at run time.
+// Roles of weights (network/parameters.hpp) that gamma's rule leaves to mamba_ssm's laws.
+struct GammaExcept {
+  bool embedding = false, position = false, projection = false, convolution = false, head = false;
+  bool operator==(const GammaExcept&) const = default;
+};
+
 struct ModelOptions {
   int n_layers = 2;
   std::optional<double> gamma{};  // weights ~ Normal(0, d1^-2gamma); empty: mamba_ssm's own initialisation
   Fan gamma_fan = Fan::out;
+  GammaExcept gamma_except{};
   bool gamma_zeroes_biases = true;  // as the origin; else they are drawn as mamba_ssm draws them: steps of 0.001 .. 0.1
   std::optional<double>
       embedding_std{};  // of the embedding's initial values; empty: gamma's rule (d1 the vocabulary), or 0.02

@@ -23,6 +23,7 @@ struct Mixer {};         // which block mixes the tokens?
 struct ConvKernel {};    // is the convolution's kernel learned?
 struct Position {};      // what is added to the embedding for the position?
 struct ConvResidual {};  // what bypasses the convolution?
+struct Head {};          // does the head share the embedding's weight?
 }  // namespace question
 
 template <class Policy>
@@ -68,6 +69,10 @@ concept PositionPolicy = Answers<P, question::Position> && requires {
 };
 template <class P>
 concept ConvResidualPolicy = Answers<P, question::ConvResidual> && requires {
+  { P::name } -> std::convertible_to<const char*>;
+};
+template <class P>
+concept HeadPolicy = Answers<P, question::Head> && requires {
   { P::name } -> std::convertible_to<const char*>;
 };
 
@@ -167,6 +172,17 @@ struct LinearConvResidual {  // c + W x, W learned (mixer.residual_proj.weight)
   static constexpr const char* name = "linear";
 };
 
+// The logits are products with the embedding's rows, as mamba_ssm's are by default ...
+struct TiedHead {
+  using answers = question::Head;
+  static constexpr const char* name = "tied";
+};
+// ... or with those of a weight of the head's own (lm_head.weight).
+struct UntiedHead {
+  using answers = question::Head;
+  static constexpr const char* name = "untied";
+};
+
 // --- from a list of policies to one canonical type ---------------------------------------------------------------
 
 namespace detail {
@@ -191,7 +207,7 @@ inline constexpr bool answers_a_question = !std::is_void_v<typename QuestionOf<P
 
 // Every question answered, in a fixed order: what the whole library below the models is a template over.
 template <Config config_, BackendPolicy Backend_, PrecisionPolicy Precision_, MixerPolicy Mixer_,
-          ConvKernelPolicy ConvKernel_, PositionPolicy Position_, ConvResidualPolicy ConvResidual_>
+          ConvKernelPolicy ConvKernel_, PositionPolicy Position_, ConvResidualPolicy ConvResidual_, HeadPolicy Head_>
 struct Architecture {
   static constexpr Config config = config_;
   using Backend = Backend_;
@@ -203,6 +219,7 @@ struct Architecture {
   using ConvKernel = ConvKernel_;
   using Position = Position_;
   using ConvResidual = ConvResidual_;
+  using Head = Head_;
 };
 
 namespace detail {
@@ -220,12 +237,14 @@ struct Resolve {
   static_assert(answer_count<question::Position, Policies...> <= 1, "mamba: two policies name the position");
   static_assert(answer_count<question::ConvResidual, Policies...> <= 1,
                 "mamba: two policies name what bypasses the convolution");
+  static_assert(answer_count<question::Head, Policies...> <= 1, "mamba: two policies name the head");
   using type = Architecture<config, typename Answer<question::Backend, Cpu, Policies...>::type,
                             typename Answer<question::Precision, float, Policies...>::type,
                             typename Answer<question::Mixer, Mamba1, Policies...>::type,
                             typename Answer<question::ConvKernel, LearnedConv, Policies...>::type,
                             typename Answer<question::Position, NoPosition, Policies...>::type,
-                            typename Answer<question::ConvResidual, NoConvResidual, Policies...>::type>;
+                            typename Answer<question::ConvResidual, NoConvResidual, Policies...>::type,
+                            typename Answer<question::Head, TiedHead, Policies...>::type>;
 };
 
 }  // namespace detail

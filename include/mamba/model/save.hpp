@@ -38,7 +38,8 @@ std::string variant_json(const Model<A>&) {
   return io::Json(io::Json::Members{{"mixer", A::Mixer::name},
                                     {"conv", A::ConvKernel::name},
                                     {"position", A::Position::name},
-                                    {"residual", A::ConvResidual::name}})
+                                    {"residual", A::ConvResidual::name},
+                                    {"head", A::Head::name}})
       .dump();
 }
 
@@ -106,11 +107,13 @@ inline std::string_view prefix_in(const io::SafetensorsFile& file) {
 }  // namespace detail
 
 // The parameters in a file, those whose names begin with `inner`: accepts a wrapper's `backbone.` in front of every
-// name and a tied `lm_head.weight`.
-template <class Scalar>
-StateDict<Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_view inner = "") {
+// name and, for a model with a tied head, an `lm_head.weight` that is the embedding's.
+template <class A>
+StateDict<typename A::Scalar> read_state_dict(const io::SafetensorsFile& file, std::string_view inner = "") {
+  using Scalar = typename A::Scalar;
   StateDict<Scalar> dict;
   for (const auto& [own, name] : detail::model_tensors(file, inner)) dict.emplace(own, file.tensor<Scalar>(name));
+  if constexpr (network::head_of<typename A::Head>() == network::HeadKind::untied) return dict;
   if (const auto head = dict.find("lm_head.weight"); head != dict.end()) {
     const auto embedding = dict.find("backbone.embedding.weight");
     if (embedding == dict.end()) fail(ErrorKind::bad_file, "the parameter backbone.embedding.weight is missing");
@@ -188,7 +191,7 @@ Nonfinite load(Model<A>& model, const std::filesystem::path& path, const LoadOpt
   const auto file = io::SafetensorsFile::read(path);
   return io::naming(path, [&] {
     check_same_model(model, file.metadata());
-    const auto dict = read_state_dict<typename A::Scalar>(file, detail::prefix_in(file));
+    const auto dict = read_state_dict<A>(file, detail::prefix_in(file));
     const Nonfinite found = options.checked(dict);
     model.load_state_dict(dict);
     return found;

@@ -7,6 +7,7 @@
 #include <mamba/core/macros.hpp>
 #include <mamba/core/policies.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/network/head.hpp>
 #include <mamba/network/parameters.hpp>
 
 namespace mamba::network {
@@ -42,8 +43,10 @@ constexpr int longest_sequence() {
 template <class A>
 constexpr auto embedding_parameters() {
   constexpr int D = A::config.d_model;
+  // Nothing but a tied head multiplies by it.
+  constexpr Derived derived = head_of<typename A::Head>() == HeadKind::tied ? Derived::transpose : Derived::none;
   const ParameterTable<1> tokens{matrix_parameter("backbone.embedding.weight", Role::embedding,
-                                                  A::config.padded_vocab_size(), D, Law::normal, 0.02)};
+                                                  A::config.padded_vocab_size(), D, Law::normal, 0.02, derived)};
   if constexpr (position_of<typename A::Position>() == PositionKind::learned)
     return join(tokens,
                 ParameterTable<1>{matrix_parameter("position_embedding.weight", Role::position, A::Position::positions,

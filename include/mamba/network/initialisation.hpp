@@ -26,6 +26,29 @@ struct InitialLaw {
   double divisor = 1;  // of uniform values
 };
 
+// Whether gamma's rule takes weights of this role.
+inline bool takes(const GammaExcept& except, Role role) {
+  switch (role) {
+    case Role::embedding:
+      return !except.embedding;
+    case Role::position:
+      return !except.position;
+    case Role::projection:
+      return !except.projection;
+    case Role::convolution:
+      return !except.convolution;
+    case Role::head:
+      return !except.head;
+    case Role::bias:
+      return true;  // ModelOptions::gamma_zeroes_biases says it
+    case Role::norm:
+    case Role::rate:
+    case Role::skip:
+      return false;
+  }
+  return false;
+}
+
 // What the options make of a tensor's own law: with gamma the origin's rule (specification, section 4.2), which takes
 // every trained weight by its role; else mamba_ssm's (4.1).
 inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
@@ -33,12 +56,13 @@ inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
   if (looked_up)
     if (const auto& deviation = p.role == Role::position ? options.position_std : options.embedding_std)
       return {Law::normal, *deviation};
-  if (options.gamma && p.trained) {
+  if (options.gamma && p.trained && takes(options.gamma_except, p.role)) {
     switch (p.role) {
       case Role::embedding:
       case Role::position:
       case Role::projection:
       case Role::convolution:
+      case Role::head:
         return {Law::normal,
                 std::pow(options.gamma_fan == Fan::out || looked_up ? p.rows() : p.columns(), -*options.gamma)};
       case Role::bias:

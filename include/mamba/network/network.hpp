@@ -1,4 +1,4 @@
-// The whole network, written once: embedding, a stack of pre-norm blocks, the tied head; forward beside backward.
+// The whole network, written once: embedding, a stack of pre-norm blocks, the head; forward beside backward.
 //
 // Everything here is composition. What computes is a backend: the unqualified calls below (embedding, rms_norm, linear,
 // selective_scan, ...) find the functions that take that backend first; backend.hpp lists them. The rules for gradients
@@ -16,6 +16,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/network/backend.hpp>
 #include <mamba/network/embedding.hpp>
+#include <mamba/network/head.hpp>
 #include <mamba/network/mamba1.hpp>
 #include <mamba/network/mamba2.hpp>
 #include <mamba/network/parameters.hpp>
@@ -31,8 +32,7 @@ struct Tables {
   static constexpr auto front = embedding_parameters<A>();
   static constexpr auto layer = join(
       ParameterTable<1>{vector_parameter("norm.weight", Role::norm, D, Law::constant, 1)}, MixerOf<A>::parameters());
-  static constexpr auto back =
-      ParameterTable<1>{vector_parameter("backbone.norm_f.weight", Role::norm, D, Law::constant, 1)};
+  static constexpr auto back = head_parameters<A>();
 
   static constexpr std::size_t front_size = total_size(front), layer_size = total_size(layer),
                                back_size = total_size(back);
@@ -262,7 +262,7 @@ MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const 
     assign(be, head, head.resized(tile.readouts - first < head_rows ? tile.readouts - first : head_rows));
     gather(be, head.input, in(activations.residual(w.n_layers)), tile.readout + first);
     rms_norm(be, head.normed, head.rho, in(head.input), w.back().template get<"backbone.norm_f.weight">());
-    linear(be, head.logits, in(head.normed), w.front().template get<"backbone.embedding.weight">());
+    linear(be, head.logits, in(head.normed), head_weight<A>(w));
     use(first, head);
   }
 }
@@ -273,9 +273,8 @@ template <class A, class Backend>
 MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations,
                                          const int* rows, ModelWeights<A> w) {
   auto& head = activations.head;
-  linear_backward<Write::set>(be, head.dnormed, in(head.dlogits),
-                              w.front().template get<"backbone.embedding.weight">());
-  linear_weight_backward(be, dw.front().template get<"backbone.embedding.weight">(), in(head.dlogits), in(head.normed));
+  linear_backward<Write::set>(be, head.dnormed, in(head.dlogits), head_weight<A>(w));
+  linear_weight_backward(be, head_weight<A>(dw), in(head.dlogits), in(head.normed));
   zero(be, head.dinput);
   rms_norm_backward(be, head.dinput, dw.back().template get<"backbone.norm_f.weight">(), in(head.dnormed),
                     static_cast<const typename A::Scalar*>(head.rho), in(head.input),

@@ -31,7 +31,7 @@ struct FixedString {
 
 // What a tensor is in the model: by this, and never by its name, rules choose tensors.
 enum class Role {
-  embedding,    // of tokens; the tied head's weight, too
+  embedding,    // of tokens; a tied head's weight, too
   position,     // learned positions
   projection,   // a matrix between activations
   convolution,  // the convolution's kernel
@@ -39,6 +39,7 @@ enum class Role {
   norm,         // an RMSNorm's scale
   rate,         // A_log
   skip,         // D
+  head,         // the weight of a head that has one of its own
 };
 
 // The laws of mamba_ssm's own initialisation (specification, section 4.1).
@@ -74,7 +75,8 @@ struct Parameter {
   // Whether kernels read it as it is stored (Architecture::Storage); the others, vectors and rates, are few numbers
   // that are read as they are computed with.
   constexpr bool in_storage() const {
-    return role == Role::embedding || role == Role::position || role == Role::projection || role == Role::convolution;
+    return role == Role::embedding || role == Role::position || role == Role::projection || role == Role::convolution ||
+           role == Role::head;
   }
   constexpr int columns() const { return rank == 1 ? shape[0] : shape[1] * shape[2]; }
   constexpr std::size_t size() const { return static_cast<std::size_t>(rows()) * static_cast<std::size_t>(columns()); }

@@ -164,7 +164,7 @@ void check_same_training(const Trainer<ModelType, Task>& trainer, const io::Safe
 // what differs.
 template <class ModelType, class Task>
 void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFile& file) {
-  using Scalar = typename ModelType::Scalar;
+  using A = typename ModelType::Architecture;
   io::naming(file.path(), [&] {
     const auto found = file.metadata().find("position");
     if (found == file.metadata().end()) fail(ErrorKind::bad_file, "the file is not a checkpoint of a training");
@@ -182,8 +182,8 @@ void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFil
     if (!is_finite(loss_sum) || loss_count < 0 || loss_count > most || step / per_epoch > 0xFFFFFFFF)
       fail(ErrorKind::bad_file, "the checkpoint's position in the run is none: step ", step, ", loss ", loss_sum,
            " over ", loss_count, " samples");
-    const auto mean = read_state_dict<Scalar>(file, mean_prefix), square = read_state_dict<Scalar>(file, square_prefix);
-    const auto parameters = read_state_dict<Scalar>(file, model_prefix);
+    const auto mean = read_state_dict<A>(file, mean_prefix), square = read_state_dict<A>(file, square_prefix);
+    const auto parameters = read_state_dict<A>(file, model_prefix);
     const io::Json* const last = position.find("last_loss");  // younger than the others
     const double last_loss = last && !last->is_null() ? last->number() : std::numeric_limits<double>::quiet_NaN();
     LoadOptions{.refuse_nonfinite = true}.checked(parameters);
