@@ -77,8 +77,10 @@ struct Rows {
   // the GPU, too.
   MAMBA_HOST_DEVICE Scalar* operator[](std::ptrdiff_t i) const {
     detail::check_row(i, rows, rows, Columns);
-    return data + i * stride;
+    return address(i);
   }
+  // Where row i would begin, for who does not touch it if it is not there.
+  MAMBA_HOST_DEVICE Scalar* address(std::ptrdiff_t i) const { return data + i * stride; }
 };
 
 // Whether a primitive replaces what stands in its output or adds to it.

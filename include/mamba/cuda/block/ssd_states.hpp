@@ -125,7 +125,7 @@ __device__ __noinline__ void ssd_between_chunks(Rows<T, S::E> y, T* boundaries, 
           const T* const chunk = xbc[first];
           ChunkSteps<T> steps(delta, first, rows, head, rates[head]);
           const int row = Columns::Read::row(), channel = p + Columns::Read::channel();
-          T* const to = y[first + row] + head * S::P + channel;
+          T* const to = y.address(first + row) + head * S::P + channel;
           const bool adds[2] = {row < rows && channel < S::P, row < rows && channel + 1 < S::P};
           T sums[2] = {};
           if (number > 0 || own) {
@@ -248,7 +248,7 @@ struct ChunkBackward {
     const T* const state = of_c ? before : carry;
     if (!state) return;
     const int group = item / 2 % S::G, n = item / (2 * S::G) * n_block + lane() / width, row = lane() % ssd_chunk;
-    T* const to = dxbc[first + row] + (of_c ? S::c_column(group) : S::b_column(group)) + n;
+    T* const to = dxbc.address(first + row) + (of_c ? S::c_column(group) : S::b_column(group)) + n;
     T present[held];  // what stands there: on its way while the sums are computed
 #pragma unroll
     for (int k = 0; k < held; ++k) present[k] = row < rows && n + k * at_once < S::N ? to[k * at_once] : T(0);
