@@ -72,10 +72,12 @@ class RunOptions {
     app.add_option("--gamma-fan", fan_,
                    "which size of a weight is gamma's d1: of its output (the first dimension) or of its input")
         ->check(CLI::IsMember({"out", "in"}));
-    app.add_option("--gamma-except", except_,
-                   "roles of weights that gamma's rule leaves to mamba_ssm's initialisation: embedding, position, "
-                   "projection, convolution, head")
-        ->delimiter(',');
+    std::vector<std::string> roles;
+    for_each_role(o.gamma_except, [&](const char* role, bool) { roles.emplace_back(role); });
+    app.add_option("--gamma-except", except_, "roles of weights that gamma's rule leaves to mamba_ssm's initialisation")
+        ->delimiter(',')
+        ->check(CLI::IsMember(roles))
+        ->default_str("");
     app.add_option("--gamma-biases", biases_,
                    "biases at the start: zero, or mamba_ssm's own with the step sizes 0.001 .. 0.1")
         ->check(CLI::IsMember({"zero", "own"}));
@@ -232,6 +234,8 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
       o = detail::options_of_file(o, file, o.evaluate, app);
       if (const auto variant = variant_of(file, o.evaluate); variant && !chosen) o.variant = *variant;
       o.layers = layers_of(file, o.evaluate);
+      // What only decides how a model starts means nothing for one that is there.
+      o.gamma_except = {}, o.embedding_std.reset(), o.position_std.reset();
       const auto& built = find_variant(variants, o.variant);
       check(o, built.longest);
       return built.evaluate(o, file);

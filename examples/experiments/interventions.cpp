@@ -45,7 +45,7 @@ int run(int argc, char** argv) {
     runs::Options<runs::Composite> of_run;
     restore(of_run, record->options, record->path);
     if (!*initial) o.initial_seed = of_run.seed;
-    o.gamma_fan = of_run.gamma_fan;
+    o.gamma_fan = of_run.gamma_fan, o.gamma_except = of_run.gamma_except;
   }
   if (const auto config = mamba::detail::told(file.metadata(), "config"))
     if (const runs::Json* const gamma = config->find("gamma"))

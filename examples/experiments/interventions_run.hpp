@@ -34,6 +34,7 @@ struct InterventionOptions {
   std::uint64_t initial_seed = 0;  // of the initial weights, for the taps' cosines
   std::optional<double> gamma = 1.0;
   mamba::Fan gamma_fan = mamba::Fan::out;
+  mamba::GammaExcept gamma_except{};
   int threads = 0;
   bool json = false;
 };
@@ -237,8 +238,12 @@ template <class Model>
 int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& file) {
   check_layers<Model>(file, o.model, o.layers);
   for (const int l : o.in_layers) mamba::require(l >= 0 && l < o.layers, "layer ", l, " is not in 0..", o.layers - 1);
-  Model model(
-      {.n_layers = o.layers, .gamma = o.gamma, .gamma_fan = o.gamma_fan, .seed = o.initial_seed, .threads = o.threads});
+  Model model({.n_layers = o.layers,
+               .gamma = o.gamma,
+               .gamma_fan = o.gamma_fan,
+               .gamma_except = o.gamma_except,
+               .seed = o.initial_seed,
+               .threads = o.threads});
   auto taps = tap_cosines(model, "initial");
   mamba::load(model, o.model);
   std::optional<support::OwnFolder> out;

@@ -14,6 +14,7 @@
 #include <mamba/composite.hpp>
 
 #include "experiments.hpp"
+#include "record.hpp"
 #include "support/text_file.hpp"
 
 namespace runs {
@@ -167,7 +168,7 @@ inline mamba::GammaExcept except_of(const std::vector<std::string>& roles) {
       all += (all.empty() ? "" : ", ") + std::string(role);
       if (wanted == role) left_out = found = true;
     });
-    mamba::require(found, "gamma_except holds roles of weights, ", all, "; given ", wanted);
+    mamba::require(found, "gamma_except is of ", all, "; given ", wanted);
   }
   return except;
 }
@@ -267,6 +268,15 @@ void check(const Options<Experiment>& o, int longest) {
   require(o.eval_every >= 1, "an evaluation comes after at least one epoch or step; given ", o.eval_every);
   require(!o.position_std || o.variant.position == "learned", "position_std is of learned positions; the position is ",
           o.variant.position);
+  const mamba::GammaExcept& except = o.gamma_except;
+  require(!except.convolution || o.variant.conv == "learned",
+          "gamma_except names the convolution, whose kernel is not drawn: it is ", o.variant.conv);
+  require(!except.position || o.variant.position == "learned",
+          "gamma_except names positions, and there are none to draw; the position is ", o.variant.position);
+  require(!except.head || o.variant.head == "untied",
+          "gamma_except names the head, which has no weight of its own: it is ", o.variant.head);
+  require(!(except.embedding && o.embedding_std) && !(except.position && o.position_std),
+          "gamma_except leaves out what embedding_std or position_std draws anyway");
   require(
       o.gamma || (o.gamma_fan == mamba::Fan::out && o.gamma_zeroes_biases && o.gamma_except == mamba::GammaExcept{}),
       "gamma_fan, gamma_except and gamma_biases are gamma's");
@@ -276,8 +286,9 @@ void check(const Options<Experiment>& o, int longest) {
 inline Variant variant_from(const Json& json) {
   Variant v;
   for_each_answer(v, [&](const char* option, const char*, const auto&, std::string& word) {
-    // The head is younger than the others: who does not name it ties it.
-    if (&word != &v.head || json.find(key_of(option))) word = json.at(key_of(option)).string();
+    // The head is younger than the others.
+    const std::string key = key_of(option);
+    word = (key == "head" && !json.find(key) ? unmentioned(key) : json.at(key)).string();
   });
   return v;
 }

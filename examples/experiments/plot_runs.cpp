@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +11,7 @@
 #include <mamba/io/figure/figure.hpp>
 #include <mamba/io/json.hpp>
 
+#include "record.hpp"
 #include "support/arguments.hpp"
 #include "support/exit_codes.hpp"
 #include "support/number_table.hpp"
@@ -41,12 +43,14 @@ std::vector<std::pair<double, double>> read_column(const fs::path& path, const s
   return points;
 }
 
-// A run's record without its seed: what it shares with those of its panel.
+// A run's record without its seed, in the keys' order: what it shares with those of its panel. What an older one does
+// not mention is in it.
 Json::Members without_seed(const Json& config) {
-  Json::Members members;
+  std::map<std::string, Json> members;
+  for (const char* younger : {"head", "gamma_except"}) members.emplace(younger, runs::unmentioned(younger));
   for (const auto& [key, value] : config.members())
-    if (key != "seed") members.emplace_back(key, value);
-  return members;
+    if (key != "seed") members.insert_or_assign(key, value);
+  return {members.begin(), members.end()};
 }
 
 // What a panel is called: mixer, layers, gamma, and what else differs between the runs.
@@ -69,7 +73,7 @@ std::vector<std::string> differing_keys(const std::vector<Json>& configs) {
       const bool differs =
           std::any_of(configs.begin(), configs.end(), [&, k = key, text = value.dump()](const Json& other) {
             const Json* const theirs = other.find(k);
-            return !theirs || theirs->dump() != text;
+            return (theirs ? *theirs : runs::unmentioned(k)).dump() != text;
           });
       const bool told = key == "mixer" || key == "n_layers" || key == "gamma" || key == "seed";
       if (differs && !told && std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "record.hpp"
 #include "support/device.hpp"
 #include "support/text_file.hpp"
 #include "variants.hpp"
@@ -26,17 +27,18 @@ struct Outcome {
 };
 
 // Throws Error where a record differs from what is to be run, naming what. what: whose record it is. An option that the
-// record does not mention counts as null.
+// record does not mention counts as unmentioned().
 inline void check_record(const std::filesystem::path& record, const Json& expected, const std::string& what) {
   const Json there = support::from_file(record, [&] {
     Json json = support::read_json(record);
     json.members();  // an object, or refused
     return json;
   });
-  for (const auto& [name, value] : expected.members())
-    if (const Json* other = there.find(name); (other ? other->dump() : Json().dump()) != value.dump())
-      mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ",
-                  other ? other->dump() : "null", ", not ", value.dump());
+  for (const auto& [name, value] : expected.members()) {
+    const Json* const other = there.find(name);
+    if (const std::string text = (other ? *other : unmentioned(name)).dump(); text != value.dump())
+      mamba::fail(mamba::ErrorKind::invalid_argument, what, " holds runs of ", name, " ", text, ", not ", value.dump());
+  }
 }
 
 // A run in its folder o.out, which is nobody else's meanwhile, or the rest of one that was stopped there. Nothing if it

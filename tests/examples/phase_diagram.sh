@@ -12,6 +12,12 @@ without_seconds() { sed 's/,[^,]*$//' "$1"; }
 expect 0 "8 runs in whole" $program $short --out whole
 [ "$(wc -l <whole/runs.csv)" = 9 ] || say "runs.csv has not a row for each run"
 expect 0 "8 of them done" $program $short --out whole
+# A diagram of the time when there was no choice of the head, nor of what gamma leaves out.
+cp whole/settings.json settings.json
+sed -i '/"head"/d;/"gamma_except"/d' whole/settings.json
+grep -q head whole/settings.json && say "settings.json is not as old as it should be"
+expect 0 "8 of them done" $program $short --out whole
+cp settings.json whole/settings.json
 # Every cell's number is in the figures, which are XML.
 for figure in composite symmetric; do
   [ "$(grep -c '<rect x' whole/phase_$figure.svg)" = 4 ] || say "phase_$figure.svg has not four cells"

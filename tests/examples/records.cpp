@@ -95,6 +95,7 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   o.variant.head = "untied", o.gamma = 1.0, o.gamma_except = {.projection = true, .head = true};
   restore(back, recorded(o), "config.json");
   CHECK(recorded(back).dump() == recorded(o).dump());
+  CHECK(back.model().gamma_except == o.gamma_except);
   // Of a time when all heads were tied.
   Json::Members older = recorded(o).members();
   std::erase_if(older, [](const auto& member) { return member.first == "head" || member.first == "gamma_except"; });

@@ -68,10 +68,13 @@ expect 2 "differs from the stopped run" $program --out variant --resume --mixer 
 expect 0 "prefers" $program $small --steps 3 --mixer mamba2 --head untied --gamma-except convolution,head --out head
 grep -q '"convolution",' head/config.json || say "config.json lacks what gamma leaves out"
 expect 2 "differs from the stopped run" $program --out head --resume --gamma-except head
-expect 2 "gamma_except holds roles of weights" $program $small --steps 3 --gamma-except tail --out x
-expect 2 "are gamma's" $program $small --steps 3 --gamma default --gamma-except head --out x
+expect 2 "tail not in" $program $small --steps 3 --gamma-except tail --out x
+expect 2 "are gamma's" $program $small --steps 3 --gamma default --gamma-except convolution --out x
+expect 2 "has no weight of its own" $program $small --steps 3 --gamma-except head --out x
+expect 2 "none to draw" $program $small --steps 3 --gamma-except position --out x
 grep -q '"head": "untied"' head/config.json || say "config.json lacks the head"
 expect 0 "prefers" $program --evaluate head/model_final.safetensors --eval-samples 20
+expect 0 "prefers" $program --evaluate head/checkpoint.safetensors --eval-samples 20
 expect 3 'head = "untied", this one "tied"' $program --evaluate head/model_final.safetensors --head tied
 expect 2 "differs from the stopped run" $program --out head --resume --head tied
 expect 2 "was not built with" $program $small --steps 3 --conv ones --residual gate --out x

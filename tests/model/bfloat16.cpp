@@ -80,6 +80,7 @@ TEST_CASE("bfloat16: logits, loss and every gradient tensor are float's, to stor
   check<config, Mamba1, FrozenOnesConv>("mamba1, ones");
   check<config, Mamba1, LearnedPosition<8>, LinearConvResidual>("mamba1, linear residual, positions");
   check<config, Mamba1, SinusoidalPosition, ConvGate>("mamba1, gate, sinusoids");
+  check<odd, Mamba1, UntiedHead>("mamba1, odd sizes, untied");
   check<config, Mamba2<>>("mamba2");
   check<odd, Mamba2<>>("mamba2, odd sizes");
   check<config, Mamba2<16, 2>, ConvResidual>("mamba2, heads and groups, residual");
@@ -155,6 +156,10 @@ TEST_CASE("bfloat16: files hold the master weights, or on request what is stored
   save(model, folder / "stored.safetensors", {.stored = true});
   CHECK(2 * std::filesystem::file_size(folder / "stored.safetensors") <
         std::filesystem::file_size(folder / "master.safetensors") + 8000);
+
+  MambaForComposite<config, BFloat16, UntiedHead> untied({.n_layers = 1, .gamma = 0.6, .seed = 5});
+  save(untied, folder / "untied.safetensors", {.stored = true});
+  CHECK(io::SafetensorsFile::read(folder / "untied.safetensors").tensors().at("lm_head.weight").dtype == "BF16");
 
   const std::vector<std::int32_t> ids{25, 31, 47, 52, 1, 2, 60, 71};
   const auto expected = model.logits(ids, 1);

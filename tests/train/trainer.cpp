@@ -40,18 +40,21 @@ TEST_CASE("an epoch shows every sample once, its last batch smaller; the rate ch
   for (std::size_t s = 0; s < 15; ++s) CHECK(rates[s] == options.schedule.at(static_cast<long>(s / 3)));
 }
 
-TEST_CASE("a run stopped anywhere and resumed ends with the same bytes, with other threads too") {
+namespace {
+
+template <class Model>
+void check_resumed() {
   const auto folder = support::scratch("resume");
-  Classifier straight_model({.n_layers = 2, .gamma = 1.0, .seed = 3, .threads = 1});
+  Model straight_model({.n_layers = 2, .gamma = 1.0, .seed = 3, .threads = 1});
   Trainer straight(straight_model, small_task, options);
   for (int stop : {1, 3, 7, 15}) {
-    Classifier model({.n_layers = 2, .gamma = 1.0, .seed = 3, .threads = 2});
+    Model model({.n_layers = 2, .gamma = 1.0, .seed = 3, .threads = 2});
     Trainer first(model, small_task, options);
     for (int s = 0; s < stop; ++s) first.step();
     save_checkpoint(first, folder / "stopped.safetensors", io::Json("note"));
     const auto file = io::SafetensorsFile::read(folder / "stopped.safetensors");
     CHECK(read_checkpoint_notes(file).string() == "note");
-    Classifier fresh({.n_layers = 2, .gamma = 1.0, .seed = 99, .threads = 7});
+    Model fresh({.n_layers = 2, .gamma = 1.0, .seed = 99, .threads = 7});
     Trainer second(fresh, small_task, options);
     load_checkpoint(second, file);
     CHECK(second.steps() == stop);
@@ -65,6 +68,13 @@ TEST_CASE("a run stopped anywhere and resumed ends with the same bytes, with oth
     CHECK((bytes(folder / "resumed.safetensors") ==
            bytes(folder / "straight.safetensors")));  // a failure is not printed byte by byte
   }
+}
+
+}  // namespace
+
+TEST_CASE("a run stopped anywhere and resumed ends with the same bytes, with other threads too") {
+  check_resumed<Classifier>();
+  check_resumed<MambaForComposite<tiny_config, UntiedHead>>();
 }
 
 TEST_CASE("a checkpoint of another model, run or kind is refused and changes nothing") {

@@ -45,13 +45,13 @@ struct Config {
 // the embedding both are the same.
 enum class Fan { out, in };
 
-// What a model is built from at run time.
 // Roles of weights (network/parameters.hpp) that gamma's rule leaves to mamba_ssm's laws.
 struct GammaExcept {
   bool embedding = false, position = false, projection = false, convolution = false, head = false;
   bool operator==(const GammaExcept&) const = default;
 };
 
+// What a model is built from at run time.
 struct ModelOptions {
   int n_layers = 2;
   std::optional<double> gamma{};  // weights ~ Normal(0, d1^-2gamma); empty: mamba_ssm's own initialisation

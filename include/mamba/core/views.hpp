@@ -79,7 +79,7 @@ struct Rows {
     detail::check_row(i, rows, rows, Columns);
     return address(i);
   }
-  // Where row i would begin, for who does not touch it if it is not there.
+  // Where row i would begin, for callers that do not touch it where it does not exist.
   MAMBA_HOST_DEVICE Scalar* address(std::ptrdiff_t i) const { return data + i * stride; }
 };
 

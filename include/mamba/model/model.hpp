@@ -156,7 +156,7 @@ class Model {
 
   // --- parameters --------------------------------------------------------------------------------------------------
 
-  // Parameters by mamba_ssm's names, the tied embedding once.
+  // Parameters by mamba_ssm's names, a tied embedding once.
   StateDict<Scalar> state_dict() const {
     const auto looking = look();
     return dict_of(engine_.parameters(), [](const PlacedParameter&) { return true; });

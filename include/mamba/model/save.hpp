@@ -113,15 +113,16 @@ StateDict<typename A::Scalar> read_state_dict(const io::SafetensorsFile& file, s
   using Scalar = typename A::Scalar;
   StateDict<Scalar> dict;
   for (const auto& [own, name] : detail::model_tensors(file, inner)) dict.emplace(own, file.tensor<Scalar>(name));
-  if constexpr (network::head_of<typename A::Head>() == network::HeadKind::untied) return dict;
-  if (const auto head = dict.find("lm_head.weight"); head != dict.end()) {
-    const auto embedding = dict.find("backbone.embedding.weight");
-    if (embedding == dict.end()) fail(ErrorKind::bad_file, "the parameter backbone.embedding.weight is missing");
-    const auto &own = embedding->second.values, &given = head->second.values;
-    // By their bytes: a NaN in both is the same NaN.
-    if (own.size() != given.size() || std::memcmp(own.data(), given.data(), own.size() * sizeof(Scalar)) != 0)
-      fail(ErrorKind::bad_file, "lm_head.weight differs from the embedding: the model's head is tied to it");
-    dict.erase(head);
+  if constexpr (network::head_of<typename A::Head>() == network::HeadKind::tied) {
+    if (const auto head = dict.find("lm_head.weight"); head != dict.end()) {
+      const auto embedding = dict.find("backbone.embedding.weight");
+      if (embedding == dict.end()) fail(ErrorKind::bad_file, "the parameter backbone.embedding.weight is missing");
+      const auto &own = embedding->second.values, &given = head->second.values;
+      // By their bytes: a NaN in both is the same NaN.
+      if (own.size() != given.size() || std::memcmp(own.data(), given.data(), own.size() * sizeof(Scalar)) != 0)
+        fail(ErrorKind::bad_file, "lm_head.weight differs from the embedding: the model's head is tied to it");
+      dict.erase(head);
+    }
   }
   return dict;
 }

@@ -24,7 +24,7 @@ constexpr HeadKind head_of() {
                   "mamba: what this head policy means is written nowhere (network/head.hpp, head_of)");
 }
 
-// Of its own weight PyTorch's start for a linear layer, which mamba_ssm leaves as it is.
+// A weight of its own starts as PyTorch's linear layers do; mamba_ssm leaves it so.
 template <class A>
 constexpr auto head_parameters() {
   constexpr int D = A::config.d_model;

@@ -26,7 +26,7 @@ struct InitialLaw {
   double divisor = 1;  // of uniform values
 };
 
-// Whether gamma's rule takes weights of this role.
+// Whether gamma's rule draws tensors of this role.
 inline bool takes(const GammaExcept& except, Role role) {
   switch (role) {
     case Role::embedding:
@@ -40,7 +40,6 @@ inline bool takes(const GammaExcept& except, Role role) {
     case Role::head:
       return !except.head;
     case Role::bias:
-      return true;  // ModelOptions::gamma_zeroes_biases says it
     case Role::norm:
     case Role::rate:
     case Role::skip:
@@ -50,29 +49,17 @@ inline bool takes(const GammaExcept& except, Role role) {
 }
 
 // What the options make of a tensor's own law: with gamma the origin's rule (specification, section 4.2), which takes
-// every trained weight by its role; else mamba_ssm's (4.1).
+// every trained weight by its role, but for those in gamma_except; else mamba_ssm's (4.1).
 inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
   const bool looked_up = p.role == Role::embedding || p.role == Role::position;
   if (looked_up)
     if (const auto& deviation = p.role == Role::position ? options.position_std : options.embedding_std)
       return {Law::normal, *deviation};
-  if (options.gamma && p.trained && takes(options.gamma_except, p.role)) {
-    switch (p.role) {
-      case Role::embedding:
-      case Role::position:
-      case Role::projection:
-      case Role::convolution:
-      case Role::head:
-        return {Law::normal,
-                std::pow(options.gamma_fan == Fan::out || looked_up ? p.rows() : p.columns(), -*options.gamma)};
-      case Role::bias:
-        if (options.gamma_zeroes_biases) return {Law::constant, 0};
-        break;
-      case Role::norm:
-      case Role::rate:
-      case Role::skip:
-        break;
-    }
+  if (options.gamma && p.trained) {
+    if (p.role == Role::bias && options.gamma_zeroes_biases) return {Law::constant, 0};
+    if (takes(options.gamma_except, p.role))
+      return {Law::normal,
+              std::pow(options.gamma_fan == Fan::out || looked_up ? p.rows() : p.columns(), -*options.gamma)};
   }
   if (p.law == Law::uniform_by_depth) return {Law::uniform, p.scale, std::sqrt(options.n_layers)};
   return {p.law, p.scale};

@@ -1,0 +1,19 @@
+// What an older record means.
+#pragma once
+
+#include <string_view>
+
+#include <mamba/io/json.hpp>
+
+namespace runs {
+
+using mamba::io::Json;
+
+// What a record says by not mentioning an option: what held before there was a choice.
+inline Json unmentioned(std::string_view key) {
+  if (key == "head") return "tied";
+  if (key == "gamma_except") return Json::Elements{};
+  return Json();
+}
+
+}  // namespace runs
