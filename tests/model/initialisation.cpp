@@ -88,7 +88,7 @@ TEST_CASE("gamma's rule leaves out the roles that it is told to") {
     for (const auto& [name, tensor] : of({.n_layers = 1, .gamma = 0.7, .gamma_except = except, .seed = 5})) {
       INFO(name);
       const bool is_own = std::any_of(left_out.begin(), left_out.end(),
-                                      [&, &name = name](auto part) { return name.find(part) != std::string::npos; });
+                                      [&, &full = name](auto part) { return full.find(part) != std::string::npos; });
       CHECK(tensor.values == (is_own ? own : all).at(name).values);
     }
   };
