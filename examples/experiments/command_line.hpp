@@ -32,10 +32,12 @@ inline std::string early_option(int argc, char** argv, const std::string& name, 
 inline void add_variant_options(CLI::App& app, Variant& v) {
   for_each_answer(v, [&](const char* option, const char* what, const std::vector<std::string>& words,
                          std::string& word) { app.add_option(option, word, what)->check(CLI::IsMember(words)); });
+  app.add_option("--vocab-size", v.vocab_size, "tokens that the model knows; 0: as many as the task's own")
+      ->check(CLI::NonNegativeNumber);
 }
 
 inline std::vector<std::string> variant_options() {
-  std::vector<std::string> options;
+  std::vector<std::string> options{"--vocab-size"};
   Variant v;
   for_each_answer(v, [&](const char* option, auto&&...) { options.emplace_back(option); });
   return options;
@@ -60,8 +62,12 @@ class RunOptions {
     for_each_field(o, [&](const char* option, const char* what, auto& field) {
       if (std::find(but.begin(), but.end(), option) != but.end()) return;
       if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, mamba::task::TokenRange>)
-        app.add_option(option, ranges_[option] = support::text_of(field), what);
-      else if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, std::uint64_t>)
+        app.add_option(option, texts_[option] = support::text_of(field), what);
+      else if constexpr (std::is_enum_v<std::remove_reference_t<decltype(field)>>) {
+        const auto names = names_of(field);
+        app.add_option(option, texts_[option] = name_of_value(field), what)
+            ->check(CLI::IsMember(std::vector<std::string>(names.begin(), names.end())));
+      } else if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, std::uint64_t>)
         app.add_option(option, field, what)->check(support::is_seed);
       else if (const std::string name = option; name == "--batch-size" || name == "--eval-every")
         app.add_option(option, field, what)->check(CLI::PositiveNumber);
@@ -92,12 +98,17 @@ class RunOptions {
   // After parsing: what the options said, in the run's options. Throws CLI::ValidationError.
   void finish() {
     for_each_field(o_, [&](const char* option, const char*, auto& field) {
-      if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, mamba::task::TokenRange>) {
-        if (const auto text = ranges_.find(option); text != ranges_.end()) field = support::range_of(text->second);
-      }
+      const auto text = texts_.find(option);
+      if (text == texts_.end()) return;
+      if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, mamba::task::TokenRange>)
+        field = support::range_of(text->second);
+      else if constexpr (std::is_enum_v<std::remove_reference_t<decltype(field)>>)
+        detail::set_from_json(field, Json(text->second));
     });
+    o_.variant.vocab_size = named_vocab_size<Experiment>(o_.variant.vocab_size);
     o_.gamma_zeroes_biases = biases_ == "zero";
     if (!except_.empty()) o_.gamma_except = except_of(except_);
+    else settle_gamma_except(o_);
     o_.gamma_fan = fan_ == "in" ? mamba::Fan::in : mamba::Fan::out;
     if (!*epochs_option_ && !*steps_option_) return;
     const long warmup = o_.training.schedule.warmup, eval_every = o_.eval_every;
@@ -112,7 +123,7 @@ class RunOptions {
   long total_, steps_;
   std::string fan_, biases_;
   std::vector<std::string> except_;
-  std::map<std::string, std::string> ranges_;
+  std::map<std::string, std::string> texts_;
   CLI::Option *epochs_option_ = nullptr, *steps_option_ = nullptr;
 };
 
@@ -195,13 +206,15 @@ struct TrainingProgram {
 template <class Experiment>
 int train_program(const TrainingProgram& program, int argc, char** argv) {
   return support::guarded(program.name, [&]() -> int {
-    std::string preset_name = early_option(argc, argv, "--preset", "paper");
+    // Of a file without a record nothing says that its run was any but the plain task's.
+    const bool evaluates = !early_option(argc, argv, "--evaluate", "").empty();
+    std::string preset_name = early_option(argc, argv, "--preset", evaluates ? "protocol" : "paper");
     Options<Experiment> o = preset<Experiment>(preset_name);
 
     support::CommandLine app{program.description};
     std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
     app.add_option("--preset", preset_name, "where the other options' defaults come from")
-        ->check(CLI::IsMember({"paper", "quick"}));
+        ->check(CLI::IsMember(preset_names));
     add_variant_options(app, o.variant);
     app.add_option("--layers", o.layers, "number of layers")->check(is_depth);
     app.add_option("--gamma", gamma, "initialisation: weights ~ Normal(0, d1^-2gamma); 'default': mamba_ssm's own");
@@ -215,9 +228,9 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
                    "only evaluate this model or checkpoint, on its run's task unless told otherwise");
     app.add_flag("--json", o.json, "the result as JSON on standard output");
     const auto ends = support::parse(app, argc, argv, [&] {
-      run_options.finish();
       if (gamma == "default") o.gamma.reset();
       else o.gamma = support::number_of("--gamma", gamma);
+      run_options.finish();
       if (!o.evaluate.empty()) detail::check_evaluation(app, o);
       if (o.resume && o.out.empty()) throw CLI::ValidationError("--resume needs --out, the folder of the stopped run");
     });
@@ -232,7 +245,7 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
       const bool chosen =
           std::any_of(options.begin(), options.end(), [&](const auto& option) { return app.count(option) > 0; });
       o = detail::options_of_file(o, file, o.evaluate, app);
-      if (const auto variant = variant_of(file, o.evaluate); variant && !chosen) o.variant = *variant;
+      if (const auto variant = variant_of<Experiment>(file, o.evaluate); variant && !chosen) o.variant = *variant;
       o.layers = layers_of(file, o.evaluate);
       // What only decides how a model starts means nothing for one that is there.
       o.gamma_except = {}, o.embedding_std.reset(), o.position_std.reset();

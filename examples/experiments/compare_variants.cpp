@@ -14,7 +14,8 @@
 namespace {
 
 namespace fs = std::filesystem;
-using comparison::Comparison, comparison::ComparisonOf, comparison::Job, comparison::Line, comparison::Settings;
+using comparison::Comparison, comparison::ComparisonOf, comparison::Factor, comparison::Job, comparison::Line,
+    comparison::Settings;
 using runs::Composite, runs::FullSymmetry, runs::Inverse;
 
 template <class Experiment>
@@ -25,6 +26,10 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
   const auto add = [&]<class Experiment>(Experiment, const char* name, const char* question, auto common,
                                          std::vector<Line<Experiment>> lines) {
     all.push_back(std::make_unique<ComparisonOf<Experiment>>(name, question, common, std::move(lines)));
+  };
+  const auto add_design = [&]<class Experiment>(Experiment, const char* name, const char* question, auto common,
+                                                const std::vector<Factor<Experiment>>& factors) {
+    all.push_back(std::make_unique<ComparisonOf<Experiment>>(name, question, common, factors));
   };
   const auto nothing = [](auto&) {};
 
@@ -65,9 +70,9 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
         [solving](auto& o) { solving(1.0)(o), o.embedding_std = 0.02; }}});
 
   static constexpr mamba::task::TokenRange everything{0, 99};
-  add(Composite{}, "details", "What do the protocol's open details decide?",
+  add(Composite{}, "one-by-one", "What does one detail decide?",
       [](Options<Composite>& o) { o.layers = 3, o.gamma = 1.0; },
-      {{"protocol", nothing},
+      {{"standard", nothing},
        {"filler 0..99", [](auto& o) { o.task.filler = everything; }},
        {"keys 0..99", [](auto& o) { o.task.keys = everything; }},
        {"d1 of the input", [](auto& o) { o.gamma_fan = mamba::Fan::in; }},
@@ -75,6 +80,29 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
        {"both of these", [](auto& o) { o.gamma_fan = mamba::Fan::in, o.gamma_zeroes_biases = false; }},
        {"gradients not clipped", [](auto& o) { o.training.clip = 1e9; }},
        {"learning rate 1e-3", [](auto& o) { o.training.schedule.lr = 1e-3; }}});
+
+  add_design(
+      Composite{}, "details", "Which details decide?",
+      [](Options<Composite>& o) { o.layers = 3, o.gamma = 1.0, o.eval_every = 1; },
+      {{{"head", "tied", "untied"},
+        [](auto& o) { o.variant.head = "tied"; },
+        [](auto& o) { o.variant.head = "untied"; }},
+       {{"labels", "modulo", "sum"},
+        [](auto& o) { o.task.labels = mamba::task::Labels::modulo, o.variant.vocab_size = 0; },
+        [](auto& o) { o.task.labels = mamba::task::Labels::sum, o.variant.vocab_size = 201; }},
+       {{"convolution", "gamma", "default"},
+        [](auto& o) { o.gamma_except.convolution = false; },
+        [](auto& o) { o.gamma_except.convolution = true; }},
+       {{"biases", "zero", "own"},
+        [](auto& o) { o.gamma_zeroes_biases = true; },
+        [](auto& o) { o.gamma_zeroes_biases = false; }},
+       {{"d1", "output", "input"},
+        [](auto& o) { o.gamma_fan = mamba::Fan::out; },
+        [](auto& o) { o.gamma_fan = mamba::Fan::in; }},
+       {{"clipping", "to 1", "none"}, [](auto& o) { o.training.clip = 1; }, [](auto& o) { o.training.clip = 1e9; }},
+       {{"schedule", "epochs", "steps"},
+        [](auto& o) { o.training.rate_changes = mamba::RateChanges::each_epoch; },
+        [](auto& o) { o.training.rate_changes = mamba::RateChanges::each_step; }}});
   return all;
 }
 
@@ -88,15 +116,18 @@ int run(int argc, char** argv) {
   }
   Settings s;
   s.out = "runs/compare_variants";
-  std::string preset = "paper", device = "auto", mixer_choice = "mamba2";
+  std::string device = "auto", mixer_choice = "mamba2";
   std::vector<std::string> chosen{"ones-conv", "positions", "full-symmetry"};
 
   support::CommandLine app{
       "Trains variants of a model over several seeds and draws their curves side by side (arXiv 2509.17514):\n" + list +
       "A run that has ended is never run again: the same command goes on after a stop, and draws what is there."};
   app.add_option("comparisons", chosen, "which, or all")->check(CLI::IsMember(known));
-  app.add_option("--preset", preset, "paper: its protocol; small: shorter runs of smaller batches, in minutes on a CPU")
-      ->check(CLI::IsMember({"paper", "small"}));
+  app.add_option(
+         "--preset", s.preset,
+         "paper, protocol, achilles: as train_composite's; small: shorter runs of smaller batches, in minutes on "
+         "a CPU")
+      ->check(CLI::IsMember({"paper", "protocol", "achilles", "small"}));
   app.add_option("--mixer", mixer_choice, "mamba2, which the paper's Mamba is, mamba1, or both")
       ->check(CLI::IsMember({"mamba1", "mamba2", "both"}));
   app.add_option("--seeds", s.seeds, "how many, from 0 on")->check(CLI::Range(1, 1000));
@@ -107,6 +138,9 @@ int run(int argc, char** argv) {
   auto* const epochs = own("--epochs", s.epochs, "length of each run; unless given, the preset's", runs::is_length);
   own("--steps", s.steps, "the same in steps; the rate changes every step", runs::is_length)->excludes(epochs);
   own("--layers", s.layers, "of the models; unless given, each comparison's", runs::is_depth);
+  app.add_option("--gamma", s.gamma, "of lines that have none of their own; unless given, each comparison's")
+      ->check(CLI::NonNegativeNumber)
+      ->default_str("");
   app.add_option("--lr", s.lr, "learning rate after the warm-up of lines that have none of their own")
       ->check(CLI::PositiveNumber)
       ->default_str("");
@@ -117,7 +151,6 @@ int run(int argc, char** argv) {
   app.add_option("--threads", s.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
   app.add_option("--out", s.out, "folder of the comparisons");
   if (const auto ends = support::parse(app, argc, argv)) return *ends;
-  s.small = preset == "small";
   const auto wanted = [&](const Comparison& c) {
     return std::any_of(chosen.begin(), chosen.end(),
                        [&](const std::string& name) { return name == "all" || name == c.name; });

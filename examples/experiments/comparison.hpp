@@ -17,6 +17,7 @@
 #include <mamba/core/text.hpp>
 #include <mamba/io/figure/figure.hpp>
 
+#include "factorial.hpp"
 #include "run_queue.hpp"
 
 namespace comparison {
@@ -28,10 +29,10 @@ using mamba::io::Json;
 struct Settings {
   std::string mixer = "mamba2";
   std::uint64_t seeds = 3;
-  bool small = false;                             // the quick presets' training
+  std::string preset = "paper";                   // small: the programs' "quick"
   long epochs = 0, steps = 0, train_samples = 0;  // 0: the comparison's own
   int layers = 0, batch_size = 0, eval_samples = 0;
-  std::optional<double> lr{};
+  std::optional<double> gamma{}, lr{};
   int threads = 0;
   fs::path out;
 };
@@ -104,6 +105,27 @@ struct Line {
   std::function<void(runs::Options<Experiment>&)> change;
 };
 
+// The lines of a factorial design over factors_of_design factors, line i with levels_of(i).
+template <class Experiment>
+std::vector<Line<Experiment>> lines_of(const std::vector<Factor<Experiment>>& factors) {
+  std::vector<Line<Experiment>> lines;
+  for (std::size_t i = 0; i < lines_of_design; ++i) {
+    Line<Experiment> line{"", nullptr};
+    const std::vector<bool> high = levels_of(i);
+    std::vector<typename Factor<Experiment>::Change> changes;
+    for (std::size_t f = 0; f < factors_of_design; ++f) {
+      const Factor<Experiment>& factor = factors.at(f);
+      line.name += (f ? ", " : "") + (high[f] ? factor.names.high : factor.names.low);
+      changes.push_back(high[f] ? factor.high : factor.low);
+    }
+    line.change = [changes](runs::Options<Experiment>& o) {
+      for (const auto& change : changes) change(o);
+    };
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
 template <class Experiment>
 class ComparisonOf : public Comparison {
  public:
@@ -111,6 +133,12 @@ class ComparisonOf : public Comparison {
   ComparisonOf(std::string name_, std::string question_, std::function<void(Options&)> common,
                std::vector<Line<Experiment>> lines)
       : Comparison(std::move(name_), std::move(question_)), common_(std::move(common)), lines_(std::move(lines)) {}
+  // A factorial design.
+  ComparisonOf(std::string name_, std::string question_, std::function<void(Options&)> common,
+               const std::vector<Factor<Experiment>>& factors)
+      : ComparisonOf(std::move(name_), std::move(question_), std::move(common), lines_of(factors)) {
+    for (const Factor<Experiment>& factor : factors) factors_.push_back(factor.names);
+  }
 
   std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const override {
     std::vector<Job> left;
@@ -151,18 +179,20 @@ class ComparisonOf : public Comparison {
     std::printf("\n%s (%s)\n%-*s", question.c_str(), settings.mixer.c_str(), width, means.c_str());
     for (const char* column : Experiment::columns) std::printf("  %13s", column);
     std::printf("  best %s\n", Experiment::columns[Experiment::tracked]);
+    std::vector<DesignedRun> designed;
     for (const Line<Experiment>& line : lines_) {
       std::array<std::vector<Curve>, columns> of_seeds;
       std::array<double, columns + 1> sums{};
       int finished = 0;
       for (std::uint64_t seed = 0; seed < settings.seeds; ++seed) {
         const Options o = options(settings, line, seed);
+        const auto log = log_of(o.out);
         const std::string begin = slug(line.name) + "," + std::to_string(seed) + ",";
         if (fs::exists(o.out / "diverged.txt")) {  // has no place in a mean
           table += begin + "1," + support::row_text(std::vector<double>(columns + 2, NAN)) + "\n";
           continue;
         }
-        for (const std::vector<double>& row : log_of(o.out)) {
+        for (const std::vector<double>& row : log) {
           for (std::size_t c = 0; c < columns; ++c) {
             of_seeds[c].resize(seed + 1);
             of_seeds[c].back().emplace_back(row[0], row[2 + c]);
@@ -173,6 +203,10 @@ class ComparisonOf : public Comparison {
           table += begin + "0," + support::row_text(*values) + "\n";
           for (std::size_t c = 0; c <= columns; ++c) sums[c] += (*values)[c];
           ++finished;
+          if (!factors_.empty() && !log.empty()) {
+            const auto number = static_cast<std::size_t>(&line - lines_.data());
+            designed.push_back({levels_of(number), number, observed<Experiment>(log, o.out)});
+          }
         }
       }
       for (std::size_t c = 0; c < columns; ++c) chart.panels[c].series.push_back(series_of(line.name, of_seeds[c]));
@@ -185,10 +219,31 @@ class ComparisonOf : public Comparison {
     mamba::io::write_file(settings.out / (stem + ".csv"), table);
     mamba::io::write_file(settings.out / (stem + "-curves.csv"), curves);
     mamba::io::write_file(settings.out / (stem + ".svg"), chart.svg());
+    if (!factors_.empty()) report_effects(settings.out / (stem + "-effects"), chart.title, designed);
   }
 
  private:
   static constexpr std::size_t columns = Experiment::columns.size();
+
+  // Tables and figures of a factorial design.
+  void report_effects(const fs::path& stem, const std::string& title, const std::vector<DesignedRun>& designed) const {
+    const auto names = observables<Experiment>();
+    const Effects effects = effects_of(designed, factors_.size(), names.size());
+    mamba::io::write_file(stem.string() + ".csv", effects_csv(factors_, names, effects));
+    mamba::io::write_file(stem.string() + ".svg",
+                          effects_svg(title,
+                                      std::to_string(designed.size()) +
+                                          " runs; effects of each detail's second reading, and two standard errors; "
+                                          "orange: larger than those",
+                                      factors_, names, effects));
+    std::printf("\nWhat each detail does (a standard error)\n");
+    for (std::size_t f = 0; f < factors_.size(); ++f) {
+      std::printf("%s: %s to %s\n", factors_[f].name.c_str(), factors_[f].low.c_str(), factors_[f].high.c_str());
+      for (std::size_t o = 0; o < names.size(); ++o)
+        std::printf("  %-28s %9s (%s)\n", names[o].c_str(), mamba::fixed_text(effects[o][f].value, 3).c_str(),
+                    std::isfinite(effects[o][f].error) ? mamba::fixed_text(effects[o][f].error, 3).c_str() : "-");
+    }
+  }
 
   static std::string column_names() {
     std::string names;
@@ -242,12 +297,14 @@ class ComparisonOf : public Comparison {
   }
 
   Options options(const Settings& s, const Line<Experiment>& line, std::uint64_t seed) const {
-    Options o = runs::preset<Experiment>(s.small ? "quick" : "paper");
+    Options o = runs::preset<Experiment>(s.preset == "small" ? "quick" : s.preset);
     common_(o);
     o.variant.mixer = s.mixer;
     if (s.layers) o.layers = s.layers;
+    if (s.gamma) o.gamma = *s.gamma;
     if (s.lr) o.training.schedule.lr = *s.lr;
     line.change(o);
+    settle_gamma_except(o);
     if (s.batch_size) o.training.batch_size = s.batch_size;
     if (s.train_samples) o.task.train_samples = s.train_samples;
     if (s.eval_samples) set_eval_samples(o.task, s.eval_samples);
@@ -265,6 +322,7 @@ class ComparisonOf : public Comparison {
 
   std::function<void(Options&)> common_;
   std::vector<Line<Experiment>> lines_;
+  std::vector<FactorNames> factors_;  // of a factorial design
 };
 
 }  // namespace comparison

@@ -42,6 +42,7 @@ struct Anchored {
     f("--eval-samples", "size of each pair's test set", o.eval_samples);
     f("--filler", "tokens of the filler, FIRST..LAST", o.filler);
     f("--keys", "tokens of the keys, FIRST..LAST", o.keys);
+    f("--labels", "the functions' sum modulo 100, or the sum itself, which needs a larger vocabulary", o.labels);
   }
   static Task task(TaskOptions options, int, std::uint64_t seed) {
     options.seed = seed;
@@ -154,7 +155,7 @@ struct FullSymmetry : Anchored<mamba::task::FullSymmetry, mamba::task::FullSymme
 struct Inverse {
   using Task = mamba::task::InverseSequence;
   using TaskOptions = mamba::task::InverseSequenceOptions;
-  static constexpr mamba::Config config{.vocab_size = Task::vocab_size, .d_model = 128};
+  static constexpr mamba::Config config{.vocab_size = Task::tokens, .d_model = 128};
   static constexpr const char *name = "inverse sequences", *title = "Inverse sequence matching task";
   static constexpr const char* accuracy = "accuracy";
   static constexpr std::array columns{"train_acc", "test_acc", "ood_acc"};

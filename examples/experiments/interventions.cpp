@@ -53,7 +53,8 @@ int run(int argc, char** argv) {
         o.gamma = gamma->is_null() ? std::nullopt : std::optional(gamma->number());
         mamba::ModelOptions{.gamma = o.gamma}.check();
       });
-  return find_variant(runs::all_interventions(), runs::variant_of(file, o.model).value_or(runs::Variant{}))
+  return find_variant(runs::all_interventions(),
+                      runs::variant_of<runs::Composite>(file, o.model).value_or(runs::Variant{}))
       .run(o, file);
 }
 

@@ -306,7 +306,7 @@ struct BuiltIntervention {
 };
 template <class Model>
 BuiltIntervention built_intervention() {
-  return {built_variant<Model>(), intervene<Model>};
+  return {built_variant<Composite, Model>(), intervene<Model>};
 }
 const std::vector<BuiltIntervention>& all_interventions();
 

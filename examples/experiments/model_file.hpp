@@ -13,11 +13,18 @@
 
 namespace runs {
 
-// The variant that a file's metadata names, if they do. Throws Error(bad_file).
-inline std::optional<Variant> variant_of(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path) {
+// The variant of an experiment's model that a file's metadata names, if they do. Throws Error(bad_file).
+template <class Experiment>
+std::optional<Variant> variant_of(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path) {
   const auto variant = mamba::detail::told(file.metadata(), "variant");
   if (!variant) return std::nullopt;
-  return support::from_file(path, [&] { return variant_from(*variant); });
+  return support::from_file(path, [&] {
+    Variant v = variant_from(*variant);
+    if (const auto config = mamba::detail::told(file.metadata(), "config"))
+      if (const Json* const tokens = config->find("vocab_size"))
+        v.vocab_size = named_vocab_size<Experiment>(tokens->integer<int>());
+    return v;
+  });
 }
 
 // The record of a run's options, and the file that it stands in.
@@ -59,7 +66,7 @@ inline int layers_of(const mamba::io::SafetensorsFile& file, const std::filesyst
 template <class Model>
 void check_layers(const mamba::io::SafetensorsFile& file, const std::filesystem::path& path, int layers) {
   constexpr std::string_view first = "backbone.layers.0.";
-  const Json named = json_of(built_variant<Model>());
+  const Json named = json_of(answers_of<Model>());
   support::from_file(path, [&] {
     using namespace mamba::detail;
     check_same(file.metadata(), "variant", named.dump(), "");

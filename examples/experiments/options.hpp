@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -22,6 +23,7 @@ namespace runs {
 // Which of the model's variants, by the policies' names.
 struct Variant {
   std::string mixer = "mamba1", conv = "learned", position = "none", residual = "none", head = "tied";
+  int vocab_size = 0;  // how many tokens the model knows; 0: as many as the task's own
   bool operator==(const Variant&) const = default;
 };
 
@@ -37,10 +39,32 @@ void for_each_answer(V& v, F&& f) {
   f("--head", "whose weight the head multiplies by: the embedding's, or its own", Words{"tied", "untied"}, v.head);
 }
 
+// A model's answers, but for its vocabulary.
 template <class Model>
-Variant built_variant() {
+Variant answers_of() {
   using A = typename Model::Architecture;
   return {A::Mixer::name, A::ConvKernel::name, A::Position::name, A::ConvResidual::name, A::Head::name};
+}
+
+// The vocabulary as Variant names it.
+template <class Experiment>
+int named_vocab_size(int tokens) {
+  return tokens == Experiment::config.vocab_size ? 0 : tokens;
+}
+
+template <class Experiment, class Model>
+Variant built_variant() {
+  Variant v = answers_of<Model>();
+  v.vocab_size = named_vocab_size<Experiment>(Model::Architecture::config.vocab_size);
+  return v;
+}
+
+// The sizes of an experiment's models, with a vocabulary as Variant names it.
+template <class Experiment>
+constexpr mamba::Config config_of(int vocab_size) {
+  mamba::Config config = Experiment::config;
+  if (vocab_size > 0) config.vocab_size = vocab_size;
+  return config;
 }
 
 // "mamba1" and what differs from the standard block.
@@ -50,6 +74,7 @@ inline std::string title_of(const Variant& v) {
   if (v.position != "none") title += ", " + v.position + " position";
   if (v.residual != "none") title += ", " + v.residual + " residual";
   if (v.head != "tied") title += ", " + v.head + " head";
+  if (v.vocab_size != 0) title += ", vocabulary " + std::to_string(v.vocab_size);
   return title;
 }
 
@@ -98,6 +123,8 @@ void for_each_field(Options<Experiment>& o, F&& f) {
   f("--lr", "learning rate after the warm-up", schedule.lr);
   f("--initial-lr", "learning rate at the start", schedule.initial_lr);
   f("--final-lr", "learning rate at the end", schedule.final_lr);
+  f("--rate-changes", "when the learning rate changes in a run that is counted in epochs: every epoch or every step",
+    o.training.rate_changes);
   f("--warmup", "epochs or steps of warm-up, as the run is counted; unless given, at most a tenth of the run",
     schedule.warmup);
   f("--weight-decay", "AdamW's, on every parameter", o.training.weight_decay);
@@ -122,11 +149,21 @@ inline Json json_of(const Variant& v) {
   return members;
 }
 
+// The names of an option's values, in their order, where it is one of a few.
+inline constexpr std::array<const char*, 2> names_of(mamba::task::Labels) { return {"modulo", "sum"}; }
+inline constexpr std::array<const char*, 2> names_of(mamba::RateChanges) { return {"epoch", "step"}; }
+
+template <class T>
+const char* name_of_value(T value) {
+  return names_of(value)[static_cast<std::size_t>(value)];
+}
+
 namespace detail {
 
 template <class T>
 Json json_of(const T& field) {
-  if constexpr (std::is_same_v<T, mamba::task::TokenRange>) return Json::Elements{field.first, field.last};
+  if constexpr (std::is_enum_v<T>) return name_of_value(field);
+  else if constexpr (std::is_same_v<T, mamba::task::TokenRange>) return Json::Elements{field.first, field.last};
   else if constexpr (std::is_same_v<T, std::optional<double>>) return field ? Json(*field) : Json();
   else if constexpr (std::is_same_v<T, long>) return static_cast<std::int64_t>(field);
   else return field;
@@ -134,7 +171,14 @@ Json json_of(const T& field) {
 
 template <class T>
 void set_from_json(T& field, const Json& json) {
-  if constexpr (std::is_same_v<T, mamba::task::TokenRange>) {
+  if constexpr (std::is_enum_v<T>) {
+    const auto names = names_of(field);
+    const auto found = std::find(names.begin(), names.end(), json.string());
+    if (found == names.end())
+      mamba::fail(mamba::ErrorKind::bad_file, "one of ", names[0], " and ", names[1], " is expected; given ",
+                  json.string());
+    field = static_cast<T>(found - names.begin());
+  } else if constexpr (std::is_same_v<T, mamba::task::TokenRange>) {
     const Json::Elements& ends = json.elements();
     if (ends.size() != 2)
       mamba::fail(mamba::ErrorKind::bad_file, "a range of tokens has two ends; given ", json.dump());
@@ -179,7 +223,7 @@ inline const char* name_of(mamba::Fan fan) { return fan == mamba::Fan::in ? "in"
 template <class Experiment>
 Json recorded(Options<Experiment> o) {
   Json::Members members{{"task", Experiment::name}};
-  const Json model = mamba::config_members(Experiment::config, o.layers, o.gamma);
+  const Json model = mamba::config_members(config_of<Experiment>(o.variant.vocab_size), o.layers, o.gamma);
   members.insert(members.end(), model.members().begin(), model.members().end());
   const auto append = [&](const Json::Members& more) { members.insert(members.end(), more.begin(), more.end()); };
   append({{"gamma_fan", name_of(o.gamma_fan)},
@@ -203,20 +247,50 @@ void shorten(Options<Experiment>& o, int batch_size, double lr, long warmup, lon
   o.training.schedule = {.initial_lr = 1e-5, .lr = lr, .final_lr = 1e-5, .warmup = warmup, .total = total};
 }
 
-// Where options start from: those given beside a preset win. "paper": the paper's protocol; "quick": a short version,
-// which shows the effect on the composite function task and tries the others out.
+// Where options start from: those given beside a preset win. README.md has a table of what each assumes, and why.
+//   protocol   the paper's words alone; what it leaves open is as the specification reads it
+//   paper      the reading that comes closest to the paper's results: a head of its own, a convolution that starts as
+//              mamba_ssm's, gradients that are not clipped, and the details of the group's older code for such
+//              sequences
+//   achilles   the paper's public reproduction: Mamba-1, filler from the whole vocabulary
+//   quick      a short version of the protocol, which shows the effect on the composite function task and tries the
+//              others out
+inline const std::vector<std::string> preset_names{"paper", "protocol", "achilles", "quick"};
+
+namespace detail {
+
+// The reading of "paper", but for what a task has of its own.
+template <class Experiment>
+void read_as_paper(Options<Experiment>& o) {
+  o.variant.mixer = "mamba2", o.variant.head = "untied", o.variant.vocab_size = named_vocab_size<Experiment>(201);
+  o.gamma_except.convolution = true;
+  o.training.rate_changes = mamba::RateChanges::each_step;
+  o.training.schedule.total = 210;
+  o.training.clip = 1e9;
+}
+
+}  // namespace detail
+
 inline void apply_preset(Options<Composite>& o, std::string_view name) {
+  if (name == "paper") {
+    detail::read_as_paper(o);
+    o.task.labels = mamba::task::Labels::sum, o.task.train_samples = 15 * 16'875;
+  }
+  if (name == "achilles") o.task.filler = {0, 99};
   if (name != "quick") return;
   o.layers = 3;
   shorten(o, 128, 2e-3, 200, 6000, 250);
 }
 inline void apply_preset(Options<FullSymmetry>& o, std::string_view name) {
   o.gamma = 0.5;
+  if (name == "paper") detail::read_as_paper(o), o.task.labels = mamba::task::Labels::sum;
+  if (name == "achilles") o.task.filler = {0, 99};
   if (name == "quick") shorten(o, 128, 1e-3, 100, 1000, 50);
 }
 inline void apply_preset(Options<Inverse>& o, std::string_view name) {
   o.gamma = 0.5;
   o.training.batch_size = 1024;
+  if (name == "paper") detail::read_as_paper(o);
   if (name != "quick") return;
   o.task.test_samples = o.task.out_of_distribution_samples = 1000;
   shorten(o, 64, 1e-3, 100, 1000, 50);
@@ -226,6 +300,13 @@ Options<Experiment> preset(std::string_view name) {
   Options<Experiment> o;
   apply_preset(o, name);
   return o;
+}
+
+// A preset's word on the start of what this run does not draw means nothing.
+template <class Experiment>
+void settle_gamma_except(Options<Experiment>& o) {
+  if (!o.gamma) o.gamma_except = {};
+  if (o.variant.conv != "learned") o.gamma_except.convolution = false;
 }
 
 // A run of `total` epochs or steps. Where it is counted otherwise than before, warm-up and evaluations keep their share
@@ -263,6 +344,9 @@ void check(const Options<Experiment>& o, int longest) {
   o.model().check();
   o.training.check();
   const auto task = Experiment::task(o.task, o.layers, o.seed);
+  const int tokens = config_of<Experiment>(o.variant.vocab_size).vocab_size;
+  require(task.vocab_size <= tokens, "the task has ", task.vocab_size, " tokens and labels, and the model knows ",
+          tokens, "; vocab_size says how many");
   require(longest == 0 || task.length <= longest, "the task's sequences of ", task.length,
           " tokens are longer than the ", longest, " positions of \"", title_of(o.variant), "\"");
   require(o.eval_every >= 1, "an evaluation comes after at least one epoch or step; given ", o.eval_every);
@@ -282,7 +366,7 @@ void check(const Options<Experiment>& o, int longest) {
       "gamma_fan, gamma_except and gamma_biases are gamma's");
 }
 
-// What metadata or a record call a variant.
+// What metadata or a record call a variant, but for its vocabulary.
 inline Variant variant_from(const Json& json) {
   Variant v;
   for_each_answer(v, [&](const char* option, const char*, const auto&, std::string& word) {
@@ -314,6 +398,9 @@ void take_over(Options<Experiment>& o, const Json& json) {
     mamba::fail(mamba::ErrorKind::bad_file, "the run is of the task \"", task->string(), "\", not of \"",
                 Experiment::name, "\"");
   o.variant = variant_from(json);
+  const int tokens = json.at("vocab_size").integer<int>();
+  mamba::require(tokens >= 1, "a vocabulary has a token at least; vocab_size is ", tokens);
+  o.variant.vocab_size = named_vocab_size<Experiment>(tokens);
   o.layers = json.at("n_layers").integer<int>();
   o.gamma_fan =
       json.find("gamma_fan") && detail::is_first(json, "gamma_fan", "in", "out") ? mamba::Fan::in : mamba::Fan::out;
@@ -330,8 +417,12 @@ void take_over(Options<Experiment>& o, const Json& json) {
   o.position_std = number_or_null(json.find("position_std"));
   o.training.schedule_in_steps = detail::is_first(json, "schedule_unit", "steps", "epochs");
   o.training.schedule.total = json.at("total").integer<long>();
-  for_each_field(
-      o, [&](const char* option, const char*, auto& field) { detail::set_from_json(field, json.at(key_of(option))); });
+  for_each_field(o, [&](const char* option, const char*, auto& field) {
+    const std::string key = key_of(option);
+    const Json before_the_choice = unmentioned(key);
+    const Json* const found = json.find(key);
+    detail::set_from_json(field, found || before_the_choice.is_null() ? json.at(key) : before_the_choice);
+  });
 }
 
 // The same of a record in a file, whose name stands in every Error(bad_file); what is out of range is one, too.

@@ -65,7 +65,7 @@ class Diagram {
                           heatmap(table_, title + ", composite label", &Row::composite));
     mamba::io::write_file(folder_ / "phase_symmetric.svg",
                           heatmap(table_, title + ", symmetric label", &Row::symmetric));
-    const runs::Variant standard{variant_.mixer, "learned", "none", "none"};
+    const runs::Variant standard{.mixer = variant_.mixer, .head = variant_.head, .vocab_size = variant_.vocab_size};
     mamba::io::write_file(folder_ / "report.html", html(table_, title, settings_, variant_ == standard));
   }
 
@@ -128,8 +128,8 @@ int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o,
 int run(int argc, char** argv) {
   std::string preset = runs::early_option(argc, argv, "--preset", "paper"), device = "auto", shard = "1/1";
   const bool small = preset == "small";
-  Options o = runs::preset<runs::Composite>(small ? "quick" : "paper");
-  o.variant.mixer = "mamba2";
+  Options o = runs::preset<runs::Composite>(small ? "quick" : preset);
+  if (small || preset == "protocol") o.variant.mixer = "mamba2";
   std::vector<int> layers{2, 3, 5, 4, 6, 7};
   std::vector<double> gammas{.1, .2, .3, .4, .5, .6, .7, .8, .9, 1.0, 1.5, 2.0};
   std::uint64_t seeds = 3;
@@ -144,8 +144,9 @@ int run(int argc, char** argv) {
       "again: the same\n"
       "command goes on after a stop; shards of several machines are put together by --merge."};
   app.add_option("--preset", preset,
-                 "paper: its grid and protocol; small: 2 layers, gamma 0.5, 1, 1.5, one seed, short runs")
-      ->check(CLI::IsMember({"paper", "small"}));
+                 "paper, protocol, achilles: the paper's grid, each run as train_composite's; small: 2 layers, gamma "
+                 "0.5, 1, 1.5, one seed, short runs")
+      ->check(CLI::IsMember({"paper", "protocol", "achilles", "small"}));
   app.add_option("--layers", layers, "numbers of layers, in the order in which they run")->check(runs::is_depth);
   app.add_option("--gammas", gammas, "of the initialisation")->check(CLI::NonNegativeNumber);
   app.add_option("--seeds", seeds, "how many, from 0 on")->check(CLI::Range(1, 1000));

@@ -13,6 +13,8 @@ using mamba::io::Json;
 inline Json unmentioned(std::string_view key) {
   if (key == "head") return "tied";
   if (key == "gamma_except") return Json::Elements{};
+  if (key == "labels") return "modulo";
+  if (key == "rate_changes") return "epoch";
   return Json();
 }
 

@@ -185,7 +185,7 @@ struct Built {
 
   template <class Model>
   static Built of() {
-    return {built_variant<Model>(), train_model<Experiment, Model>, evaluate_file<Experiment, Model>,
+    return {built_variant<Experiment, Model>(), train_model<Experiment, Model>, evaluate_file<Experiment, Model>,
             mamba::network::longest_sequence<typename Model::Architecture>()};
   }
 };

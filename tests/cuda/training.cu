@@ -15,6 +15,9 @@ namespace {
 inline constexpr Config tiny_config{.vocab_size = 100, .d_model = 8, .d_state = 4};
 template <class Backend>
 using Plain = MambaForComposite<tiny_config, Backend, double>;
+inline constexpr Config wide_config{.vocab_size = 110, .d_model = 8, .d_state = 4};
+template <class Backend>
+using Wide = MambaForComposite<wide_config, Backend, double>;
 template <class Backend>
 using Frozen = MambaForComposite<tiny_config, Backend, double, Mamba2<4>, FrozenOnesConv, LearnedPosition<8>>;
 
@@ -255,6 +258,19 @@ TEST_CASE("CUDA: a schedule in steps is the CPU's") {
   options.schedule.total = 60;
   options.clip = 1e3;
   check_beside_cpu<Plain>(small_task, options, false);
+}
+
+TEST_CASE("CUDA: a rate that changes every step of an epoch, and labels that are sums, are the CPU's") {
+  support::need_backend();
+  TrainingOptions options = by_epochs;
+  options.schedule.warmup = 4, options.schedule.total = 20;
+  options.rate_changes = RateChanges::each_step;
+  options.clip = 1e3;
+  const Task sums({.seed = 3, .labels = task::Labels::sum, .train_samples = 150});
+  check_beside_cpu<Wide>(sums, options, false);
+  Plain<Cuda> narrow(model_options);
+  Trainer trainer(narrow, sums, options);
+  CHECK_THROWS_WITH(trainer.run(1), ContainsSubstring("the task's 110 tokens are more than the model's 100"));
 }
 
 TEST_CASE("CUDA: batches of any size, larger than the training set or of one sequence") {

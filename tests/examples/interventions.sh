@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 for mixer in mamba1 mamba2; do
-  expect 0 prefers $train --layers 2 --steps 3 --batch-size 16 --train-samples 64 --eval-samples 10 --mixer $mixer --out $mixer
+  expect 0 prefers $train --preset protocol --layers 2 --steps 3 --batch-size 16 --train-samples 64 --eval-samples 10 --mixer $mixer --out $mixer
   expect 0 "^mean" $program $mixer/model_final.safetensors --sequences 30 --out $mixer-all
   expect 0 '"blocked_strict"' $program $mixer/checkpoint.safetensors --sequences 5 --in-layers 1 --json --out $mixer-one
   for f in blocking.svg substitution.svg information_flow.svg conv_taps.svg interventions.csv; do [ -s "$mixer-all/$f" ] || say "no $f"; done

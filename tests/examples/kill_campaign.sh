@@ -11,7 +11,7 @@ umount "$work/disk" 2>/dev/null  # of a campaign that was stopped
 trap 'umount disk 2>/dev/null' EXIT
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 files="checkpoint.safetensors config.json curves.svg metrics.json model_best_composite.safetensors model_final.safetensors training_log.csv"
-small="--layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5 --device cpu --threads 1"
+small="--preset protocol --layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5 --device cpu --threads 1"
 short="$program $small --steps 360 --eval-every 30"  # about a second
 long="$program $small --steps 100000 --eval-every 500"
 

@@ -4,7 +4,7 @@ set -u
 program=$1 work=$2
 . "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-grid="--device cpu --threads 1 --mixer mamba2 --layers 2 1 --gammas 0.5 1 --seeds 2 --train-samples 256 --eval-samples 20"
+grid="--preset protocol --device cpu --threads 1 --mixer mamba2 --layers 2 1 --gammas 0.5 1 --seeds 2 --train-samples 256 --eval-samples 20"
 short="$grid --steps 12 --batch-size 32"
 long="$grid --steps 400 --batch-size 32"
 without_seconds() { sed 's/,[^,]*$//' "$1"; }
@@ -12,9 +12,9 @@ without_seconds() { sed 's/,[^,]*$//' "$1"; }
 expect 0 "8 runs in whole" $program $short --out whole
 [ "$(wc -l <whole/runs.csv)" = 9 ] || say "runs.csv has not a row for each run"
 expect 0 "8 of them done" $program $short --out whole
-# A diagram of the time when there was no choice of the head, nor of what gamma leaves out.
+# A diagram of the time when there was no choice of the head, nor of what gamma leaves out, of labels and of when the rate changes.
 cp whole/settings.json settings.json
-sed -i '/"head"/d;/"gamma_except"/d' whole/settings.json
+sed -i '/"head"/d;/"gamma_except"/d;/"labels"/d;/"rate_changes"/d' whole/settings.json
 grep -q head whole/settings.json && say "settings.json is not as old as it should be"
 expect 0 "8 of them done" $program $short --out whole
 cp settings.json whole/settings.json
@@ -55,6 +55,12 @@ without_seconds merged/runs.csv >a
 without_seconds whole/runs.csv >b
 cmp a b || say "shards merge to something else"
 for f in curves.csv phase_composite.svg phase_symmetric.svg report.html; do cmp merged/$f whole/$f || say "merged, $f is another"; done
+
+# The paper's reading beside its numbers; another mixer is another diagram.
+expect 0 "1 runs in paper" $program --device cpu --threads 1 --layers 2 --gammas 1 --seeds 1 --steps 2 --batch-size 8 --train-samples 64 --eval-samples 5 --out paper
+for words in "published" "untied head, vocabulary 201" '&quot;labels&quot;: &quot;sum&quot;'; do grep -q -e "$words" paper/report.html || say "no '$words' in the paper's report"; done
+expect 0 "1 runs in achilles" $program --preset achilles --device cpu --threads 1 --layers 1 --gammas 1 --seeds 1 --steps 2 --batch-size 8 --train-samples 64 --eval-samples 5 --out achilles
+grep -q '"mixer": "mamba1"' achilles/settings.json || say "the public reproduction is of Mamba-1"
 
 # A run that diverges is a row, too.
 expect 0 "diverged" $program --device cpu --layers 1 --gammas 1 --seeds 1 --steps 12 --lr 1e30 --batch-size 8 --train-samples 64 --eval-samples 5 --out wild

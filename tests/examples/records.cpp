@@ -96,12 +96,24 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   restore(back, recorded(o), "config.json");
   CHECK(recorded(back).dump() == recorded(o).dump());
   CHECK(back.model().gamma_except == o.gamma_except);
-  // Of a time when all heads were tied.
+  o.task.labels = mamba::task::Labels::sum, o.variant.vocab_size = 201;
+  o.training.rate_changes = mamba::RateChanges::each_step;
+  restore(back, recorded(o), "config.json");
+  CHECK(recorded(back).dump() == recorded(o).dump());
+  CHECK(back.variant == o.variant);
+  CHECK(back.task.labels == o.task.labels);
+  CHECK(back.training.rate_changes == o.training.rate_changes);
+  // Of a time when all heads were tied, all labels modulo 100, and rates changed once an epoch.
   Json::Members older = recorded(o).members();
-  std::erase_if(older, [](const auto& member) { return member.first == "head" || member.first == "gamma_except"; });
+  std::erase_if(older, [](const auto& member) {
+    return member.first == "head" || member.first == "gamma_except" || member.first == "labels" ||
+           member.first == "rate_changes";
+  });
   restore(back, older, "config.json");
   CHECK(back.variant.head == "tied");
   CHECK(back.gamma_except == mamba::GammaExcept{});
+  CHECK(back.task.labels == mamba::task::Labels::modulo);
+  CHECK(back.training.rate_changes == mamba::RateChanges::each_epoch);
 
   const std::vector<std::pair<std::string, Json>> wrong{{"n_layers", 0},
                                                         {"n_layers", 1'000'001},
@@ -112,6 +124,13 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
                                                         {"gamma_except", "head"},
                                                         {"gamma_except", Json::Elements{"tail"}},
                                                         {"gamma_biases", 0},
+                                                        {"labels", "both"},
+                                                        {"labels", 1},
+                                                        {"labels", "sum"},  // the vocabulary has no room
+                                                        {"rate_changes", "never"},
+                                                        {"vocab_size", 0},
+                                                        {"vocab_size", -5},
+                                                        {"vocab_size", 99},
                                                         {"embedding_std", -1},
                                                         {"schedule_unit", "years"},
                                                         {"total", 0},

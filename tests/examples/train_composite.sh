@@ -5,7 +5,7 @@ program=$1 work=$2
 here=$(cd "$(dirname "$0")" && pwd)
 . "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-small="--layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5"
+small="--preset protocol --layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5"
 run="$program $small --epochs 4 --eval-every 2"
 
 expect 0 "The model prefers" $run --out straight
@@ -77,6 +77,31 @@ expect 0 "prefers" $program --evaluate head/model_final.safetensors --eval-sampl
 expect 0 "prefers" $program --evaluate head/checkpoint.safetensors --eval-samples 20
 expect 3 'head = "untied", this one "tied"' $program --evaluate head/model_final.safetensors --head tied
 expect 2 "differs from the stopped run" $program --out head --resume --head tied
+# Presets: what each reads into the paper is in its record; the vocabulary is the model's.
+recorded() { tr -d ' \n' <"$1/config.json" | grep -q "$2" || say "no $2 in the record of $1"; }
+plain=${small#--preset protocol}
+expect 0 "prefers" $program $plain --steps 3 --out paper
+for words in '"mixer":"mamba2"' '"head":"untied"' '"vocab_size":201' '"labels":"sum"' '"rate_changes":"step"' '"gamma_except":\["convolution"\]'; do recorded paper "$words"; done
+expect 0 "prefers" $program --evaluate paper/model_final.safetensors --eval-samples 20
+expect 0 "prefers" $program --evaluate paper/checkpoint.safetensors --eval-samples 20
+expect 2 "differs from the stopped run" $program --out paper --resume --labels modulo
+expect 2 "differs from the stopped run" $program --out paper --resume --vocab-size 100
+mkdir alone && cp paper/model_final.safetensors alone
+expect 0 "Accuracy" $program --evaluate alone/model_final.safetensors --eval-samples 20
+expect 0 "Accuracy" $program --evaluate alone/model_final.safetensors --eval-samples 20 --labels sum
+expect 2 "was not built with" $program --evaluate alone/model_final.safetensors --vocab-size 100
+expect 0 "prefers" $program $plain --steps 3 --gamma default --out default_start
+recorded default_start '"gamma_except":\[\]'
+expect 2 "are gamma's" $program $plain --steps 3 --gamma default --gamma-except convolution --out x
+expect 0 "prefers" $program $plain --steps 3 --preset achilles --out achilles
+for words in '"mixer":"mamba1"' '"head":"tied"' '"vocab_size":100' '"labels":"modulo"' '"filler":\[0,99\]' '"keys":\[20,99\]'; do recorded achilles "$words"; done
+expect 2 "the task has 110 tokens and labels, and the model knows 100" $program $small --steps 3 --labels sum --out x
+expect 2 "with keys from 10 one of them is -6" $program $plain --steps 3 --keys 10..40 --out x
+expect 2 "vocabulary 300" $program $plain --steps 3 --vocab-size 300 --out x
+expect 2 "labels" $program $small --steps 3 --labels both --out x
+expect 2 "rate-changes" $program $small --steps 3 --rate-changes never --out x
+expect 0 "prefers" $program $small --epochs 2 --eval-every 1 --rate-changes step --out smooth
+[ "$(awk -F, 'NR > 1 {print $NF}' smooth/training_log.csv | sort -u | wc -l)" = 2 ] || say "a rate that does not change"
 expect 2 "was not built with" $program $small --steps 3 --conv ones --residual gate --out x
 expect 2 "mixer" $program --mixer mamba3
 expect 0 "0\\." $program --version

@@ -4,7 +4,7 @@ set -u
 program=$1 composite=$2 work=$3
 . "$(dirname "$0")/expect.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-small="--layers 1 --batch-size 8 --train-samples 64 --eval-samples 20 --ood-samples 10 --seed 5 --mixer mamba2 --device cpu"
+small="--preset protocol --layers 1 --batch-size 8 --train-samples 64 --eval-samples 20 --ood-samples 10 --seed 5 --mixer mamba2 --device cpu"
 files="config.json training_log.csv metrics.json curves.svg model_best_test.safetensors model_final.safetensors checkpoint.safetensors"
 
 expect 0 "out of distribution 0\\." $program $small --epochs 2 --eval-every 1 --out straight
@@ -31,10 +31,10 @@ expect 0 "prefers" $composite --layers 1 --steps 2 --batch-size 8 --train-sample
 expect 0 '"ood_acc"' $program --evaluate straight/checkpoint.safetensors --eval-samples 20 --json --device cpu
 expect 0 "guessing" $program $small --steps 2 --residual identity --position learned --position-std 0.02 --embedding-std 0.05 --numbers 30..40 --ood-numbers 300..320 --out variant
 grep -q '"embedding_std": 0.05' variant/config.json || say "a record without the embedding's width"
-expect 0 "guessing" $program $small --steps 2 --preset quick --residual identity --position sinusoidal --out other
+expect 0 "guessing" $program ${small#--preset protocol} --steps 2 --preset quick --residual identity --position sinusoidal --out other
 expect 2 "was not built with" $program $small --steps 2 --conv ones --out x
 expect 2 "three that are congruent modulo 3 need 7" $program $small --steps 2 --numbers 20..24 --out x
-expect 2 "65 tokens are longer than the 64 positions" $program --device cpu --layers 14 --position learned --out x
+expect 2 "65 tokens are longer than the 64 positions" $program --preset protocol --device cpu --layers 14 --position learned --out x
 expect 3 'of the task "composite", not of "inverse sequences"' $program --resume --out composite --device cpu
 expect 2 "FIRST..LAST" $program --numbers 20-99
 expect 0 "Exit codes" $program --help

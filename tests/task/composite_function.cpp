@@ -63,6 +63,38 @@ TEST_CASE("samples are functions of seed and index") {
   CHECK(seen.size() > 990);
 }
 
+TEST_CASE("labels may be the sums themselves, which the vocabulary must have room for") {
+  using mamba::task::Labels;
+  const Task standard({.seed = 1, .eval_samples = 300}), sums({.seed = 1, .labels = Labels::sum, .eval_samples = 300});
+  CHECK(standard.vocab_size == 100);
+  CHECK(sums.vocab_size == 110);
+  CHECK(Task({.keys = {20, 89}, .labels = Labels::sum}).vocab_size == 100);
+  CHECK(Task::label(99, {1, 1}, Labels::sum) == 109);
+  CHECK(Task::label(20, {4, 4}, Labels::sum) == 4);
+  CHECK(Task::label(99, {3, 4}, Labels::sum) == 93);
+  CHECK(Task::composite_label(97, {1, 2}, Labels::sum) == 103);
+  CHECK(Task::symmetric_label(99, {4, 3}, Labels::sum) == 93);
+  // The same sequences, and labels that are the same modulo 100.
+  std::int32_t x[8], y[8];
+  int beyond = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const auto modulo = standard.train_sample(i, x), sum = sums.train_sample(i, y);
+    REQUIRE(std::equal(x, x + 8, y));
+    REQUIRE(modulo == sum % 100);
+    beyond += sum >= 100;
+  }
+  CHECK(beyond > 10);
+  for (int n = 0; n < Task::pair_count; ++n) {
+    const auto set = sums.test_set(n);
+    for (std::size_t i = 0; i < set.labels.size(); ++i)
+      REQUIRE(set.labels[i] == Task::label(set.keys[i], Task::pair(n), Labels::sum));
+  }
+  CHECK_THROWS_WITH(Task({.keys = {15, 99}, .labels = Labels::sum}),
+                    ContainsSubstring("with keys from 15 one of them is -1"));
+  CHECK(Task({.keys = {16, 99}, .labels = Labels::sum}).vocab_size == 110);
+  CHECK_THROWS_WITH(Task({.keys = {20, 2147483647}, .labels = Labels::sum}), ContainsSubstring("key range"));
+}
+
 TEST_CASE("ranges of filler and keys are options, bad ones are refused") {
   const Task task({.filler = {0, 4}, .keys = {90, 97}});
   std::int32_t ids[8];

@@ -65,6 +65,20 @@ TEST_CASE("full symmetry: test sets hold test cases of their pair alone") {
   CHECK_THROWS_WITH(task.test_set(20), ContainsSubstring("pair number 20 is not in 0..19"));
 }
 
+TEST_CASE("full symmetry: labels may be the sums themselves") {
+  using mamba::task::Labels;
+  const Task standard({.seed = 1}), sums({.seed = 1, .labels = Labels::sum});
+  CHECK(standard.vocab_size == 100);
+  CHECK(sums.vocab_size == 109);
+  std::int32_t x[8], y[8];
+  for (int i = 0; i < 1000; ++i) REQUIRE(standard.train_sample(i, x) == sums.train_sample(i, y) % 100);
+  for (int n = 0; n < Task::pair_count; ++n) {
+    const auto [first, second] = Task::pair(n);
+    CHECK(Task::label(99, {first, second}, Labels::sum) == Task::label(99, {second, first}, Labels::sum));
+  }
+  CHECK_THROWS_WITH(Task({.keys = {9, 99}, .labels = Labels::sum}), ContainsSubstring("one of them is -1"));
+}
+
 TEST_CASE("full symmetry: samples are functions of seed and index, and no other task's") {
   const Task a({.seed = 1}), b({.seed = 1}), c({.seed = 2});
   const mamba::task::CompositeFunction standard({.seed = 1});

@@ -97,6 +97,11 @@ TEST_CASE("inverse sequences are functions of (seed, set, index), and as long as
   CHECK(std::equal(b.begin(), b.end(), test.ids.end() - 38));
 }
 
+TEST_CASE("inverse sequences: the vocabulary reaches to the largest number") {
+  CHECK(Task{}.vocab_size == 201);
+  CHECK(Task({.numbers = {20, 300}}).vocab_size == 301);
+}
+
 TEST_CASE("inverse sequences: wrong options are refused") {
   const auto refused = [](InverseSequenceOptions o, const char* words) {
     CHECK_THROWS_WITH(Task(o), ContainsSubstring(words));

@@ -25,9 +25,9 @@ struct Oracle {
   int difference;
   const task::CompositeTestSet& set;
   Matrix<float> operator()(const std::vector<std::int32_t>&, int batch) const {
-    Matrix<float> logits(batch, 100);
+    Matrix<float> logits(batch, 110);
     for (int i = 0; i < batch; ++i)
-      logits(i, ((set.keys[static_cast<std::size_t>(i)] + difference) % 100 + 100) % 100) = 1;
+      logits(i, task::AnchoredSequences::label(set.keys[static_cast<std::size_t>(i)] + difference, set.rule)) = 1;
     return logits;
   }
 };
@@ -36,16 +36,19 @@ struct Oracle {
 
 TEST_CASE("an evaluation tells composite from symmetric answers") {
   using Task = task::CompositeFunction;
-  const Task task({.eval_samples = 50});
-  const auto held_out = task.test_set(Task::number_of(Task::held_out));
-  Oracle composite{-10, held_out}, symmetric{-6, held_out};
-  CHECK(evaluate(composite, held_out).composite == 1);
-  CHECK(evaluate(composite, held_out).symmetric == 0);
-  CHECK(evaluate(symmetric, held_out).composite == 0);
-  CHECK(evaluate(symmetric, held_out).symmetric == 1);
-  const auto mirrored = task.test_set(Task::number_of({3, 4}));
-  Oracle right{-6, mirrored};
-  CHECK(evaluate(right, mirrored).label == 1);
+  for (const auto labels : {task::Labels::modulo, task::Labels::sum}) {
+    const Task task({.labels = labels, .eval_samples = 50});
+    const auto held_out = task.test_set(Task::number_of(Task::held_out));
+    Oracle composite{-10, held_out}, symmetric{-6, held_out};
+    CHECK(evaluate(composite, held_out).composite == 1);
+    CHECK(evaluate(composite, held_out).symmetric == 0);
+    CHECK(evaluate(symmetric, held_out).composite == 0);
+    CHECK(evaluate(symmetric, held_out).symmetric == 1);
+    const auto mirrored = task.test_set(Task::number_of({3, 4})), raised = task.test_set(Task::number_of({1, 1}));
+    Oracle right{-6, mirrored}, plus{10, raised};
+    CHECK(evaluate(right, mirrored).label == 1);
+    CHECK(evaluate(plus, raised).label == 1);
+  }
 }
 
 TEST_CASE("a model that has diverged answers nothing") {

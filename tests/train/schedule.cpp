@@ -17,6 +17,15 @@ TEST_CASE("the paper's learning rates") {
   CHECK(s.at(5000) == 1e-5);
 }
 
+TEST_CASE("between two units the rate is on its way") {
+  const mamba::Schedule s;
+  CHECK(s.at(0.5) == Approx((s.at(0) + s.at(1)) / 2));
+  CHECK(s.at(105.0) == Approx((s.lr + s.final_lr) / 2));  // half the cosine
+  CHECK(s.at(104.5) > s.at(105));
+  CHECK(s.at(199.99) > s.final_lr);
+  for (const int unit : {0, 3, 10, 57, 199, 200}) CHECK(s.at(unit) == s.at(static_cast<double>(unit)));
+}
+
 TEST_CASE("schedules without warm-up, all warm-up, and impossible ones") {
   CHECK(mamba::Schedule{.initial_lr = 0, .lr = 1, .final_lr = 0, .warmup = 0, .total = 2}.at(0) == Approx(1));
   CHECK(mamba::Schedule{.initial_lr = 0, .lr = 1, .final_lr = 0, .warmup = 0, .total = 2}.at(1) == Approx(0.5));

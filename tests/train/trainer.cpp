@@ -40,6 +40,18 @@ TEST_CASE("an epoch shows every sample once, its last batch smaller; the rate ch
   for (std::size_t s = 0; s < 15; ++s) CHECK(rates[s] == options.schedule.at(static_cast<long>(s / 3)));
 }
 
+TEST_CASE("a run that is counted in epochs may change its rate every step") {
+  Classifier model({.n_layers = 1, .gamma = 1.0, .seed = 3});
+  TrainingOptions every_step = options;
+  every_step.rate_changes = RateChanges::each_step;
+  Trainer trainer(model, small_task, every_step);
+  CHECK(trainer.total_steps() == 15);
+  for (long s = 0; !trainer.finished(); ++s) {
+    CHECK(trainer.lr() == options.schedule.at(static_cast<double>(s) / 3.0));
+    trainer.step();
+  }
+}
+
 namespace {
 
 template <class Model>
@@ -205,6 +217,7 @@ TEST_CASE("a checkpoint is of one training alone: whatever decides it is compare
   refuses(with([](auto& o) { o.schedule.warmup = 1; }), small_task, "warmup");
   refuses(with([](auto& o) { o.schedule.total = 6; }), small_task, "total");
   refuses(with([](auto& o) { o.schedule_in_steps = true; }), small_task, "schedule_unit");
+  refuses(with([](auto& o) { o.rate_changes = RateChanges::each_step; }), small_task, "rate_changes");
   refuses(with([](auto& o) { o.weight_decay = 0; }), small_task, "weight_decay");
   refuses(with([](auto& o) { o.clip = 2; }), small_task, "clip");
   refuses(with([](auto& o) { o.seed = 4; }), small_task, "another seed");
@@ -212,6 +225,7 @@ TEST_CASE("a checkpoint is of one training alone: whatever decides it is compare
   refuses(options, Task({.seed = 4, .train_samples = 150, .eval_samples = 20}), "task_seed");
   refuses(options, Task({.seed = 3, .filler = {0, 99}, .train_samples = 150}), "filler");
   refuses(options, Task({.seed = 3, .keys = {30, 99}, .train_samples = 150}), "keys");
+  refuses(options, Task({.seed = 3, .labels = task::Labels::sum, .train_samples = 150}), "labels");
   refuses(options, task::FullSymmetry({.seed = 3, .train_samples = 150}), "\"task\" = \"composite\"");
   MambaForComposite<tiny_config, double> wide({.n_layers = 1, .gamma = 1.0, .seed = 3});
   Trainer of_doubles(wide, small_task, options);

@@ -41,7 +41,7 @@ class CudaTraining {
       : arenas_(arenas), queue_(arenas.queue()), task_(task), seed_(seed), clip_(clip), batch_(batch) {
     const int length = task.length, n_layers = arenas.n_layers();
     constexpr int longest = network::longest_sequence<A>();
-    require(Task::vocab_size <= A::config.vocab_size, "the task's ", Task::vocab_size,
+    require(task.vocab_size <= A::config.vocab_size, "the task's ", task.vocab_size,
             " tokens are more than the model's ", A::config.vocab_size);
     require(longest == 0 || length <= longest, "the task's sequences of ", length,
             " tokens are longer than the model's max_seq_len ", longest);

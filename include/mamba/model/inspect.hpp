@@ -52,24 +52,31 @@ std::vector<Matrix<double>> ssm_matrices(Model<A>& model, std::span<const std::i
   return matrices;
 }
 
-// The cosines between the convolution's tap vectors w[:, 0, k] of a layer, (d_conv, d_conv) (the paper's appendix).
-// Zero where a tap vector is zero.
+// The cosines between the tap vectors w[:, k] of a convolution's weight (channels, taps), (taps, taps) (the paper's
+// appendix). Zero where a tap vector is zero. Throws Error where the weight is not of that many taps.
+template <class Scalar>
+Matrix<double> tap_cosines(std::span<const Scalar> weight, int taps) {
+  require(taps >= 1 && weight.size() % static_cast<std::size_t>(taps) == 0, "a weight of ", weight.size(),
+          " numbers has no ", taps, " taps");
+  Matrix<double> products(taps, taps), cosines(taps, taps);
+  for (std::size_t e = 0; e < weight.size(); e += static_cast<std::size_t>(taps))
+    for (int k = 0; k < taps; ++k)
+      for (int l = 0; l < taps; ++l)
+        products(k, l) += static_cast<double>(weight[e + static_cast<std::size_t>(k)]) *
+                          static_cast<double>(weight[e + static_cast<std::size_t>(l)]);
+  for (int k = 0; k < taps; ++k)
+    for (int l = 0; l < taps; ++l)
+      if (const double norm = std::sqrt(products(k, k) * products(l, l)); norm > 0)
+        cosines(k, l) = products(k, l) / norm;
+  return cosines;
+}
+
+// Those of a layer's convolution, (d_conv, d_conv). Throws Error where there is no such layer.
 template <class A>
 Matrix<double> conv_tap_cosines(const Model<A>& model, int layer) {
   require(layer >= 0 && layer < model.n_layers(), "layer ", layer, " is not in 0..", model.n_layers() - 1);
   const auto weight = model.state_dict().at("backbone.layers." + std::to_string(layer) + ".mixer.conv1d.weight");
-  constexpr int K = A::config.d_conv;
-  Matrix<double> products(K, K), cosines(K, K);
-  for (std::size_t e = 0; e < weight.values.size(); e += K)
-    for (int k = 0; k < K; ++k)
-      for (int l = 0; l < K; ++l)
-        products(k, l) += static_cast<double>(weight.values[e + static_cast<std::size_t>(k)]) *
-                          static_cast<double>(weight.values[e + static_cast<std::size_t>(l)]);
-  for (int k = 0; k < K; ++k)
-    for (int l = 0; l < K; ++l)
-      if (const double norm = std::sqrt(products(k, k) * products(l, l)); norm > 0)
-        cosines(k, l) = products(k, l) / norm;
-  return cosines;
+  return tap_cosines<typename A::Scalar>(weight.values, A::config.d_conv);
 }
 
 }  // namespace mamba

@@ -1,8 +1,8 @@
 // The composite function task, full symmetry version (arXiv 2509.17514; specification, section A.1).
 //
-// Anchors 0..4 stand for functions on keys modulo 100, in one of two sets: which one holds is told by the pair. All
-// functions are sums, so that a pair and its mirror have the same value. Only (4,3) is left out of training: does a
-// model that knows (3,4) know it?
+// Anchors 0..4 stand for functions on keys, modulo 100 unless told otherwise, in one of two sets: which one holds is
+// told by the pair. All functions are sums, so that a pair and its mirror have the same value. Only (4,3) is left out
+// of training: does a model that knows (3,4) know it?
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ struct FullSymmetryOptions {
   std::uint64_t seed = 0;
   TokenRange filler{20, 99};  // as the standard version
   TokenRange keys{20, 99};
+  Labels labels = Labels::modulo;
   std::int64_t train_samples = 256'500;  // over the 19 training pairs, equal shares: 4.5 % each of 300,000
   int eval_samples = 1'500;              // for each of the 20 test pairs: 0.5 %
 };
@@ -45,11 +46,11 @@ class FullSymmetry : public AnchoredTask<FullSymmetry, FullSymmetryOptions> {
     const int low = pair.first < pair.second ? pair.first : pair.second, high = pair.first + pair.second - low;
     return (low == 0 && high <= 2) || (low == 1 && high == 4) || (low >= 2 && high == low + 1);
   }
-  // f_second(f_first(key)) mod 100 in the pair's set. The paper's second set has no function 4, which its pairs 04, 40,
+  // f_second(f_first(key)) in the pair's set. The paper's second set has no function 4, which its pairs 04, 40,
   // 24 and 42 need: key - 1 here.
-  MAMBA_HOST_DEVICE static constexpr int label(int key, AnchorPair pair) {
+  MAMBA_HOST_DEVICE static constexpr int label(int key, AnchorPair pair, Labels labels = Labels::modulo) {
     const bool first_set = in_first_set(pair);
-    return AnchoredSequences::modulo(key + shift(first_set, pair.first) + shift(first_set, pair.second));
+    return AnchoredSequences::label(key + shift(first_set, pair.first) + shift(first_set, pair.second), labels);
   }
 
   // The test set of a pair. Throws Error where there is no such pair.

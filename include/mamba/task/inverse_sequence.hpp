@@ -5,6 +5,7 @@
 // order, 0..4. What tells training from test is a residue, so that a model that has learned the rule answers both.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -26,18 +27,22 @@ struct InverseSequenceOptions {
 class InverseSequence {
  public:
   static constexpr const char* name = "inverse sequences";
-  static constexpr int orders = 5, vocab_size = 1000;
+  static constexpr int orders = 5;
+  static constexpr int tokens = 1000;            // the ranges' end; the paper does not say how many its models know
   static constexpr bool draws_on_device = true;  // train_sample() runs on a GPU, too
 
   // train: the three numbers are not all congruent modulo 3; test: they are; out of distribution: other numbers, any.
   enum class Set : std::uint32_t { train, test, out_of_distribution };
 
-  const int length;  // 29 for two layers
+  const int length;      // 29 for two layers
+  const int vocab_size;  // one more than the largest number: 201 unless told otherwise
 
-  // Throws Error on ranges outside the vocabulary or too narrow for three numbers of each kind and a token beside them,
+  // Throws Error on ranges outside the tokens or too narrow for three numbers of each kind and a token beside them,
   // fewer than one layer, or sizes below 1.
   explicit InverseSequence(const InverseSequenceOptions& options = {})
-      : length(checked(options).n_layers * 3 + orders * 4 + 3), options_(options) {}
+      : length(checked(options).n_layers * 3 + orders * 4 + 3),
+        vocab_size(1 + (std::max)(options.numbers.last, options.numbers_out_of_distribution.last)),
+        options_(options) {}
 
   const InverseSequenceOptions& options() const { return options_; }
   // f(name, value) for all that decides the training samples.
@@ -114,8 +119,8 @@ class InverseSequence {
 
   static const InverseSequenceOptions& checked(const InverseSequenceOptions& o) {
     const auto check_range = [](const char* what, TokenRange r) {
-      require(r.first >= 0 && r.first <= r.last && r.last < vocab_size, what, " ", r.first, "..", r.last,
-              " is not a range of tokens in 0..", vocab_size - 1);
+      require(r.first >= 0 && r.first <= r.last && r.last < tokens, what, " ", r.first, "..", r.last,
+              " is not a range of tokens in 0..", tokens - 1);
       require(r.size() >= 7, what, " ", r.first, "..", r.last, " holds ", r.size(),
               " tokens; three that are congruent modulo 3 need 7");
     };

@@ -67,6 +67,9 @@ io::Json training_record(const Trainer<ModelType, Task>& trainer) {
                             {"seed", o.seed},
                             {"length", json_of(trainer.task().length)},
                             {"train_samples", json_of(trainer.task().train_samples())}};
+  // There was no choice when checkpoints began.
+  if (!o.schedule_in_steps && o.rate_changes == RateChanges::each_step)
+    members.emplace_back("rate_changes", "each step");
   // What decides the order of sums on a GPU.
   if constexpr (!std::is_same_v<typename ModelType::Architecture::Backend, Cpu>)
     members.emplace_back("tile_bytes", static_cast<std::uint64_t>(trainer.model().options().tile_bytes));

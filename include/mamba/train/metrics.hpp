@@ -51,8 +51,8 @@ PairAccuracy evaluate(ModelType& model, const task::CompositeTestSet& set) {
   using Task = task::CompositeFunction;
   std::vector<std::int32_t> composite, symmetric;
   for (const std::int32_t key : set.keys) {
-    composite.push_back(Task::composite_label(key, set.pair));
-    symmetric.push_back(Task::symmetric_label(key, set.pair));
+    composite.push_back(Task::composite_label(key, set.pair, set.rule));
+    symmetric.push_back(Task::symmetric_label(key, set.pair, set.rule));
   }
   const auto predicted = predictions(model(set.ids, set.size()));
   return {accuracy(predicted, set.labels), accuracy(predicted, composite), accuracy(predicted, symmetric)};

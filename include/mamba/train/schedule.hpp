@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <numbers>
 
 #include <mamba/core/error.hpp>
@@ -9,17 +10,22 @@
 
 namespace mamba {
 
-// Counted in units that may be epochs (the paper's protocol) or steps; constant within a unit.
+// Counted in units that may be epochs (the paper's protocol) or steps.
 struct Schedule {
   double initial_lr = 1e-5, lr = 2.5e-4, final_lr = 1e-5;
   long warmup = 10, total = 200;
 
-  // The rate in unit 0, 1, ...; from `total` on it stays at final_lr.
-  double at(long unit) const {
-    if (unit >= total) return final_lr;
-    if (unit < warmup) return initial_lr + (lr - initial_lr) * static_cast<double>(unit) / static_cast<double>(warmup);
-    const double progress = static_cast<double>(unit - warmup) / static_cast<double>(total - warmup);
+  // The rate at a time in units, from 0 on; from `total` on it stays at final_lr.
+  double at(double time) const {
+    const auto until = static_cast<double>(total), warm = static_cast<double>(warmup);
+    if (time >= until) return final_lr;
+    if (time < warm) return initial_lr + (lr - initial_lr) * time / warm;
+    const double progress = (time - warm) / (until - warm);
     return final_lr + 0.5 * (lr - final_lr) * (1 + std::cos(std::numbers::pi * progress));
+  }
+  template <std::integral Unit>
+  double at(Unit unit) const {
+    return at(static_cast<double>(unit));
   }
 
   // Throws Error on rates that are negative or not finite, or a warm-up that does not fit.

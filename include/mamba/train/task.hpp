@@ -6,7 +6,8 @@
 //                                       model shall give behind it; a function of the index and the task's options
 //                                       alone, which several threads may call at once
 // and where it has them
-//   vocab_size                          how many tokens there are; a constant where samples are drawn on a GPU
+//   vocab_size                          how many tokens there are, labels included: a constant, or a member that does
+//                                       not change; must be there where samples are drawn on a GPU
 //   draws_on_device = true              train_sample() is compiled for GPUs, too (MAMBA_HOST_DEVICE), and training does
 //                                       not wait for the host
 //   for_each_option(f)                  calls f(name, value) for all that decides the samples; checkpoints compare it

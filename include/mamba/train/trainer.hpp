@@ -22,10 +22,14 @@
 
 namespace mamba {
 
+// When a schedule that counts epochs changes the rate; one that counts steps changes it with every one of them.
+enum class RateChanges { each_epoch, each_step };
+
 struct TrainingOptions {
   int batch_size = 2048;
   Schedule schedule{};
   bool schedule_in_steps = false;  // the schedule's unit: steps, or epochs
+  RateChanges rate_changes = RateChanges::each_epoch;
   double weight_decay = 1e-2;
   double clip = 1;         // the largest gradient norm
   std::uint64_t seed = 0;  // of the shuffling
@@ -172,8 +176,12 @@ class Trainer {
     const long epoch = step / steps_per_epoch();
     const std::int64_t first = step % steps_per_epoch() * static_cast<std::int64_t>(options_.batch_size);
     return {static_cast<std::uint32_t>(epoch), first,
-            (std::min<std::int64_t>)(options_.batch_size, task_.train_samples() - first),
-            options_.schedule.at(options_.schedule_in_steps ? step : epoch)};
+            (std::min<std::int64_t>)(options_.batch_size, task_.train_samples() - first), rate_of(step, epoch)};
+  }
+  double rate_of(long step, long epoch) const {
+    if (options_.schedule_in_steps) return options_.schedule.at(step);
+    if (options_.rate_changes == RateChanges::each_epoch) return options_.schedule.at(epoch);
+    return options_.schedule.at(static_cast<double>(step) / static_cast<double>(steps_per_epoch()));
   }
 
   // Allocates nothing where a step has been. The batch is the last step's, which a device has drawn for itself.
