@@ -5,6 +5,16 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   # GCC 12 takes an inlined "text" + std::string for a copy onto itself.
   target_compile_options(mamba_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
+
+# What nearly every source of a target includes is read once. That headers stand alone is another test's matter.
+function(mamba_read_once target)
+  target_precompile_headers(${target} PRIVATE ${ARGN})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    # GCC 12 does not know of a precompiled header what in it is the system's, and warns of libstdc++'s own copies where they are inlined.
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-array-bounds;-Wno-stringop-overread;-Wno-stringop-overflow>)
+  endif()
+endfunction()
+
 if(MAMBA_WERROR)
   target_compile_options(mamba_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()

@@ -53,8 +53,7 @@ class RunOptions {
   // but: options that the program has otherwise, or not.
   RunOptions(CLI::App& app, Options<Experiment>& o, const std::vector<std::string>& but = {})
       : app_(app), o_(o), total_(o.training.schedule.total), steps_(total_) {
-    epochs_option_ =
-        app.add_option("--epochs", total_, "length of a run; the rate changes once an epoch")->check(is_length);
+    epochs_option_ = app.add_option("--epochs", total_, "length of a run")->check(is_length);
     steps_option_ = app.add_option("--steps", steps_, "the same in steps; the rate changes every step")
                         ->check(is_length)
                         ->excludes(epochs_option_);
@@ -80,7 +79,9 @@ class RunOptions {
         ->check(CLI::IsMember({"out", "in"}));
     std::vector<std::string> roles;
     for_each_role(o.gamma_except, [&](const char* role, bool) { roles.emplace_back(role); });
-    app.add_option("--gamma-except", except_, "roles of weights that gamma's rule leaves to mamba_ssm's initialisation")
+    roles.emplace_back("none");
+    app.add_option("--gamma-except", except_,
+                   "roles of weights that gamma's rule leaves to mamba_ssm's initialisation, or none")
         ->delimiter(',')
         ->check(CLI::IsMember(roles))
         ->default_str("");
@@ -107,7 +108,8 @@ class RunOptions {
     });
     o_.variant.vocab_size = named_vocab_size<Experiment>(o_.variant.vocab_size);
     o_.gamma_zeroes_biases = biases_ == "zero";
-    if (!except_.empty()) o_.gamma_except = except_of(except_);
+    if (except_ == std::vector<std::string>{"none"}) o_.gamma_except = {};
+    else if (!except_.empty()) o_.gamma_except = except_of(except_);
     else settle_gamma_except(o_);
     o_.gamma_fan = fan_ == "in" ? mamba::Fan::in : mamba::Fan::out;
     if (!*epochs_option_ && !*steps_option_) return;
@@ -156,6 +158,19 @@ Options<Experiment> options_of_file(const Options<Experiment>& o, const mamba::i
   }
   take_over(merged, Json(members));
   return merged;
+}
+
+// A file's variant, but for the answers that the command line gives.
+inline Variant asked_of(Variant of_file, Variant asked, const CLI::App& app) {
+  std::map<std::string, std::string> words;
+  for_each_answer(asked, [&](const char* option, const char*, const auto&, const std::string& word) {
+    if (app.count(option) > 0) words[option] = word;
+  });
+  for_each_answer(of_file, [&](const char* option, const char*, const auto&, std::string& word) {
+    if (const auto given = words.find(option); given != words.end()) word = given->second;
+  });
+  if (app.count("--vocab-size") > 0) of_file.vocab_size = asked.vocab_size;
+  return of_file;
 }
 
 // Only what chooses the task and its test sets, the variant, and where and how to tell means something for a file that
@@ -241,11 +256,13 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     o.gpu = choice.index;
     if (!o.evaluate.empty()) {
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
-      const auto options = variant_options();
-      const bool chosen =
-          std::any_of(options.begin(), options.end(), [&](const auto& option) { return app.count(option) > 0; });
+      const Variant asked = o.variant;
+      if (!record_of(file, o.evaluate))
+        std::fprintf(stderr, "%s has no record of its run: its task is that of --preset %s, but for what is given\n",
+                     o.evaluate.c_str(), preset_name.c_str());
       o = detail::options_of_file(o, file, o.evaluate, app);
-      if (const auto variant = variant_of<Experiment>(file, o.evaluate); variant && !chosen) o.variant = *variant;
+      if (const auto variant = variant_of<Experiment>(file, o.evaluate))
+        o.variant = detail::asked_of(*variant, asked, app);
       o.layers = layers_of(file, o.evaluate);
       // What only decides how a model starts means nothing for one that is there.
       o.gamma_except = {}, o.embedding_std.reset(), o.position_std.reset();

@@ -56,6 +56,9 @@ class Comparison {
   // Writes the figure and the tables, and prints the final accuracies.
   virtual void report(const Settings& settings) const = 0;
 
+  // Whether it is a factorial design.
+  virtual bool is_design() const = 0;
+
   const std::string name, question;
 
  protected:
@@ -140,6 +143,8 @@ class ComparisonOf : public Comparison {
     for (const Factor<Experiment>& factor : factors) factors_.push_back(factor.names);
   }
 
+  bool is_design() const override { return !factors_.empty(); }
+
   std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const override {
     std::vector<Job> left;
     for (std::uint64_t seed = 0; seed < settings.seeds; ++seed)
@@ -147,6 +152,10 @@ class ComparisonOf : public Comparison {
         const Options o = options(settings, line, seed);
         const auto* built = &find_variant(runs::variants_of(Experiment{}, gpu), o.variant);
         check(o, built->longest);
+        mamba::require(
+            !is_design() || !o.training.schedule_in_steps, name,
+            " asks whether the rate changes within an epoch: its runs are counted in epochs; --epochs says how "
+            "many");
         if (fs::exists(o.out / "config.json")) runs::check_record(o.out / "config.json", recorded(o), o.out.string());
         if (fs::exists(o.out / "metrics.json") || fs::exists(o.out / "diverged.txt")) continue;
         left.push_back({name + ", " + line.name + ", seed " + std::to_string(seed),
@@ -203,7 +212,7 @@ class ComparisonOf : public Comparison {
           table += begin + "0," + support::row_text(*values) + "\n";
           for (std::size_t c = 0; c <= columns; ++c) sums[c] += (*values)[c];
           ++finished;
-          if (!factors_.empty() && !log.empty()) {
+          if (is_design() && !log.empty()) {
             const auto number = static_cast<std::size_t>(&line - lines_.data());
             designed.push_back({levels_of(number), number, observed<Experiment>(log, o.out)});
           }
@@ -219,20 +228,22 @@ class ComparisonOf : public Comparison {
     mamba::io::write_file(settings.out / (stem + ".csv"), table);
     mamba::io::write_file(settings.out / (stem + "-curves.csv"), curves);
     mamba::io::write_file(settings.out / (stem + ".svg"), chart.svg());
-    if (!factors_.empty()) report_effects(settings.out / (stem + "-effects"), chart.title, designed);
+    if (is_design())
+      report_effects(settings.out / (stem + "-effects"), chart.title, designed, settings.seeds * lines_.size());
   }
 
  private:
   static constexpr std::size_t columns = Experiment::columns.size();
 
   // Tables and figures of a factorial design.
-  void report_effects(const fs::path& stem, const std::string& title, const std::vector<DesignedRun>& designed) const {
+  void report_effects(const fs::path& stem, const std::string& title, const std::vector<DesignedRun>& designed,
+                      std::size_t runs) const {
     const auto names = observables<Experiment>();
     const Effects effects = effects_of(designed, factors_.size(), names.size());
     mamba::io::write_file(stem.string() + ".csv", effects_csv(factors_, names, effects));
     mamba::io::write_file(stem.string() + ".svg",
                           effects_svg(title,
-                                      std::to_string(designed.size()) +
+                                      std::to_string(designed.size()) + " of " + std::to_string(runs) +
                                           " runs; effects of each detail's second reading, and two standard errors; "
                                           "orange: larger than those",
                                       factors_, names, effects));

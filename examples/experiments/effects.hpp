@@ -1,7 +1,8 @@
-// What two-level factors do to what is observed of runs: differences of means with their standard errors, as a table
-// and as a figure.
+// What two-level factors do to what is observed of runs: effects with their standard errors, as a table and as a
+// figure.
 #pragma once
 
+#include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -28,42 +29,54 @@ struct DesignedRun {
   std::vector<double> observed;
 };
 
-// The mean at a factor's high level less that at its low one; error: its standard error, from how the repetitions of a
-// line differ. NaN without runs, or repetitions, that would tell.
+// What a factor's high level adds to its low one; error: its standard error, from how the repetitions of a line differ.
+// NaN without runs, or repetitions, that would tell.
 struct Effect {
   double value = NAN, error = NAN;
 };
 
-inline Effect effect_of(const std::vector<DesignedRun>& runs, std::size_t factor, std::size_t observable) {
-  struct Sum {
-    double sum = 0, count = 0;
-    double mean() const { return sum / count; }
-  };
-  Sum of_level[2];
-  std::map<std::size_t, Sum> of_line;
-  const auto each = [&](auto&& f) {
-    for (const DesignedRun& run : runs)
-      if (const double x = run.observed[observable]; std::isfinite(x)) f(run, x);
-  };
-  const auto add = [](Sum& sum, double x) { sum.sum += x, ++sum.count; };
-  each([&](const DesignedRun& run, double x) { add(of_level[run.levels[factor]], x), add(of_line[run.line], x); });
-  double squares = 0, freedom = -static_cast<double>(of_line.size());
-  each([&](const DesignedRun& run, double x) {
-    const double off = x - of_line[run.line].mean();
-    squares += off * off, ++freedom;
-  });
-  const auto& [low, high] = of_level;
-  return {high.mean() - low.mean(),
-          freedom > 0 ? std::sqrt(squares / freedom * (1 / low.count + 1 / high.count)) : NAN};
-}
-
-// All effects, (observables, factors).
+// All effects, (observables, factors): least squares for a constant and an effect of each factor. Where every run is
+// there, that is the difference of the means at both levels; where some are missing, the others' effects stay apart.
 using Effects = std::vector<std::vector<Effect>>;
 
+inline std::vector<Effect> effects_on(const std::vector<DesignedRun>& runs, std::size_t factors,
+                                      std::size_t observable) {
+  std::vector<Effect> effects(factors);
+  std::vector<const DesignedRun*> there;
+  for (const DesignedRun& run : runs)
+    if (std::isfinite(run.observed[observable])) there.push_back(&run);
+  const auto count = static_cast<Eigen::Index>(there.size()), unknowns = static_cast<Eigen::Index>(factors) + 1;
+  Eigen::MatrixXd design = Eigen::MatrixXd::Ones(count, unknowns);
+  Eigen::VectorXd observed(count);
+  std::map<std::size_t, std::pair<double, double>> of_line;  // sum and count
+  for (Eigen::Index i = 0; i < count; ++i) {
+    const DesignedRun& run = *there[static_cast<std::size_t>(i)];
+    for (std::size_t f = 0; f < factors; ++f) design(i, static_cast<Eigen::Index>(f) + 1) = run.levels[f] ? 1 : 0;
+    observed(i) = run.observed[observable];
+    auto& [sum, repetitions] = of_line[run.line];
+    sum += observed(i), ++repetitions;
+  }
+  const Eigen::FullPivLU<Eigen::MatrixXd> squares(design.transpose() * design);
+  if (count == 0 || !squares.isInvertible()) return effects;
+  const Eigen::MatrixXd inverse = squares.inverse();
+  const Eigen::VectorXd solution = inverse * (design.transpose() * observed);
+  double spread = 0;
+  for (Eigen::Index i = 0; i < count; ++i) {
+    const auto& [sum, repetitions] = of_line.at(there[static_cast<std::size_t>(i)]->line);
+    spread += std::pow(observed(i) - sum / repetitions, 2);
+  }
+  const double freedom = static_cast<double>(there.size()) - static_cast<double>(of_line.size());
+  for (std::size_t f = 0; f < factors; ++f) {
+    const auto at = static_cast<Eigen::Index>(f) + 1;
+    effects[f].value = solution(at);
+    if (freedom > 0) effects[f].error = std::sqrt(spread / freedom * inverse(at, at));
+  }
+  return effects;
+}
+
 inline Effects effects_of(const std::vector<DesignedRun>& runs, std::size_t factors, std::size_t observables) {
-  Effects effects(observables);
-  for (std::size_t o = 0; o < observables; ++o)
-    for (std::size_t f = 0; f < factors; ++f) effects[o].push_back(effect_of(runs, f, o));
+  Effects effects;
+  for (std::size_t o = 0; o < observables; ++o) effects.push_back(effects_on(runs, factors, o));
   return effects;
 }
 

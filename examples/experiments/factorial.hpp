@@ -49,9 +49,10 @@ std::vector<std::string> observables() {
   return names;
 }
 
-// The root mean square of the cosines between different taps over all layers of a saved model; NaN for a convolution of
-// one tap.
+// The root mean square of the cosines between different taps over all layers of a saved model; NaN where it is not
+// there, or for a convolution of one tap.
 inline double taps_cosines(const std::filesystem::path& model) {
+  if (!std::filesystem::exists(model)) return NAN;
   const auto file = mamba::io::SafetensorsFile::read(model);
   double squares = 0, count = 0;
   for (const auto& [name, info] : file.tensors()) {

@@ -25,7 +25,8 @@ int run(int argc, char** argv) {
   support::CommandLine app{
       "Looks and reaches inside a trained model of the composite function task: blocks what key and anchors tell "
       "later\n"
-      "tokens, substitutes the activations of (4,3), draws the information flow and the convolution's taps."};
+      "tokens, substitutes the activations of (4,3), draws the information flow, the convolution's taps and what each "
+      "layer would answer."};
   app.add_option("model", o.model, "a model or checkpoint of train_composite")->type_name("TEXT REQUIRED");
   app.add_option("--out", o.out, "folder for table and figures; unless given, a new one in runs/");
   app.add_option("--sequences", o.sequences, "sequences for each of the 16 pairs")->check(CLI::Range(1, 1000000));
@@ -45,7 +46,7 @@ int run(int argc, char** argv) {
     runs::Options<runs::Composite> of_run;
     restore(of_run, record->options, record->path);
     if (!*initial) o.initial_seed = of_run.seed;
-    o.gamma_fan = of_run.gamma_fan, o.gamma_except = of_run.gamma_except;
+    o.gamma_fan = of_run.gamma_fan, o.gamma_except = of_run.gamma_except, o.labels = of_run.task.labels;
   }
   if (const auto config = mamba::detail::told(file.metadata(), "config"))
     if (const runs::Json* const gamma = config->find("gamma"))

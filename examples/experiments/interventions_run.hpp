@@ -35,6 +35,7 @@ struct InterventionOptions {
   std::optional<double> gamma = 1.0;
   mamba::Fan gamma_fan = mamba::Fan::out;
   mamba::GammaExcept gamma_except{};
+  mamba::task::Labels labels = mamba::task::Labels::modulo;  // of the run's task
   int threads = 0;
   bool json = false;
 };
@@ -152,6 +153,57 @@ std::vector<mamba::io::Heatmap> information_flow(Model& model, const Interventio
   return maps;
 }
 
+// What the model would answer if it ended before layer 0, 1, .. (the logit lens): accuracies by the number of layers,
+// by the task's label over all pairs that training shows, and by both labels of (4,3).
+struct Lens {
+  std::vector<double> label, composite, symmetric;
+
+  std::string csv() const {
+    std::string table = "layers,label_acc,composite_acc,symmetric_acc\n";
+    for (std::size_t l = 0; l < label.size(); ++l)
+      table += std::to_string(l) + "," + support::row_text(std::vector{label[l], composite[l], symmetric[l]}) + "\n";
+    return table;
+  }
+  std::string svg() const {
+    mamba::io::LineChart chart{"What the model answers after each layer", "layers", {{"accuracy", {}, 0, 1}}};
+    const auto add = [&](const char* name, const std::vector<double>& values) {
+      mamba::io::Series series{name, {}, true};
+      for (std::size_t l = 0; l < values.size(); ++l) series.points.emplace_back(static_cast<double>(l), values[l]);
+      chart.panels[0].series.push_back(std::move(series));
+    };
+    add("label, pairs of training", label), add("(4,3): composite", composite), add("(4,3): symmetric", symmetric);
+    return chart.svg();
+  }
+};
+
+template <class Model>
+Lens look_through_layers(Model& model, const InterventionOptions& o) {
+  const auto ends = static_cast<std::size_t>(model.n_layers()) + 1;
+  Lens lens{std::vector<double>(ends), std::vector<double>(ends), std::vector<double>(ends)};
+  for (int p = 0; p < Task::pair_count; ++p) {
+    const mamba::task::AnchorPair pair = Task::pair(p);
+    const auto drawn = detail::draw_pair(o, p);
+    std::vector<std::int32_t> label, composite, symmetric;
+    for (std::size_t s = 0; s < drawn.key_positions.size(); ++s) {
+      const int key = drawn.ids[s * Task::length + static_cast<std::size_t>(drawn.key_positions[s])];
+      label.push_back(Task::label(key, pair, o.labels));
+      composite.push_back(Task::composite_label(key, pair, o.labels));
+      symmetric.push_back(Task::symmetric_label(key, pair, o.labels));
+    }
+    const auto logits = mamba::logit_lens(model, drawn.ids, o.sequences);
+    for (std::size_t l = 0; l < ends; ++l) {
+      const auto answers = mamba::predictions(logits[l]);
+      if (pair == Task::held_out) {
+        lens.composite[l] = mamba::accuracy(answers, composite),
+        lens.symmetric[l] = mamba::accuracy(answers, symmetric);
+      } else {
+        lens.label[l] += mamba::accuracy(answers, label) / (Task::pair_count - 1);
+      }
+    }
+  }
+  return lens;
+}
+
 template <class Model>
 std::vector<mamba::io::Heatmap> tap_cosines(const Model& model, const char* when) {
   std::vector<mamba::io::Heatmap> maps;
@@ -259,6 +311,7 @@ int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& fi
     }
   }
   const auto flow = information_flow(model, o);
+  const Lens lens = look_through_layers(model, o);
   for (auto& map : tap_cosines(model, "now")) taps.push_back(std::move(map));
 
   if (!out) take_folder(out, support::create_fresh_folder("runs/interventions"));
@@ -277,6 +330,8 @@ int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& fi
   mamba::io::write_file(*out / "substitution.svg", table.substitution.svg());
   mamba::io::write_file(*out / "information_flow.svg",
                         mamba::io::heatmaps_svg("Information flow |S| in a sequence with (4,3)", flow));
+  mamba::io::write_file(*out / "logit_lens.csv", lens.csv());
+  mamba::io::write_file(*out / "logit_lens.svg", lens.svg());
   const int in_a_row = std::min(model.n_layers(), 8);  // what has become of a layer stands below its beginning
   mamba::io::write_file(*out / "conv_taps.svg",
                         mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
@@ -294,8 +349,10 @@ int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& fi
     std::printf(
         "For Mamba-1, substitution from the first anchor on gives (4,3)'s answers for any weights when the key is "
         "before 5: read the other column.\n");
-  std::printf("In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, interventions.csv.\n",
-              out->string().c_str());
+  std::printf(
+      "In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, logit_lens.svg, and the numbers: "
+      "interventions.csv, logit_lens.csv.\n",
+      out->string().c_str());
   return support::done;
 }
 

@@ -124,7 +124,7 @@ inline std::string html(const Table& table, const std::string& title, const Json
           heatmap(table, "Symmetric label (key - 6)", &Row::symmetric) + "</div>\n";
   if (beside_paper) {
     page +=
-        "<h2>Beside the published numbers (composite label)</h2>\n<p>Those are of the paper's protocol, Mamba-2, means "
+        "<h2>Beside the published numbers (composite label)</h2>\n<p>Those are the paper's, of Mamba-2, means "
         "of three seeds; the settings of "
         "these runs stand "
         "below.</p>\n<table><tr><th>layers</th><th>gamma</th><th>runs</th><th>here</th><th>published</th>"

@@ -46,8 +46,7 @@ std::vector<std::pair<double, double>> read_column(const fs::path& path, const s
 // A run's record without its seed, in the keys' order: what it shares with those of its panel. What an older one does
 // not mention is in it.
 Json::Members without_seed(const Json& config) {
-  std::map<std::string, Json> members;
-  for (const char* younger : {"head", "gamma_except"}) members.emplace(younger, runs::unmentioned(younger));
+  std::map<std::string, Json> members(runs::younger_options().begin(), runs::younger_options().end());
   for (const auto& [key, value] : config.members())
     if (key != "seed") members.insert_or_assign(key, value);
   return {members.begin(), members.end()};

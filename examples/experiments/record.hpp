@@ -9,13 +9,18 @@ namespace runs {
 
 using mamba::io::Json;
 
-// What a record says by not mentioning an option: what held before there was a choice.
+// What older records do not mention, and what held before there was a choice.
+inline const Json::Members& younger_options() {
+  static const Json::Members all{
+      {"head", "tied"}, {"gamma_except", Json::Elements{}}, {"labels", "modulo"}, {"rate_changes", "epoch"}};
+  return all;
+}
+
+// What a record says by not mentioning an option; null where it must mention it.
 inline Json unmentioned(std::string_view key) {
-  if (key == "head") return "tied";
-  if (key == "gamma_except") return Json::Elements{};
-  if (key == "labels") return "modulo";
-  if (key == "rate_changes") return "epoch";
-  return Json();
+  for (const auto& [name, value] : younger_options())
+    if (name == key) return value;
+  return {};
 }
 
 }  // namespace runs

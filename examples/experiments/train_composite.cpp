@@ -5,7 +5,8 @@ int main(int argc, char** argv) {
   return runs::train_program<runs::Composite>(
       {"train_composite",
        "Trains a Mamba model on the composite function task (arXiv 2509.17514) and says which solution it prefers.\n"
-       "Without options: the paper's protocol. --preset quick shows the effect in minutes.",
+       "Without options: the reading of the paper that comes closest to its results. --preset quick shows the effect "
+       "in minutes.",
        ""},
       argc, argv);
 }

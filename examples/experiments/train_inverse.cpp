@@ -7,7 +7,7 @@ int main(int argc, char** argv) {
                                              "2509.17514): which of five orders of three numbers was\n"
                                              "written backwards at the end? Accuracy on training cases, on test cases "
                                              "that differ by a residue, and on other numbers.\n"
-                                             "Without options: the paper's protocol, standard block. The paper's other "
+                                             "Without options: --preset paper, standard block. The paper's other "
                                              "block: --residual identity --position learned.",
                                              "inverse-"},
                                             argc, argv);

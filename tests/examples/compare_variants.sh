@@ -6,7 +6,8 @@ program=$1 work=$2
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 short="--preset protocol --device cpu --threads 1 --batch-size 4 --train-samples 32 --eval-samples 5"
 
-expect 0 "80 runs, 0 of them done" $program all $short --seeds 2 --steps 2 --out whole
+expect 0 "48 runs, 0 of them done" $program all $short --seeds 2 --steps 2 --out whole
+expect 0 "32 runs, 0 of them done" $program details $short --seeds 2 --epochs 2 --out whole
 for name in ones-conv positions full-symmetry inverse one-by-one details; do
   for f in $name-mamba2.svg $name-mamba2.csv $name-mamba2-curves.csv; do [ -s "whole/$f" ] || say "no $f"; done
   ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/$name-mamba2.svg || say "$name's figure is not XML"
@@ -26,13 +27,17 @@ tr -d ' \n' <whole/details-mamba2/untied-modulo-gamma-zero-input-to-1-steps-seed
   say "a line of the design is not what it is called"
 [ "$(wc -l <whole/details-mamba2-effects.csv)" = 50 ] || say "not an effect of each detail on each observable"
 ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/details-mamba2-effects.svg || say "the effects' figure is not XML"
-for words in "head: tied to untied" "first loss" "32 runs"; do grep -q "$words" whole/details-mamba2-effects.svg || say "no '$words' in the effects' figure"; done
-expect 0 "What each detail does" $program details $short --seeds 2 --steps 2 --out whole
+for words in "head: tied to untied" "first loss" "32 of 32 runs"; do grep -q "$words" whole/details-mamba2-effects.svg || say "no '$words' in the effects' figure"; done
+rm whole/details-mamba2/*-seed1/model_final.safetensors
+expect 0 "What each detail does" $program details $short --seeds 2 --epochs 2 --out whole
+expect 2 "its runs are counted in epochs" $program details $short --steps 2 --out x
+expect 2 "its runs are counted in epochs" $program details --preset small --device cpu --out x
 expect 0 "8 runs, 0 of them done" $program one-by-one $short --seeds 1 --steps 2 --gamma 0.5 --out gamma
 grep -q '"gamma": 0.5' gamma/one-by-one-mamba2/standard-seed0/config.json || say "a gamma is not used"
 
 # The paper's reading is another one.
 expect 0 "8 runs, 0 of them done" $program one-by-one ${short#--preset protocol} --seeds 1 --steps 2 --out paper
+expect 0 "2 runs, 0 of them done" $program full-symmetry ${short#--preset protocol} --seeds 1 --steps 2 --out paper
 tr -d ' \n' <paper/one-by-one-mamba2/standard-seed0/config.json | grep -q '"vocab_size":201.*"head":"untied".*"labels":"sum"' || say "the preset is not what it is called"
 
 # Continued: nothing runs twice, and a run that is missing comes back to the same bytes.
@@ -59,7 +64,7 @@ grep -q '"lr": 0.001,' rates/one-by-one-mamba2/learning-rate-1e-3-seed0/config.j
 grep -q '"lr": 0.0005,\|"lr": 5e-04,\|"lr": 5e-4,' rates/one-by-one-mamba2/standard-seed0/config.json || say "a learning rate is not used"
 
 # Both mixers.
-expect 0 "16 runs, 0 of them done" $program positions $short --seeds 2 --steps 2 --mixer both --out both
+expect 0 "16 runs, 0 of them done" $program one-by-one $short --seeds 1 --steps 2 --mixer both --out both
 expect 2 "total 2, not 3" $program positions $short --seeds 2 --steps 3 --out whole
 expect 2 "nonsense" $program nonsense
 # A run's folder is its own; what lies in it is checked.

@@ -54,13 +54,25 @@ TEST_CASE("examples: effects are found again, with the error that repetitions sh
     CHECK(std::isnan(effects[1][f].value));
     CHECK(std::isnan(effects[1][f].error));
   }
-  // Without repetitions there is no error; a run that diverged is missed alone.
+  // Without repetitions there is no error. A line that is missing, and a run that diverged, leave the effects as they
+  // are.
   std::vector<DesignedRun> once;
-  for (std::size_t i = 0; i < lines_of_design; ++i) once.push_back({levels_of(i), i, {levels_of(i)[0] ? 1.0 : 0.0}});
+  for (std::size_t i = 1; i < lines_of_design; ++i) {
+    const auto levels = levels_of(i);
+    once.push_back({levels, i, {4 + 1.0 * levels[0] - 0.5 * levels[3] + 7.0 * levels[5]}});
+  }
   once[3].observed[0] = NAN;
-  CHECK(effect_of(once, 0, 0).value == 1);
-  CHECK(std::isnan(effect_of(once, 0, 0).error));
-  CHECK(std::isnan(effect_of({}, 0, 0).value));
+  for (std::size_t f = 0; f < factors_of_design; ++f) {
+    const Effect effect = effects_of(once, factors_of_design, 1)[0][f];
+    CHECK(effect.value == Approx(f == 0 ? 1 : f == 3 ? -0.5 : f == 5 ? 7 : 0).margin(1e-12));
+    CHECK(std::isnan(effect.error));
+  }
+  // Nothing is said where too few runs are there.
+  once.resize(5);
+  for (const auto& few : {once, std::vector<DesignedRun>{}}) {
+    const Effects none = effects_of(few, factors_of_design, 1);
+    for (const Effect& effect : none[0]) CHECK(std::isnan(effect.value));
+  }
 }
 
 TEST_CASE("examples: what is observed of a run") {
@@ -91,5 +103,8 @@ TEST_CASE("examples: what is observed of a run") {
     CHECK(values[o] == Approx(expected[o]));
   }
   for (auto& row : log) row[2] = 0.2;
-  CHECK(observed<Experiment>(log, folder)[4] == 8);  // never half: the end
+  std::filesystem::remove(folder / "model_final.safetensors");
+  const auto others = observed<Experiment>(log, folder);
+  CHECK(others[4] == 8);  // never half: the end
+  CHECK(std::isnan(others.back()));
 }

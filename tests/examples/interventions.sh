@@ -9,13 +9,19 @@ for mixer in mamba1 mamba2; do
   expect 0 prefers $train --preset protocol --layers 2 --steps 3 --batch-size 16 --train-samples 64 --eval-samples 10 --mixer $mixer --out $mixer
   expect 0 "^mean" $program $mixer/model_final.safetensors --sequences 30 --out $mixer-all
   expect 0 '"blocked_strict"' $program $mixer/checkpoint.safetensors --sequences 5 --in-layers 1 --json --out $mixer-one
-  for f in blocking.svg substitution.svg information_flow.svg conv_taps.svg interventions.csv; do [ -s "$mixer-all/$f" ] || say "no $f"; done
+  for f in blocking.svg substitution.svg information_flow.svg conv_taps.svg logit_lens.svg interventions.csv logit_lens.csv; do [ -s "$mixer-all/$f" ] || say "no $f"; done
+  [ "$(awk -F, '$1 ~ /^[0-9]+$/ && NF == 4 && $2 <= 1 && $3 <= 1 && $4 <= 1' $mixer-all/logit_lens.csv | wc -l)" = 3 ] || say "logit_lens.csv has not a row for each depth"
   [ "$(wc -l <$mixer-all/interventions.csv)" = 17 ] || say "interventions.csv has not 16 pairs"
 done
 # Substituting everything behind the key in Mamba-1 gives (4,3)'s answers for any weights, unless the key is at 5
 # (the specification's section 11.2): a mean of exactly 1.
 [ "$(awk -F, 'NR > 1 && $5 != 1' mamba1-all/interventions.csv | wc -l)" = 0 ] || say "substitution in Mamba-1 is not what it must be"
 grep -q '"model": "mamba1/model_final.safetensors"' mamba1-all/config.json || say "no record of what the figures are of"
+# The lens behind the last layer shows what has been learned, by the labels of its run; before any layer there is nothing.
+expect 0 prefers $train --layers 2 --steps 2500 --lr 4e-3 --gamma 0.5 --batch-size 64 --eval-every 2500 --eval-samples 10 --device cpu --out sums
+expect 0 "^mean" $program sums/model_final.safetensors --out lens
+awk -F, '$1 == "0" {before = $2} $1 == "2" {after = $2} END {exit !(after > 0.03 && after > 3 * before)}' lens/logit_lens.csv ||
+  say "the lens does not show what has been learned"
 # Without --out each has a folder of its own. A checkpoint knows its run wherever it lies.
 expect 0 prefers $train --layers 1 --seed 7 --steps 3 --batch-size 16 --train-samples 64 --eval-samples 10 --out seven
 cp seven/checkpoint.safetensors . && $program checkpoint.safetensors --sequences 2 >/dev/null 2>&1 && $program seven/model_final.safetensors --sequences 1 >/dev/null 2>&1

@@ -32,9 +32,12 @@ expect 0 '"ood_acc"' $program --evaluate straight/checkpoint.safetensors --eval-
 expect 0 "guessing" $program $small --steps 2 --residual identity --position learned --position-std 0.02 --embedding-std 0.05 --numbers 30..40 --ood-numbers 300..320 --out variant
 grep -q '"embedding_std": 0.05' variant/config.json || say "a record without the embedding's width"
 expect 0 "guessing" $program ${small#--preset protocol} --steps 2 --preset quick --residual identity --position sinusoidal --out other
+# Unless told otherwise, the reading that comes closest to the paper.
+expect 0 "guessing" $program ${small#--preset protocol} --steps 2 --out paper
+tr -d ' \n' <paper/config.json | grep -q '"vocab_size":201.*"head":"untied".*"rate_changes":"step"' || say "the preset is not what it is called"
 expect 2 "was not built with" $program $small --steps 2 --conv ones --out x
 expect 2 "three that are congruent modulo 3 need 7" $program $small --steps 2 --numbers 20..24 --out x
-expect 2 "65 tokens are longer than the 64 positions" $program --preset protocol --device cpu --layers 14 --position learned --out x
+expect 2 "65 tokens are longer than the 64 positions" $program --preset protocol --mixer mamba2 --device cpu --layers 14 --residual identity --position learned --out x
 expect 3 'of the task "composite", not of "inverse sequences"' $program --resume --out composite --device cpu
 expect 2 "FIRST..LAST" $program --numbers 20-99
 expect 0 "Exit codes" $program --help

@@ -1,6 +1,8 @@
-// What a trained model's parts look like from outside: the state-space model as a matrix, the convolution's taps.
+// What a trained model's parts look like from outside: the state-space model as a matrix, the convolution's taps, the
+// answers of its lower layers.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
@@ -8,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <mamba/math/activation.hpp>
 #include <mamba/model/model.hpp>
 
 namespace mamba {
@@ -50,6 +53,46 @@ std::vector<Matrix<double>> ssm_matrices(Model<A>& model, std::span<const std::i
       }
     }
   return matrices;
+}
+
+// The logit lens: the last token's logits, (batch, vocab_size), of a model that ends before layer 0, 1, ..: the
+// residual stream there takes the last norm and the head, as it does behind the last layer. The last of the n_layers +
+// 1 matrices are the model's own logits. ids (batch, length). Throws Error as visit() does.
+template <class A>
+std::vector<Matrix<double>> logit_lens(Model<A>& model, std::span<const std::int32_t> ids, int batch) {
+  constexpr int D = A::config.d_model, V = A::config.vocab_size;
+  std::vector<Matrix<double>> logits;
+  const auto dict = model.state_dict();
+  const auto own = dict.find("lm_head.weight");
+  const auto& head = own != dict.end() ? own->second.values : dict.at("backbone.embedding.weight").values;
+  const auto& scale = dict.at("backbone.norm_f.weight").values;
+  // The last token's stream, layer by layer.
+  std::vector<Matrix<double>> streams(static_cast<std::size_t>(model.n_layers()), Matrix<double>(batch, D));
+  const auto length = static_cast<int>(ids.size()) / (std::max)(batch, 1);
+  const auto last = model.visit(
+      ids, batch, [&](Point point, int layer, MatrixView<typename A::Scalar> rows, std::span<const int> where) {
+        if (point != Point::residual) return;
+        for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
+          if (const int at = where[static_cast<std::size_t>(i)]; at % length == length - 1)
+            for (int d = 0; d < D; ++d)
+              streams[static_cast<std::size_t>(layer)](at / length, d) = static_cast<double>(rows(i, d));
+      });
+  for (const Matrix<double>& stream : streams) {
+    Matrix<double>& of_layer = logits.emplace_back(batch, V);
+    for (int s = 0; s < batch; ++s) {
+      double squares = 0;
+      for (int d = 0; d < D; ++d) squares += stream(s, d) * stream(s, d);
+      const double rho = 1 / std::sqrt(squares / D + math::norm_epsilon);
+      for (int v = 0; v < V; ++v)
+        for (int d = 0; d < D; ++d)
+          of_layer(s, v) += rho * stream(s, d) * static_cast<double>(scale[static_cast<std::size_t>(d)]) *
+                            static_cast<double>(head[static_cast<std::size_t>(v * D + d)]);
+    }
+  }
+  Matrix<double>& at_end = logits.emplace_back(batch, V);
+  for (int s = 0; s < batch; ++s)
+    for (int v = 0; v < V; ++v) at_end(s, v) = static_cast<double>(last(s, v));
+  return logits;
 }
 
 // The cosines between the tap vectors w[:, k] of a convolution's weight (channels, taps), (taps, taps) (the paper's

@@ -25,8 +25,8 @@ struct CompositeFunctionOptions {
 // The test set of a pair: ids (samples, 8), the others (samples).
 struct CompositeTestSet {
   AnchorPair pair;
-  Labels rule = Labels::modulo;
   std::vector<std::int32_t> ids, keys, positions, labels;
+  Labels rule = Labels::modulo;
   int size() const { return static_cast<int>(labels.size()); }
 };
 
