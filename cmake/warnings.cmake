@@ -11,6 +11,7 @@ function(mamba_read_once target)
   target_precompile_headers(${target} PRIVATE ${ARGN})
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     # GCC 12 does not know of a precompiled header what in it is the system's, and warns of libstdc++'s own copies where they are inlined.
+    # Programs without one (examples, benchmarks, fuzz targets, link tests) are still asked.
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-array-bounds;-Wno-stringop-overread;-Wno-stringop-overflow>)
   endif()
 endfunction()

@@ -214,7 +214,7 @@ class ComparisonOf : public Comparison {
           ++finished;
           if (is_design() && !log.empty()) {
             const auto number = static_cast<std::size_t>(&line - lines_.data());
-            designed.push_back({levels_of(number), number, observed<Experiment>(log, o.out)});
+            designed.push_back({levels_of(number), number, observed<Experiment>(log, o.out), seed});
           }
         }
       }
@@ -240,6 +240,12 @@ class ComparisonOf : public Comparison {
                       std::size_t runs) const {
     const auto names = observables<Experiment>();
     const Effects effects = effects_of(designed, factors_.size(), names.size());
+    std::string observed = "variant,seed";
+    for (const std::string& what : names) observed += "," + what;
+    for (const DesignedRun& run : designed)
+      observed += "\n" + slug(lines_[run.line].name) + "," + std::to_string(run.seed) + "," +
+                  support::row_text(run.observed);
+    mamba::io::write_file(stem.string() + "-of-runs.csv", observed + "\n");
     mamba::io::write_file(stem.string() + ".csv", effects_csv(factors_, names, effects));
     mamba::io::write_file(stem.string() + ".svg",
                           effects_svg(title,

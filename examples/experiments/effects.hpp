@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -22,11 +23,12 @@ struct FactorNames {
 };
 
 // One run of a design: its levels, one a factor; the line that its repetitions share; what was observed, NaN where
-// nothing was.
+// nothing was; which repetition it is.
 struct DesignedRun {
   std::vector<bool> levels;
   std::size_t line;
   std::vector<double> observed;
+  std::uint64_t seed = 0;
 };
 
 // What a factor's high level adds to its low one; error: its standard error, from how the repetitions of a line differ.

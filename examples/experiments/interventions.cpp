@@ -1,5 +1,6 @@
 // Blocking, substitution, information flow and convolution taps of a trained model.
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -46,7 +47,12 @@ int run(int argc, char** argv) {
     runs::Options<runs::Composite> of_run;
     restore(of_run, record->options, record->path);
     if (!*initial) o.initial_seed = of_run.seed;
-    o.gamma_fan = of_run.gamma_fan, o.gamma_except = of_run.gamma_except, o.labels = of_run.task.labels;
+    o.gamma_fan = of_run.gamma_fan, o.gamma_except = of_run.gamma_except;
+    o.task = of_run.task, o.task.seed = of_run.seed;
+  } else {
+    std::fprintf(
+        stderr, "%s has no record of its run: its initial taps are drawn, and its test sets, as by --preset protocol\n",
+        o.model.c_str());
   }
   if (const auto config = mamba::detail::told(file.metadata(), "config"))
     if (const runs::Json* const gamma = config->find("gamma"))

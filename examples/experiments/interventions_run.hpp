@@ -35,7 +35,7 @@ struct InterventionOptions {
   std::optional<double> gamma = 1.0;
   mamba::Fan gamma_fan = mamba::Fan::out;
   mamba::GammaExcept gamma_except{};
-  mamba::task::Labels labels = mamba::task::Labels::modulo;  // of the run's task
+  Composite::TaskOptions task{};  // the run's, whose test sets the logit lens looks at
   int threads = 0;
   bool json = false;
 };
@@ -153,8 +153,8 @@ std::vector<mamba::io::Heatmap> information_flow(Model& model, const Interventio
   return maps;
 }
 
-// What the model would answer if it ended before layer 0, 1, .. (the logit lens): accuracies by the number of layers,
-// by the task's label over all pairs that training shows, and by both labels of (4,3).
+// What the model would answer if it ended before layer 0, 1, .. (the logit lens), on its run's test sets: accuracies by
+// the number of layers, by the task's label over all pairs that training shows, and by both labels of (4,3).
 struct Lens {
   std::vector<double> label, composite, symmetric;
 
@@ -177,28 +177,16 @@ struct Lens {
 };
 
 template <class Model>
-Lens look_through_layers(Model& model, const InterventionOptions& o) {
+Lens look_through_layers(Model& model, const Task& task) {
   const auto ends = static_cast<std::size_t>(model.n_layers()) + 1;
   Lens lens{std::vector<double>(ends), std::vector<double>(ends), std::vector<double>(ends)};
   for (int p = 0; p < Task::pair_count; ++p) {
-    const mamba::task::AnchorPair pair = Task::pair(p);
-    const auto drawn = detail::draw_pair(o, p);
-    std::vector<std::int32_t> label, composite, symmetric;
-    for (std::size_t s = 0; s < drawn.key_positions.size(); ++s) {
-      const int key = drawn.ids[s * Task::length + static_cast<std::size_t>(drawn.key_positions[s])];
-      label.push_back(Task::label(key, pair, o.labels));
-      composite.push_back(Task::composite_label(key, pair, o.labels));
-      symmetric.push_back(Task::symmetric_label(key, pair, o.labels));
-    }
-    const auto logits = mamba::logit_lens(model, drawn.ids, o.sequences);
+    const auto set = task.test_set(p);
+    const auto logits = mamba::logit_lens(model, set.ids, set.size());
     for (std::size_t l = 0; l < ends; ++l) {
-      const auto answers = mamba::predictions(logits[l]);
-      if (pair == Task::held_out) {
-        lens.composite[l] = mamba::accuracy(answers, composite),
-        lens.symmetric[l] = mamba::accuracy(answers, symmetric);
-      } else {
-        lens.label[l] += mamba::accuracy(answers, label) / (Task::pair_count - 1);
-      }
+      const mamba::PairAccuracy answers = mamba::pair_accuracy(mamba::predictions(logits[l]), set);
+      if (set.pair == Task::held_out) lens.composite[l] = answers.composite, lens.symmetric[l] = answers.symmetric;
+      else lens.label[l] += answers.label / (Task::pair_count - 1);
     }
   }
   return lens;
@@ -311,7 +299,7 @@ int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& fi
     }
   }
   const auto flow = information_flow(model, o);
-  const Lens lens = look_through_layers(model, o);
+  const Lens lens = look_through_layers(model, Task(o.task));
   for (auto& map : tap_cosines(model, "now")) taps.push_back(std::move(map));
 
   if (!out) take_folder(out, support::create_fresh_folder("runs/interventions"));

@@ -26,6 +26,7 @@ tr -d ' \n' <whole/one-by-one-mamba2/filler-0..99-seed0/config.json | grep -q '"
 tr -d ' \n' <whole/details-mamba2/untied-modulo-gamma-zero-input-to-1-steps-seed1/config.json | grep -q '"gamma_fan":"in".*"head":"untied".*"rate_changes":"step"' ||
   say "a line of the design is not what it is called"
 [ "$(wc -l <whole/details-mamba2-effects.csv)" = 50 ] || say "not an effect of each detail on each observable"
+[ "$(awk -F, '{print NF}' whole/details-mamba2-effects-of-runs.csv | sort | uniq -c | tr -s ' ')" = " 33 9" ] || say "not what was observed of each run"
 ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/details-mamba2-effects.svg || say "the effects' figure is not XML"
 for words in "head: tied to untied" "first loss" "32 of 32 runs"; do grep -q "$words" whole/details-mamba2-effects.svg || say "no '$words' in the effects' figure"; done
 rm whole/details-mamba2/*-seed1/model_final.safetensors

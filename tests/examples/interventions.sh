@@ -17,11 +17,17 @@ done
 # (the specification's section 11.2): a mean of exactly 1.
 [ "$(awk -F, 'NR > 1 && $5 != 1' mamba1-all/interventions.csv | wc -l)" = 0 ] || say "substitution in Mamba-1 is not what it must be"
 grep -q '"model": "mamba1/model_final.safetensors"' mamba1-all/config.json || say "no record of what the figures are of"
-# The lens behind the last layer shows what has been learned, by the labels of its run; before any layer there is nothing.
-expect 0 prefers $train --layers 2 --steps 2500 --lr 4e-3 --gamma 0.5 --batch-size 64 --eval-every 2500 --eval-samples 10 --device cpu --out sums
+# The lens behind the last layer shows the run's own accuracies, by the labels of its task; before any layer there is nothing.
+expect 0 prefers $train --layers 2 --steps 2500 --lr 4e-3 --gamma 0.5 --batch-size 64 --eval-every 2500 --eval-samples 200 --device cpu --out sums
 expect 0 "^mean" $program sums/model_final.safetensors --out lens
+for column in 3:composite_acc 4:symmetric_acc; do
+  [ "$(awk -F, '$1 == "2" {print $'${column%:*}' + 0}' lens/logit_lens.csv)" = "$(sed -n 's/^ *"'${column#*:}'": \([0-9.e-]*\),$/\1/p' sums/metrics.json | awk '{print $1 + 0}')" ] ||
+    say "the lens's ${column#*:} is not its run's"
+done
 awk -F, '$1 == "0" {before = $2} $1 == "2" {after = $2} END {exit !(after > 0.03 && after > 3 * before)}' lens/logit_lens.csv ||
   say "the lens does not show what has been learned"
+mkdir alone && cp sums/model_final.safetensors alone
+expect 0 "has no record of its run" $program alone/model_final.safetensors --sequences 2 --out alone_inside
 # Without --out each has a folder of its own. A checkpoint knows its run wherever it lies.
 expect 0 prefers $train --layers 1 --seed 7 --steps 3 --batch-size 16 --train-samples 64 --eval-samples 10 --out seven
 cp seven/checkpoint.safetensors . && $program checkpoint.safetensors --sequences 2 >/dev/null 2>&1 && $program seven/model_final.safetensors --sequences 1 >/dev/null 2>&1

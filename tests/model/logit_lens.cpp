@@ -64,7 +64,7 @@ TEST_CASE("the logit lens shows the answers of the lower layers") {
   MambaForComposite<small, double> model({.n_layers = 1, .seed = 3});
   const std::vector<std::int32_t> ids{1, 2, 3, 4};
   CHECK_THROWS_WITH(logit_lens(model, ids, 3), ContainsSubstring("4"));
-  CHECK_THROWS_AS(logit_lens(model, ids, 0), Error);
+  for (const int batch : {0, -1, 1'000'000'000}) CHECK_THROWS_AS(logit_lens(model, ids, batch), Error);
   const std::vector<std::int32_t> unknown{1, 13};
   CHECK_THROWS_WITH(logit_lens(model, unknown, 1), ContainsSubstring("token 13"));
 }

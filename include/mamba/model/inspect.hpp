@@ -66,16 +66,16 @@ std::vector<Matrix<double>> logit_lens(Model<A>& model, std::span<const std::int
   const auto own = dict.find("lm_head.weight");
   const auto& head = own != dict.end() ? own->second.values : dict.at("backbone.embedding.weight").values;
   const auto& scale = dict.at("backbone.norm_f.weight").values;
-  // The last token's stream, layer by layer.
-  std::vector<Matrix<double>> streams(static_cast<std::size_t>(model.n_layers()), Matrix<double>(batch, D));
+  std::vector<Matrix<double>> streams(static_cast<std::size_t>(model.n_layers()));  // of the last tokens
   const auto length = static_cast<int>(ids.size()) / (std::max)(batch, 1);
   const auto last = model.visit(
       ids, batch, [&](Point point, int layer, MatrixView<typename A::Scalar> rows, std::span<const int> where) {
         if (point != Point::residual) return;
+        auto& stream = streams[static_cast<std::size_t>(layer)];
+        if (stream.rows() == 0) stream = Matrix<double>(batch, D);
         for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
           if (const int at = where[static_cast<std::size_t>(i)]; at % length == length - 1)
-            for (int d = 0; d < D; ++d)
-              streams[static_cast<std::size_t>(layer)](at / length, d) = static_cast<double>(rows(i, d));
+            for (int d = 0; d < D; ++d) stream(at / length, d) = static_cast<double>(rows(i, d));
       });
   for (const Matrix<double>& stream : streams) {
     Matrix<double>& of_layer = logits.emplace_back(batch, V);

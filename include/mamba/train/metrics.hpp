@@ -46,16 +46,20 @@ struct PairAccuracy {
   double label = 0, composite = 0, symmetric = 0;
 };
 
-template <class ModelType>
-PairAccuracy evaluate(ModelType& model, const task::CompositeTestSet& set) {
+// Of answers to a set, one for each of its sequences.
+inline PairAccuracy pair_accuracy(std::span<const std::int32_t> predicted, const task::CompositeTestSet& set) {
   using Task = task::CompositeFunction;
   std::vector<std::int32_t> composite, symmetric;
   for (const std::int32_t key : set.keys) {
     composite.push_back(Task::composite_label(key, set.pair, set.rule));
     symmetric.push_back(Task::symmetric_label(key, set.pair, set.rule));
   }
-  const auto predicted = predictions(model(set.ids, set.size()));
   return {accuracy(predicted, set.labels), accuracy(predicted, composite), accuracy(predicted, symmetric)};
+}
+
+template <class ModelType>
+PairAccuracy evaluate(ModelType& model, const task::CompositeTestSet& set) {
+  return pair_accuracy(predictions(model(set.ids, set.size())), set);
 }
 
 // The share of a set that the model answers as labelled.
