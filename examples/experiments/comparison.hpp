@@ -243,8 +243,8 @@ class ComparisonOf : public Comparison {
     std::string observed = "variant,seed";
     for (const std::string& what : names) observed += "," + what;
     for (const DesignedRun& run : designed)
-      observed += "\n" + slug(lines_[run.line].name) + "," + std::to_string(run.seed) + "," +
-                  support::row_text(run.observed);
+      observed +=
+          "\n" + slug(lines_[run.line].name) + "," + std::to_string(run.seed) + "," + support::row_text(run.observed);
     mamba::io::write_file(stem.string() + "-of-runs.csv", observed + "\n");
     mamba::io::write_file(stem.string() + ".csv", effects_csv(factors_, names, effects));
     mamba::io::write_file(stem.string() + ".svg",
