@@ -19,6 +19,14 @@
 #define MAMBA_INLINE inline __attribute__((always_inline))
 #endif
 
+// A function that keeps its own registers on the host. Inlined into the one caller that it has, GCC runs out of them
+// there.
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#define MAMBA_OUT_OF_LINE __attribute__((noinline))
+#else
+#define MAMBA_OUT_OF_LINE
+#endif
+
 // After the parameters of a lambda in a kernel: inlined before registers are thought about; else GCC leaves arrays that
 // should be registers in memory.
 #if defined(__GNUC__)

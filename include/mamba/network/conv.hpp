@@ -80,8 +80,9 @@ MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<S, C> v, Rows<S, C> u, Row
 // dx (T, C) <- the gradient with respect to x, dw += those of the learned parameters; du (T, C) is used up.
 MAMBA_COMPOSITION
 template <class A, class Backend, class S, class T, int C, class LayerGradients, class LayerWeights>
-MAMBA_HOST_DEVICE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du, Rows<const S, C> v,
-                                     Rows<const S, C> x, Sequences sequences, LayerWeights w) {
+MAMBA_HOST_DEVICE MAMBA_OUT_OF_LINE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du,
+                                                       Rows<const S, C> v, Rows<const S, C> x, Sequences sequences,
+                                                       LayerWeights w) {
   using Kernel = typename A::ConvKernel;
   constexpr Bypass bypass = bypass_of<typename A::ConvResidual>();
   // dx <- the part that bypasses the convolution.
