@@ -1,4 +1,4 @@
-// Blocking, substitution, information flow and convolution taps of a trained model.
+// Blocking, substitution, information flow, convolution taps and logit lens of a trained model.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <string>

@@ -55,9 +55,9 @@ std::vector<Matrix<double>> ssm_matrices(Model<A>& model, std::span<const std::i
   return matrices;
 }
 
-// The logit lens: the last token's logits, (batch, vocab_size), of a model that ends before layer 0, 1, ..: the
-// residual stream there takes the last norm and the head, as it does behind the last layer. The last of the n_layers +
-// 1 matrices are the model's own logits. ids (batch, length). Throws Error as visit() does.
+// The logit lens (specification, section 11.4): the last token's logits, (batch, vocab_size), of a model that ends
+// before layer 0, 1, ..: the residual stream there takes the last norm and the head, as it does behind the last layer.
+// The last of the n_layers + 1 matrices holds the model's own. ids (batch, length). Throws Error as visit() does.
 template <class A>
 std::vector<Matrix<double>> logit_lens(Model<A>& model, std::span<const std::int32_t> ids, int batch) {
   constexpr int D = A::config.d_model, V = A::config.vocab_size;
@@ -77,16 +77,16 @@ std::vector<Matrix<double>> logit_lens(Model<A>& model, std::span<const std::int
           if (const int at = where[static_cast<std::size_t>(i)]; at % length == length - 1)
             for (int d = 0; d < D; ++d) stream(at / length, d) = static_cast<double>(rows(i, d));
       });
-  for (const Matrix<double>& stream : streams) {
+  for (Matrix<double>& stream : streams) {
     Matrix<double>& of_layer = logits.emplace_back(batch, V);
     for (int s = 0; s < batch; ++s) {
       double squares = 0;
       for (int d = 0; d < D; ++d) squares += stream(s, d) * stream(s, d);
       const double rho = 1 / std::sqrt(squares / D + math::norm_epsilon);
+      for (int d = 0; d < D; ++d) stream(s, d) *= rho * static_cast<double>(scale[static_cast<std::size_t>(d)]);
       for (int v = 0; v < V; ++v)
         for (int d = 0; d < D; ++d)
-          of_layer(s, v) += rho * stream(s, d) * static_cast<double>(scale[static_cast<std::size_t>(d)]) *
-                            static_cast<double>(head[static_cast<std::size_t>(v * D + d)]);
+          of_layer(s, v) += stream(s, d) * static_cast<double>(head[static_cast<std::size_t>(v) * D + d]);
     }
   }
   Matrix<double>& at_end = logits.emplace_back(batch, V);
