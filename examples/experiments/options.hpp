@@ -92,6 +92,7 @@ struct Options {
   mamba::TrainingOptions training{};
   typename Experiment::TaskOptions task{};
   long eval_every = 10;  // in the schedule's unit
+  mamba::Products products = mamba::Products::exact;
   int threads = 0;
   int gpu = 0;  // the index of the one to use, where the variant runs on one
   std::filesystem::path out;
@@ -110,7 +111,8 @@ struct Options {
             .position_std = position_std,
             .seed = seed,
             .threads = threads,
-            .device = gpu};
+            .device = gpu,
+            .products = products};
   }
 };
 
@@ -129,6 +131,7 @@ void for_each_field(Options<Experiment>& o, F&& f) {
     schedule.warmup);
   f("--weight-decay", "AdamW's, on every parameter", o.training.weight_decay);
   f("--clip", "largest gradient norm", o.training.clip);
+  f("--products", "how a GPU multiplies: exact, as the CPU; tf32: with 11 bits of each operand", o.products);
   f("--eval-every", "epochs or steps between evaluations", o.eval_every);
   Experiment::for_each_field(o.task, f);
 }
@@ -151,6 +154,7 @@ inline Json json_of(const Variant& v) {
 
 // The names of an option's values, in their order, where it is one of a few.
 inline constexpr std::array<const char*, 2> names_of(mamba::task::Labels) { return {"modulo", "sum"}; }
+inline constexpr std::array<const char*, 2> names_of(mamba::Products) { return {"exact", "tf32"}; }
 inline constexpr std::array<const char*, 2> names_of(mamba::RateChanges) { return {"epoch", "step"}; }
 
 template <class T>
@@ -194,6 +198,7 @@ template <class Except, class F>
 void for_each_role(Except& except, F&& f) {
   f("embedding", except.embedding), f("position", except.position), f("projection", except.projection);
   f("convolution", except.convolution), f("head", except.head);
+  f("convolution-bias", except.convolution_bias), f("step-bias", except.step_bias);
 }
 inline Json json_of(const mamba::GammaExcept& except) {
   Json::Elements roles;
@@ -355,10 +360,14 @@ void check(const Options<Experiment>& o, int longest) {
   const mamba::GammaExcept& except = o.gamma_except;
   require(!except.convolution || o.variant.conv == "learned",
           "gamma_except names the convolution, whose kernel is not drawn: it is ", o.variant.conv);
+  require(!except.convolution_bias || o.variant.conv != "ones-frozen",
+          "gamma_except names the convolution's bias, which is not drawn: the convolution is ", o.variant.conv);
   require(!except.position || o.variant.position == "learned",
           "gamma_except names positions, and there are none to draw; the position is ", o.variant.position);
   require(!except.head || o.variant.head == "untied",
           "gamma_except names the head, which has no weight of its own: it is ", o.variant.head);
+  require(o.gamma_zeroes_biases || !(except.convolution_bias || except.step_bias),
+          "gamma_except names a bias, and with gamma_biases own all of them are left out");
   require(!(except.embedding && o.embedding_std) && !(except.position && o.position_std),
           "gamma_except leaves out what embedding_std or position_std draws anyway");
   require(

@@ -11,8 +11,11 @@ using mamba::io::Json;
 
 // What older records do not mention, and what held before there was a choice.
 inline const Json::Members& younger_options() {
-  static const Json::Members all{
-      {"head", "tied"}, {"gamma_except", Json::Elements{}}, {"labels", "modulo"}, {"rate_changes", "epoch"}};
+  static const Json::Members all{{"head", "tied"},
+                                 {"gamma_except", Json::Elements{}},
+                                 {"labels", "modulo"},
+                                 {"rate_changes", "epoch"},
+                                 {"products", "exact"}};
   return all;
 }
 

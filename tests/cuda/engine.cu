@@ -71,6 +71,42 @@ TEST_CASE("CUDA: 300 steps stay beside the CPU's") {
   CHECK(worst < 1e-8);
 }
 
+// By TF32 a factor has 11 bits, so that a product is off by up to 2^-11 or so; the rest is computed as it was.
+template <class Backend, class... Policies>
+void check_products() {
+  const auto ids = support::random_tokens(64 * 8, 100, 1), labels = support::random_tokens(64, 100, 2);
+  const ModelOptions exact{.n_layers = 2, .seed = 3};
+  ModelOptions single = exact;
+  single.products = Products::tf32;
+  MambaForComposite<broad_config, Backend, Policies...> model(exact), by_tf32(single);
+  const auto logits = model(ids, 64), others = by_tf32(ids, 64);
+  double difference = 0, size = 0;
+  for (Eigen::Index i = 0; i < logits.size(); ++i) {
+    difference += std::pow(static_cast<double>(logits.data()[i]) - static_cast<double>(others.data()[i]), 2);
+    size += std::pow(static_cast<double>(logits.data()[i]), 2);
+  }
+  const double relative = std::sqrt(difference / size);
+  INFO("relative difference " << relative);
+  if constexpr (std::is_same_v<typename decltype(model)::Scalar, double>) {
+    CHECK(relative == 0);
+  } else {
+    CHECK((relative > 2e-5 && relative < 3e-3));
+    CHECK(by_tf32(ids, 64) == others);
+    AdamW optimizer(model, {.lr = 1e-3}), other(by_tf32, {.lr = 1e-3});
+    const double loss = step(model, optimizer, ids, labels), of_tf32 = step(by_tf32, other, ids, labels);
+    CHECK((loss != of_tf32 && std::abs(loss - of_tf32) < 1e-2 * loss));
+  }
+}
+
+TEST_CASE("CUDA: products of one TF32 multiplication") {
+  support::need_backend();
+  check_products<Cuda>();
+  check_products<Cuda, Mamba2<64>>();
+  check_products<CudaGrid>();
+  check_products<Cuda, double>();
+  check_products<CudaGrid, double>();
+}
+
 TEST_CASE("CUDA: what looks and reaches inside is as on the CPU") {
   support::need_backend();
   support::check_inside<tiny_config, Cuda>(1e-12);

@@ -15,6 +15,7 @@ namespace {
 inline constexpr Config tiny_config{.vocab_size = 100, .d_model = 8, .d_state = 4};
 template <class Backend>
 using Plain = MambaForComposite<tiny_config, Backend, double>;
+inline constexpr Config float_config{.vocab_size = 100, .d_model = 32, .d_state = 16};
 inline constexpr Config wide_config{.vocab_size = 110, .d_model = 8, .d_state = 4};
 template <class Backend>
 using Wide = MambaForComposite<wide_config, Backend, double>;
@@ -486,4 +487,18 @@ TEST_CASE("CUDA: a task that is not the model's is refused before anything chang
   Trainer fresh(fresh_model, small_task, by_epochs);
   fresh.run(15);
   check_same(snapshot(trainer), snapshot(fresh));
+}
+
+TEST_CASE("CUDA: trainings whose products are of TF32") {
+  support::need_backend();
+  using Float = MambaForComposite<float_config, Cuda>;
+  const auto losses = [&](Products products) {
+    Float model({.n_layers = 2, .seed = 3, .products = products});
+    Trainer trainer(model, small_task, by_epochs);
+    trainer.run(6);
+    return trainer.loss_sum();
+  };
+  const double exact = losses(Products::exact), by_tf32 = losses(Products::tf32);
+  CHECK((by_tf32 != exact && relative(by_tf32, exact) < 1e-2));
+  CHECK(losses(Products::tf32) == by_tf32);
 }

@@ -98,22 +98,25 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   CHECK(back.model().gamma_except == o.gamma_except);
   o.task.labels = mamba::task::Labels::sum, o.variant.vocab_size = 201;
   o.training.rate_changes = mamba::RateChanges::each_step;
+  o.products = mamba::Products::tf32;
   restore(back, recorded(o), "config.json");
   CHECK(recorded(back).dump() == recorded(o).dump());
   CHECK(back.variant == o.variant);
+  CHECK(back.model().products == mamba::Products::tf32);
   CHECK(back.task.labels == o.task.labels);
   CHECK(back.training.rate_changes == o.training.rate_changes);
-  // Of a time when all heads were tied, all labels modulo 100, and rates changed once an epoch.
+  // Of a time when all heads were tied, all labels modulo 100, rates changed once an epoch, and products were exact.
   Json::Members older = recorded(o).members();
   std::erase_if(older, [](const auto& member) {
     return member.first == "head" || member.first == "gamma_except" || member.first == "labels" ||
-           member.first == "rate_changes";
+           member.first == "rate_changes" || member.first == "products";
   });
   restore(back, older, "config.json");
   CHECK(back.variant.head == "tied");
   CHECK(back.gamma_except == mamba::GammaExcept{});
   CHECK(back.task.labels == mamba::task::Labels::modulo);
   CHECK(back.training.rate_changes == mamba::RateChanges::each_epoch);
+  CHECK(back.products == mamba::Products::exact);
 
   const std::vector<std::pair<std::string, Json>> wrong{{"n_layers", 0},
                                                         {"n_layers", 1'000'001},
@@ -128,6 +131,7 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
                                                         {"labels", 1},
                                                         {"labels", "sum"},  // the vocabulary has no room
                                                         {"rate_changes", "never"},
+                                                        {"products", "half"},
                                                         {"vocab_size", 0},
                                                         {"vocab_size", -5},
                                                         {"vocab_size", 99},

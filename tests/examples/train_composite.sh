@@ -71,6 +71,10 @@ expect 2 "differs from the stopped run" $program --out head --resume --gamma-exc
 expect 2 "tail not in" $program $small --steps 3 --gamma-except tail --out x
 expect 2 "are gamma's" $program $small --steps 3 --gamma default --gamma-except convolution --out x
 expect 2 "has no weight of its own" $program $small --steps 3 --gamma-except head --out x
+expect 2 "all of them are left out" $program $small --steps 3 --gamma-biases own --gamma-except step-bias --out x
+expect 2 "which is not drawn" $program $small --steps 3 --mixer mamba2 --conv ones-frozen --gamma-except convolution-bias --out x
+expect 0 "prefers" $program $small --steps 3 --gamma-except step-bias --out steps
+grep -q '"step-bias"' steps/config.json || say "config.json lacks the bias that gamma leaves out"
 expect 2 "none to draw" $program $small --steps 3 --gamma-except position --out x
 grep -q '"head": "untied"' head/config.json || say "config.json lacks the head"
 expect 0 "prefers" $program --evaluate head/model_final.safetensors --eval-samples 20

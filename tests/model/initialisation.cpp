@@ -97,6 +97,8 @@ TEST_CASE("gamma's rule leaves out the roles that it is told to") {
   check({.position = true}, {"position_embedding"});
   check({.projection = true}, {"proj.weight"});
   check({.convolution = true, .head = true}, {"conv1d.weight", "lm_head"});
+  check({.convolution_bias = true}, {"conv1d.bias"});
+  check({.step_bias = true}, {"dt_proj.bias"});
 }
 
 TEST_CASE("gamma may leave the biases to mamba_ssm's law") {

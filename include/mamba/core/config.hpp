@@ -48,7 +48,14 @@ enum class Fan { out, in };
 // Roles of weights (network/parameters.hpp) that gamma's rule leaves to mamba_ssm's laws.
 struct GammaExcept {
   bool embedding = false, position = false, projection = false, convolution = false, head = false;
+  bool convolution_bias = false, step_bias = false;
   bool operator==(const GammaExcept&) const = default;
+};
+
+// How a GPU multiplies matrices of floats.
+enum class Products {
+  exact,  // as exactly as float is: block scope by three multiplications on the tensor cores
+  tf32,   // by one, of operands that are rounded to TF32's 11 bits (PyTorch's allow_tf32)
 };
 
 // What a model is built from at run time.
@@ -65,6 +72,7 @@ struct ModelOptions {
   bool draw = true;  // off: trained parameters are zero, for a model whose parameters are about to be loaded
   int threads = 0;   // 0: all cores
   int device = 0;    // the GPU's index; the CPU has none
+  Products products = Products::exact;  // of float on a GPU; what computes otherwise, or in double, is exact
   // How many bytes of activations a tile of a batch may take where a model runs over the whole GPU. With the sizes of
   // model and batch it decides how a batch is cut, and so the order of sums; what memory is free does not. A single
   // sequence may take more.

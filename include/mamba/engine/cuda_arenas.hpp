@@ -33,6 +33,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
       : CudaArenas(options, std::make_shared<const cuda::Queue>(checked_device(options.device))) {}
 
   const cuda::QueuePointer& queue() const { return queue_; }
+  Products products() const { return products_; }
 
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
@@ -93,6 +94,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   CudaArenas(const ModelOptions& options, cuda::QueuePointer queue)
       : Base(options.n_layers, [queue](std::size_t bytes) { return cuda::Mirrored(queue, bytes); }),
         queue_(std::move(queue)),
+        products_(options.products),
         kinds_(queue_),
         squares_(queue_) {
     std::vector<cuda::Kind> kinds;
@@ -119,6 +121,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   }
 
   cuda::QueuePointer queue_;
+  Products products_;
   cuda::DeviceBuffer kinds_, squares_;
   std::vector<double> squares_host_;
 };

@@ -186,7 +186,7 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
     ranges_.upload(ranges_host_.data(), ranges_host_.size());
     return {{weights(), ranges_.template as<network::TileRange>(), tiles_.firsts(), tiles_.tokens(), tiles_.times(),
              tiles_.readouts(), partition.tiles, workspaces_.template as<std::byte>(), workspace_bytes,
-             activation_bytes, 0},
+             activation_bytes, 0, Base::products()},
             blocks,
             readouts};
   }

@@ -71,7 +71,7 @@ class CudaGridEngine : public CudaArenas<A> {
   template <class Body>
   auto run(Body&& body) {
     const cuda::OnDevice on(queue()->device());
-    if (!runner_) runner_ = std::make_shared<GridRunner<A>>(queue(), tile_bytes_);
+    if (!runner_) runner_ = std::make_shared<GridRunner<A>>(queue(), tile_bytes_, Base::products());
     return body(*runner_);
   }
   template <class Body>

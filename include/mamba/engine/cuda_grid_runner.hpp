@@ -33,7 +33,8 @@ class GridRunner {
   using Weights = network::ModelWeights<A>;
 
   // tile_bytes: of the activations of a tile of more than one sequence, at most.
-  GridRunner(const cuda::QueuePointer& queue, std::size_t tile_bytes) : queue_(queue), tile_bytes_(tile_bytes) {}
+  GridRunner(const cuda::QueuePointer& queue, std::size_t tile_bytes, Products products)
+      : queue_(queue), tile_bytes_(tile_bytes), grid_(queue, products) {}
 
   std::size_t memory_bytes() const {
     std::size_t sum = grid_.memory_bytes() + tiles_.bytes();

@@ -147,7 +147,8 @@ class CudaTraining {
                                        .workspaces = workspaces_.template as<std::byte>(),
                                        .workspace_bytes = workspace_bytes_,
                                        .activation_bytes = activation_bytes_,
-                                       .batch_tokens = batch_ * task_.length};
+                                       .batch_tokens = batch_ * task_.length,
+                                       .products = arenas_.products()};
     const auto kernel = cuda::train_tiles<A, CrossEntropy, cuda::NoVisits>;
     Tiles::allow_shared_memory(kernel);
     const auto run = graph.add({}, kernel, static_cast<unsigned>(blocks_), threads, Tiles::shared_bytes, tiles, buffers,

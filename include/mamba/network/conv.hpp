@@ -43,7 +43,7 @@ constexpr auto conv_parameters(int channels, int taps) {
                          .law = Law::uniform,
                          .scale = bound,
                          .derived = Derived::transpose};
-  const Parameter bias = vector_parameter("mixer.conv1d.bias", Role::bias, channels, Law::uniform, bound);
+  const Parameter bias = vector_parameter("mixer.conv1d.bias", Role::convolution_bias, channels, Law::uniform, bound);
   const ParameterTable<2> conv{Kernel::learned_weight ? weight : frozen(weight, 1),
                                Kernel::learned_bias ? bias : frozen(bias, 0)};
   if constexpr (bypass_of<typename A::ConvResidual>() == Bypass::linear)

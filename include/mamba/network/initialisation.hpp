@@ -39,7 +39,10 @@ inline bool takes(const GammaExcept& except, Role role) {
       return !except.convolution;
     case Role::head:
       return !except.head;
-    case Role::bias:
+    case Role::convolution_bias:
+      return !except.convolution_bias;
+    case Role::step_bias:
+      return !except.step_bias;
     case Role::norm:
     case Role::rate:
     case Role::skip:
@@ -56,8 +59,10 @@ inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
     if (const auto& deviation = p.role == Role::position ? options.position_std : options.embedding_std)
       return {Law::normal, *deviation};
   if (options.gamma && p.trained) {
-    if (p.role == Role::bias && options.gamma_zeroes_biases) return {Law::constant, 0};
-    if (takes(options.gamma_except, p.role))
+    const bool bias = p.role == Role::convolution_bias || p.role == Role::step_bias,
+               taken = takes(options.gamma_except, p.role);
+    if (bias && taken && options.gamma_zeroes_biases) return {Law::constant, 0};
+    if (!bias && taken)
       return {Law::normal,
               std::pow(options.gamma_fan == Fan::out || looked_up ? p.rows() : p.columns(), -*options.gamma)};
   }

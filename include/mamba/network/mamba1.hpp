@@ -36,7 +36,7 @@ struct MixerOf<A, Mamba1> {
         ParameterTable<4>{
             matrix_parameter("mixer.x_proj.weight", Role::projection, R + 2 * N, E, Law::uniform, inner_bound),
             matrix_parameter("mixer.dt_proj.weight", Role::projection, E, R, Law::uniform, 1 / table_sqrt(R)),
-            vector_parameter("mixer.dt_proj.bias", Role::bias, E, Law::inverse_softplus_step, 0),
+            vector_parameter("mixer.dt_proj.bias", Role::step_bias, E, Law::inverse_softplus_step, 0),
             matrix_parameter("mixer.out_proj.weight", Role::projection, D, E, Law::uniform_by_depth, inner_bound)});
   }
 

@@ -34,7 +34,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   static constexpr auto parameters() {
     Parameter a_log = vector_parameter("mixer.A_log", Role::rate, H, Law::log_uniform, 16);
     a_log.derived = Derived::rate;
-    return join(ParameterTable<4>{vector_parameter("mixer.dt_bias", Role::bias, H, Law::inverse_softplus_step, 0),
+    return join(ParameterTable<4>{vector_parameter("mixer.dt_bias", Role::step_bias, H, Law::inverse_softplus_step, 0),
                                   a_log, vector_parameter("mixer.D", Role::skip, H, Law::constant, 1),
                                   matrix_parameter("mixer.in_proj.weight", Role::projection, E + C + H, D, Law::uniform,
                                                    1 / table_sqrt(D))},

@@ -31,15 +31,16 @@ struct FixedString {
 
 // What a tensor is in the model: by this, and never by its name, rules choose tensors.
 enum class Role {
-  embedding,    // of tokens; a tied head's weight, too
-  position,     // learned positions
-  projection,   // a matrix between activations
-  convolution,  // the convolution's kernel
-  bias,         // of the convolution, of the step sizes
-  norm,         // an RMSNorm's scale
-  rate,         // A_log
-  skip,         // D
-  head,         // the weight of a head that has one of its own
+  embedding,         // of tokens; a tied head's weight, too
+  position,          // learned positions
+  projection,        // a matrix between activations
+  convolution,       // the convolution's kernel
+  convolution_bias,  // the convolution's
+  step_bias,         // of the step sizes
+  norm,              // an RMSNorm's scale
+  rate,              // A_log
+  skip,              // D
+  head,              // the weight of a head that has one of its own
 };
 
 // The laws of mamba_ssm's own initialisation (specification, section 4.1).

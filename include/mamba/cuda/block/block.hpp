@@ -5,6 +5,7 @@
 
 #include <cstddef>
 
+#include <mamba/core/config.hpp>
 #include <mamba/core/macros.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/tuning.hpp>
@@ -19,6 +20,7 @@ struct Block {
   template <class T>
   static constexpr std::size_t shared_bytes = shared_elements * sizeof(T);
   std::byte* global = nullptr;  // the same in global memory, as much as BlockMemory says
+  Products products = Products::exact;
 
   template <class T>
   __device__ T* scratch() const {

@@ -164,6 +164,7 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
   constexpr int depth = PanelA::depth;
   using Stage = ProductStage<T, a_along, b_along>;
   T* const shared = be.scratch<T>();
+  const int first_term = be.products == Products::tf32 ? only_high_term : first_exact_term;
 
   ProductTile<T> tile{products, count, one_result};
   ProductPanel<T, depth> next{tile};
@@ -210,7 +211,7 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
         const PanelB panel_b{panel_a.data + PanelA::elements};
         if (exists)
           multiply_add(sums, panel_a, tiles.row(), panel_b, tiles.column(), min(of_depth - k, depth),
-                       tiles.depth_group(), tiles.depth_groups(), of_depth);
+                       tiles.depth_group(), tiles.depth_groups(), of_depth, first_term);
         __syncthreads();
         fetch(turn);
       }

@@ -90,18 +90,24 @@ __device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[2][2
       : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]));
 }
 
+// Which of the three multiplications comes first where all are made, and where only the high parts are multiplied.
+inline constexpr int first_exact_term = 0, only_high_term = 2;
+
 // sums += a b over elements k .. k + 8 of the sum, rows from `row` and columns from `column` on: the high parts'
-// product and the two with one low part; low times low is beyond float's digits. The tensor cores cut off where they
-// should round, which would add up with the depth: they add up 8 elements, and what these come to is added here.
+// product and, where first_term says so, the two with one low part; low times low is beyond float's digits. The tensor
+// cores cut off where they should round, which would add up with the depth: they add up 8 elements, and what these come
+// to is added here.
 template <class A, class B>
-__device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, int k) {
+__device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, int k, int first_term) {
   Fragment left[part_units], right[part_units];
 #pragma unroll
   for (int i = 0; i < part_units; ++i)
     left[i] = fragment(a, row + 16 * i, k), right[i] = fragment(b, column + 16 * i, k);
   float parts[part_units][part_units][2][4] = {};
 #pragma unroll
-  for (int term = 0; term < 3; ++term)  // small ones first; all results' turn before one's next, which waits for it
+  for (int term = first_exact_term; term <= only_high_term; ++term) {
+    // Small ones first; all results' turn before one's next, which waits for it.
+    if (term < first_term) continue;
 #pragma unroll
     for (int m = 0; m < part_units; ++m)
 #pragma unroll
@@ -110,6 +116,7 @@ __device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, i
         for (int half = 0; half < 2; ++half)
           multiply_add(parts[m][n][half], term == 0 ? left[m].low : left[m].high,
                        term == 1 ? right[n].low[half] : right[n].high[half]);
+  }
 #pragma unroll
   for (int m = 0; m < part_units; ++m)
 #pragma unroll
@@ -151,11 +158,11 @@ inline constexpr int tensor_core_depth = 32;
 // warp's.
 template <class T, class A, class B>
 __device__ void multiply_add(Sums<T>& sums, A a, int row, B b, int column, int depth, int group, int groups,
-                             int of_depth) {
+                             int of_depth, int first_term) {
   if constexpr (sizeof(T) == sizeof(float))
     if (of_depth >= tensor_core_depth) {
 #pragma unroll 1
-      for (int k = 8 * group; k < depth; k += 8 * groups) multiply_add(sums, a, row, b, column, k);
+      for (int k = 8 * group; k < depth; k += 8 * groups) multiply_add(sums, a, row, b, column, k, first_term);
       return;
     }
 #pragma unroll 1

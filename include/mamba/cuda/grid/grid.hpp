@@ -138,7 +138,8 @@ class Grid {
                         splits_products = false;
 
   // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
-  explicit Grid(QueuePointer queue) : queue_(std::move(queue)), products_(queue_->stream()), scratch_(queue_) {
+  explicit Grid(QueuePointer queue, Products products = Products::exact)
+      : queue_(std::move(queue)), products_(queue_->stream(), products), scratch_(queue_) {
     check(cudaDeviceGetAttribute(&shared_limit_, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue_->device()),
           "cudaDeviceGetAttribute");
   }

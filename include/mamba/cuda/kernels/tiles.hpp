@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include <mamba/core/config.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/backend.hpp>
 #include <mamba/cuda/kernels/training_state.hpp>
@@ -28,6 +29,7 @@ struct TileArguments {
   std::byte* workspaces;  // of all blocks: activations, then Block::global
   std::size_t workspace_bytes, activation_bytes;
   int batch_tokens;  // where two batches take turns: the tokens of one
+  Products products;
 
   // To the second of them, with the loss.
   template <class Loss>
@@ -35,7 +37,7 @@ struct TileArguments {
     ranges += tiles, tokens += batch_tokens, ++loss;
   }
   __device__ network::Tile tile(int i) const { return ranges[i].tile(firsts, tokens, times, readouts); }
-  __device__ Block block() const { return {workspace() + activation_bytes}; }
+  __device__ Block block() const { return {workspace() + activation_bytes, products}; }
   __device__ std::byte* workspace() const { return workspaces + blockIdx.x * workspace_bytes; }
 };
 

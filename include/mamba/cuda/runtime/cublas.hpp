@@ -7,6 +7,7 @@
 #endif
 #include <cublas_v2.h>
 
+#include <mamba/core/config.hpp>
 #include <mamba/core/error.hpp>
 
 namespace mamba::cuda {
@@ -17,13 +18,14 @@ inline void check(cublasStatus_t result, const char* call) {
 }
 
 // On the device that is current when it is made, in the order of a stream. Products are of the precision of their
-// operands, never less, and the same bytes again for the same sizes.
+// operands, unless those of float may be of TF32, and the same bytes again for the same sizes.
 class Cublas {
  public:
-  explicit Cublas(cudaStream_t stream) {
+  explicit Cublas(cudaStream_t stream, Products products = Products::exact) {
     check(cublasCreate(&handle_), "cublasCreate");
     check(cublasSetStream(handle_, stream), "cublasSetStream");
-    check(cublasSetMathMode(handle_, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+    check(cublasSetMathMode(handle_, products == Products::tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH),
+          "cublasSetMathMode");
     stream_ = stream;
   }
   Cublas(const Cublas&) = delete;
