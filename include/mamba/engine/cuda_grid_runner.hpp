@@ -45,7 +45,7 @@ class GridRunner {
   template <class Use>
   void logits(Weights w, const Batch& batch, Readout readout, Use&& use, State<A>* state) {
     if (state) {
-      reserve(w.n_layers, batch, false);  // what is refused leaves the state
+      reserve(w.n_layers, batch, readout, false);  // what is refused leaves the state
       state_.begin(*state);
     }
     each_tile(w, batch, readout, false, [&](network::Tile tile, auto& activations, const TileSequences& here) {
@@ -137,8 +137,9 @@ class GridRunner {
       const network::TileRange range = packed_.append(batch, readout, begin, begin + count, first_readout);
       const Sequences on_host = packed_.sequences(range);
       network::check_tile_size<A>(on_host.rows());
-      workspace_.reserve(activations_of(nullptr, w.n_layers, on_host, with_backward).bytes());
-      network::Activations<A> activations = activations_of(workspace_.data(), w.n_layers, on_host, with_backward);
+      workspace_.reserve(activations_of(nullptr, w.n_layers, on_host, range.readouts, with_backward).bytes());
+      network::Activations<A> activations =
+          activations_of(workspace_.data(), w.n_layers, on_host, range.readouts, with_backward);
       batch_rows(where_, batch, begin, begin + count);
       tiles_.upload(packed_);
       body(tiles_.tile(range), activations, TileSequences{begin, where_});
@@ -147,18 +148,26 @@ class GridRunner {
   }
 
   // Memory for the largest tile; throws Error where one is too large.
-  void reserve(int n_layers, const Batch& batch, bool with_backward) {
+  void reserve(int n_layers, const Batch& batch, Readout readout, bool with_backward) {
     each_tile_range(n_layers, batch, with_backward, [&](int begin, int count) {
       firsts_.assign(1, 0);
-      for (int s = begin; s < begin + count; ++s) firsts_.push_back(firsts_.back() + batch.length_of(s));
+      int readouts = 0;
+      for (int s = begin; s < begin + count; ++s) {
+        firsts_.push_back(firsts_.back() + batch.length_of(s));
+        readouts += readouts_of(batch.length_of(s), readout);
+      }
       network::check_tile_size<A>(firsts_.back());
-      workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, with_backward).bytes());
+      workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, readouts, with_backward).bytes());
     });
   }
 
-  network::Activations<A> activations_of(void* block, int n_layers, Sequences on_host, bool with_backward) {
-    const int boundaries = with_backward ? cuda::GridMemory::kept_states(on_host) : 0;
-    return {block, n_layers, on_host.rows(), boundaries, with_backward};
+  using Recurrence = typename network::MixerOf<A>::Recurrence;
+
+  network::Activations<A> activations_of(void* block, int n_layers, Sequences on_host, int readouts,
+                                         bool with_backward) {
+    const int boundaries = with_backward ? cuda::GridMemory::kept_states(Recurrence{}, on_host) : 0;
+    return {block,      n_layers,      on_host.rows(),
+            boundaries, with_backward, cuda::GridMemory::rows_of_head(logits_stride, readouts)};
   }
 
   // The batch, halved until a tile is no larger than it may be: a function of sizes alone, for it decides the order of
@@ -173,9 +182,8 @@ class GridRunner {
   // For `count` sequences of this length.
   std::size_t bytes_of_tile(int n_layers, int count, int length, bool with_backward) {
     const Sequences sequences = equal_sequences(firsts_, count, length);
-    return activations_of(nullptr, n_layers, sequences, with_backward).bytes() +
-           cuda::GridMemory::scratch_bytes(typename network::MixerOf<A>::Recurrence{}, count * length, count,
-                                           with_backward);
+    return activations_of(nullptr, n_layers, sequences, count * length, with_backward).bytes() +
+           cuda::GridMemory::scratch_bytes(Recurrence{}, count * length, count, with_backward);
   }
 
   template <class Probe, class Use>

@@ -98,7 +98,7 @@ constexpr bool check_backend() {
                        MixerOf<A>::conv_channels, A::config.d_conv, typename MixerOf<A>::Recurrence>();
 }
 
-inline constexpr int head_rows = 64;  // rows of logits that exist at once
+inline constexpr int head_rows = 64;  // rows of logits that exist at once, unless a backend wants others
 
 // A layer's activations.
 template <class A>
@@ -116,7 +116,7 @@ struct LayerActivations {
   }
 };
 
-// The head's activations, for up to head_rows rows.
+// The head's activations, for as many rows as exist at once.
 template <class A>
 struct HeadActivations {
   using T = typename A::Scalar;
@@ -126,10 +126,10 @@ struct HeadActivations {
   Rows<T, Vp> logits, dlogits;
   T* rho = nullptr;
 
-  MAMBA_HOST_DEVICE void carve(Carver& memory, bool with_backward) {
-    memory.take(input, head_rows), memory.take(normed, head_rows), memory.take(logits, head_rows);
-    rho = memory.template take<T>(head_rows);
-    if (with_backward) memory.take(dnormed, head_rows), memory.take(dinput, head_rows), memory.take(dlogits, head_rows);
+  MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, bool with_backward) {
+    memory.take(input, rows), memory.take(normed, rows), memory.take(logits, rows);
+    rho = memory.template take<T>(static_cast<std::size_t>(rows));
+    if (with_backward) memory.take(dnormed, rows), memory.take(dinput, rows), memory.take(dlogits, rows);
   }
   MAMBA_HOST_DEVICE HeadActivations resized(int rows) const {
     HeadActivations head = *this;
@@ -149,9 +149,11 @@ class Activations {
   static constexpr int D = A::config.d_model;
 
   // Over a null block it only counts: bytes() says how much is needed.
-  MAMBA_HOST_DEVICE Activations(void* block, int n_layers, int rows, int boundary_states, bool with_backward)
+  MAMBA_HOST_DEVICE Activations(void* block, int n_layers, int rows, int boundary_states, bool with_backward,
+                                int rows_of_head = head_rows)
       : n_layers_(n_layers),
         rows_(rows),
+        rows_of_head_(rows_of_head),
         boundary_states_(with_backward ? boundary_states : 0),
         with_backward_(with_backward) {
     Carver memory(block);
@@ -159,7 +161,7 @@ class Activations {
         memory.template take<T>(static_cast<std::size_t>(rows) *
                                 static_cast<std::size_t>(with_backward ? n_layers + 1 : 1) * Rows<T, D>::stride);
     memory.take(mixed, rows);
-    head.carve(memory, with_backward);
+    head.carve(memory, rows_of_head, with_backward);
     if (with_backward) {
       memory.take(dresidual, rows), memory.take(dnormed, rows);
       gradient.carve(memory, rows, boundary_states_);
@@ -185,6 +187,7 @@ class Activations {
     return activations;
   }
   MAMBA_HOST_DEVICE int n_layers() const { return n_layers_; }
+  MAMBA_HOST_DEVICE int rows_of_head() const { return rows_of_head_; }
 
   LayerActivations<A> current;         // of the layer at hand
   Rows<typename A::Storage, D> mixed;  // a mixer's output
@@ -193,7 +196,7 @@ class Activations {
   typename MixerOf<A>::Gradient gradient;
 
  private:
-  int n_layers_, rows_, boundary_states_;
+  int n_layers_, rows_, rows_of_head_, boundary_states_;
   bool with_backward_;
   T* residuals_;
   std::byte* layers_ = nullptr;
@@ -252,14 +255,15 @@ MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A
   embed_backward<A>(be, dw.front(), in(activations.dresidual), tile.tokens, tile.sequences);
 }
 
-// Hands the logits of the tile's readout rows to use(first readout of the tile, head), head_rows at a time.
+// Hands the logits of the tile's readout rows to use(first readout of the tile, head), some rows at a time.
 MAMBA_COMPOSITION
 template <class A, class Backend, class Use>
 MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w,
                                 Use&& use) {
   auto& head = activations.head;
-  for (int first = 0; first < tile.readouts; first += head_rows) {
-    assign(be, head, head.resized(tile.readouts - first < head_rows ? tile.readouts - first : head_rows));
+  const int at_once = activations.rows_of_head();
+  for (int first = 0; first < tile.readouts; first += at_once) {
+    assign(be, head, head.resized(tile.readouts - first < at_once ? tile.readouts - first : at_once));
     gather(be, head.input, in(activations.residual(w.n_layers)), tile.readout + first);
     rms_norm(be, head.normed, head.rho, in(head.input), w.back().template get<"backbone.norm_f.weight">());
     linear(be, head.logits, in(head.normed), head_weight<A>(w));

@@ -74,9 +74,16 @@ __device__ void add_tap(Quad<T>& sum, const T (&tap)[4], const Quad<T>& value, i
 
 // causal_conv, and after it SiLU where asked for.
 template <bool with_silu, class T, int E, int K>
-__device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias,
-                         T* history) {
-  each_stretch(x, [&](int first, int e) {
+struct Convolution {
+  Rows<T, E> v;
+  Rows<const T, E> x;
+  Sequences sequences;
+  Weight<T, E, K> w;
+  Weight<T, 1, E> bias;
+  T* history;
+
+  // Of four columns of conv_rows rows.
+  __device__ void stretch(int first, int e) const {
     Quad<T> window[conv_rows + K - 1];
     int times[conv_rows];
     T taps[K][4];
@@ -104,14 +111,22 @@ __device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, 
       }
       store4(v[first + i] + e, sum);
     }
-  });
-  if (!history) return;
-  each(sequences.count * x.stride, [&](int i) {
+  }
+
+  // After all stretches, for each of sequences.count * x.stride columns: the last K-1 inputs.
+  __device__ void remember(int i) const {
     const int s = i / x.stride, e = i % x.stride, end = sequences.end(s), length = end - sequences.begin(s);
     T* const past = history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride + e;
     for (int row = 0; row < K - 1; ++row)
       past[row * x.stride] = row + length < K - 1 ? past[(row + length) * x.stride] : x[end - (K - 1) + row][e];
-  });
+  }
+};
+
+template <bool with_silu, class T, int E, int K>
+__device__ void convolve(const Convolution<with_silu, T, E, K>& conv) {
+  each_stretch(conv.x, [&](int first, int e) { conv.stretch(first, e); });
+  if (!conv.history) return;
+  each(conv.sequences.count * conv.x.stride, [&](int i) { conv.remember(i); });
   __syncthreads();
 }
 
@@ -123,14 +138,14 @@ __device__ void convolve(Rows<T, E> v, Rows<const T, E> x, Sequences sequences, 
 template <class T, int E, int K>
 __device__ void causal_conv(Block&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
                             Weight<T, 1, E> bias, T* history = nullptr) {
-  detail::convolve<false>(v, x, sequences, w, bias, history);
+  detail::convolve<false, T, E, K>({v, x, sequences, w, bias, history});
 }
 
 // u (T, E) <- silu(causal_conv(x))
 template <class T, int E, int K>
 __device__ void causal_conv_silu(Block&, Rows<T, E> u, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
                                  Weight<T, 1, E> bias, T* history) {
-  detail::convolve<true>(u, x, sequences, w, bias, history);
+  detail::convolve<true, T, E, K>({u, x, sequences, w, bias, history});
 }
 
 namespace detail {
@@ -234,47 +249,63 @@ __device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx,
   __syncthreads();
 }
 
+namespace detail {
+
+// causal_conv_backward of four columns of conv_rows rows.
+template <Write write, class T, int E, int K>
+__device__ void convolve_backward(Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w, int first,
+                                  int e) {
+  Quad<T> window[conv_rows + K - 1], sums[conv_rows] = {};
+  int times[conv_rows + K - 1];
+  T taps[K][4];
+  load_rows(window, dv, first, e);
+  load_times(times, sequences, dv.rows, first);
+  load_taps(taps, w, e);
+  if constexpr (write == Write::add) load_rows(sums, in(dx), first, e);
+#pragma unroll
+  for (int i = 0; i < conv_rows; ++i) {
+    if (times[i] < 0) continue;
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      const int later =
+          K - 1 - k;  // the row that is as much later belongs to the same sequence if it is as far into it
+      add_tap(sums[i], taps[k], window[i + later], times[i + later], later);
+    }
+    store4(dx[first + i] + e, sums[i]);
+  }
+}
+
+}  // namespace detail
+
 // dx (T, E) <- or += the gradient with respect to the input.
 template <Write write = Write::set, class T, int E, int K>
 __device__ void causal_conv_backward(Block&, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences,
                                      Weight<T, E, K> w) {
-  using detail::conv_rows;
-  detail::each_stretch(dv, [&](int first, int e) {
-    detail::Quad<T> window[conv_rows + K - 1], sums[conv_rows] = {};
-    int times[conv_rows + K - 1];
-    T taps[K][4];
-    detail::load_rows(window, dv, first, e);
-    detail::load_times(times, sequences, dv.rows, first);
-    detail::load_taps(taps, w, e);
-    if constexpr (write == Write::add) detail::load_rows(sums, in(dx), first, e);
-#pragma unroll
-    for (int i = 0; i < conv_rows; ++i) {
-      if (times[i] < 0) continue;
-#pragma unroll
-      for (int k = 0; k < K; ++k) {
-        const int later =
-            K - 1 - k;  // the row that is as much later belongs to the same sequence if it is as far into it
-        detail::add_tap(sums[i], taps[k], window[i + later], times[i + later], later);
-      }
-      detail::store4(dx[first + i] + e, sums[i]);
-    }
-  });
+  detail::each_stretch(dv, [&](int first, int e) { detail::convolve_backward<write>(dx, dv, sequences, w, first, e); });
 }
+
+namespace detail {
+
+// The taps' gradients of four columns += a row's share.
+template <int K, class T, int E>
+__device__ void add_to_taps(Quad<T> (&sums)[K], Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences, int t,
+                            int e) {
+  const int time = sequences.times[t];
+  const auto g = load4(dv[t] + e);
+  Quad<T> window[K];
+  load_rows(window, x, t - (K - 1), e);
+#pragma unroll
+  for (int k = 0; k < K; ++k) add_tap(sums[k], g.at, window[k], time, K - 1 - k);
+}
+
+}  // namespace detail
 
 // dw (E, K) += sum over t of dv_t x_{t-(K-1)+k}.
 template <class T, int E, int K>
 __device__ void causal_conv_weight_backward(Block& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv,
                                             Rows<const T, E> x, Sequences sequences) {
   detail::column_sums<K>(
-      be, x,
-      [&](int t, int e, detail::Quad<T>(&sums)[K]) {
-        const int time = sequences.times[t];
-        const auto g = detail::load4(dv[t] + e);
-        detail::Quad<T> window[K];
-        detail::load_rows(window, x, t - (K - 1), e);
-#pragma unroll
-        for (int k = 0; k < K; ++k) detail::add_tap(sums[k], g.at, window[k], time, K - 1 - k);
-      },
+      be, x, [&](int t, int e, detail::Quad<T>(&sums)[K]) { detail::add_to_taps(sums, dv, x, sequences, t, e); },
       [&](int e, int k, T sum) { dw.row(e)[k] += sum; });
 }
 

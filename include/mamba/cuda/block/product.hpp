@@ -164,7 +164,7 @@ __device__ __noinline__ void multiply(Block& be, Write write, const Product<T>* 
   constexpr int depth = PanelA::depth;
   using Stage = ProductStage<T, a_along, b_along>;
   T* const shared = be.scratch<T>();
-  const int first_term = be.products == Products::tf32 ? only_high_term : first_exact_term;
+  const int first_term = first_term_of(be.products);
 
   ProductTile<T> tile{products, count, one_result};
   ProductPanel<T, depth> next{tile};

@@ -92,6 +92,9 @@ __device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[2][2
 
 // Which of the three multiplications comes first where all are made, and where only the high parts are multiplied.
 inline constexpr int first_exact_term = 0, only_high_term = 2;
+__host__ __device__ constexpr int first_term_of(Products products) {
+  return products == Products::tf32 ? only_high_term : first_exact_term;
+}
 
 // sums += a b over elements k .. k + 8 of the sum, rows from `row` and columns from `column` on: the high parts'
 // product and, where first_term says so, the two with one low part; low times low is beyond float's digits. The tensor

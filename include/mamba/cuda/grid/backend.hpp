@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include <mamba/cuda/grid/causal_conv.hpp>
+#include <mamba/cuda/grid/cross_entropy.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/rowwise.hpp>
@@ -14,34 +16,41 @@ namespace mamba::cuda {
 
 // How much memory primitives over the grid take, known before a call runs.
 struct GridMemory {
-  // How many states a scan over the grid keeps: one for each whole chunk of a tile's rows at most.
-  static int kept_states(Sequences sequences) {
-    int longest = 0;
-    for (int s = 0; s < sequences.count; ++s) longest = (std::max)(longest, sequences.end(s) - sequences.begin(s));
-    return longest > grid_scan_chunk ? sequences.rows() / grid_scan_chunk : 0;
+  // How many states a scan over the grid keeps: one for each whole stretch of a tile's rows at most.
+  template <class T, int E, int N>
+  static int kept_states(network::SelectiveScanSizes<T, E, N>, Sequences sequences) {
+    return detail::most_kept_states(sequences, detail::SelectiveTile<T, N>::steps);
+  }
+  template <class T, int H, int P, int G, int N>
+  static int kept_states(network::SsdSizes<T, H, P, G, N>, Sequences sequences) {
+    return detail::ssd_runs_in_chunks<T> ? 0 : detail::most_kept_states(sequences, grid_scan_chunk);
+  }
+
+  // How many rows of logits of so many elements exist at once, where so many are wanted.
+  static int rows_of_head(int stride, int wanted) {
+    return std::clamp(GridTuning::head_elements / stride, 1, (std::max)(wanted, 1));
   }
 
   // The bytes of Grid::scratch for a tile of so many rows and sequences.
   template <class T, int E, int N>
   static std::size_t scratch_bytes(network::SelectiveScanSizes<T, E, N>, int rows, int sequences, bool with_backward) {
-    return (std::max)(GridTuning::most_partial_bytes,
-                      with_backward ? scan_bytes<detail::SelectiveChannels<T, E, N>, T>(rows, sequences) : 0);
+    Carver counter;
+    detail::SelectivePartials<T, E, N>(sequences).carve(counter, rows);
+    return (std::max)(GridTuning::most_partial_bytes, with_backward ? counter.used() : 0);
   }
   template <class T, int H, int P, int G, int N>
   static std::size_t scratch_bytes(network::SsdSizes<T, H, P, G, N>, int rows, int sequences, bool with_backward) {
-    return (std::max)(GridTuning::most_partial_bytes,
-                      with_backward ? scan_bytes<detail::SsdChannels<T, H, P, G, N>, T>(rows, sequences) : 0);
-  }
-
- private:
-  template <class Channels, class T>
-  static std::size_t scan_bytes(int rows, int sequences) {
-    detail::ScanPartials<Channels, T> partials;
-    Rows<T, Channels::E> steps;
     Carver counter;
-    partials.carve(counter, detail::shares_of<Channels>(sequences), rows);
-    counter.take(steps, rows);
-    return counter.used();
+    if constexpr (detail::ssd_runs_in_chunks<T>) {
+      detail::SsdMemory<detail::SsdShape<H, P, G, N>>().carve(counter, rows, sequences, with_backward);
+    } else if (with_backward) {
+      using Channels = detail::SsdChannels<T, H, P, G, N>;
+      detail::ScanPartials<Channels, T> partials;
+      Rows<T, Channels::E> steps;
+      partials.carve(counter, detail::shares_of<Channels>(sequences), rows);
+      counter.take(steps, rows);
+    }
+    return (std::max)(GridTuning::most_partial_bytes, counter.used());
   }
 };
 

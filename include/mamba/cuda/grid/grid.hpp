@@ -114,6 +114,12 @@ __global__ void __launch_bounds__(Block::threads) run_on_sequences(Sequences seq
   Primitive::run(be, part(arguments, slice)...);
 }
 
+// How many partial sums of so many bytes there may be.
+constexpr int affordable_partials(std::size_t bytes) {
+  return static_cast<int>(
+      std::clamp<std::size_t>(GridTuning::most_partial_bytes / bytes, 1, GridTuning::most_partials));
+}
+
 // A primitive's name for messages: this function's own name holds it.
 template <class Primitive>
 const char* name_of() {
@@ -132,14 +138,20 @@ __global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* 
 
 }  // namespace detail
 
+// How a kernel is launched.
+struct LaunchShape {
+  int blocks, threads;
+  std::size_t shared_bytes;
+};
+
 class Grid {
  public:
-  static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false,
+  static constexpr bool fuses_convolution = true, fuses_steps = false, fuses_gated_norm = false,
                         splits_products = false;
 
   // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
   explicit Grid(QueuePointer queue, Products products = Products::exact)
-      : queue_(std::move(queue)), products_(queue_->stream(), products), scratch_(queue_) {
+      : queue_(std::move(queue)), products_(queue_->stream(), products), precision_(products), scratch_(queue_) {
     check(cudaDeviceGetAttribute(&shared_limit_, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue_->device()),
           "cudaDeviceGetAttribute");
   }
@@ -147,6 +159,7 @@ class Grid {
   const Queue& queue() const { return *queue_; }
   cudaStream_t stream() const { return queue_->stream(); }
   const Cublas& products() const { return products_; }
+  Products precision() const { return precision_; }  // of products of float
   std::size_t memory_bytes() const { return scratch_.bytes(); }
 
   // Memory for as long as a primitive runs.
@@ -155,15 +168,23 @@ class Grid {
     return scratch_.as<std::byte>();
   }
 
-  // The same, zeroed and cut up: carve(Carver&) is called over no memory first.
+  // The same, cut up: carve(Carver&) is called over no memory first. Returns how many bytes it is.
   template <class Carve>
-  void carve_zeroed(Carve&& carve) {
+  std::size_t carve(Carve&& carve) {
     Carver counter;
     carve(counter);
-    std::byte* const block = scratch(counter.used());
-    check(cudaMemsetAsync(block, 0, counter.used(), stream()), "cudaMemsetAsync");
-    Carver memory(block);
+    Carver memory(scratch(counter.used()));
     carve(memory);
+    return counter.used();
+  }
+  template <class Carve>
+  void carve_zeroed(Carve&& carve) {
+    zero(scratch_.as<std::byte>(), this->carve(carve));
+  }
+
+  template <class T>
+  void zero(T* data, std::size_t count) const {
+    check(cudaMemsetAsync(data, 0, count * sizeof(T), stream()), "cudaMemsetAsync");
   }
 
   // Numbers of the device's, on the host until the next call.
@@ -183,6 +204,26 @@ class Grid {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
     kernel<<<blocks, Block::threads, static_cast<std::size_t>(shared), stream()>>>(arguments...);
     check_launch(name, stream());
+  }
+
+  // A kernel of a shape of its own.
+  template <class... Parameters, class... Arguments>
+  void launch_shaped(const char* name, void (*kernel)(Parameters...), LaunchShape shape,
+                     const Arguments&... arguments) const {
+    if (shape.shared_bytes > (std::size_t{48} << 10))
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shape.shared_bytes)),
+            "cudaFuncSetAttribute");
+    kernel<<<static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.threads), shape.shared_bytes, stream()>>>(
+        arguments...);
+    check_launch(name, stream());
+  }
+  // One with a thread for each of so many elements.
+  template <class... Parameters, class... Arguments>
+  void launch_over(const char* name, void (*kernel)(Parameters...), std::size_t elements,
+                   const Arguments&... arguments) const {
+    launch_shaped(name, kernel, {static_cast<int>((elements + Block::threads - 1) / Block::threads), Block::threads, 0},
+                  arguments...);
   }
 
   // Primitive over slices of `rows` rows, of rows like x, of sequences; with a weight's gradient, a slice for each
@@ -229,10 +270,7 @@ class Grid {
  private:
   template <class T, int R, int C>
   PartialGradients<T, R, C> zeroed_partials(WeightGradient<T, R, C>, int most) {
-    constexpr std::size_t bytes = PartialGradients<T, R, C>::size * sizeof(T);
-    constexpr int affordable =
-        static_cast<int>(std::clamp<std::size_t>(GridTuning::most_partial_bytes / bytes, 1, GridTuning::most_partials));
-    const int count = std::clamp(most, 1, affordable);
+    const int count = std::clamp(most, 1, detail::affordable_partials(PartialGradients<T, R, C>::size * sizeof(T)));
     T* values = nullptr;
     carve_zeroed([&](Carver& memory) {
       values = memory.take<T>(PartialGradients<T, R, C>::size * static_cast<std::size_t>(count));
@@ -242,6 +280,7 @@ class Grid {
 
   QueuePointer queue_;
   Cublas products_;
+  Products precision_;
   DeviceBuffer scratch_;
   std::vector<double> on_host_;
   int shared_limit_ = 0;

@@ -1,11 +1,10 @@
-// What happens to every row, and to every sequence, over the whole device: look-ups, norms, gates, activations, the
-// causal convolution, positions. Shapes and meanings are those of rowwise.hpp, embedding.hpp and causal_conv.hpp.
+// What happens to every row, and to every sequence, over the whole device: look-ups, norms, gates, activations,
+// positions. Shapes and meanings are those of rowwise.hpp and embedding.hpp in block/.
 #pragma once
 
 #include <algorithm>
 
 #include <mamba/core/views.hpp>
-#include <mamba/cuda/block/causal_conv.hpp>
 #include <mamba/cuda/block/embedding.hpp>
 #include <mamba/cuda/block/norm.hpp>
 #include <mamba/cuda/block/rowwise.hpp>
@@ -31,20 +30,6 @@ struct RmsNormBackward {
     rms_norm_backward<Groups>(be, dx, dw, x...);
   }
 };
-template <Write write>
-struct CausalConvBackward {
-  template <class... X>
-  __device__ static void run(Block& be, X... x) {
-    causal_conv_backward<write>(be, x...);
-  }
-};
-struct CrossEntropy {
-  template <class... X>
-  __device__ static void run(Block& be, double* share, X... x) {
-    const double sum = cross_entropy(be, x...);
-    if (detail::thread() == 0) *share = sum;
-  }
-};
 #define MAMBA_ON_BLOCK(Name, primitive)             \
   struct Name {                                     \
     template <class... X>                           \
@@ -67,8 +52,6 @@ MAMBA_ON_BLOCK(Embedding, embedding);
 MAMBA_ON_BLOCK(AddPositions, add_positions);
 MAMBA_ON_BLOCK(AddPositionsBackward, add_positions_backward);
 MAMBA_ON_BLOCK(AddSinusoids, add_sinusoids);
-MAMBA_ON_BLOCK(CausalConv, causal_conv);
-MAMBA_ON_BLOCK(CausalConvWeightBackward, causal_conv_weight_backward);
 #undef MAMBA_ON_BLOCK
 
 }  // namespace on_block
@@ -141,19 +124,6 @@ void scatter(Grid& be, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
   be.over_rows<on_block::Scatter>(x, Whole<Rows<T, C>>{y}, x, PerRow<const int>{rows});
 }
 
-// Waits for the device: the loss is the host's.
-template <class T, int Vp>
-double cross_entropy(Grid& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
-                     double weight) {
-  const int slices = (logits.rows + Block::warps - 1) / Block::warps;
-  double* const shares = reinterpret_cast<double*>(be.scratch(static_cast<std::size_t>(slices) * sizeof(double)));
-  be.over_slices<on_block::CrossEntropy, T>(slices, logits.rows, PerSlice<double>{shares}, dlogits, logits,
-                                            PerRow<const int>{labels}, classes, weight);
-  double sum = 0;
-  for (const double share : be.downloaded(shares, static_cast<std::size_t>(slices))) sum += share;
-  return sum;
-}
-
 // --- look-ups ----------------------------------------------------------------------------------------------------
 
 template <class T, int D, int Vp>
@@ -189,21 +159,6 @@ void add_positions_backward(Grid& be, WeightGradient<T, Lmax, D> dtable, Rows<co
 template <class T, int D>
 void add_sinusoids(Grid& be, Rows<T, D> x, Sequences sequences, const int* positions) {
   be.over_sequences<on_block::AddSinusoids, T>(sequences, x, sequences, PerSequence<const int>{positions});
-}
-template <class T, int E, int K>
-void causal_conv(Grid& be, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
-                 Weight<T, 1, E> bias, T* history = nullptr) {
-  be.over_sequences<on_block::CausalConv, T>(sequences, v, x, sequences, w, bias,
-                                             PerSequence<T>{history, (K - 1) * static_cast<std::ptrdiff_t>(x.stride)});
-}
-template <Write write = Write::set, class T, int E, int K>
-void causal_conv_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
-  be.over_sequences<on_block::CausalConvBackward<write>, T>(sequences, dx, dv, sequences, w);
-}
-template <class T, int E, int K>
-void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x,
-                                 Sequences sequences) {
-  be.over_sequences_with_gradient<on_block::CausalConvWeightBackward>(dw, sequences, dv, x, sequences);
 }
 
 }  // namespace mamba::cuda

@@ -14,6 +14,9 @@
 #include <mamba/cuda/grid/scan_backward.hpp>
 #include <mamba/cuda/grid/scan_channels.hpp>
 #include <mamba/cuda/grid/scan_forward.hpp>
+#include <mamba/cuda/grid/selective_backward.hpp>
+#include <mamba/cuda/grid/selective_forward.hpp>
+#include <mamba/cuda/grid/ssd.hpp>
 
 namespace mamba::cuda {
 
@@ -23,7 +26,8 @@ template <class T, int E, int N, class Blocked = NoRows>
 void selective_scan(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u,
                     Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
                     Blocked rows = {}) {
-  detail::scan(be, detail::SelectiveChannels<T, E, N>{delta, u, b, c, a, d}, y, boundaries, states, sequences, rows);
+  detail::scan_forward(be, detail::SelectiveInputs<T, E, N>{delta, u, b, c, a, d}, y, boundaries, states, sequences,
+                       rows);
 }
 
 template <class T, int E, int N>
@@ -32,16 +36,8 @@ void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T,
                              const T* boundaries, T* /*carry*/, Rows<const T, E> delta, Rows<const T, E> u,
                              Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a,
                              Weight<T, 1, E> d) {
-  using Channels = detail::SelectiveChannels<T, E, N>;
-  const auto shares = detail::shares_of<Channels>(sequences.count);
-  detail::ScanPartials<Channels, T> partials;
-  be.carve_zeroed([&](Carver& memory) { partials.carve(memory, shares, dy.rows); });
-  detail::clear_padding(be, ddelta);
-  detail::clear_padding(be, du);
-  detail::scan_backward(be, Channels{delta, u, b, c, a, d}, du, ddelta, detail::SelectiveStateGradients<T, N>{db, dc},
-                        partials, dy, boundaries, sequences);
-  be.add(da, PartialGradients<T, E, N>{partials.rates, shares.parts});
-  be.add(dd, PartialGradients<T, 1, E>{partials.skips.data, shares.parts});
+  detail::scan_backward(be, detail::SelectiveInputs<T, E, N>{delta, u, b, c, a, d}, du, ddelta, db, dc, da, dd, dy,
+                        boundaries, sequences);
 }
 
 // --- Mamba-2; shapes and meanings are those of ssd.hpp --------------------------------------------------------------
@@ -49,24 +45,36 @@ void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T,
 template <int G, int N, class T, int E, int H, int C, class Blocked = NoRows>
 void ssd(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc,
          Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Blocked rows = {}) {
-  detail::scan(be, detail::SsdChannels<T, H, E / H, G, N>{delta, xbc, a, d}, y, boundaries, states, sequences, rows);
+  if constexpr (detail::ssd_runs_in_chunks<T>) {
+    using Shape = detail::SsdShape<H, E / H, G, N>;
+    detail::ssd_in_chunks<Shape>(be, y, states, {delta, xbc, a, d, detail::first_term_of(be.precision())}, sequences,
+                                 rows);
+  } else {
+    detail::scan(be, detail::SsdChannels<T, H, E / H, G, N>{delta, xbc, a, d}, y, boundaries, states, sequences, rows);
+  }
 }
 
 template <int G, int N, class T, int E, int H, int C>
 void ssd_backward(Grid& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd,
                   Rows<const T, E> dy, const T* boundaries, Rows<const T, H> delta, Rows<const T, C> xbc,
                   Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
-  using Channels = detail::SsdChannels<T, H, E / H, G, N>;
-  const auto shares = detail::shares_of<Channels>(sequences.count);
-  detail::ScanPartials<Channels, T> partials;
-  Rows<T, E> dsteps;
-  be.carve_zeroed([&](Carver& memory) { partials.carve(memory, shares, dy.rows), memory.take(dsteps, dy.rows); });
-  detail::clear_padding(be, dxbc);
-  detail::scan_backward(be, Channels{delta, xbc, a, d}, dxbc, dsteps, detail::SsdStateGradients<T, E, G, N>{dxbc},
-                        partials, dy, boundaries, sequences);
-  detail::sum_of_heads<Write::set>(be, ddelta, in(dsteps));
-  detail::add_heads<E>(be, da, partials.rates, shares.parts);
-  detail::add_heads<E>(be, dd, partials.skips.data, shares.parts);
+  if constexpr (detail::ssd_runs_in_chunks<T>) {
+    using Shape = detail::SsdShape<H, E / H, G, N>;
+    detail::ssd_in_chunks_backward<Shape>(be, ddelta, dxbc, da, dd, dy,
+                                          {delta, xbc, a, d, detail::first_term_of(be.precision())}, sequences);
+  } else {
+    using Channels = detail::SsdChannels<T, H, E / H, G, N>;
+    const auto shares = detail::shares_of<Channels>(sequences.count);
+    detail::ScanPartials<Channels, T> partials;
+    Rows<T, E> dsteps;
+    be.carve_zeroed([&](Carver& memory) { partials.carve(memory, shares, dy.rows), memory.take(dsteps, dy.rows); });
+    detail::clear_padding(be, dxbc);
+    detail::scan_backward(be, Channels{delta, xbc, a, d}, dxbc, dsteps, detail::SsdStateGradients<T, E, G, N>{dxbc},
+                          partials, dy, boundaries, sequences);
+    detail::sum_of_heads<Write::set>(be, ddelta, in(dsteps));
+    detail::add_heads<E>(be, da, partials.rates, shares.parts);
+    detail::add_heads<E>(be, dd, partials.skips.data, shares.parts);
+  }
 }
 
 }  // namespace mamba::cuda

@@ -22,7 +22,7 @@ template <class Channels>
 ScanShares shares_of(int sequences) {
   constexpr int at_once = LaneLayout<Channels::N>::channels,
                 passes = (Channels::E / Channels::groups + at_once - 1) / at_once;
-  constexpr int blocks = GridTuning::scan_blocks;
+  constexpr int blocks = GridTuning::scan_all_blocks;
   // No more memory for the gradients of b and c than a layer's activations take.
   constexpr int affordable = (std::max)(1, 4 * padded(Channels::E) / (Channels::groups * padded(Channels::N)));
   constexpr int most_parts =

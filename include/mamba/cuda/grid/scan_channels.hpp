@@ -31,27 +31,8 @@ struct LaneLayout {
   }
 };
 
-// Where Mamba-1's channels have their numbers; state_offset() is that of a state among a sequence's.
-template <class T, int E_, int N_>
-struct SelectiveChannels {
-  static constexpr int E = E_, N = N_, groups = 1;
-  static constexpr bool rate_for_each_state = true;
-  static constexpr std::size_t state_size = static_cast<std::size_t>(E) * padded(N);
-  Rows<const T, E> delta, inputs;
-  Rows<const T, N> b_rows, c_rows;
-  Weight<T, E, N> a;
-  Weight<T, 1, E> d;
-
-  __device__ T step(int t, int e) const { return delta[t][e]; }
-  __device__ T u(int t, int e) const { return inputs[t][e]; }
-  __device__ T b(int t, int, int n) const { return b_rows[t][n]; }
-  __device__ T c(int t, int, int n) const { return c_rows[t][n]; }
-  __device__ T rate(int e, int n) const { return a.derived[e * a.stride + n]; }
-  __device__ T skip(int e) const { return d.value[e]; }
-  __device__ static std::size_t state_offset(int e, int n) { return static_cast<std::size_t>(e) * padded(N) + n; }
-};
-
-// The same of Mamba-2: H heads of P channels, G groups of heads that share b and c; xbc's columns are x, b and c.
+// Where Mamba-2's channels have their numbers: H heads of P channels, G groups of heads that share b and c; xbc's
+// columns are x, b and c. state_offset() is that of a state among a sequence's.
 template <class T, int H, int P, int G, int N_>
 struct SsdChannels {
   static constexpr int E = H * P, N = N_, groups = G, C = E + 2 * G * N;

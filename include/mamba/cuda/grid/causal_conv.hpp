@@ -1,0 +1,160 @@
+// The depthwise causal convolution over the whole device: block/causal_conv.hpp's stretches, a thread for each,
+// whichever sequence they belong to. Shapes and meanings are those there.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include <mamba/core/memory.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/block/causal_conv.hpp>
+#include <mamba/cuda/grid/grid.hpp>
+
+namespace mamba::cuda {
+
+namespace detail {
+
+// The stretch of this thread, if there is one: its first row, and the first of its four columns.
+template <class T, int E>
+__device__ bool own_stretch(Rows<T, E> x, int length, int& first, int& column) {
+  constexpr int quads = Rows<T, E>::stride / 4;
+  const int i = static_cast<int>(blockIdx.x) * Block::threads + thread();
+  first = i / quads * length, column = i % quads * 4;
+  return first < x.rows;
+}
+// How many there are.
+template <class T, int E>
+std::size_t stretches(Rows<T, E> x, int length) {
+  return static_cast<std::size_t>((x.rows + length - 1) / length) * (x.stride / 4);
+}
+
+template <bool with_silu, class T, int E, int K>
+__global__ void __launch_bounds__(Block::threads) convolve_stretches(Convolution<with_silu, T, E, K> conv) {
+  int first, column;
+  if (own_stretch(conv.x, conv_rows, first, column)) conv.stretch(first, column);
+}
+template <bool with_silu, class T, int E, int K>
+__global__ void __launch_bounds__(Block::threads) remember_inputs(Convolution<with_silu, T, E, K> conv) {
+  const int i = static_cast<int>(blockIdx.x) * Block::threads + thread();
+  if (i < conv.sequences.count * conv.x.stride) conv.remember(i);
+}
+template <bool with_silu, class T, int E, int K>
+void convolve(Grid& be, const Convolution<with_silu, T, E, K>& conv) {
+  be.launch_over("convolve_stretches", convolve_stretches<with_silu, T, E, K>, stretches(conv.x, conv_rows), conv);
+  if (conv.history)
+    be.launch_over("remember_inputs", remember_inputs<with_silu, T, E, K>,
+                   static_cast<std::size_t>(conv.sequences.count) * conv.x.stride, conv);
+}
+
+template <Write write, class T, int E, int K>
+__global__ void __launch_bounds__(Block::threads)
+    convolve_stretches_backward(Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
+  int first, column;
+  if (own_stretch(dv, conv_rows, first, column)) convolve_backward<write>(dx, dv, sequences, w, first, column);
+}
+
+// The taps' and the bias's gradients of each stretch of rows, a partial sum for each.
+template <class T, int E, int K>
+struct ConvolutionPartials {
+  PartialGradients<T, E, K> weight;
+  PartialGradients<T, 1, E> bias;
+  int rows;  // of a stretch
+
+  explicit ConvolutionPartials(int all_rows) {
+    constexpr int most = affordable_partials((weight.size + bias.size) * sizeof(T));
+    rows = (std::max)(GridTuning::gradient_slice_rows, (all_rows + most - 1) / most);
+    weight.count = bias.count = (all_rows + rows - 1) / rows;
+  }
+  void carve(Carver& memory) {
+    weight.values = memory.take<T>(static_cast<std::size_t>(weight.count) * weight.size);
+    bias.values = memory.take<T>(static_cast<std::size_t>(bias.count) * bias.size);
+  }
+  // What belongs to the stretch from row `first` on; values[K] is the bias's.
+  __device__ void write(int first, int column, const Quad<T> (&values)[K + 1]) const {
+    T* const of_weight = weight.values + first / rows * weight.size;
+    T* const of_bias = bias.values + first / rows * bias.size;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (column + j >= E) continue;
+#pragma unroll
+      for (int k = 0; k < K; ++k) of_weight[(column + j) * padded(K) + k] = values[k].at[j];
+      of_bias[column + j] = values[K].at[j];
+    }
+  }
+};
+
+template <Write write, bool learned_weight, class T, int E, int K>
+__global__ void __launch_bounds__(Block::threads)
+    convolve_silu_backward(Rows<T, E> dx, ConvolutionPartials<T, E, K> partials, Rows<const T, E> du,
+                           Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias) {
+  int first, column;
+  if (!own_stretch(x, partials.rows, first, column)) return;
+  ConvSiluBackward<write, learned_weight, T, E, K> part{dx, du, x, sequences, column, {}, load_bias(bias, column),
+                                                        {}, {}, {}};
+  load_taps(part.taps, w, column);
+  part.run(first, min(first + partials.rows, x.rows));
+  partials.write(first, column, part.sums);
+}
+
+template <class T, int E, int K>
+__global__ void __launch_bounds__(Block::threads)
+    convolve_weight_backward(ConvolutionPartials<T, E, K> partials, Rows<const T, E> dv, Rows<const T, E> x,
+                             Sequences sequences) {
+  int first, column;
+  if (!own_stretch(x, partials.rows, first, column)) return;
+  Quad<T> sums[K] = {}, all[K + 1] = {};
+  for (int t = first; t < min(first + partials.rows, x.rows); ++t) add_to_taps(sums, dv, x, sequences, t, column);
+#pragma unroll
+  for (int k = 0; k < K; ++k) all[k] = sums[k];
+  partials.write(first, column, all);
+}
+
+// launch(partials), and the gradients += what it leaves there. Padding, too, is added up: it is zero.
+template <class T, int E, int K, class Launch>
+void with_convolution_partials(Grid& be, int rows, Launch&& launch) {
+  ConvolutionPartials<T, E, K> partials(rows);
+  be.carve_zeroed([&](Carver& memory) { partials.carve(memory); });
+  launch(partials);
+}
+
+}  // namespace detail
+
+template <class T, int E, int K>
+void causal_conv(Grid& be, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                 Weight<T, 1, E> bias, T* history = nullptr) {
+  detail::convolve<false, T, E, K>(be, {v, x, sequences, w, bias, history});
+}
+template <class T, int E, int K>
+void causal_conv_silu(Grid& be, Rows<T, E> u, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                      Weight<T, 1, E> bias, T* history) {
+  detail::convolve<true, T, E, K>(be, {u, x, sequences, w, bias, history});
+}
+
+template <Write write, bool learned_weight, bool learned_bias, class T, int E, int K>
+void causal_conv_silu_backward(Grid& be, Rows<T, E> dx, WeightGradient<T, E, K> dw, WeightGradient<T, 1, E> dbias,
+                               Rows<const T, E> du, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                               Weight<T, 1, E> bias) {
+  detail::with_convolution_partials<T, E, K>(be, x.rows, [&](const auto& partials) {
+    be.launch_over("convolve_silu_backward", detail::convolve_silu_backward<write, learned_weight, T, E, K>,
+                   detail::stretches(x, partials.rows), dx, partials, du, x, sequences, w, bias);
+    if constexpr (learned_weight) be.add(dw, partials.weight);
+    if constexpr (learned_bias) be.add(dbias, partials.bias);
+  });
+}
+
+template <Write write = Write::set, class T, int E, int K>
+void causal_conv_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
+  be.launch_over("convolve_stretches_backward", detail::convolve_stretches_backward<write, T, E, K>,
+                 detail::stretches(dv, detail::conv_rows), dx, dv, sequences, w);
+}
+template <class T, int E, int K>
+void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x,
+                                 Sequences sequences) {
+  detail::with_convolution_partials<T, E, K>(be, x.rows, [&](const auto& partials) {
+    be.launch_over("convolve_weight_backward", detail::convolve_weight_backward<T, E, K>,
+                   detail::stretches(x, partials.rows), partials, dv, x, sequences);
+    be.add(dw, partials.weight);
+  });
+}
+
+}  // namespace mamba::cuda

@@ -1,0 +1,75 @@
+// The loss over the whole device.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/grid/grid.hpp>
+
+namespace mamba::cuda {
+
+namespace detail {
+
+// The largest of a row's numbers that threads have seen so far, and the sum of e^(number - largest).
+template <class T>
+struct SoftmaxSum {
+  T largest, sum;
+
+  __device__ void add(T x) {
+    if (x > largest) sum = sum * std::exp(largest - x) + T(1), largest = x;
+    else sum += std::exp(x - largest);
+  }
+  __device__ void add(const SoftmaxSum& other) {
+    const T both = other.largest > largest ? other.largest : largest;
+    sum = sum * std::exp(largest - both) + other.sum * std::exp(other.largest - both);
+    largest = both;
+  }
+};
+
+// A row's loss and gradient by a block.
+template <class T, int Vp>
+__global__ void __launch_bounds__(Block::threads)
+    cross_entropy_of_rows(double* losses, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
+                          double weight) {
+  __shared__ SoftmaxSum<T> shares[Block::warps];
+  const int row = static_cast<int>(blockIdx.x);
+  const T* const x = logits[row];
+  // Every thread begins with a number that there is, for e^(-infinity + infinity) is none.
+  SoftmaxSum<T> own{x[min(thread(), classes - 1)], thread() < classes ? T(1) : T(0)};
+#pragma unroll 4
+  for (int v = thread() + Block::threads; v < classes; v += Block::threads) own.add(x[v]);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2)
+    own.add({__shfl_xor_sync(~0U, own.largest, offset), __shfl_xor_sync(~0U, own.sum, offset)});
+  if (lane() == 0) shares[warp()] = own;
+  __syncthreads();
+  SoftmaxSum<T> all = shares[0];
+  for (int w = 1; w < Block::warps; ++w) all.add(shares[w]);
+  const T scale = static_cast<T>(weight) / all.sum;
+  const int label = labels[row];
+#pragma unroll 4
+  for (int v = thread(); v < dlogits.stride; v += Block::threads)
+    dlogits[row][v] =
+        v >= classes ? T(0) : std::exp(x[v] - all.largest) * scale - (v == label ? static_cast<T>(weight) : T(0));
+  if (thread() == 0)
+    losses[row] = weight * (std::log(static_cast<double>(all.sum)) + static_cast<double>(all.largest) -
+                            static_cast<double>(x[label]));
+}
+
+}  // namespace detail
+
+// As block/rowwise.hpp's. Waits for the device: the loss is the host's.
+template <class T, int Vp>
+double cross_entropy(Grid& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
+                     double weight) {
+  const auto rows = static_cast<std::size_t>(logits.rows);
+  double* const losses = reinterpret_cast<double*>(be.scratch(rows * sizeof(double)));
+  be.launch_shaped("cross_entropy_of_rows", detail::cross_entropy_of_rows<T, Vp>, {logits.rows, Block::threads, 0},
+                   losses, dlogits, logits, labels, classes, weight);
+  double sum = 0;
+  for (const double loss : be.downloaded(losses, rows)) sum += loss;
+  return sum;
+}
+
+}  // namespace mamba::cuda

@@ -1,0 +1,135 @@
+// Mamba-1's scan over the grid (scan.hpp), forward.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/grid/linear.hpp>
+#include <mamba/cuda/grid/selective_tile.hpp>
+#include <mamba/math/scan_step.hpp>
+
+namespace mamba::cuda::detail {
+
+// What a block has of a stretch in shared memory; y takes u's place.
+template <class T, int N>
+struct SelectiveStage {
+  using L = SelectiveTile<T, N>;
+  T delta[L::steps * L::channels], u[L::steps * L::channels];
+  T b[L::steps * L::tile], c[L::steps * L::tile];
+};
+
+// y <- the recurrence; a block takes some channels of one sequence, and while it walks along a stretch of it the next
+// one comes. boundaries: null, or the states that are kept; states: null, or those that sequences begin from and end
+// with.
+template <class T, int E, int N, class Blocked>
+__global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
+    selective_scan_forward(SelectiveInputs<T, E, N> in, Rows<T, E> y, T* boundaries, T* states, Sequences sequences,
+                           Blocked rows) {
+  using L = SelectiveTile<T, N>;
+  using Stage = SelectiveStage<T, N>;
+  constexpr int slices = (E + L::channels - 1) / L::channels;
+  extern __shared__ __align__(128) std::byte shared[];
+  Stage* const stages = reinterpret_cast<Stage*>(shared);
+  const int s = static_cast<int>(blockIdx.x) / slices,
+            first_channel = static_cast<int>(blockIdx.x) % slices * L::channels;
+  const int e = first_channel + L::channel();
+  const int begin = sequences.begin(s), end = sequences.end(s);
+  T* const state = states ? states + s * in.state_size : nullptr;
+  const T skip = in.skip(e);
+  for (int tile = 0; tile < N; tile += L::tile) {
+    const int n0 = tile + L::first_state();
+    const auto fetch = [&](int row, int turn) {
+      if (row < end) {
+        Stage& stage = stages[turn];
+        const int count = min(L::steps, end - row);
+        stage_rows<L::threads, L::steps, L::channels>(stage.delta, in.delta, row, count, first_channel);
+        stage_rows<L::threads, L::steps, L::channels>(stage.u, in.u, row, count, first_channel);
+        stage_rows<L::threads, L::steps, L::tile>(stage.b, in.b, row, count, tile);
+        stage_rows<L::threads, L::steps, L::tile>(stage.c, in.c, row, count, tile);
+      }
+      commit_copies();
+    };
+    fetch(begin, 0);
+    T rate[L::states], h[L::states];
+#pragma unroll
+    for (int i = 0; i < L::states; ++i) {
+      rate[i] = in.rate(e, n0 + i);
+      h[i] = state && e < E && n0 + i < N ? state[in.state_offset(e, n0 + i)] : T(0);
+    }
+    int turn = 0;
+    for (int row = begin; row < end; row += L::steps, turn ^= 1) {
+      fetch(row + L::steps, turn ^ 1);
+      wait_for_copies<1>();
+      __syncthreads();
+      Stage& stage = stages[turn];
+      if (boundaries && row > begin && e < E) {
+        T* const kept = boundaries + kept_state<L::steps>(begin, row - begin) * in.state_size;
+#pragma unroll
+        for (int i = 0; i < L::states; ++i)
+          if (n0 + i < N) kept[in.state_offset(e, n0 + i)] = h[i];
+      }
+      const int count = min(L::steps, end - row);
+      // So many steps' sums over the lanes are shared out; beyond the sequence's end everything is zero but the state.
+      constexpr int at_once = 4;
+      using Share = SumShare<at_once, L::lanes>;
+      const auto walk = [&](int first, auto all_exist) {
+        T sums[at_once];
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) {
+          const int t = first + k;
+          const bool exists = decltype(all_exist)::value || t < count;
+          const T step = stage.delta[t * L::channels + L::channel()], u = stage.u[t * L::channels + L::channel()];
+          const auto b = load4(stage.b + t * L::tile + L::first_state()),
+                     c = load4(stage.c + t * L::tile + L::first_state());
+          const bool forgets = exists && rows.blocked(row + t);
+          sums[k] = 0;
+#pragma unroll
+          for (int i = 0; i < L::states; ++i) {
+            const T carried = math::decay(step, rate[i]) * h[i];
+            const T next = math::next_state(carried, step * u, b.at[i]);
+            sums[k] += c.at[i] * next;
+            if (exists) h[i] = forgets ? carried : next;
+          }
+        }
+        const int own = sum_over_lanes<at_once, L::lanes>(sums);
+        __syncwarp();
+        if (L::lane_of_channel() % Share::apart != 0) return;
+#pragma unroll
+        for (int k = 0; k < Share::held; ++k) {
+          T& out = stage.u[(first + own + k) * L::channels + L::channel()];
+          out = (tile == 0 ? skip * out : T(0)) + sums[k];
+        }
+      };
+#pragma unroll 2
+      for (int first = 0; first + at_once <= count; first += at_once) walk(first, std::true_type{});
+      if (count % at_once != 0) walk(count / at_once * at_once, std::false_type{});
+      __syncthreads();
+#pragma unroll 4
+      for (int i = thread(); i < count * L::channels; i += L::threads) {
+        const int column = first_channel + i % L::channels;
+        if (column >= E) continue;
+        T& out = y[row + i / L::channels][column];
+        out = tile == 0 ? stage.u[i] : out + stage.u[i];
+      }
+      __syncthreads();  // before the next stretch but one takes its place
+    }
+#pragma unroll
+    for (int i = 0; i < L::states; ++i)
+      if (state && e < E && n0 + i < N) state[in.state_offset(e, n0 + i)] = h[i];
+  }
+}
+
+template <class T, int E, int N, class Blocked>
+void scan_forward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> y, T* boundaries, T* states,
+                  Sequences sequences, Blocked rows) {
+  using L = SelectiveTile<T, N>;
+  clear_padding(be, y);
+  be.launch_shaped(
+      "selective_scan_forward", selective_scan_forward<T, E, N, Blocked>,
+      {sequences.count * ((E + L::channels - 1) / L::channels), L::threads, 2 * sizeof(SelectiveStage<T, N>)}, in, y,
+      boundaries, states, sequences, rows);
+}
+
+}  // namespace mamba::cuda::detail

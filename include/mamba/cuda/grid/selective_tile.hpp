@@ -1,0 +1,109 @@
+// How Mamba-1's scan over the grid (scan.hpp) is cut: which lanes hold a channel's states, and what of a sequence lies
+// in shared memory at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/block/async_copy.hpp>
+#include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/tuning.hpp>
+
+namespace mamba::cuda::detail {
+
+// A channel's states lie in the lanes of a group, four neighbours each, tile after tile of them; a block holds as many
+// channels as it has groups. Of a sequence it takes `steps` rows at a time, so few that shared memory holds them, and
+// keeps the state before each such stretch for the backward pass.
+template <class T, int N>
+struct SelectiveTile {
+  static constexpr int threads = GridTuning::scan_threads, states = 4;
+  static constexpr int lanes = N > 64 ? 32 : N > 32 ? 16 : N > 16 ? 8 : N > 8 ? 4 : N > 4 ? 2 : 1;
+  static constexpr int tile = lanes * states, channels = threads / lanes, warps = threads / 32;
+  static constexpr int channels_of_warp = 32 / lanes;
+  static constexpr int sub_steps = 8;  // whose states the backward pass has in registers
+  static constexpr int steps =
+      std::clamp((std::min)(GridTuning::scan_input_bytes / channels, GridTuning::scan_state_bytes / tile) /
+                     static_cast<int>(sizeof(T)),
+                 sub_steps, 64);
+  static_assert(steps % sub_steps == 0);
+
+  static __device__ int channel() { return thread() / lanes; }  // in the block
+  static __device__ int lane_of_channel() { return thread() % lanes; }
+  static __device__ int first_state() { return lane_of_channel() * states; }  // in the tile
+};
+
+// Which of a call's kept states is the one before step `time` (a multiple of `steps`) of a sequence that begins in row
+// `begin`: sequences keep one before every whole stretch but the first, so that no two of them share one.
+template <int steps>
+__device__ std::size_t kept_state(int begin, int time) {
+  return static_cast<std::size_t>(begin / steps + time / steps - 1);
+}
+inline int most_kept_states(Sequences sequences, int steps) {
+  int longest = 0;
+  for (int s = 0; s < sequences.count; ++s) longest = (std::max)(longest, sequences.end(s) - sequences.begin(s));
+  return longest > steps ? sequences.rows() / steps : 0;
+}
+
+// to (Steps, Width) in shared memory <- columns first .. of `count` rows from row `row` on, zeros where there is none.
+// Asynchronous; Width and first are multiples of 4.
+template <int Threads, int Steps, int Width, class T, int C>
+__device__ void stage_rows(T* to, Rows<const T, C> from, int row, int count, int first) {
+  constexpr int vector = 16 / sizeof(T), vectors = Width / vector;
+  static_assert(Width % vector == 0);
+#pragma unroll 4
+  for (int i = thread(); i < Steps * vectors; i += Threads) {
+    const int t = i / vectors, column = i % vectors * vector;
+    const bool exists = t < count && first + column < Rows<const T, C>::stride;
+    copy_async<16>(to + t * Width + column, exists ? from.address(row + t) + first + column : from.data, exists);
+  }
+}
+
+// What a lane has of `Values` sums that `lanes` lanes share out by halving (powers of 2): `held` of them, and where
+// there are more lanes than sums, `apart` neighbours the same one.
+template <int Values, int lanes>
+struct SumShare {
+  static constexpr int held = Values > lanes ? Values / lanes : 1, apart = lanes > Values ? lanes / Values : 1;
+};
+
+// Values sums of the lanes of equal number modulo `Apart` among the 32 of a warp, shared out by halving: on return
+// values[0 .. SumShare<Values, 32 / Apart>::held) are the sums number first .., first being the result.
+template <int Values, int Apart, class T>
+__device__ int sum_over_groups(T (&values)[Values]) {
+  int first = 0;
+  int held = Values;
+#pragma unroll
+  for (int offset = 16; offset >= Apart; offset /= 2) {
+    if (held > 1) {
+      held /= 2;
+      const bool upper = (lane() & offset) != 0;
+#pragma unroll
+      for (int i = 0; i < Values / 2; ++i)
+        if (i < held) {
+          const T kept = upper ? values[i + held] : values[i], given = upper ? values[i] : values[i + held];
+          values[i] = kept + __shfl_xor_sync(~0U, given, offset);
+        }
+      if (upper) first += held;
+    } else {
+      values[0] += __shfl_xor_sync(~0U, values[0], offset);
+    }
+  }
+  return first;
+}
+
+// What Mamba-1's scan reads: of (rows, E) and (rows, N).
+template <class T, int E_, int N_>
+struct SelectiveInputs {
+  static constexpr int E = E_, N = N_;
+  static constexpr std::size_t state_size = static_cast<std::size_t>(E) * padded(N);
+  Rows<const T, E> delta, u;
+  Rows<const T, N> b, c;
+  Weight<T, E, N> a;
+  Weight<T, 1, E> d;
+
+  __device__ T rate(int e, int n) const { return e < E && n < N ? a.derived[e * a.stride + n] : T(0); }
+  __device__ T skip(int e) const { return e < E ? d.value[e] : T(0); }
+  __device__ static std::size_t state_offset(int e, int n) { return static_cast<std::size_t>(e) * padded(N) + n; }
+};
+
+}  // namespace mamba::cuda::detail

@@ -1,0 +1,71 @@
+// Mamba-2's recurrence over the whole device in float (specification, section 7; Dao and Gu 2024, section 6): within
+// chunks of 64 rows as products of matrices on the tensor cores, between them by states. The states are computed again
+// for the backward pass, which keeps none.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+
+#include <mamba/core/memory.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/grid/linear.hpp>
+#include <mamba/cuda/grid/ssd_backward.hpp>
+#include <mamba/cuda/grid/ssd_forward.hpp>
+
+namespace mamba::cuda::detail {
+
+// In double, which has no tensor cores to speak of and is there for checking, the states are walked through (scan.hpp).
+template <class T>
+inline constexpr bool ssd_runs_in_chunks = std::is_same_v<T, float>;
+
+// The memory of a call: states before chunks, adjoints behind them, the chunks' shares.
+template <class Shape>
+struct SsdMemory {
+  float *before = nullptr, *behind = nullptr, *falls = nullptr, *of_rates = nullptr, *of_skips = nullptr;
+
+  void carve(Carver& memory, int rows, int sequences, bool with_backward) {
+    const auto slots = static_cast<std::size_t>(ssd_slots(rows, sequences));
+    before = memory.take<float>(slots * Shape::state_size);
+    falls = memory.take<float>(slots * Shape::H);
+    if (!with_backward) return;
+    behind = memory.take<float>(slots * Shape::state_size);
+    of_rates = memory.take<float>(slots * padded(Shape::H));
+    of_skips = memory.take<float>(slots * padded(Shape::H));
+  }
+};
+
+template <class Shape, class Blocked>
+void ssd_in_chunks(Grid& be, Rows<float, Shape::E> y, float* states, const SsdInputs<Shape>& in, Sequences sequences,
+                   Blocked blocked) {
+  SsdMemory<Shape> memory;
+  be.carve([&](Carver& carver) { memory.carve(carver, y.rows, sequences.count, false); });
+  clear_padding(be, y);
+  ssd_states(be, in, memory.before, memory.falls, states, sequences, blocked);
+  ssd_outputs(be, y, in, memory.before, states != nullptr, sequences, blocked);
+}
+
+template <class Shape>
+void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, Shape::C> dxbc,
+                            WeightGradient<float, 1, Shape::H> da, WeightGradient<float, 1, Shape::H> dd,
+                            Rows<const float, Shape::E> dy, const SsdInputs<Shape>& in, Sequences sequences) {
+  SsdMemory<Shape> memory;
+  be.carve([&](Carver& carver) { memory.carve(carver, dy.rows, sequences.count, true); });
+  const int slots = ssd_slots(dy.rows, sequences.count);
+  clear_padding(be, ddelta);
+  clear_padding(be, dxbc);
+  be.zero(memory.of_rates, static_cast<std::size_t>(slots) * padded(Shape::H));
+  be.zero(memory.of_skips, static_cast<std::size_t>(slots) * padded(Shape::H));
+  ssd_states(be, in, memory.before, memory.falls, static_cast<float*>(nullptr), sequences, NoRows{});
+  ssd_adjoints(be, in, dy, memory.behind, memory.falls, sequences);
+  be.launch_shaped("ssd_input_gradients", ssd_input_gradients<Shape>,
+                   {slots * Shape::H, ssd_threads, sizeof(SsdInputStage)}, ddelta, dxbc, memory.of_rates,
+                   memory.of_skips, in, dy, memory.before, memory.behind, sequences);
+  be.launch_shaped("ssd_state_gradients", ssd_state_gradients<Shape>,
+                   {slots * Shape::G * Shape::tiles_of_n, ssd_threads, sizeof(SsdStateStage)}, dxbc, in, dy,
+                   memory.before, memory.behind, sequences);
+  be.add(da, PartialGradients<float, 1, Shape::H>{memory.of_rates, slots});
+  be.add(dd, PartialGradients<float, 1, Shape::H>{memory.of_skips, slots});
+}
+
+}  // namespace mamba::cuda::detail

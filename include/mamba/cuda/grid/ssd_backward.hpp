@@ -1,0 +1,310 @@
+// Mamba-2's recurrence over the grid (ssd.hpp), backward. With W_ij = (c_i . b_j) between_ji for j <= i, D_ij = dy_i .
+// x_j, and behind the chunk the state's gradient (the adjoint):
+//   v_j = sum over i of W_ij dy_i + to_end_j adjoint b_j      dx_j = delta_j v_j + d dy_j
+//   dc_i = sum over j of D_ij between_ji delta_j b_j + from_begin_i (state before) dy_i
+//   db_j = sum over i of D_ij between_ji delta_j c_i + to_end_j delta_j adjoint x_j
+// Of a decay's logarithm A delta_t the gradient is the sum over the rows from t on of (what row i takes) - (what row i
+// gives), e_i - f_i with e_i = dy_i . (y_i - d x_i) and f_j = delta_j x_j . v_j, and of all that leaves the chunk.
+#pragma once
+
+#include <cstddef>
+
+#include <mamba/core/memory.hpp>
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/grid/ssd_states.hpp>
+#include <mamba/math/rate.hpp>
+
+namespace mamba::cuda::detail {
+
+// --- of x, of the steps, of rates and skips --------------------------------------------------------------------------
+
+struct SsdInputStage {
+  float pipeline[SsdPipeline<Along::sum, Along::sum>::elements];
+  float weights[ssd_pieces][SsdPanel<Along::result>::elements];  // W, rows i
+  float dy[ssd_pieces][SsdPanel<Along::result>::elements];
+  SsdDecays decays;
+  // Sums over a row's channels or other rows, a half by each of the two warps beside each other.
+  double taken[2][ssd_rows], given[2][ssd_rows], left[2][ssd_rows];  // e; x . v; the part of it that leaves the chunk
+  double through[ssd_threads / 32], skip[ssd_threads / 32];          // by each warp: what comes in and leaves; d's
+};
+
+// sums (2, rows) += each row's sum of the lanes' numbers f(row, column, value) of a result, in a fixed order.
+template <class F>
+__device__ void add_row_sums(double (&sums)[2][ssd_rows], SsdResult& result, F&& f) {
+#pragma unroll
+  for (int m = 0; m < part_units; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = SsdResult::row() + Sums<float>::row() + 16 * m + i;
+      double own = 0;
+#pragma unroll
+      for (int n = 0; n < part_units; ++n)
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+          own += static_cast<double>(
+              f(row, SsdResult::column() + Sums<float>::column() + 16 * n + k, result.sums.at[m][n][i].at[k]));
+      own = lane_sum<4>(own);
+      if (lane() % 4 == 0) sums[warp() % 2][row] += own;
+    }
+}
+
+// dxbc's x, ddelta <- gradients; of_rates, of_skips (slots, padded(H)), which are zero, <- a chunk's shares. A block
+// takes a chunk and a head.
+template <class Shape>
+__global__ void __launch_bounds__(ssd_threads)
+    ssd_input_gradients(Rows<float, Shape::H> ddelta, Rows<float, Shape::C> dxbc, float* of_rates, float* of_skips,
+                        SsdInputs<Shape> in, Rows<const float, Shape::E> dy, const float* before, const float* behind,
+                        Sequences sequences) {
+  constexpr int P = Shape::P, N = Shape::N;
+  constexpr std::ptrdiff_t stride = Rows<const float, Shape::C>::stride,
+                           dy_stride = Rows<const float, Shape::E>::stride;
+  extern __shared__ __align__(128) std::byte shared[];
+  SsdInputStage& stage = *reinterpret_cast<SsdInputStage*>(shared);
+  const int head = static_cast<int>(blockIdx.x) % Shape::H, slot = static_cast<int>(blockIdx.x) / Shape::H,
+            group = head / Shape::heads_of_group;
+  const SsdChunk chunk = ssd_chunk_of(sequences, slot);
+  if (chunk.count == 0) return;
+  const float *const x = in.xbc.address(chunk.first) + Shape::x_column(head),
+                     *const b = in.xbc.address(chunk.first) + Shape::b_column(group),
+                     *const c = in.xbc.address(chunk.first) + Shape::c_column(group),
+                     *const g = dy.address(chunk.first) + Shape::x_column(head);
+  const std::ptrdiff_t state = slot * Shape::state_size + head * Shape::head_state;
+  for (int i = thread(); i < 2 * ssd_rows; i += ssd_threads)
+    stage.taken[i / ssd_rows][i % ssd_rows] = stage.given[i / ssd_rows][i % ssd_rows] =
+        stage.left[i / ssd_rows][i % ssd_rows] = 0;
+  double through = 0, of_skip = 0;
+  stage.decays.load(in.delta, chunk, head, in.a.derived[head]);
+
+  SsdResult weights;
+  SsdPipeline<Along::sum, Along::sum>{stage.pipeline}.multiply(
+      weights, N, in.first_term, [&](auto left, auto right, int n, int count) {
+        stage_panel<Shape::aligned, Along::sum>(left, c + n, stride, chunk.count, count);
+        stage_panel<Shape::aligned, Along::sum>(right, b + n, stride, chunk.count, count);
+      });
+  weights.each([&](int i, int j, float& value) {
+    value = j <= i ? value * stage.decays.between(j, i) : 0.0F;
+    stage.weights[i / ssd_depth][i % ssd_depth * SsdPanel<Along::result>::stride + j] = value;
+  });
+
+  {  // e: what rows take from each other
+    SsdResult pairs;
+    SsdPipeline<Along::sum, Along::sum>{stage.pipeline}.multiply(
+        pairs, P, in.first_term, [&](auto left, auto right, int p, int count) {
+          stage_panel<Shape::aligned, Along::sum>(left, g + p, dy_stride, chunk.count, count);
+          stage_panel<Shape::aligned, Along::sum>(right, x + p, stride, chunk.count, count);
+        });
+    pairs.each([&](int, int j, float& value) { value *= stage.decays.delta[j]; });
+#pragma unroll
+    for (int m = 0; m < part_units; ++m)
+#pragma unroll
+      for (int n = 0; n < part_units; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+          for (int k = 0; k < 4; ++k) pairs.sums.at[m][n][i].at[k] *= weights.sums.at[m][n][i].at[k];
+    add_row_sums(stage.taken, pairs, [](int, int, float value) { return value; });
+  }
+
+  const float skip = in.d.value[head];
+  for (int p0 = 0; p0 < P; p0 += ssd_rows) {
+    const auto inside = [&](int i, int p) { return i < chunk.count && p0 + p < P; };
+    if (chunk.number > 0) {  // e: what rows take from the state before
+      SsdResult taken;
+      SsdPipeline<Along::sum, Along::result>{stage.pipeline}.multiply(
+          taken, N, in.first_term, [&](auto left, auto right, int n, int count) {
+            stage_panel<Shape::aligned, Along::sum>(left, c + n, stride, chunk.count, count);
+            stage_panel<true, Along::result>(right, before + state + static_cast<std::ptrdiff_t>(n) * padded(P) + p0,
+                                             padded(P), count, padded(P) - p0);
+          });
+      add_row_sums(stage.taken, taken, [&](int i, int p, float value) {
+        return inside(i, p) ? value * stage.decays.from_begin(i) * g[i * dy_stride + p0 + p] : 0.0F;
+      });
+    }
+    for (int piece = 0; piece < ssd_pieces; ++piece)
+      stage_panel<Shape::aligned, Along::result>({stage.dy[piece]}, g + piece * ssd_depth * dy_stride + p0, dy_stride,
+                                                 chunk.count - piece * ssd_depth, P - p0);
+    SsdResult v;
+    if (!chunk.is_last) {
+      SsdPipeline<Along::sum, Along::result>{stage.pipeline}.multiply(
+          v, N, in.first_term, [&](auto left, auto right, int n, int count) {
+            stage_panel<Shape::aligned, Along::sum>(left, b + n, stride, chunk.count, count);
+            stage_panel<true, Along::result>(right, behind + state + static_cast<std::ptrdiff_t>(n) * padded(P) + p0,
+                                             padded(P), count, padded(P) - p0);
+          });
+      v.each([&](int j, int, float& value) { value *= stage.decays.to_end(j); });
+      add_row_sums(stage.left, v, [&](int j, int p, float value) {
+        return inside(j, p) ? value * x[j * stride + p0 + p] * stage.decays.delta[j] : 0.0F;
+      });
+      if (chunk.number > 0)
+        for (int i = thread(); i < N * ssd_rows; i += ssd_threads)
+          if (const int p = p0 + i % ssd_rows; p < P) {
+            const std::ptrdiff_t at = state + static_cast<std::ptrdiff_t>(i / ssd_rows) * padded(P) + p;
+            through += static_cast<double>(before[at]) * static_cast<double>(behind[at]);
+          }
+    } else {
+      commit_copies();
+      wait_for_copies<0>();
+    }
+    __syncthreads();
+    for (int piece = 0; piece < ssd_pieces; ++piece)
+      v.add(SsdPanel<Along::result>{stage.weights[piece]}, SsdPanel<Along::result>{stage.dy[piece]}, ssd_depth,
+            ssd_rows, in.first_term);
+    add_row_sums(stage.given, v,
+                 [&](int j, int p, float value) { return inside(j, p) ? value * x[j * stride + p0 + p] : 0.0F; });
+    v.each([&](int j, int p, float value) {
+      if (!inside(j, p)) return;
+      const float own = stage.dy[j / ssd_depth][j % ssd_depth * SsdPanel<Along::result>::stride + p];
+      of_skip += static_cast<double>(own) * static_cast<double>(x[j * stride + p0 + p]);
+      dxbc.address(chunk.first + j)[Shape::x_column(head) + p0 + p] = stage.decays.delta[j] * value + skip * own;
+    });
+    __syncthreads();  // before dy's place is taken
+  }
+
+  through = lane_sum(through), of_skip = lane_sum(of_skip);
+  if (lane() == 0) stage.through[warp()] = through, stage.skip[warp()] = of_skip;
+  __syncthreads();
+  if (warp() != 0) return;
+  // What leaves the chunk is the last row's.
+  double own[2], leaves = 0;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int t = 2 * lane() + i;
+    own[i] = stage.taken[0][t] + stage.taken[1][t] -
+             static_cast<double>(stage.decays.delta[t]) * (stage.given[0][t] + stage.given[1][t]);
+    leaves += stage.left[0][t] + stage.left[1][t];
+  }
+  leaves = lane_sum(leaves);
+  double all_through = 0, all_skip = 0;
+  for (int w = 0; w < ssd_threads / 32; ++w) all_through += stage.through[w], all_skip += stage.skip[w];
+  leaves += static_cast<double>(stage.decays.of_chunk()) * all_through;
+  double from_here = own[0] + own[1];
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double other = __shfl_down_sync(~0U, from_here, offset);
+    if (lane() + offset < 32) from_here += other;
+  }
+  const double sums[2] = {from_here + leaves, from_here - own[0] + leaves};
+  const double a = math::ln2 * static_cast<double>(in.a.derived[head]);
+  double of_rate = 0;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int t = 2 * lane() + i;
+    if (t >= chunk.count) continue;
+    ddelta.address(chunk.first + t)[head] = static_cast<float>(stage.given[0][t] + stage.given[1][t] + a * sums[i]);
+    of_rate += static_cast<double>(stage.decays.delta[t]) * sums[i];
+  }
+  of_rate = lane_sum(of_rate);
+  if (lane() == 0) {
+    of_rates[slot * padded(Shape::H) + head] = static_cast<float>(of_rate);
+    of_skips[slot * padded(Shape::H) + head] = static_cast<float>(all_skip);
+  }
+}
+
+// --- of b and c ------------------------------------------------------------------------------------------------------
+
+struct SsdStateStage {
+  float dy[SsdPanel<Along::sum>::elements], x[SsdPanel<Along::sum>::elements], before[SsdPanel<Along::sum>::elements],
+      behind[SsdPanel<Along::sum>::elements];
+  float b[ssd_pieces][SsdPanel<Along::result>::elements], c[ssd_pieces][SsdPanel<Along::result>::elements];
+  float pairs[(std::max)(ssd_pieces * SsdPanel<Along::sum>::elements, ssd_pieces* SsdPanel<Along::result>::elements)];
+  SsdDecays decays;
+};
+
+// dxbc's b and c <- gradients. A block takes a chunk, a group and up to 64 of its states, and adds up over the heads.
+template <class Shape>
+__global__ void __launch_bounds__(ssd_threads)
+    ssd_state_gradients(Rows<float, Shape::C> dxbc, SsdInputs<Shape> in, Rows<const float, Shape::E> dy,
+                        const float* before, const float* behind, Sequences sequences) {
+  constexpr int P = Shape::P, N = Shape::N;
+  constexpr std::ptrdiff_t stride = Rows<const float, Shape::C>::stride,
+                           dy_stride = Rows<const float, Shape::E>::stride;
+  using PanelSum = SsdPanel<Along::sum>;
+  using PanelResult = SsdPanel<Along::result>;
+  extern __shared__ __align__(128) std::byte shared[];
+  SsdStateStage& stage = *reinterpret_cast<SsdStateStage*>(shared);
+  int index = static_cast<int>(blockIdx.x);
+  const int n0 = index % Shape::tiles_of_n * ssd_rows;
+  index /= Shape::tiles_of_n;
+  const int group = index % Shape::G, slot = index / Shape::G;
+  const SsdChunk chunk = ssd_chunk_of(sequences, slot);
+  if (chunk.count == 0) return;
+  const float *const b = in.xbc.address(chunk.first) + Shape::b_column(group) + n0, *const c =
+                                                                                        in.xbc.address(chunk.first) +
+                                                                                        Shape::c_column(group) + n0;
+  for (int piece = 0; piece < ssd_pieces; ++piece) {
+    const int lines = chunk.count - piece * ssd_depth;
+    stage_panel<Shape::aligned, Along::result>({stage.b[piece]}, b + piece * ssd_depth * stride, stride, lines, N - n0);
+    stage_panel<Shape::aligned, Along::result>({stage.c[piece]}, c + piece * ssd_depth * stride, stride, lines, N - n0);
+  }
+  SsdResult db, dc;
+#pragma unroll 1
+  for (int head = group * Shape::heads_of_group; head < (group + 1) * Shape::heads_of_group; ++head) {
+    const float *const x = in.xbc.address(chunk.first) + Shape::x_column(head), *const g = dy.address(chunk.first) +
+                                                                                           Shape::x_column(head);
+    const std::ptrdiff_t state =
+        slot * Shape::state_size + head * Shape::head_state + static_cast<std::ptrdiff_t>(n0) * padded(P);
+    stage.decays.load(in.delta, chunk, head, in.a.derived[head]);
+    SsdResult pairs, of_before, of_behind;
+#pragma unroll 1
+    for (int p = 0; p < P; p += ssd_depth) {
+      const int count = min(ssd_depth, P - p);
+      stage_panel<Shape::aligned, Along::sum>({stage.dy}, g + p, dy_stride, chunk.count, count);
+      stage_panel<Shape::aligned, Along::sum>({stage.x}, x + p, stride, chunk.count, count);
+      if (chunk.number > 0)
+        stage_panel<true, Along::sum>({stage.before}, before + state + p, padded(P), N - n0, padded(P) - p);
+      if (!chunk.is_last)
+        stage_panel<true, Along::sum>({stage.behind}, behind + state + p, padded(P), N - n0, padded(P) - p);
+      commit_copies();
+      wait_for_copies<0>();
+      __syncthreads();
+      pairs.add(PanelSum{stage.dy}, PanelSum{stage.x}, count, P, in.first_term);
+      if (chunk.number > 0) of_before.add(PanelSum{stage.dy}, PanelSum{stage.before}, count, P, in.first_term);
+      if (!chunk.is_last) of_behind.add(PanelSum{stage.x}, PanelSum{stage.behind}, count, P, in.first_term);
+      __syncthreads();
+    }
+    // The part of the states outside.
+    const auto add_scaled = [](SsdResult& to, SsdResult& from, auto&& factor_of_row) {
+#pragma unroll
+      for (int m = 0; m < part_units; ++m)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float factor = factor_of_row(SsdResult::row() + Sums<float>::row() + 16 * m + i);
+#pragma unroll
+          for (int n = 0; n < part_units; ++n)
+#pragma unroll
+            for (int k = 0; k < 4; ++k) to.sums.at[m][n][i].at[k] += factor * from.sums.at[m][n][i].at[k];
+        }
+    };
+    if (chunk.number > 0) add_scaled(dc, of_before, [&](int i) { return stage.decays.from_begin(i); });
+    if (!chunk.is_last)
+      add_scaled(db, of_behind, [&](int j) { return stage.decays.to_end(j) * stage.decays.delta[j]; });
+    // The part within the chunk: once with rows i, then with rows j.
+    pairs.each([&](int i, int j, float& value) {
+      value = j <= i ? value * stage.decays.between(j, i) * stage.decays.delta[j] : 0.0F;
+      stage.pairs[j / ssd_depth * PanelSum::elements + i * PanelSum::stride + j % ssd_depth] = value;
+    });
+    __syncthreads();
+    for (int piece = 0; piece < ssd_pieces; ++piece)
+      dc.add(PanelSum{stage.pairs + piece * PanelSum::elements}, PanelResult{stage.b[piece]}, ssd_depth, ssd_rows,
+             in.first_term);
+    __syncthreads();
+    pairs.each([&](int i, int j, float value) {
+      stage.pairs[i / ssd_depth * PanelResult::elements + i % ssd_depth * PanelResult::stride + j] = value;
+    });
+    __syncthreads();
+    for (int piece = 0; piece < ssd_pieces; ++piece)
+      db.add(PanelResult{stage.pairs + piece * PanelResult::elements}, PanelResult{stage.c[piece]}, ssd_depth, ssd_rows,
+             in.first_term);
+    __syncthreads();
+  }
+  const auto write = [&](SsdResult& result, int column) {
+    result.each([&](int t, int n, float value) {
+      if (t < chunk.count && n0 + n < N) dxbc.address(chunk.first + t)[column + n0 + n] = value;
+    });
+  };
+  write(db, Shape::b_column(group));
+  write(dc, Shape::c_column(group));
+}
+
+}  // namespace mamba::cuda::detail

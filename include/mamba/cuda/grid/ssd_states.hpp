@@ -1,0 +1,139 @@
+// The states between chunks of Mamba-2's recurrence over the grid (ssd.hpp), and their adjoints: what each chunk adds
+// by itself, and then, in the order of time or against it, what comes in from the others.
+#pragma once
+
+#include <cstddef>
+
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/grid/ssd_chunk.hpp>
+
+namespace mamba::cuda::detail {
+
+struct SsdStatesStage {
+  float left[ssd_pieces][SsdPanel<Along::result>::elements], right[ssd_pieces][SsdPanel<Along::result>::elements];
+  SsdDecays decays;
+};
+
+// of_chunks (slots, H, N, padded(P)) <- what a chunk adds to the state at its end: sum over its rows of
+// to_end_j delta_j b_j x_j^T; adjoint: to the gradient of the state at its begin, sum of from_begin_i c_i dy_i^T. And
+// falls (slots, H) <- the whole chunk's decay. Without `all`, only for chunks with a neighbour that asks for it.
+template <class Shape, bool adjoint, class Blocked>
+__global__ void __launch_bounds__(ssd_threads)
+    ssd_states_of_chunks(SsdInputs<Shape> in, Rows<const float, Shape::E> dy, float* of_chunks, float* falls, bool all,
+                         Sequences sequences, Blocked blocked) {
+  constexpr int P = Shape::P, N = Shape::N;
+  extern __shared__ __align__(128) std::byte shared[];
+  SsdStatesStage& stage = *reinterpret_cast<SsdStatesStage*>(shared);
+  int index = static_cast<int>(blockIdx.x);
+  const int p0 = index % Shape::tiles_of_p * ssd_rows;
+  index /= Shape::tiles_of_p;
+  const int n0 = index % Shape::tiles_of_n * ssd_rows;
+  index /= Shape::tiles_of_n;
+  const int head = index % Shape::H, slot = index / Shape::H, group = head / Shape::heads_of_group;
+  const SsdChunk chunk = ssd_chunk_of(sequences, slot);
+  if (chunk.count == 0 || (!all && (adjoint ? chunk.number == 0 : chunk.is_last))) return;
+  const int n_column = (adjoint ? Shape::c_column(group) : Shape::b_column(group)) + n0;
+  const int p_column = Shape::x_column(head) + p0;
+  const auto stage_piece = [&](int piece, const auto& of_p) {
+    const int first = chunk.first + piece * ssd_depth, lines = chunk.count - piece * ssd_depth;
+    stage_panel<Shape::aligned, Along::result>({stage.left[piece]}, in.xbc.address(first) + n_column, in.xbc.stride,
+                                               lines, N - n0);
+    stage_panel<Shape::aligned, Along::result>({stage.right[piece]}, of_p.address(first) + p_column, of_p.stride, lines,
+                                               P - p0);
+  };
+  for (int piece = 0; piece < ssd_pieces; ++piece) {
+    if constexpr (adjoint) stage_piece(piece, dy);
+    else stage_piece(piece, in.xbc);
+  }
+  commit_copies();
+  stage.decays.load(in.delta, chunk, head, in.a.derived[head]);
+  wait_for_copies<0>();
+  __syncthreads();
+  for (int i = thread(); i < ssd_rows * ssd_rows; i += ssd_threads) {
+    const int t = i / ssd_rows, p = i % ssd_rows;
+    float& x = stage.right[t / ssd_depth][t % ssd_depth * SsdPanel<Along::result>::stride + p];
+    if constexpr (adjoint) x *= stage.decays.from_begin(t);
+    else
+      x *= t < chunk.count && blocked.blocked(chunk.first + t) ? 0.0F : stage.decays.to_end(t) * stage.decays.delta[t];
+  }
+  __syncthreads();
+  SsdResult result;
+  for (int piece = 0; piece < ssd_pieces; ++piece)
+    result.add(SsdPanel<Along::result>{stage.left[piece]}, SsdPanel<Along::result>{stage.right[piece]}, ssd_depth,
+               ssd_rows, in.first_term);
+  float* const to = of_chunks + slot * Shape::state_size + head * Shape::head_state;
+  result.each([&](int n, int p, float value) {
+    if (n0 + n < N && p0 + p < padded(P)) to[static_cast<std::ptrdiff_t>(n0 + n) * padded(P) + p0 + p] = value;
+  });
+  if (n0 == 0 && p0 == 0 && thread() == 0) falls[slot * Shape::H + head] = stage.decays.of_chunk();
+}
+
+// of_chunks <- the state before each chunk, given what each adds; states: null, or where sequences begin and,
+// afterwards, end. A thread takes one number of a sequence's state.
+template <class Shape>
+__global__ void __launch_bounds__(Block::threads)
+    ssd_pass_states(float* of_chunks, const float* falls, float* states, Sequences sequences) {
+  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  const int s = static_cast<int>(i / Shape::state_size), at = static_cast<int>(i % Shape::state_size);
+  if (s >= sequences.count) return;
+  const int head = at / static_cast<int>(Shape::head_state);
+  const int chunks = (sequences.end(s) - sequences.begin(s) + ssd_rows - 1) / ssd_rows;
+  if (chunks <= 1 && !states) return;
+  float state = states ? states[i] : 0.0F;
+  const int first = ssd_slot(sequences, s, 0), known = states ? chunks : chunks - 1;  // of which what they add is known
+#pragma unroll 4
+  for (int k = 0; k < chunks; ++k) {
+    float& of_chunk = of_chunks[(first + k) * Shape::state_size + at];
+    const float added = k < known ? of_chunk : 0.0F, fall = k < known ? falls[(first + k) * Shape::H + head] : 0.0F;
+    of_chunk = state;
+    state = fall * state + added;
+  }
+  if (states) states[i] = state;
+}
+
+// of_chunks <- the gradient of the state behind each chunk, given what each adds to that of the state before it.
+template <class Shape>
+__global__ void __launch_bounds__(Block::threads)
+    ssd_pass_adjoints(float* of_chunks, const float* falls, Sequences sequences) {
+  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  const int s = static_cast<int>(i / Shape::state_size), at = static_cast<int>(i % Shape::state_size);
+  if (s >= sequences.count) return;
+  const int head = at / static_cast<int>(Shape::head_state);
+  const int chunks = (sequences.end(s) - sequences.begin(s) + ssd_rows - 1) / ssd_rows,
+            first = ssd_slot(sequences, s, 0);
+  if (chunks <= 1) return;
+  float gradient = 0;
+#pragma unroll 4
+  for (int k = chunks - 1; k >= 0; --k) {
+    float& of_chunk = of_chunks[(first + k) * Shape::state_size + at];
+    const float added = k > 0 ? of_chunk : 0.0F, fall = k > 0 ? falls[(first + k) * Shape::H + head] : 0.0F;
+    of_chunk = gradient;
+    gradient = fall * gradient + added;
+  }
+}
+
+// of_chunks <- the state before each chunk that has one.
+template <class Shape, class Blocked>
+void ssd_states(Grid& be, const SsdInputs<Shape>& in, float* of_chunks, float* falls, float* states,
+                Sequences sequences, Blocked blocked) {
+  const int slots = ssd_slots(in.xbc.rows, sequences.count);
+  be.launch_shaped("ssd_states_of_chunks", ssd_states_of_chunks<Shape, false, Blocked>,
+                   {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads, sizeof(SsdStatesStage)}, in,
+                   Rows<const float, Shape::E>{}, of_chunks, falls, states != nullptr, sequences, blocked);
+  be.launch_over("ssd_pass_states", ssd_pass_states<Shape>,
+                 static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, states, sequences);
+}
+// of_chunks <- the gradient of the state behind each chunk that has one.
+template <class Shape>
+void ssd_adjoints(Grid& be, const SsdInputs<Shape>& in, Rows<const float, Shape::E> dy, float* of_chunks, float* falls,
+                  Sequences sequences) {
+  const int slots = ssd_slots(in.xbc.rows, sequences.count);
+  be.launch_shaped("ssd_adjoints_of_chunks", ssd_states_of_chunks<Shape, true, NoRows>,
+                   {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads, sizeof(SsdStatesStage)}, in,
+                   dy, of_chunks, falls, false, sequences, NoRows{});
+  be.launch_over("ssd_pass_adjoints", ssd_pass_adjoints<Shape>,
+                 static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, sequences);
+}
+
+}  // namespace mamba::cuda::detail
