@@ -33,6 +33,7 @@ struct GridTuning {
   static constexpr int slice_elements = 8192;     // of rows
   static constexpr int gradient_slice_rows = 64;  // rows of a slice with a partial gradient
   static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
+  static constexpr int few_rows = 8, few_rows_outputs = 2;  // of a product that is not cuBLAS's; what a warp has of it
   static constexpr int head_elements = 1 << 26;  // of the logits that exist at once
   static constexpr int most_partials = 256, most_sequence_blocks = 65536;
 

@@ -3,8 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -34,7 +37,7 @@ class GridRunner {
 
   // tile_bytes: of the activations of a tile of more than one sequence, at most.
   GridRunner(const cuda::QueuePointer& queue, std::size_t tile_bytes, Products products)
-      : queue_(queue), tile_bytes_(tile_bytes), grid_(queue, products) {}
+      : queue_(queue), tile_bytes_(tile_bytes), grid_(queue, std::is_same_v<T, float> ? products : Products::exact) {}
 
   std::size_t memory_bytes() const {
     std::size_t sum = grid_.memory_bytes() + tiles_.bytes();
@@ -51,6 +54,7 @@ class GridRunner {
     each_tile(w, batch, readout, false, [&](network::Tile tile, auto& activations, const TileSequences& here) {
       network::TileStates<T> states;
       if (state) states = state_.from(here.first), tile.positions = state_.positions() + here.first;
+      if (state && is_step(batch)) return run_step(w, tile, activations, states, use);
       network::NoProbe probe;
       run_forward(w, tile, activations, states, probe, use);
     });
@@ -196,6 +200,49 @@ class GridRunner {
     });
   }
 
+  // A decoding step: one token for each of few sequences. Its kernels are many and short, so that launching them one by
+  // one takes longer than they do: from the second time on they are a graph.
+  struct RecordedStep {
+    std::array<const void*, 8> addresses;  // of all that the kernels read and write
+    int sequences;
+    std::unique_ptr<cuda::Graph> graph;
+    Rows<const T, Vp> logits;
+  };
+  static constexpr std::size_t most_recorded_steps = 4;
+
+  static bool is_step(const Batch& batch) { return batch.length == 1 && batch.batch <= cuda::GridTuning::few_rows; }
+
+  template <class Use>
+  void run_step(Weights w, const network::Tile& tile, network::Activations<A>& activations,
+                network::TileStates<T> states, Use& use) {
+    const auto embedding = w.front().template get<"backbone.embedding.weight">();
+    const std::array<const void*, 8> addresses{embedding.value, embedding.derived, tile.tokens,
+                                               tile.positions,  states.states,     activations.residual(0).data,
+                                               grid_.scratch(0)};
+    const int sequences = tile.sequences.count;
+    network::NoProbe probe;
+    const auto known = std::find_if(steps_.begin(), steps_.end(), [&](const RecordedStep& step) {
+      return step.addresses == addresses && step.sequences == sequences;
+    });
+    if (known == steps_.end()) {
+      if (steps_.size() == most_recorded_steps) steps_.erase(steps_.begin());
+      steps_.push_back({addresses, sequences, nullptr, {}});
+      run_forward(w, tile, activations, states, probe, use);
+      return;
+    }
+    if (!known->graph) {
+      auto graph = std::make_unique<cuda::Graph>();
+      grid_.record(*graph, [&] {
+        network::forward(grid_, activations, tile, w, states, probe);
+        network::read_out(grid_, activations, tile, w, [&](int, auto& head) { known->logits = in(head.logits); });
+      });
+      known->graph = std::move(graph);
+    }
+    known->graph->launch(*queue_);
+    download(logits_, known->logits);
+    use(tile.first_readout, Rows<const T, Vp>{logits_.data(), known->logits.rows});
+  }
+
   template <class Loss, class MakeProbe>
   double sum_of_tiles(Weights w, T* gradients, const Batch& batch, Readout readout, Loss& loss,
                       MakeProbe&& make_probe) {
@@ -255,6 +302,7 @@ class GridRunner {
   DeviceTiles tiles_{queue_};
   std::vector<int> firsts_, where_;
   std::vector<T> logits_, dlogits_;  // the head's rows on the host
+  std::vector<RecordedStep> steps_;
 };
 
 }  // namespace mamba

@@ -12,11 +12,13 @@
 #include <utility>
 #include <vector>
 
+#include <mamba/core/error.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/cuda/runtime/buffer.hpp>
 #include <mamba/cuda/runtime/cublas.hpp>
+#include <mamba/cuda/runtime/graph.hpp>
 
 namespace mamba::cuda {
 
@@ -146,8 +148,7 @@ struct LaunchShape {
 
 class Grid {
  public:
-  static constexpr bool fuses_convolution = true, fuses_steps = false, fuses_gated_norm = false,
-                        splits_products = false;
+  static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true;
 
   // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
   explicit Grid(QueuePointer queue, Products products = Products::exact)
@@ -158,12 +159,16 @@ class Grid {
 
   const Queue& queue() const { return *queue_; }
   cudaStream_t stream() const { return queue_->stream(); }
-  const Cublas& products() const { return products_; }
+  const Cublas& products() const {
+    must_run("a product of cuBLAS");
+    return products_;
+  }
   Products precision() const { return precision_; }  // of products of float
   std::size_t memory_bytes() const { return scratch_.bytes(); }
 
   // Memory for as long as a primitive runs.
   std::byte* scratch(std::size_t bytes) {
+    if (bytes > scratch_.bytes()) must_run("more memory");
     scratch_.reserve(bytes);
     return scratch_.as<std::byte>();
   }
@@ -184,6 +189,7 @@ class Grid {
 
   template <class T>
   void zero(T* data, std::size_t count) const {
+    must_run("a memset");
     check(cudaMemsetAsync(data, 0, count * sizeof(T), stream()), "cudaMemsetAsync");
   }
 
@@ -196,14 +202,25 @@ class Grid {
     return {on_host_.data(), count};
   }
 
+  // The kernels that body() launches become a graph, one behind the other, and do not run now. It must launch kernels
+  // alone: no copies, no products of cuBLAS.
+  template <class Body>
+  void record(Graph& graph, Body&& body) {
+    recording_ = &graph;
+    struct Ended {
+      Grid& grid;
+      ~Ended() { grid.recording_ = nullptr; }
+    } const ended{*this};
+    body();
+  }
+
   // The shared memory is a block's, where the device has as much: who needs more than any device has (products, scans)
   // does not run here.
   template <class T, class... Parameters, class... Arguments>
   void launch(const char* name, void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
-    const int shared = (std::min)(static_cast<int>(Block::shared_bytes<T>), shared_limit_);
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
-    kernel<<<blocks, Block::threads, static_cast<std::size_t>(shared), stream()>>>(arguments...);
-    check_launch(name, stream());
+    launch_shaped(name, kernel,
+                  {blocks, Block::threads, (std::min)(Block::shared_bytes<T>, static_cast<std::size_t>(shared_limit_))},
+                  arguments...);
   }
 
   // A kernel of a shape of its own.
@@ -214,8 +231,12 @@ class Grid {
       check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(shape.shared_bytes)),
             "cudaFuncSetAttribute");
-    kernel<<<static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.threads), shape.shared_bytes, stream()>>>(
-        arguments...);
+    const auto blocks = static_cast<unsigned>(shape.blocks), threads = static_cast<unsigned>(shape.threads);
+    if (recording_) {
+      recording_->append(kernel, blocks, threads, shape.shared_bytes, static_cast<Parameters>(arguments)...);
+      return;
+    }
+    kernel<<<blocks, threads, shape.shared_bytes, stream()>>>(arguments...);
     check_launch(name, stream());
   }
   // One with a thread for each of so many elements.
@@ -278,7 +299,10 @@ class Grid {
     return {values, count};
   }
 
+  void must_run(const char* what) const { require(recording_ == nullptr, what, " cannot become part of a graph"); }
+
   QueuePointer queue_;
+  Graph* recording_ = nullptr;
   Cublas products_;
   Products precision_;
   DeviceBuffer scratch_;

@@ -30,6 +30,26 @@ struct RmsNormBackward {
     rms_norm_backward<Groups>(be, dx, dw, x...);
   }
 };
+struct StepSizesBackward {
+  template <class DBias, class DPi, class... X>
+  __device__ static void run(Block& be, DBias dbias, DPi dpi, X... x) {
+    step_sizes_backward(be, dpi, dbias, x...);
+  }
+};
+template <int Groups>
+struct GatedNorm {
+  template <class... X>
+  __device__ static void run(Block& be, X... x) {
+    gated_norm<Groups>(be, x...);
+  }
+};
+template <int Groups>
+struct GatedNormBackward {
+  template <class DW, class Rows, class... X>
+  __device__ static void run(Block& be, DW dw, Rows dy, Rows dz, Rows dg, X... x) {
+    gated_norm_backward<Groups>(be, dy, dz, dg, dw, x...);
+  }
+};
 #define MAMBA_ON_BLOCK(Name, primitive)             \
   struct Name {                                     \
     template <class... X>                           \
@@ -38,14 +58,12 @@ struct RmsNormBackward {
     }                                               \
   }
 MAMBA_ON_BLOCK(Add, add);
-MAMBA_ON_BLOCK(AddBias, add_bias);
 MAMBA_ON_BLOCK(AddBiasBackward, add_bias_backward);
 MAMBA_ON_BLOCK(Gate, gate);
 MAMBA_ON_BLOCK(GateBackward, gate_backward);
 MAMBA_ON_BLOCK(Silu, silu);
 MAMBA_ON_BLOCK(SiluBackward, silu_backward);
-MAMBA_ON_BLOCK(Softplus, softplus);
-MAMBA_ON_BLOCK(SoftplusBackward, softplus_backward);
+MAMBA_ON_BLOCK(StepSizes, step_sizes);
 MAMBA_ON_BLOCK(Gather, gather);
 MAMBA_ON_BLOCK(Scatter, scatter);
 MAMBA_ON_BLOCK(Embedding, embedding);
@@ -72,10 +90,6 @@ void add(Grid& be, Rows<T, C> y, Rows<const T, C> a, Rows<const T, C> b) {
   be.over_rows<on_block::Add>(y, y, a, b);
 }
 template <class T, int C>
-void add_bias(Grid& be, Rows<T, C> x, Weight<T, 1, C> bias) {
-  be.over_rows<on_block::AddBias>(x, x, bias);
-}
-template <class T, int C>
 void add_bias_backward(Grid& be, WeightGradient<T, 1, C> dbias, Rows<const T, C> dx) {
   be.over_rows_with_gradient<on_block::AddBiasBackward>(dbias, dx.rows, dx);
 }
@@ -96,13 +110,26 @@ template <class T, int E>
 void silu_backward(Grid& be, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
   be.over_rows<on_block::SiluBackward>(dv, dv, du, v);
 }
-template <class T, int E>
-void softplus(Grid& be, Rows<T, E> delta, Rows<const T, E> x) {
-  be.over_rows<on_block::Softplus>(delta, delta, x);
+template <class T, int C>
+void step_sizes(Grid& be, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1, C> bias) {
+  be.over_rows<on_block::StepSizes>(pi, delta, pi, bias);
 }
-template <class T, int E>
-void softplus_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> ddelta, Rows<const T, E> x) {
-  be.over_rows<on_block::SoftplusBackward>(dx, dx, ddelta, x);
+template <class T, int C>
+void step_sizes_backward(Grid& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta,
+                         Rows<const T, C> pi) {
+  be.over_rows_with_gradient<on_block::StepSizesBackward>(dbias, pi.rows, dpi, ddelta, pi);
+}
+template <int Groups, class T, int E>
+void gated_norm(Grid& be, Rows<T, E> o, Rows<T, E> g, T* rho, Rows<const T, E> y, Rows<const T, E> z,
+                Weight<T, 1, E> w) {
+  be.over_rows<on_block::GatedNorm<Groups>>(o, o, g, PerRow<T>{rho, Groups}, y, z, w);
+}
+template <int Groups, class T, int E>
+void gated_norm_backward(Grid& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg, WeightGradient<T, 1, E> dw,
+                         Rows<const T, E> d_o, Rows<const T, E> g, const T* rho, Rows<const T, E> y, Rows<const T, E> z,
+                         Weight<T, 1, E> w) {
+  be.over_rows_with_gradient<on_block::GatedNormBackward<Groups>>(dw, y.rows, dy, dz, dg, d_o, g,
+                                                                  PerRow<const T>{rho, Groups}, y, z, w);
 }
 template <class T, int C>
 void copy(Grid& be, Rows<T, C> y, Rows<const T, C> x) {

@@ -35,12 +35,51 @@ struct SsdMemory {
   }
 };
 
+// A step of every sequence, whose state is given: a block takes a head's channels, and its groups of threads share out
+// the states.
+template <class Shape>
+__global__ void __launch_bounds__(Block::threads)
+    ssd_step(Rows<float, Shape::E> y, SsdInputs<Shape> in, float* states, Sequences sequences) {
+  constexpr int P = Shape::P, N = Shape::N, width = P < ssd_rows ? padded(P) : ssd_rows,
+                groups = Block::threads / width;
+  __shared__ float shares[groups][width];
+  int index = static_cast<int>(blockIdx.x);
+  const int p0 = index % Shape::tiles_of_p * ssd_rows;
+  index /= Shape::tiles_of_p;
+  const int head = index % Shape::H, s = index / Shape::H, row = sequences.begin(s),
+            group = head / Shape::heads_of_group;
+  const int column = thread() % width, p = p0 + column, own = thread() / width;
+  const float* const xbc = in.xbc[row];
+  const float step = in.delta[row][head], decay = math::decay(step, in.a.derived[head]);
+  const float x = p < P ? xbc[Shape::x_column(head) + p] : 0.0F;
+  float* const state = states + s * Shape::state_size + head * Shape::head_state + p;
+  float sum = 0;
+  if (own < groups && p < padded(P)) {
+#pragma unroll 8
+    for (int n = own; n < N; n += groups) {
+      float& h = state[static_cast<std::ptrdiff_t>(n) * padded(P)];
+      h = math::next_state(decay * h, step * x, xbc[Shape::b_column(group) + n]);
+      sum += xbc[Shape::c_column(group) + n] * h;
+    }
+  }
+  if (own < groups) shares[own][column] = sum;
+  __syncthreads();
+  if (own != 0 || p >= P) return;
+  for (int i = 1; i < groups; ++i) sum += shares[i][column];
+  y[row][Shape::x_column(head) + p] = sum + in.d.value[head] * x;
+}
+
 template <class Shape, class Blocked>
 void ssd_in_chunks(Grid& be, Rows<float, Shape::E> y, float* states, const SsdInputs<Shape>& in, Sequences sequences,
                    Blocked blocked) {
+  clear_padding(be, y);
+  if (states && y.rows == sequences.count && std::is_same_v<Blocked, NoRows>) {  // nothing is sequences that are empty
+    be.launch_shaped("ssd_step", ssd_step<Shape>, {sequences.count * Shape::H * Shape::tiles_of_p, Block::threads, 0},
+                     y, in, states, sequences);
+    return;
+  }
   SsdMemory<Shape> memory;
   be.carve([&](Carver& carver) { memory.carve(carver, y.rows, sequences.count, false); });
-  clear_padding(be, y);
   ssd_states(be, in, memory.before, memory.falls, states, sequences, blocked);
   ssd_outputs(be, y, in, memory.before, states != nullptr, sequences, blocked);
 }

@@ -3,8 +3,10 @@
 //   v_j = sum over i of W_ij dy_i + to_end_j adjoint b_j      dx_j = delta_j v_j + d dy_j
 //   dc_i = sum over j of D_ij between_ji delta_j b_j + from_begin_i (state before) dy_i
 //   db_j = sum over i of D_ij between_ji delta_j c_i + to_end_j delta_j adjoint x_j
-// Of a decay's logarithm A delta_t the gradient is the sum over the rows from t on of (what row i takes) - (what row i
-// gives), e_i - f_i with e_i = dy_i . (y_i - d x_i) and f_j = delta_j x_j . v_j, and of all that leaves the chunk.
+// Of row t's decay, exp(A delta_t), the gradient with respect to the exponent is the sum of all that passes it: of
+// pairs of rows q_ij = D_ij W_ij delta_j over j < t <= i, of what rows i >= t take from the state before, of what rows
+// j < t give to the state behind, and of what goes through the chunk. The first is summed from rows' and columns' sums
+// of the same q_ij, so that what does not pass cancels to the last bit.
 #pragma once
 
 #include <cstddef>
@@ -25,8 +27,9 @@ struct SsdInputStage {
   float dy[ssd_pieces][SsdPanel<Along::result>::elements];
   SsdDecays decays;
   // Sums over a row's channels or other rows, a half by each of the two warps beside each other.
-  double taken[2][ssd_rows], given[2][ssd_rows], left[2][ssd_rows];  // e; x . v; the part of it that leaves the chunk
-  double through[ssd_threads / 32], skip[ssd_threads / 32];          // by each warp: what comes in and leaves; d's
+  double taken[2][ssd_rows], given[2][ssd_rows];             // from earlier rows and the state before; to later rows
+  double left[2][ssd_rows], of_steps[2][ssd_rows];           // to the state behind; x . v
+  double through[ssd_threads / 32], skip[ssd_threads / 32];  // by each warp: what comes in and leaves; d's
 };
 
 // sums (2, rows) += each row's sum of the lanes' numbers f(row, column, value) of a result, in a fixed order.
@@ -46,6 +49,27 @@ __device__ void add_row_sums(double (&sums)[2][ssd_rows], SsdResult& result, F&&
               f(row, SsdResult::column() + Sums<float>::column() + 16 * n + k, result.sums.at[m][n][i].at[k]));
       own = lane_sum<4>(own);
       if (lane() % 4 == 0) sums[warp() % 2][row] += own;
+    }
+}
+
+// The same of columns, of which the warps below each other have a half.
+template <class F>
+__device__ void add_column_sums(double (&sums)[2][ssd_rows], SsdResult& result, F&& f) {
+#pragma unroll
+  for (int n = 0; n < part_units; ++n)
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const int column = SsdResult::column() + Sums<float>::column() + 16 * n + k;
+      double own = 0;
+#pragma unroll
+      for (int m = 0; m < part_units; ++m)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          own += static_cast<double>(
+              f(SsdResult::row() + Sums<float>::row() + 16 * m + i, column, result.sums.at[m][n][i].at[k]));
+#pragma unroll
+      for (int offset = 4; offset < 32; offset *= 2) own += __shfl_xor_sync(~0U, own, offset);
+      if (lane() < 4) sums[warp() / 2][column] += own;
     }
 }
 
@@ -72,7 +96,7 @@ __global__ void __launch_bounds__(ssd_threads)
   const std::ptrdiff_t state = slot * Shape::state_size + head * Shape::head_state;
   for (int i = thread(); i < 2 * ssd_rows; i += ssd_threads)
     stage.taken[i / ssd_rows][i % ssd_rows] = stage.given[i / ssd_rows][i % ssd_rows] =
-        stage.left[i / ssd_rows][i % ssd_rows] = 0;
+        stage.left[i / ssd_rows][i % ssd_rows] = stage.of_steps[i / ssd_rows][i % ssd_rows] = 0;
   double through = 0, of_skip = 0;
   stage.decays.load(in.delta, chunk, head, in.a.derived[head]);
 
@@ -87,7 +111,7 @@ __global__ void __launch_bounds__(ssd_threads)
     stage.weights[i / ssd_depth][i % ssd_depth * SsdPanel<Along::result>::stride + j] = value;
   });
 
-  {  // e: what rows take from each other
+  {  // what rows take from earlier ones
     SsdResult pairs;
     SsdPipeline<Along::sum, Along::sum>{stage.pipeline}.multiply(
         pairs, P, in.first_term, [&](auto left, auto right, int p, int count) {
@@ -103,13 +127,15 @@ __global__ void __launch_bounds__(ssd_threads)
         for (int i = 0; i < 2; ++i)
 #pragma unroll
           for (int k = 0; k < 4; ++k) pairs.sums.at[m][n][i].at[k] *= weights.sums.at[m][n][i].at[k];
-    add_row_sums(stage.taken, pairs, [](int, int, float value) { return value; });
+    const auto of_another = [](int i, int j, float value) { return i == j ? 0.0F : value; };
+    add_row_sums(stage.taken, pairs, of_another);
+    add_column_sums(stage.given, pairs, of_another);
   }
 
   const float skip = in.d.value[head];
   for (int p0 = 0; p0 < P; p0 += ssd_rows) {
     const auto inside = [&](int i, int p) { return i < chunk.count && p0 + p < P; };
-    if (chunk.number > 0) {  // e: what rows take from the state before
+    if (chunk.number > 0) {  // what rows take from the state before
       SsdResult taken;
       SsdPipeline<Along::sum, Along::result>{stage.pipeline}.multiply(
           taken, N, in.first_term, [&](auto left, auto right, int n, int count) {
@@ -150,7 +176,7 @@ __global__ void __launch_bounds__(ssd_threads)
     for (int piece = 0; piece < ssd_pieces; ++piece)
       v.add(SsdPanel<Along::result>{stage.weights[piece]}, SsdPanel<Along::result>{stage.dy[piece]}, ssd_depth,
             ssd_rows, in.first_term);
-    add_row_sums(stage.given, v,
+    add_row_sums(stage.of_steps, v,
                  [&](int j, int p, float value) { return inside(j, p) ? value * x[j * stride + p0 + p] : 0.0F; });
     v.each([&](int j, int p, float value) {
       if (!inside(j, p)) return;
@@ -165,33 +191,36 @@ __global__ void __launch_bounds__(ssd_threads)
   if (lane() == 0) stage.through[warp()] = through, stage.skip[warp()] = of_skip;
   __syncthreads();
   if (warp() != 0) return;
-  // What leaves the chunk is the last row's.
-  double own[2], leaves = 0;
+  // A lane has two rows, and adds up what the lanes behind and before it have.
+  double own[2], given[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int t = 2 * lane() + i;
-    own[i] = stage.taken[0][t] + stage.taken[1][t] -
-             static_cast<double>(stage.decays.delta[t]) * (stage.given[0][t] + stage.given[1][t]);
-    leaves += stage.left[0][t] + stage.left[1][t];
+    own[i] = stage.taken[0][t] + stage.taken[1][t] - (stage.given[0][t] + stage.given[1][t]);
+    given[i] = stage.left[0][t] + stage.left[1][t];
   }
-  leaves = lane_sum(leaves);
-  double all_through = 0, all_skip = 0;
-  for (int w = 0; w < ssd_threads / 32; ++w) all_through += stage.through[w], all_skip += stage.skip[w];
-  leaves += static_cast<double>(stage.decays.of_chunk()) * all_through;
-  double from_here = own[0] + own[1];
+  double from_here = own[0] + own[1], up_to_here = given[0] + given[1];
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2) {
-    const double other = __shfl_down_sync(~0U, from_here, offset);
-    if (lane() + offset < 32) from_here += other;
+    const double behind_it = __shfl_down_sync(~0U, from_here, offset),
+                 before_it = __shfl_up_sync(~0U, up_to_here, offset);
+    if (lane() + offset < 32) from_here += behind_it;
+    if (lane() >= offset) up_to_here += before_it;
   }
-  const double sums[2] = {from_here + leaves, from_here - own[0] + leaves};
+  up_to_here -= given[0] + given[1];
+  double all_through = 0, all_skip = 0;
+  for (int w = 0; w < ssd_threads / 32; ++w) all_through += stage.through[w], all_skip += stage.skip[w];
+  all_through *= static_cast<double>(stage.decays.of_chunk());
+  const double sums[2] = {from_here + up_to_here + all_through,
+                          from_here - own[0] + up_to_here + given[0] + all_through};
   const double a = math::ln2 * static_cast<double>(in.a.derived[head]);
   double of_rate = 0;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int t = 2 * lane() + i;
     if (t >= chunk.count) continue;
-    ddelta.address(chunk.first + t)[head] = static_cast<float>(stage.given[0][t] + stage.given[1][t] + a * sums[i]);
+    ddelta.address(chunk.first + t)[head] =
+        static_cast<float>(stage.of_steps[0][t] + stage.of_steps[1][t] + a * sums[i]);
     of_rate += static_cast<double>(stage.decays.delta[t]) * sums[i];
   }
   of_rate = lane_sum(of_rate);

@@ -69,6 +69,33 @@ __global__ void __launch_bounds__(ssd_threads)
   if (n0 == 0 && p0 == 0 && thread() == 0) falls[slot * Shape::H + head] = stage.decays.of_chunk();
 }
 
+// One after the other of a sequence's chunks: what is carried stands in the place of what the chunk adds, and becomes
+// fall * carried + added. slot_of(k): the slot of the k-th, and whether it adds anything that is known.
+struct SsdSlot {
+  int number;
+  bool adds;
+};
+template <class SlotOf>
+__device__ void ssd_pass_through(int chunks, SlotOf&& slot_of, float* of_chunks, const float* falls,
+                                 std::ptrdiff_t size, int heads, float& carried) {
+  constexpr int at_once = 8;  // whose numbers are asked for together: a thread waits for memory, not for arithmetic
+  for (int first = 0; first < chunks; first += at_once) {
+    float added[at_once], fall[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const SsdSlot slot = first + i < chunks ? slot_of(first + i) : SsdSlot{0, false};
+      added[i] = slot.adds ? of_chunks[slot.number * size] : 0.0F,
+      fall[i] = slot.adds ? falls[slot.number * heads] : 0.0F;
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i >= chunks) break;
+      of_chunks[slot_of(first + i).number * size] = carried;
+      carried = fall[i] * carried + added[i];
+    }
+  }
+}
+
 // of_chunks <- the state before each chunk, given what each adds; states: null, or where sequences begin and,
 // afterwards, end. A thread takes one number of a sequence's state.
 template <class Shape>
@@ -80,15 +107,11 @@ __global__ void __launch_bounds__(Block::threads)
   const int head = at / static_cast<int>(Shape::head_state);
   const int chunks = (sequences.end(s) - sequences.begin(s) + ssd_rows - 1) / ssd_rows;
   if (chunks <= 1 && !states) return;
-  float state = states ? states[i] : 0.0F;
   const int first = ssd_slot(sequences, s, 0), known = states ? chunks : chunks - 1;  // of which what they add is known
-#pragma unroll 4
-  for (int k = 0; k < chunks; ++k) {
-    float& of_chunk = of_chunks[(first + k) * Shape::state_size + at];
-    const float added = k < known ? of_chunk : 0.0F, fall = k < known ? falls[(first + k) * Shape::H + head] : 0.0F;
-    of_chunk = state;
-    state = fall * state + added;
-  }
+  float state = states ? states[i] : 0.0F;
+  ssd_pass_through(
+      chunks, [&](int k) { return SsdSlot{first + k, k < known}; }, of_chunks + at, falls + head, Shape::state_size,
+      Shape::H, state);
   if (states) states[i] = state;
 }
 
@@ -104,13 +127,9 @@ __global__ void __launch_bounds__(Block::threads)
             first = ssd_slot(sequences, s, 0);
   if (chunks <= 1) return;
   float gradient = 0;
-#pragma unroll 4
-  for (int k = chunks - 1; k >= 0; --k) {
-    float& of_chunk = of_chunks[(first + k) * Shape::state_size + at];
-    const float added = k > 0 ? of_chunk : 0.0F, fall = k > 0 ? falls[(first + k) * Shape::H + head] : 0.0F;
-    of_chunk = gradient;
-    gradient = fall * gradient + added;
-  }
+  ssd_pass_through(
+      chunks, [&](int k) { return SsdSlot{first + chunks - 1 - k, k < chunks - 1}; }, of_chunks + at, falls + head,
+      Shape::state_size, Shape::H, gradient);
 }
 
 // of_chunks <- the state before each chunk that has one.

@@ -41,7 +41,15 @@ class Graph {
     return node;
   }
 
-  // The first call, which follows the last add(), makes it ready.
+  // One that begins when the one appended before is done.
+  template <class... Parameters>
+  void append(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
+              const std::type_identity_t<Parameters>&... arguments) {
+    last_ = last_ ? add({last_}, kernel, blocks, threads, shared_bytes, arguments...)
+                  : add({}, kernel, blocks, threads, shared_bytes, arguments...);
+  }
+
+  // The first call, which follows the last add() or append(), makes it ready.
   void launch(const Queue& queue) {
     if (!ready_) check(cudaGraphInstantiate(&ready_, graph_, 0), "cudaGraphInstantiate");
     check(cudaGraphLaunch(ready_, queue.stream()), "cudaGraphLaunch");
@@ -50,6 +58,7 @@ class Graph {
 
  private:
   cudaGraph_t graph_ = nullptr;
+  Node last_ = nullptr;
   cudaGraphExec_t ready_ = nullptr;
 };
 
