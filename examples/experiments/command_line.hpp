@@ -85,9 +85,9 @@ class RunOptions {
         ->delimiter(',')
         ->check(CLI::IsMember(roles))
         ->default_str("");
-    app.add_option("--gamma-biases", biases_,
-                   "biases at the start: zero, or mamba_ssm's own with the step sizes 0.001 .. 0.1")
-        ->check(CLI::IsMember({"zero", "own"}));
+    biases_option_ = app.add_option("--gamma-biases", biases_,
+                                    "biases at the start: zero, or mamba_ssm's own with the step sizes 0.001 .. 0.1")
+                         ->check(CLI::IsMember({"zero", "own"}));
     app.add_option("--embedding-std", o.embedding_std,
                    "standard deviation of the embedding at the start; unless given, gamma's rule, vocabulary^-gamma")
         ->default_str("");
@@ -107,7 +107,8 @@ class RunOptions {
         detail::set_from_json(field, Json(text->second));
     });
     o_.variant.vocab_size = named_vocab_size<Experiment>(o_.variant.vocab_size);
-    o_.gamma_zeroes_biases = biases_ == "zero";
+    // A preset's own biases are gamma's; without gamma they mean nothing.
+    o_.gamma_zeroes_biases = *biases_option_ || o_.gamma ? biases_ == "zero" : true;
     if (except_ == std::vector<std::string>{"none"}) o_.gamma_except = {};
     else if (!except_.empty()) o_.gamma_except = except_of(except_);
     else settle_gamma_except(o_);
@@ -124,6 +125,7 @@ class RunOptions {
   Options<Experiment>& o_;
   long total_, steps_;
   std::string fan_, biases_;
+  CLI::Option* biases_option_ = nullptr;
   std::vector<std::string> except_;
   std::map<std::string, std::string> texts_;
   CLI::Option *epochs_option_ = nullptr, *steps_option_ = nullptr;

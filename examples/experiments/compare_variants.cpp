@@ -77,8 +77,8 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
        {"widest keys",  // sums may not be negative
         [](auto& o) { o.task.keys = {o.task.labels == mamba::task::Labels::sum ? 16 : 0, 99}; }},
        {"d1 of the input", [](auto& o) { o.gamma_fan = mamba::Fan::in; }},
-       {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }},
-       {"both of these", [](auto& o) { o.gamma_fan = mamba::Fan::in, o.gamma_zeroes_biases = false; }},
+       {"biases the other way", [](auto& o) { o.gamma_zeroes_biases = !o.gamma_zeroes_biases; }},
+       {"both of these", [](auto& o) { o.gamma_fan = mamba::Fan::in, o.gamma_zeroes_biases = !o.gamma_zeroes_biases; }},
        {"clipping the other way", [](auto& o) { o.training.clip = o.training.clip > 1 ? 1 : 1e9; }},
        {"learning rate 1e-3", [](auto& o) { o.training.schedule.lr = 1e-3; }}});
 
@@ -106,7 +106,10 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
        {{"clipping", "to 1", "none"}, [](auto& o) { o.training.clip = 1; }, [](auto& o) { o.training.clip = 1e9; }},
        {{"schedule", "epochs", "steps"},
         [](auto& o) { o.training.rate_changes = mamba::RateChanges::each_epoch; },
-        [](auto& o) { o.training.rate_changes = mamba::RateChanges::each_step; }}});
+        [](auto& o) { o.training.rate_changes = mamba::RateChanges::each_step; }},
+       {{"products", "exact", "tf32"},
+        [](auto& o) { o.products = mamba::Products::exact; },
+        [](auto& o) { o.products = mamba::Products::tf32; }}});
   return all;
 }
 

@@ -1,4 +1,4 @@
-// A comparison as a factorial design: seven details, each as one reading or another, in 16 of their 128 combinations,
+// A comparison as a factorial design: eight details, each as one reading or another, in 16 of their 256 combinations,
 // and what is observed of every run.
 #pragma once
 
@@ -26,14 +26,15 @@ struct Factor {
   Change low, high;
 };
 
-// The 16 combinations of seven factors in which no effect of one is mixed up with that of another, nor of two together
+// The 16 combinations of eight factors in which no effect of one is mixed up with that of another, nor of two together
 // (resolution IV: the fifth factor is the product of the first three, the sixth of the second to fourth, the seventh of
-// the first, third and fourth; Box and Hunter, The 2^(k-p) fractional factorial designs, 1961).
-inline constexpr std::size_t factors_of_design = 7, lines_of_design = 16;
+// the first, third and fourth, the eighth of the first, second and fourth; Box and Hunter, The 2^(k-p) fractional
+// factorial designs, 1961).
+inline constexpr std::size_t factors_of_design = 8, lines_of_design = 16;
 inline std::vector<bool> levels_of(std::size_t line) {
   const auto bit = [&](std::size_t i) { return (line >> i & 1) != 0; };
   const bool a = bit(0), b = bit(1), c = bit(2), d = bit(3);
-  return {a, b, c, d, (a != b) != c, (b != c) != d, (a != c) != d};
+  return {a, b, c, d, (a != b) != c, (b != c) != d, (a != c) != d, (a != b) != d};
 }
 
 // What is observed of a run: the loss of the first evaluation, the accuracies of the last one, and of the tracked

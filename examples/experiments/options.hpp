@@ -254,9 +254,9 @@ void shorten(Options<Experiment>& o, int batch_size, double lr, long warmup, lon
 
 // Where options start from: those given beside a preset win. README.md has a table of what each assumes, and why.
 //   protocol   the paper's words alone; what it leaves open is as the specification reads it
-//   paper      the reading that comes closest to the paper's results: a head of its own, a convolution that starts as
-//              mamba_ssm's, gradients that are not clipped, and the details of the group's older code for such
-//              sequences
+//   paper      the reading that comes closest to the paper's results: a head of its own, a convolution and biases that
+//              start as mamba_ssm's, products of TF32, gradients that are not clipped, and the details of the group's
+//              older code for such sequences
 //   achilles   the paper's public reproduction: Mamba-1, filler from the whole vocabulary
 //   quick      a short version of the protocol, which shows the effect on the composite function task and tries the
 //              others out
@@ -268,7 +268,8 @@ namespace detail {
 template <class Experiment>
 void read_as_paper(Options<Experiment>& o) {
   o.variant.mixer = "mamba2", o.variant.head = "untied", o.variant.vocab_size = named_vocab_size<Experiment>(201);
-  o.gamma_except.convolution = true;
+  o.gamma_except.convolution = true, o.gamma_zeroes_biases = false;
+  o.products = mamba::Products::tf32;
   o.training.rate_changes = mamba::RateChanges::each_step;
   o.training.schedule.total = 210;
   o.training.clip = 1e9;
@@ -307,7 +308,7 @@ Options<Experiment> preset(std::string_view name) {
   return o;
 }
 
-// A preset's word on the start of what this run does not draw means nothing.
+// A preset's word on the start of what this run does not draw, or does not draw by gamma, means nothing.
 template <class Experiment>
 void settle_gamma_except(Options<Experiment>& o) {
   if (!o.gamma) o.gamma_except = {};

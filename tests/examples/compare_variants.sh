@@ -23,9 +23,9 @@ for words in "ones, bias zero" "composite (key - 10)" "5 layers, gamma 1<" "mean
 grep -q '"conv": "ones-frozen"' whole/ones-conv-mamba2/ones-bias-zero-seed1/config.json || say "a variant is not what it is called"
 tr -d ' \n' <whole/one-by-one-mamba2/filler-0..99-seed0/config.json | grep -q '"filler":\[0,99\]' || say "a detail is not what it is called"
 # The factorial design: every run is what its line says, and each detail has its effect on each observable.
-tr -d ' \n' <whole/details-mamba2/untied-modulo-gamma-zero-input-to-1-steps-seed1/config.json | grep -q '"gamma_fan":"in".*"head":"untied".*"rate_changes":"step"' ||
+tr -d ' \n' <whole/details-mamba2/untied-modulo-gamma-zero-input-to-1-steps-tf32-seed1/config.json | grep -q '"gamma_fan":"in".*"head":"untied".*"rate_changes":"step".*"products":"tf32"' ||
   say "a line of the design is not what it is called"
-[ "$(wc -l <whole/details-mamba2-effects.csv)" = 50 ] || say "not an effect of each detail on each observable"
+[ "$(wc -l <whole/details-mamba2-effects.csv)" = 57 ] || say "not an effect of each detail on each observable"
 [ "$(awk -F, '{print NF}' whole/details-mamba2-effects-of-runs.csv | sort | uniq -c | tr -s ' ')" = " 33 9" ] || say "not what was observed of each run"
 ! command -v python3 >/dev/null || python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' whole/details-mamba2-effects.svg || say "the effects' figure is not XML"
 for words in "head: tied to untied" "first loss" "32 of 32 runs"; do grep -q "$words" whole/details-mamba2-effects.svg || say "no '$words' in the effects' figure"; done

@@ -85,7 +85,7 @@ expect 2 "differs from the stopped run" $program --out head --resume --head tied
 recorded() { tr -d ' \n' <"$1/config.json" | grep -q "$2" || say "no $2 in the record of $1"; }
 plain=${small#--preset protocol}
 expect 0 "prefers" $program $plain --steps 3 --out paper
-for words in '"mixer":"mamba2"' '"head":"untied"' '"vocab_size":201' '"labels":"sum"' '"rate_changes":"step"' '"gamma_except":\["convolution"\]'; do recorded paper "$words"; done
+for words in '"mixer":"mamba2"' '"head":"untied"' '"vocab_size":201' '"labels":"sum"' '"rate_changes":"step"' '"gamma_except":\["convolution"\]' '"gamma_biases":"own"' '"products":"tf32"'; do recorded paper "$words"; done
 expect 0 "prefers" $program --evaluate paper/model_final.safetensors --eval-samples 20
 expect 0 "prefers" $program --evaluate paper/checkpoint.safetensors --eval-samples 20
 expect 2 "differs from the stopped run" $program --out paper --resume --labels modulo
@@ -97,6 +97,8 @@ grep -q "alone/model_final.safetensors has no record of its run" out.txt || say 
 expect 3 'vocab_size = 201, this one 100' $program --evaluate alone/model_final.safetensors --vocab-size 100
 expect 0 "prefers" $program $plain --steps 3 --gamma default --out default_start
 recorded default_start '"gamma_except":\[\]'
+recorded default_start '"gamma_biases":"zero"'
+expect 2 "are gamma's" $program $plain --steps 3 --gamma default --gamma-biases own --out x
 expect 2 "are gamma's" $program $plain --steps 3 --gamma default --gamma-except convolution --out x
 expect 0 "prefers" $program $plain --steps 3 --gamma-except none --out all_by_gamma
 recorded all_by_gamma '"gamma_except":\[\]'

@@ -34,13 +34,13 @@ struct GridTuning {
   static constexpr int gradient_slice_rows = 64;  // rows of a slice with a partial gradient
   static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
   static constexpr int few_rows = 8, few_rows_outputs = 2;  // of a product that is not cuBLAS's; what a warp has of it
-  static constexpr int head_elements = 1 << 26;  // of the logits that exist at once
+  static constexpr int head_elements = 1 << 26;             // of the logits that exist at once
   static constexpr int most_partials = 256, most_sequence_blocks = 65536;
 
   // Mamba-1's scan: threads of a block; what it has of each input, and of b and c, in shared memory; blocks of the
   // backward pass, where there is work for so many.
   static constexpr int scan_threads = 128, scan_input_bytes = 8192, scan_state_bytes = 4096, scan_blocks = 1024;
-  static constexpr int scan_chunk = 8;        // Mamba-2's: steps between kept states
+  static constexpr int scan_chunk = 8;         // Mamba-2's: steps between kept states
   static constexpr int scan_all_blocks = 512;  // of its backward pass
   static constexpr std::size_t scan_partial_elements = std::size_t{1} << 26;
 };
