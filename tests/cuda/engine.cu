@@ -10,6 +10,7 @@ namespace {
 
 inline constexpr Config tiny_config{.vocab_size = 11, .d_model = 8, .d_state = 5};
 inline constexpr Config wide_config{.vocab_size = 50, .d_model = 24, .d_state = 264, .d_conv = 3};
+inline constexpr Config composite_config{}, language_config{.vocab_size = 50277, .d_model = 768, .d_state = 16};
 inline constexpr Config broad_config{.vocab_size = 100, .d_model = 128, .d_state = 128};
 
 }  // namespace
@@ -100,6 +101,46 @@ TEST_CASE("CUDA: products of one TF32 multiplication") {
   check_products<CudaGrid>();
   check_products<Cuda, double>();
   check_products<CudaGrid, double>();
+}
+
+template <Config config>
+bool prefers_grid(double tokens, double longest, Pass pass) {
+  return ScopeRule<Resolve<config, Cuda>>::prefers_grid(tokens, longest, pass);
+}
+template <Config config>
+bool trains_by_grid(int batch, int length) {
+  return ScopeRule<Resolve<config, Cuda>>::trains_by_grid(batch, length);
+}
+
+// On either side of the line a model computes as one that is told where.
+TEST_CASE("CUDA: sizes decide the scope") {
+  CHECK_FALSE(prefers_grid<composite_config>(2048 * 8, 8, Pass::gradients));
+  CHECK_FALSE(prefers_grid<composite_config>(256 * 8, 8, Pass::forward));
+  CHECK_FALSE(trains_by_grid<composite_config>(2048, 8));
+  CHECK(prefers_grid<composite_config>(2048, 2048, Pass::gradients));
+  CHECK(prefers_grid<language_config>(8 * 2048, 2048, Pass::gradients));
+  CHECK(prefers_grid<language_config>(64, 64, Pass::forward));
+  CHECK(trains_by_grid<language_config>(8, 2048));
+  CHECK((prefers_grid<composite_config>(1, 1, Pass::step) && prefers_grid<language_config>(1, 1, Pass::step)));
+
+  support::need_backend();
+  const ModelOptions options{.n_layers = 2, .gamma = 0.5, .seed = 3};
+  MambaForComposite<broad_config, Cuda> model(options);
+  MambaForComposite<broad_config, CudaBlock> by_block(options);
+  MambaForComposite<broad_config, CudaGrid> by_grid(options);
+  const auto same = [](auto& a, auto& b, int batch, int length) {
+    const auto ids = support::random_tokens(batch * length, 100, 1), labels = support::random_tokens(batch, 100, 2);
+    CHECK(support::values(a(ids, batch)) == support::values(b(ids, batch)));
+    CHECK(a.loss_and_gradients(ids, labels) == b.loss_and_gradients(ids, labels));
+    const auto gradients = a.gradient_dict(), others = b.gradient_dict();
+    for (const auto& [name, tensor] : gradients) CHECK(others.at(name).values == tensor.values);
+  };
+  REQUIRE_FALSE(
+      (prefers_grid<broad_config>(16, 8, Pass::forward) || prefers_grid<broad_config>(16, 8, Pass::gradients)));
+  same(model, by_block, 2, 8);
+  REQUIRE(
+      (prefers_grid<broad_config>(600, 300, Pass::forward) && prefers_grid<broad_config>(600, 300, Pass::gradients)));
+  same(model, by_grid, 2, 300);
 }
 
 TEST_CASE("CUDA: what looks and reaches inside is as on the CPU") {

@@ -71,6 +71,76 @@ TEST_CASE("CUDA grid: a run gives the same bytes again") {
   for (const auto& [name, tensor] : first) CHECK(second.at(name).values == tensor.values);
 }
 
+// Chunks of 64 rows in Mamba-2, stretches of 8 to 64 in Mamba-1: lengths on either side of them.
+template <Config config, class... Policies>
+void check_chunks(double bound) {
+  support::Pair<config, CudaGrid, Policies...> pair;
+  constexpr int batch = 6, length = 200;
+  const auto ids = support::random_tokens(batch * length, config.vocab_size, 1),
+             labels = support::random_tokens(batch, config.vocab_size, 2);
+  const std::vector<std::int32_t> lengths{200, 1, 64, 65, 128, 150};
+  CHECK(support::relative_error(support::values(pair.gpu(ids, batch, lengths)),
+                                support::values(pair.cpu(ids, batch, lengths))) < bound);
+  const double expected = pair.cpu.loss_and_gradients(ids, labels, lengths);
+  CHECK(std::abs(pair.gpu.loss_and_gradients(ids, labels, lengths) - expected) < bound * expected);
+  CHECK(support::worst_difference(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 10 * bound);
+}
+
+inline constexpr Config wide_config{.vocab_size = 50, .d_model = 48, .d_state = 24};
+
+TEST_CASE("CUDA grid: sequences of several chunks") {
+  support::need_backend();
+  check_chunks<odd_config, double>(1e-12);
+  check_chunks<odd_config, double, Mamba2<12, 2>>(1e-12);
+  check_chunks<wide_config, float>(5e-6);
+  check_chunks<odd_config, float>(5e-6);
+  check_chunks<broad_config, float>(5e-6);
+  check_chunks<tiny_config, float, Mamba2<4, 2>>(5e-6);
+  check_chunks<odd_config, float, Mamba2<12, 2>>(5e-6);
+  check_chunks<wide_config, float, Mamba2<>>(5e-6);  // 96 channels: more than a tile
+  check_chunks<broad_config, float, Mamba2<64>>(5e-6);
+}
+
+// Prompts by pieces, tokens one by one, and two states in turn.
+template <Config config, class... Policies>
+void check_decoding(double bound) {
+  support::Pair<config, CudaGrid, float, Policies...> pair;
+  constexpr int batch = 3, length = 150;
+  const auto ids = support::random_tokens(batch * length, config.vocab_size, 5);
+  const auto whole = pair.cpu.logits(ids, batch);
+  const auto piece = [&](int first, int count) {
+    std::vector<std::int32_t> tokens;
+    for (int s = 0; s < batch; ++s)
+      for (int t = 0; t < count; ++t) tokens.push_back(ids[static_cast<std::size_t>(s * length + first + t)]);
+    return tokens;
+  };
+  double worst = 0;
+  const auto compare = [&](const auto& logits, int time) {
+    for (int s = 0; s < batch; ++s)
+      for (int v = 0; v < config.vocab_size; ++v)
+        worst = std::max(worst, static_cast<double>(std::abs(logits(s, v) - whole(s * length + time, v))));
+  };
+  auto a = pair.gpu.initial_state(batch), b = pair.gpu.initial_state(batch);
+  compare(pair.gpu.prefill(piece(0, 70), batch, a), 69);
+  for (int t = 0; t < 20; ++t) {
+    compare(pair.gpu.step(piece(t, 1), b), t);
+    compare(pair.gpu.step(piece(70 + t, 1), a), 70 + t);
+  }
+  compare(pair.gpu.prefill(piece(90, 60), batch, a), 149);
+  compare(pair.gpu.prefill(piece(20, 130), batch, b), 149);
+  INFO("largest difference " << worst);
+  CHECK(worst < bound);
+}
+
+TEST_CASE("CUDA grid: decoding in float") {
+  support::need_backend();
+  check_decoding<odd_config>(1e-5);
+  check_decoding<broad_config>(1e-5);
+  check_decoding<odd_config, Mamba2<12, 2>>(1e-5);
+  check_decoding<wide_config, Mamba2<>>(1e-5);
+  check_decoding<broad_config, Mamba2<64>>(1e-5);
+}
+
 TEST_CASE("CUDA grid: a long sequence") {
   support::need_backend();
   support::Pair<tiny_config, CudaGrid, double> pair;

@@ -17,7 +17,7 @@ using namespace mamba;
 
 // The default sizes, whose layouts most people run, and sequences that fill no warp.
 inline constexpr Config config{};
-constexpr int batch = 5, length = 9, n_layers = 2;
+constexpr int batch = 5, n_layers = 2;
 
 std::vector<std::int32_t> tokens(int count, int first) {
   std::vector<std::int32_t> ids;
@@ -49,7 +49,7 @@ double difference(const Values& a, const Values& b) {
   return std::sqrt(apart / size);
 }
 
-template <class Backend, class Mixer>
+template <class Backend, class Mixer, int length = 9>
 void run(const char* name) {
   const auto begin = std::chrono::steady_clock::now();
   const ModelOptions options{.n_layers = n_layers, .gamma = 1.0, .seed = 3};
@@ -116,5 +116,7 @@ int main() {
   run<Cuda, Mamba2<>>("block, Mamba-2");
   run<CudaGrid, Mamba1>("grid, Mamba-1");
   run<CudaGrid, Mamba2<>>("grid, Mamba-2");
+  run<CudaGrid, Mamba1, 70>("grid, Mamba-1, several stretches");
+  run<CudaGrid, Mamba2<16>, 70>("grid, Mamba-2, several heads and chunks");
   return all_close ? 0 : 1;
 }

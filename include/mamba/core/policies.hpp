@@ -85,14 +85,20 @@ struct Cpu {
 };
 }  // namespace MAMBA_INSTRUCTION_SET
 
-// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles: a tile of tokens for each block
-// where a configuration fits a block's shared memory, else CudaGrid's way.
+// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles: CudaBlock's way or CudaGrid's, as the
+// sizes of model and batch make faster (engine/cuda_scope.hpp).
 struct Cuda {
   using answers = question::Backend;
   static constexpr const char* name = "cuda";
 };
 
-// The same with all blocks working on one primitive after the other, over the whole batch: any sizes, any length.
+// A tile of tokens for each block, for configurations that fit a block's shared memory.
+struct CudaBlock {
+  using answers = question::Backend;
+  static constexpr const char* name = "cuda-block";
+};
+
+// All blocks working on one primitive after the other, over the whole batch: any sizes, any length.
 struct CudaGrid {
   using answers = question::Backend;
   static constexpr const char* name = "cuda-grid";

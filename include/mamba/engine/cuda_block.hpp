@@ -12,6 +12,7 @@
 #include <mamba/engine/batch.hpp>
 #include <mamba/engine/cuda_grid.hpp>
 #include <mamba/engine/cuda_packed.hpp>
+#include <mamba/engine/cuda_scope.hpp>
 #include <mamba/engine/cuda_state.hpp>
 #include <mamba/engine/cuda_tiles.hpp>
 #include <mamba/engine/cuda_training.hpp>
@@ -21,9 +22,9 @@
 
 namespace mamba {
 
-template <class A>
-requires(cuda::fits_block<A>)
-class Engine<A, Cuda> : public CudaGridEngine<A> {
+// by_sizes: over the whole device, where the rule of sizes says so.
+template <class A, bool by_sizes>
+class CudaBlockEngine : public CudaGridEngine<A> {
   static_assert(network::check_backend<A, cuda::Block>());
   using Base = CudaGridEngine<A>;
   using Tiles = BlockTiles<A>;
@@ -38,7 +39,7 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
 
   // Throws Error when there is no such device or it is too old. Where the device's blocks have too little memory for
   // this way of running, it runs as CudaGrid does.
-  explicit Engine(const ModelOptions& options) : Base(options) {
+  explicit CudaBlockEngine(const ModelOptions& options) : Base(options) {
     if constexpr (!Tiles::runs_anywhere) {
       int available = 0;
       cuda::check(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue()->device()),
@@ -54,15 +55,17 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
     return sum;
   }
 
-  // Whether Training is to be used on this device.
-  bool trains_itself() const { return !by_grid_; }
+  // Whether Training is to be used on this device for such batches.
+  bool trains_itself(int batch, int length) const {
+    return !by_grid_ && !(by_sizes && ScopeRule<A>::trains_by_grid(batch, length));
+  }
 
   // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, on this thread. state,
   // where given: where the sequences begin and, afterwards, end.
   template <class Use>
   void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
-    if constexpr (!Tiles::runs_anywhere)
-      if (by_grid_) return Base::logits(batch, readout, use, state);
+    if (by_grid(batch, state && batch.length == 1 ? Pass::step : Pass::forward))
+      return Base::logits(batch, readout, use, state);
     const cuda::OnDevice on(queue()->device());
     const Call call = prepare(batch, readout, false);
     cuda::StateArguments<A> states;
@@ -77,8 +80,7 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
   }
   template <class Visitor, class Use>
   void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {
-    if constexpr (!Tiles::runs_anywhere)
-      if (by_grid_) return Base::visited_logits(batch, visitor, use);
+    if (by_grid(batch, Pass::forward)) return Base::visited_logits(batch, visitor, use);
     const cuda::OnDevice on(queue()->device());
     const Call call = prepare(batch, Readout::last, false);
     std::vector<int> where;
@@ -89,8 +91,7 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
 
   // gradients <- those of the cross-entropy of the readout rows; returns it.
   double loss_and_gradients(const Batch& batch, Readout readout, const CrossEntropy& loss) {
-    if constexpr (!Tiles::runs_anywhere)
-      if (by_grid_) return Base::loss_and_gradients(batch, readout, loss);
+    if (by_grid(batch, Pass::gradients)) return Base::loss_and_gradients(batch, readout, loss);
     const cuda::OnDevice on(queue()->device());
     const Call call = prepare(batch, readout, loss);
     forward_and_backward(call, cuda::NoVisits{});
@@ -101,8 +102,7 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
     if constexpr (!std::is_same_v<std::remove_cvref_t<Loss>, CrossEntropy>) {  // the host's: only the grid waits for it
       return Base::visited_loss_and_gradients(batch, readout, visitor, loss);
     } else {
-      if constexpr (!Tiles::runs_anywhere)
-        if (by_grid_) return Base::visited_loss_and_gradients(batch, readout, visitor, loss);
+      if (by_grid(batch, Pass::gradients)) return Base::visited_loss_and_gradients(batch, readout, visitor, loss);
       const cuda::OnDevice on(queue()->device());
       const Call call = prepare(batch, readout, loss);
       std::vector<int> where;
@@ -115,6 +115,10 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
 
  private:
   static constexpr int Vp = network::HeadActivations<A>::Vp;
+
+  bool by_grid(const Batch& batch, Pass pass) const {
+    return by_grid_ || (by_sizes && ScopeRule<A>::prefers_grid(batch, pass));
+  }
 
   struct Call {
     cuda::TileArguments<A> arguments;
@@ -201,6 +205,20 @@ class Engine<A, Cuda> : public CudaGridEngine<A> {
   CrossEntropy loss_host_{};  // like the lists, until the device has read it
   std::vector<double> shares_host_;
   std::vector<T> logits_host_;
+};
+
+template <class A>
+requires(cuda::fits_block<A>)
+class Engine<A, Cuda> : public CudaBlockEngine<A, true> {
+ public:
+  using CudaBlockEngine<A, true>::CudaBlockEngine;
+};
+template <class A>
+class Engine<A, CudaBlock> : public CudaBlockEngine<A, false> {
+  static_assert(cuda::fits_block<A>, "mamba: this configuration does not fit a block; Cuda and CudaGrid run it");
+
+ public:
+  using CudaBlockEngine<A, false>::CudaBlockEngine;
 };
 
 }  // namespace mamba

@@ -201,14 +201,14 @@ class GridRunner {
   }
 
   // A decoding step: one token for each of few sequences. Its kernels are many and short, so that launching them one by
-  // one takes longer than they do: from the second time on they are a graph.
+  // one takes longer than they do: they are a graph, made when a step first reads and writes at these addresses.
   struct RecordedStep {
-    std::array<const void*, 8> addresses;  // of all that the kernels read and write
+    std::array<const void*, 7> addresses;
     int sequences;
     std::unique_ptr<cuda::Graph> graph;
     Rows<const T, Vp> logits;
   };
-  static constexpr std::size_t most_recorded_steps = 4;
+  static constexpr std::size_t most_recorded_steps = 8;
 
   static bool is_step(const Batch& batch) { return batch.length == 1 && batch.batch <= cuda::GridTuning::few_rows; }
 
@@ -216,31 +216,27 @@ class GridRunner {
   void run_step(Weights w, const network::Tile& tile, network::Activations<A>& activations,
                 network::TileStates<T> states, Use& use) {
     const auto embedding = w.front().template get<"backbone.embedding.weight">();
-    const std::array<const void*, 8> addresses{embedding.value, embedding.derived, tile.tokens,
-                                               tile.positions,  states.states,     activations.residual(0).data,
-                                               grid_.scratch(0)};
+    const std::array<const void*, 7> addresses{
+        embedding.value, embedding.derived,           tile.tokens, tile.positions, states.history,
+        states.states,   activations.residual(0).data};
     const int sequences = tile.sequences.count;
-    network::NoProbe probe;
-    const auto known = std::find_if(steps_.begin(), steps_.end(), [&](const RecordedStep& step) {
-      return step.addresses == addresses && step.sequences == sequences;
+    auto step = std::find_if(steps_.begin(), steps_.end(), [&](const RecordedStep& known) {
+      return known.addresses == addresses && known.sequences == sequences;
     });
-    if (known == steps_.end()) {
-      if (steps_.size() == most_recorded_steps) steps_.erase(steps_.begin());
-      steps_.push_back({addresses, sequences, nullptr, {}});
-      run_forward(w, tile, activations, states, probe, use);
-      return;
-    }
-    if (!known->graph) {
-      auto graph = std::make_unique<cuda::Graph>();
-      grid_.record(*graph, [&] {
+    if (step == steps_.end()) {
+      RecordedStep recorded{addresses, sequences, std::make_unique<cuda::Graph>(), {}};
+      network::NoProbe probe;
+      grid_.record(*recorded.graph, [&] {
         network::forward(grid_, activations, tile, w, states, probe);
-        network::read_out(grid_, activations, tile, w, [&](int, auto& head) { known->logits = in(head.logits); });
+        network::read_out(grid_, activations, tile, w, [&](int, auto& head) { recorded.logits = in(head.logits); });
       });
-      known->graph = std::move(graph);
+      if (steps_.size() == most_recorded_steps) steps_.erase(steps_.begin());
+      steps_.push_back(std::move(recorded));
+      step = steps_.end() - 1;
     }
-    known->graph->launch(*queue_);
-    download(logits_, known->logits);
-    use(tile.first_readout, Rows<const T, Vp>{logits_.data(), known->logits.rows});
+    step->graph->launch(*queue_);
+    download(logits_, step->logits);
+    use(tile.first_readout, Rows<const T, Vp>{logits_.data(), step->logits.rows});
   }
 
   template <class Loss, class MakeProbe>

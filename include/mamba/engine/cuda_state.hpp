@@ -13,6 +13,10 @@ struct StateMemory<Cuda> {
   using type = cuda::Mirrored;
 };
 template <>
+struct StateMemory<CudaBlock> {
+  using type = cuda::Mirrored;
+};
+template <>
 struct StateMemory<CudaGrid> {
   using type = cuda::Mirrored;
 };

@@ -21,7 +21,7 @@
 //   visited_loss_and_gradients(batch, readout, visitor, loss)
 //                                         the same with a visitor of the gradients
 //   Training<Task>                        how it trains without the host: NoTraining, or a class as CudaTraining; then
-//   trains_itself()                       whether it does so on this device
+//   trains_itself(batch, length)          whether it does so on this device for such batches
 //
 // A call reads nothing that another call has left but parameters, gradients and derived weights. A model allows one
 // call at a time.

@@ -157,7 +157,7 @@ class Trainer {
 
   void advance(long count) {
     if constexpr (on_device) {
-      while (count > 0 && model_.engine().trains_itself())
+      while (count > 0 && model_.engine().trains_itself(options_.batch_size, task_.length))
         count -= run_on_device((std::min<long>)(count, DeviceTraining::most_steps));
     }
     for (; count > 0; --count) step_on_host();

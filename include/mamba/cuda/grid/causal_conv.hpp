@@ -38,8 +38,40 @@ __global__ void __launch_bounds__(Block::threads) remember_inputs(Convolution<wi
   const int i = static_cast<int>(blockIdx.x) * Block::threads + thread();
   if (i < conv.sequences.count * conv.x.stride) conv.remember(i);
 }
+// One row of every sequence, whose history is given: four columns, and their history with this row behind it.
+template <bool with_silu, class T, int E, int K>
+__global__ void __launch_bounds__(Block::threads) convolve_step(Convolution<with_silu, T, E, K> conv) {
+  constexpr int quads = Rows<T, E>::stride / 4;
+  const int i = static_cast<int>(blockIdx.x) * Block::threads + thread(), s = i / quads, column = i % quads * 4;
+  if (s >= conv.sequences.count) return;
+  const int row = conv.sequences.begin(s);
+  T* const past = conv.history + static_cast<std::ptrdiff_t>(s) * (K - 1) * conv.x.stride + column;
+  Quad<T> window[K];
+#pragma unroll
+  for (int k = 0; k < K - 1; ++k) window[k] = load4(past + k * conv.x.stride);
+  window[K - 1] = load4(conv.x[row] + column);
+  T taps[K][4];
+  load_taps(taps, conv.w, column);
+  Quad<T> sum = load_bias(conv.bias, column);
+  add_tap(sum, taps[K - 1], window[K - 1], 0, 0);  // in Convolution's order
+#pragma unroll
+  for (int k = 0; k < K - 1; ++k) add_tap(sum, taps[k], window[k], 0, 0);
+  if constexpr (with_silu) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) sum.at[j] = math::silu(sum.at[j]);
+  }
+  store4(conv.v[row] + column, sum);
+#pragma unroll
+  for (int k = 0; k < K - 1; ++k) store4(past + k * conv.x.stride, window[k + 1]);
+}
+
 template <bool with_silu, class T, int E, int K>
 void convolve(Grid& be, const Convolution<with_silu, T, E, K>& conv) {
+  if (conv.history && conv.x.rows == conv.sequences.count) {  // no sequence is empty
+    be.launch_over("convolve_step", convolve_step<with_silu, T, E, K>,
+                   static_cast<std::size_t>(conv.sequences.count) * conv.x.stride / 4, conv);
+    return;
+  }
   be.launch_over("convolve_stretches", convolve_stretches<with_silu, T, E, K>, stretches(conv.x, conv_rows), conv);
   if (conv.history)
     be.launch_over("remember_inputs", remember_inputs<with_silu, T, E, K>,

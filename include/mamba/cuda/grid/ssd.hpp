@@ -55,11 +55,20 @@ __global__ void __launch_bounds__(Block::threads)
   float* const state = states + s * Shape::state_size + head * Shape::head_state + p;
   float sum = 0;
   if (own < groups && p < padded(P)) {
-#pragma unroll 8
-    for (int n = own; n < N; n += groups) {
-      float& h = state[static_cast<std::ptrdiff_t>(n) * padded(P)];
-      h = math::next_state(decay * h, step * x, xbc[Shape::b_column(group) + n]);
-      sum += xbc[Shape::c_column(group) + n] * h;
+    constexpr int at_once = 16;  // states that are asked for together
+    for (int first = own; first < N; first += at_once * groups) {
+      float h[at_once];
+#pragma unroll
+      for (int i = 0; i < at_once; ++i)
+        if (const int n = first + i * groups; n < N) h[i] = state[static_cast<std::ptrdiff_t>(n) * padded(P)];
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        const int n = first + i * groups;
+        if (n >= N) continue;
+        h[i] = math::next_state(decay * h[i], step * x, xbc[Shape::b_column(group) + n]);
+        sum += xbc[Shape::c_column(group) + n] * h[i];
+        state[static_cast<std::ptrdiff_t>(n) * padded(P)] = h[i];
+      }
     }
   }
   if (own < groups) shares[own][column] = sum;
