@@ -81,7 +81,7 @@ class RunOptions {
     for_each_role(o.gamma_except, [&](const char* role, bool) { roles.emplace_back(role); });
     roles.emplace_back("none");
     app.add_option("--gamma-except", except_,
-                   "roles of weights that gamma's rule leaves to mamba_ssm's initialisation, or none")
+                   "roles of weights and biases that gamma's rule leaves to mamba_ssm's initialisation, or none")
         ->delimiter(',')
         ->check(CLI::IsMember(roles))
         ->default_str("");

@@ -49,17 +49,19 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
 
   add(FullSymmetry{}, "full-symmetry", "Does a model that knows (3,4) know (4,3)?",
       [](Options<FullSymmetry>& o) { o.layers = 2, o.gamma = 0.5; },
-      {{"standard", nothing}, {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }}});
+      {{"standard", [](auto& o) { o.gamma_zeroes_biases = true; }},
+       {"biases of mamba_ssm", [](auto& o) { o.gamma_zeroes_biases = false; }}});
 
   const auto solving = [](double gamma) {
     return [gamma](Options<Inverse>& o) {
-      o.gamma = gamma, o.variant.residual = "identity", o.variant.position = "learned", o.position_std = 0.02;
+      o.gamma = gamma, o.gamma_zeroes_biases = true;
+      o.variant.residual = "identity", o.variant.position = "learned", o.position_std = 0.02;
     };
   };
   add(Inverse{}, "inverse", "Which blocks match inverse sequences?", [](Options<Inverse>& o) { o.layers = 2; },
-      {{"standard, gamma 0.5", [](auto& o) { o.gamma = 0.5; }},
+      {{"standard, gamma 0.5", [](auto& o) { o.gamma = 0.5, o.gamma_zeroes_biases = true; }},
        {"standard, gamma 0.5, biases of mamba_ssm", [](auto& o) { o.gamma = 0.5, o.gamma_zeroes_biases = false; }},
-       {"standard, gamma 1", [](auto& o) { o.gamma = 1.0; }},
+       {"standard, gamma 1", [](auto& o) { o.gamma = 1.0, o.gamma_zeroes_biases = true; }},
        {"residual and positions, gamma 0.5", solving(0.5)},
        {"residual and positions, gamma 0.5, biases of mamba_ssm",
         [solving](auto& o) { solving(0.5)(o), o.gamma_zeroes_biases = false; }},

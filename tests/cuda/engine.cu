@@ -66,7 +66,7 @@ TEST_CASE("CUDA: 300 steps stay beside the CPU's") {
   double worst = 0;
   for (int s = 0; s < 300; ++s) {
     const double expected = step(pair.cpu, cpu_optimizer, ids, labels);
-    worst = std::max(worst, std::abs(step(pair.gpu, gpu_optimizer, ids, labels) - expected) / expected);
+    worst = support::larger(worst, std::abs(step(pair.gpu, gpu_optimizer, ids, labels) - expected) / expected);
   }
   INFO("worst relative difference of the losses: " << worst);
   CHECK(worst < 1e-8);

@@ -118,7 +118,7 @@ void check_decoding(double bound) {
   const auto compare = [&](const auto& logits, int time) {
     for (int s = 0; s < batch; ++s)
       for (int v = 0; v < config.vocab_size; ++v)
-        worst = std::max(worst, static_cast<double>(std::abs(logits(s, v) - whole(s * length + time, v))));
+        worst = support::larger(worst, static_cast<double>(std::abs(logits(s, v) - whole(s * length + time, v))));
   };
   auto a = pair.gpu.initial_state(batch), b = pair.gpu.initial_state(batch);
   compare(pair.gpu.prefill(piece(0, 70), batch, a), 69);
@@ -139,6 +139,42 @@ TEST_CASE("CUDA grid: decoding in float") {
   check_decoding<odd_config, Mamba2<12, 2>>(1e-5);
   check_decoding<wide_config, Mamba2<>>(1e-5);
   check_decoding<broad_config, Mamba2<64>>(1e-5);
+}
+
+// Steps are recorded by the addresses that they read and write: what these stand for may change between two of them.
+TEST_CASE("CUDA grid: recorded steps are those of the state, the weights and the tiles at hand") {
+  support::need_backend();
+  const ModelOptions whole{.n_layers = 2, .gamma = 0.5, .seed = 3};
+  ModelOptions in_parts = whole;
+  in_parts.tile_bytes = 1;  // a sequence at a time
+  const auto ids = support::random_tokens(4 * 30, 50, 5);
+  const auto compare = [&](const ModelOptions& options) {
+    support::Pair<odd_config, CudaGrid, Mamba2<12, 2>> pair{.options = options};
+    double worst = 0;
+    // More states than are recorded, of two sizes in turn, at addresses that come back; the last ones used again.
+    for (int round = 0; round < 3; ++round) {
+      for (int batch : {4, 1, 2}) {
+        auto here = pair.cpu.initial_state(batch);
+        std::vector there(round == 1 ? 10 : 1, pair.gpu.initial_state(batch));
+        for (int t = 0; t < 3; ++t) {
+          const std::span tokens(ids.data() + 4 * (t + 3 * round), static_cast<std::size_t>(batch));
+          const auto expected = support::values(pair.cpu.step(tokens, here));
+          for (auto& state : there)
+            worst = support::larger(worst,
+                                    support::relative_error(support::values(pair.gpu.step(tokens, state)), expected));
+        }
+      }
+      // Other weights at the same addresses.
+      AdamW optimizer(pair.cpu, {.lr = 1e-2});
+      pair.cpu.loss_and_gradients(ids, support::random_tokens(4, 50, 7));
+      optimizer.step();
+      pair.gpu.load_state_dict(pair.cpu.state_dict());
+    }
+    INFO("largest difference " << worst);
+    CHECK(worst < 1e-5);
+  };
+  compare(whole);
+  compare(in_parts);
 }
 
 TEST_CASE("CUDA grid: a long sequence") {

@@ -123,11 +123,11 @@ void check_beside_cpu(const Task& task, const TrainingOptions& options, bool cli
   while (!cpu.finished()) {
     rates = rates && gpu.lr() == cpu.lr();
     const double expected = cpu.step();
-    worst = std::max(worst, relative(gpu.step(), expected));
+    worst = support::larger(worst, relative(gpu.step(), expected));
     rates = rates && gpu.last_lr() == cpu.last_lr() && gpu.optimizer().lr() == cpu.optimizer().lr();
     if (cpu.steps() % 10 == 1) {
       const double norm = norm_of(cpu_model.gradient_dict());
-      worst_norm = std::max(worst_norm, relative(norm_of(gpu_model.gradient_dict()), norm));
+      worst_norm = support::larger(worst_norm, relative(norm_of(gpu_model.gradient_dict()), norm));
       largest_norm = std::max(largest_norm, norm);
     }
   }
@@ -342,7 +342,7 @@ TEST_CASE("CUDA: samples that the host draws are the device's") {
   double worst = 0;
   while (!trainer.finished()) {
     const double expected = host.step();
-    worst = std::max(worst, relative(trainer.step(), expected));
+    worst = support::larger(worst, relative(trainer.step(), expected));
   }
   CHECK(worst < 1e-11);
 }
@@ -501,4 +501,11 @@ TEST_CASE("CUDA: trainings whose products are of TF32") {
   const double exact = losses(Products::exact), by_tf32 = losses(Products::tf32);
   CHECK((by_tf32 != exact && relative(by_tf32, exact) < 1e-2));
   CHECK(losses(Products::tf32) == by_tf32);
+  // A checkpoint goes on with the products that it began with.
+  const auto folder = support::scratch("cuda-tf32");
+  Float model({.n_layers = 2, .seed = 3, .products = Products::tf32}), other({.n_layers = 2, .seed = 3});
+  Trainer trainer(model, small_task, by_epochs), exact_trainer(other, small_task, by_epochs);
+  save_checkpoint(trainer, folder / "tf32.safetensors", {});
+  CHECK_THROWS_WITH(load_checkpoint(exact_trainer, io::SafetensorsFile::read(folder / "tf32.safetensors")),
+                    ContainsSubstring("products"));
 }

@@ -7,6 +7,8 @@
 
 #include <mamba/eigen/simd.hpp>
 
+#include "support/reference.hpp"
+
 using mamba::eigen::Simd;
 using mamba::eigen::Vector;
 
@@ -29,7 +31,7 @@ TEST_CASE("exp2_nonpositive stays within 2 units in the last place of float") {
     const double exact = std::exp2(static_cast<double>(x));
     const float rounded = static_cast<float>(exact);
     const double unit = static_cast<double>(std::nextafter(rounded, 2.0F) - rounded);
-    worst = std::max(worst, std::abs(static_cast<double>(result) - exact) / unit);
+    worst = support::larger(worst, std::abs(static_cast<double>(result) - exact) / unit);
   };
   // Every 1,009th float from -0 to -126.
   for (std::uint32_t bits = std::bit_cast<std::uint32_t>(-0.0F); bits <= std::bit_cast<std::uint32_t>(-126.0F);

@@ -31,7 +31,7 @@ void check_decoding(int batch, int length, std::initializer_list<int> cuts) {
   const auto check = [&](const auto& logits, int t) {
     double worst = 0;
     for (int b = 0; b < batch; ++b)
-      for (int v = 0; v < 11; ++v) worst = std::max(worst, std::abs(logits(b, v) - whole(b * length + t, v)));
+      for (int v = 0; v < 11; ++v) worst = support::larger(worst, std::abs(logits(b, v) - whole(b * length + t, v)));
     return worst;
   };
   for (const int cut : cuts) {
@@ -42,9 +42,9 @@ void check_decoding(int batch, int length, std::initializer_list<int> cuts) {
       size = std::min(size, length - first);
       const auto chunk = slice(first, size);
       auto copy = state;
-      worst = std::max(worst, size == 1 ? check(model.step(chunk, state), first)
-                                        : check(model.prefill(chunk, batch, state), first + size - 1));
-      if (size > 1) worst = std::max(worst, check(model.prefill(chunk, batch, copy), first + size - 1));
+      worst = support::larger(worst, size == 1 ? check(model.step(chunk, state), first)
+                                               : check(model.prefill(chunk, batch, state), first + size - 1));
+      if (size > 1) worst = support::larger(worst, check(model.prefill(chunk, batch, copy), first + size - 1));
     }
     CHECK(worst < 1e-12);
     CHECK(state.positions() == std::vector<int>(static_cast<std::size_t>(batch), length));

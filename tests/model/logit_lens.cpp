@@ -36,7 +36,7 @@ void check_lens() {
     double worst = 0, largest = 0;
     for (int s = 0; s < batch; ++s)
       for (int v = 0; v < small.vocab_size; ++v) {
-        worst = std::max(worst, std::abs(lens[static_cast<std::size_t>(l)](s, v) - expected(s, v)));
+        worst = support::larger(worst, std::abs(lens[static_cast<std::size_t>(l)](s, v) - expected(s, v)));
         largest = std::max(largest, std::abs(expected(s, v)));
       }
     CHECK(worst < 1e-12 * largest);

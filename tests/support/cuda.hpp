@@ -21,7 +21,7 @@ double worst_difference(const mamba::StateDict<Scalar>& a, const mamba::StateDic
   for (const auto& [name, tensor] : a)
     for (const Scalar x : tensor.values) total += static_cast<double>(x) * static_cast<double>(x);
   for (const auto& [name, tensor] : a)
-    worst = std::max(worst, relative_error(b.at(name).values, tensor.values, 1e-6 * std::sqrt(total)));
+    worst = larger(worst, relative_error(b.at(name).values, tensor.values, 1e-6 * std::sqrt(total)));
   return worst;
 }
 
@@ -55,8 +55,7 @@ void check_states() {
     const auto& logits = pair.gpu.step(tokens, there);
     pair.cpu.step(tokens, here);
     for (int b = 0; b < 2; ++b)
-      for (int v = 0; v < config.vocab_size; ++v)
-        worst = std::max(worst, std::abs(logits(b, v) - whole(19 * b + t, v)));
+      for (int v = 0; v < config.vocab_size; ++v) worst = larger(worst, std::abs(logits(b, v) - whole(19 * b + t, v)));
     if (t == 9) mamba::save(here, path), mamba::load(there, path);
   }
   CHECK(worst < 1e-13);

@@ -1,6 +1,7 @@
 // Reference files and the one formula by which results are compared with them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -40,6 +41,11 @@ double relative_error(const A& a, const B& b, double floor = 0) {
   if (difference == 0) return 0;
   const double error = std::sqrt(difference) / std::max(std::sqrt(norm), floor);
   return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+}
+
+// The larger of a largest number so far and another; infinite if that is no number, which a comparison would pass over.
+inline double larger(double largest, double x) {
+  return std::isnan(x) ? std::numeric_limits<double>::infinity() : std::max(largest, x);
 }
 
 template <class Scalar>

@@ -45,7 +45,7 @@ struct Config {
 // the embedding both are the same.
 enum class Fan { out, in };
 
-// Roles of weights (network/parameters.hpp) that gamma's rule leaves to mamba_ssm's laws.
+// Roles of weights and biases (network/parameters.hpp) that gamma's rule leaves to mamba_ssm's laws.
 struct GammaExcept {
   bool embedding = false, position = false, projection = false, convolution = false, head = false;
   bool convolution_bias = false, step_bias = false;

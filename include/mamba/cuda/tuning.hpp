@@ -27,8 +27,8 @@ struct BlockTuning {
   static constexpr int ssd_chunk = 8;  // Mamba-2: half a warp holds a chunk's triangle
 };
 
-// The whole device: primitives cut into slices, a block for each. Chosen so that every size runs; no benchmark has
-// chosen among them yet.
+// The whole device. What belongs to scans, few rows and the head was chosen with the kernels of a language model of 130
+// million parameters on an H200 (2026-11, bench/cuda_language_model.cu); slices were chosen so that every size runs.
 struct GridTuning {
   static constexpr int slice_elements = 8192;     // of rows
   static constexpr int gradient_slice_rows = 64;  // rows of a slice with a partial gradient
@@ -57,7 +57,8 @@ struct TileTuning {
 };
 
 // A layer's microseconds at block and at grid scope (engine/cuda_scope.hpp): drawn by bench/cuda_scope.cu on an H200
-// (2026-11) at d_model 32 to 512 and batches of 64 to 32,768 tokens. Of a gradient; a forward pass takes a share.
+// (2026-11), then with d_model 64, 256 and 512, too, and batches of 64 to 32,768 tokens. Of a gradient; a forward pass
+// takes a share.
 struct ScopeTuning {
   // A tile's rows, one after the other: each, and for each parameter that it meets.
   static constexpr double block_row = 1.64, block_parameter = 4.3e-5, rows_of_tile = 128, tiles_at_once = 132;

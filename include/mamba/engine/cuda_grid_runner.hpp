@@ -54,7 +54,8 @@ class GridRunner {
     each_tile(w, batch, readout, false, [&](network::Tile tile, auto& activations, const TileSequences& here) {
       network::TileStates<T> states;
       if (state) states = state_.from(here.first), tile.positions = state_.positions() + here.first;
-      if (state && is_step(batch)) return run_step(w, tile, activations, states, use);
+      if (state && is_step(batch) && tile.readouts <= activations.rows_of_head())
+        return run_step(w, tile, activations, states, use);
       network::NoProbe probe;
       run_forward(w, tile, activations, states, probe, use);
     });
@@ -204,7 +205,7 @@ class GridRunner {
   // one takes longer than they do: they are a graph, made when a step first reads and writes at these addresses.
   struct RecordedStep {
     std::array<const void*, 7> addresses;
-    int sequences;
+    std::array<std::size_t, 3> sizes;  // sequences, and how far apart layers are
     std::unique_ptr<cuda::Graph> graph;
     Rows<const T, Vp> logits;
   };
@@ -219,21 +220,24 @@ class GridRunner {
     const std::array<const void*, 7> addresses{
         embedding.value, embedding.derived,           tile.tokens, tile.positions, states.history,
         states.states,   activations.residual(0).data};
-    const int sequences = tile.sequences.count;
+    const std::array<std::size_t, 3> sizes{static_cast<std::size_t>(tile.sequences.count), states.history_layer,
+                                           states.states_layer};
     auto step = std::find_if(steps_.begin(), steps_.end(), [&](const RecordedStep& known) {
-      return known.addresses == addresses && known.sequences == sequences;
+      return known.addresses == addresses && known.sizes == sizes;
     });
     if (step == steps_.end()) {
-      RecordedStep recorded{addresses, sequences, std::make_unique<cuda::Graph>(), {}};
+      RecordedStep recorded{addresses, sizes, std::make_unique<cuda::Graph>(), {}};
       network::NoProbe probe;
       grid_.record(*recorded.graph, [&] {
         network::forward(grid_, activations, tile, w, states, probe);
         network::read_out(grid_, activations, tile, w, [&](int, auto& head) { recorded.logits = in(head.logits); });
       });
-      if (steps_.size() == most_recorded_steps) steps_.erase(steps_.begin());
+      if (steps_.size() == most_recorded_steps) steps_.erase(steps_.begin());  // the one that was used longest ago
       steps_.push_back(std::move(recorded));
-      step = steps_.end() - 1;
+    } else {
+      std::rotate(step, step + 1, steps_.end());
     }
+    step = steps_.end() - 1;
     step->graph->launch(*queue_);
     download(logits_, step->logits);
     use(tile.first_readout, Rows<const T, Vp>{logits_.data(), step->logits.rows});

@@ -38,7 +38,7 @@ struct ScopeRule {
   }
 
   static bool prefers_grid(double tokens, double longest, Pass pass) {
-    return pass == Pass::step  // a token at a time: kernels of a graph, with the whole device for each product
+    return pass == Pass::step  // a token at a time: the whole device for each product
            || at_grid_scope(tokens, pass) < at_block_scope(tokens, longest, pass);
   }
   static bool prefers_grid(const Batch& batch, Pass pass) {

@@ -81,7 +81,7 @@ class Model {
   }
 
   // One more token for each sequence, tokens (batch): advances the state and returns the logits, (batch, padded
-  // vocabulary), valid until the next step. Allocates nothing once a batch of this size has been stepped. Throws Error,
+  // vocabulary), valid until the next step. Allocates nothing once the state has been stepped. Throws Error,
   // and leaves the state, when it is of another batch or model, a token is not in the vocabulary or a sequence too
   // long.
   const Matrix<Scalar>& step(std::span<const std::int32_t> tokens, State<A>& state) {

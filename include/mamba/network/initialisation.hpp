@@ -26,7 +26,7 @@ struct InitialLaw {
   double divisor = 1;  // of uniform values
 };
 
-// Whether gamma's rule draws tensors of this role.
+// Whether gamma's rule draws tensors of this role, or makes biases zero.
 inline bool takes(const GammaExcept& except, Role role) {
   switch (role) {
     case Role::embedding:

@@ -157,7 +157,7 @@ class Trainer {
 
   void advance(long count) {
     if constexpr (on_device) {
-      while (count > 0 && model_.engine().trains_itself(options_.batch_size, task_.length))
+      while (count > 0 && model_.engine().trains_itself(static_cast<int>(position_of(0).count), task_.length))
         count -= run_on_device((std::min<long>)(count, DeviceTraining::most_steps));
     }
     for (; count > 0; --count) step_on_host();

@@ -1,7 +1,7 @@
 // The GPU's backend at the scope of the whole device. Its primitives are the functions of this namespace that take a
 // Grid first: they run on the host and launch kernels over all rows of a tile, which may be a whole batch.
 //
-// Nothing is computed in a new way here: a kernel cuts rows, or sequences, into slices and has every block run the
+// Most of them compute nothing in a new way: a kernel cuts rows, or sequences, into slices and has every block run the
 // primitive at its own scope on one of them. What adds to a weight's gradient adds to a partial sum of the slice's own;
 // the partial sums are added in their order, and how many there are follows from the sizes alone.
 #pragma once
@@ -37,8 +37,8 @@ struct PartialGradients {
   int count;
 };
 
-// How an argument of a primitive is cut: Rows and Sequences as they are; `width` elements for each row or sequence; one
-// for each slice; or not at all.
+// How an argument of a primitive is cut: Rows and Sequences as they are; `width` elements for each row or sequence; or
+// not at all.
 template <class T>
 struct PerRow {
   T* data;
@@ -48,10 +48,6 @@ template <class T>
 struct PerSequence {
   T* data;  // or null
   std::ptrdiff_t width = 1;
-};
-template <class T>
-struct PerSlice {
-  T* data;
 };
 template <class X>
 struct Whole {
@@ -82,10 +78,6 @@ __device__ T* part(PerRow<T> x, Slice s) {
 template <class T>
 __device__ T* part(PerSequence<T> x, Slice s) {
   return x.data ? x.data + s.first_sequence * x.width : nullptr;
-}
-template <class T>
-__device__ T* part(PerSlice<T> x, Slice s) {
-  return x.data + s.number;
 }
 template <class X>
 __device__ X part(Whole<X> x, Slice) {
@@ -166,6 +158,9 @@ class Grid {
   Products precision() const { return precision_; }  // of products of float
   std::size_t memory_bytes() const { return scratch_.bytes(); }
 
+  // Throws Error while a graph is recorded, of which `what` cannot become a part.
+  void must_run(const char* what) const { require(recording_ == nullptr, what, " cannot become part of a graph"); }
+
   // Memory for as long as a primitive runs.
   std::byte* scratch(std::size_t bytes) {
     if (bytes > scratch_.bytes()) must_run("more memory");
@@ -184,7 +179,8 @@ class Grid {
   }
   template <class Carve>
   void carve_zeroed(Carve&& carve) {
-    zero(scratch_.as<std::byte>(), this->carve(carve));
+    const std::size_t bytes = this->carve(carve);  // before its memory is asked for, which it may move
+    zero(scratch_.as<std::byte>(), bytes);
   }
 
   template <class T>
@@ -195,6 +191,7 @@ class Grid {
 
   // Numbers of the device's, on the host until the next call.
   std::span<const double> downloaded(const double* from, std::size_t count) {
+    must_run("a copy");
     if (on_host_.size() < count) on_host_.resize(count);
     check(cudaMemcpyAsync(on_host_.data(), from, count * sizeof(double), cudaMemcpyDeviceToHost, stream()),
           "cudaMemcpyAsync from the device");
@@ -214,8 +211,8 @@ class Grid {
     body();
   }
 
-  // The shared memory is a block's, where the device has as much: who needs more than any device has (products, scans)
-  // does not run here.
+  // The shared memory is a block's, where the device has as much: of the block's primitives those that need more than
+  // any device has (products, scans) do not run here.
   template <class T, class... Parameters, class... Arguments>
   void launch(const char* name, void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
     launch_shaped(name, kernel,
@@ -283,9 +280,8 @@ class Grid {
   template <class T, int R, int C>
   void add(WeightGradient<T, R, C> dw, PartialGradients<T, R, C> partials) const {
     constexpr std::size_t size = PartialGradients<T, R, C>::size;
-    detail::add_partials<<<static_cast<unsigned>((size + Block::threads - 1) / Block::threads), Block::threads, 0,
-                           stream()>>>(dw.value, static_cast<const T*>(partials.values), partials.count, size);
-    check_launch("add_partials", stream());
+    launch_over("add_partials", detail::add_partials<T>, size, dw.value, static_cast<const T*>(partials.values),
+                partials.count, size);
   }
 
  private:
@@ -298,8 +294,6 @@ class Grid {
     });
     return {values, count};
   }
-
-  void must_run(const char* what) const { require(recording_ == nullptr, what, " cannot become part of a graph"); }
 
   QueuePointer queue_;
   Graph* recording_ = nullptr;

@@ -133,14 +133,14 @@ void gated_norm_backward(Grid& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg, 
 }
 template <class T, int C>
 void copy(Grid& be, Rows<T, C> y, Rows<const T, C> x) {
+  be.must_run("a copy");
   check(cudaMemcpyAsync(y.data, x.data, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T),
                         cudaMemcpyDeviceToDevice, be.stream()),
         "cudaMemcpyAsync");
 }
 template <class T, int C>
 void zero(Grid& be, Rows<T, C> x) {
-  check(cudaMemsetAsync(x.data, 0, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T), be.stream()),
-        "cudaMemsetAsync");
+  be.zero(x.data, static_cast<std::size_t>(x.rows) * x.stride);
 }
 template <class T, int C>
 void gather(Grid& be, Rows<T, C> y, Rows<const T, C> x, const int* rows) {

@@ -3,9 +3,10 @@
 //
 //   h_t = 2^(step_t rate) h_{t-1} + (step_t u_t) b_t      y_t = c_t . h_t + d u_t
 //
-// Some lanes of a warp hold the states of one channel, or a tile of them if there are many, and walk along a sequence.
-// Blocks share out sequences and channels. What channels share (the gradients of b and c) and what sequences share
-// (those of rates and skips) is added up in partial sums, whose number follows from the sizes alone.
+// Mamba-1 (selective_*.hpp), and Mamba-2 in double (scan_*.hpp): some lanes of a warp hold the states of one channel,
+// or a tile of them if there are many, and walk along a sequence. Blocks share out sequences and channels. What
+// channels share (the gradients of b and c) and what sequences share (those of rates and skips) is added up in partial
+// sums, whose number follows from the sizes alone. Mamba-2 in float goes by chunks (ssd.hpp).
 #pragma once
 
 #include <mamba/core/memory.hpp>
@@ -26,8 +27,8 @@ template <class T, int E, int N, class Blocked = NoRows>
 void selective_scan(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u,
                     Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
                     Blocked rows = {}) {
-  detail::scan_forward(be, detail::SelectiveInputs<T, E, N>{delta, u, b, c, a, d}, y, boundaries, states, sequences,
-                       rows);
+  detail::selective_forward(be, detail::SelectiveInputs<T, E, N>{delta, u, b, c, a, d}, y, boundaries, states,
+                            sequences, rows);
 }
 
 template <class T, int E, int N>
@@ -36,8 +37,8 @@ void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T,
                              const T* boundaries, T* /*carry*/, Rows<const T, E> delta, Rows<const T, E> u,
                              Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a,
                              Weight<T, 1, E> d) {
-  detail::scan_backward(be, detail::SelectiveInputs<T, E, N>{delta, u, b, c, a, d}, du, ddelta, db, dc, da, dd, dy,
-                        boundaries, sequences);
+  detail::selective_backward(be, detail::SelectiveInputs<T, E, N>{delta, u, b, c, a, d}, du, ddelta, db, dc, da, dd, dy,
+                             boundaries, sequences);
 }
 
 // --- Mamba-2; shapes and meanings are those of ssd.hpp --------------------------------------------------------------

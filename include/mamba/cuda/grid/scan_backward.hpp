@@ -1,4 +1,5 @@
-// The scan over the grid (scan.hpp), backward: gradients, and the sums of what several channels or sequences share.
+// The walk along sequences (scan.hpp; Mamba-2 in double), backward: gradients, and the sums of what several channels or
+// sequences share.
 #pragma once
 
 #include <algorithm>
@@ -36,11 +37,10 @@ ScanShares shares_of(int sequences) {
 template <class Channels, class T>
 struct ScanPartials {
   static constexpr int E = Channels::E, N = Channels::N;
-  static constexpr std::size_t rate_size =
-      Channels::rate_for_each_state ? static_cast<std::size_t>(E) * padded(N) : padded(E);
+  static constexpr std::size_t rate_size = padded(E);
   ScanShares shares;
   T* states;         // (slices, rows, groups, 2, padded(N)): gradients of b and c
-  T* rates;          // (parts, E, padded(N)), or (parts, E) where all states of a channel share one
+  T* rates;          // (parts, E)
   Rows<T, E> skips;  // (parts, E)
 
   // Over no memory it only counts.
@@ -153,15 +153,9 @@ __global__ void __launch_bounds__(Block::threads)
       T* const rates = partials.rates + part * partials.rate_size;
       T of_all = 0;
 #pragma unroll
-      for (int i = 0; i < L::states; ++i) {
-        of_all += of_rate[i];
-        if constexpr (Channels::rate_for_each_state)
-          if (const int n = n0 + i * L::lanes; mine && n < N) rates[e * padded(N) + n] = of_rate[i];
-      }
-      if constexpr (!Channels::rate_for_each_state) {
-        of_all = L::sum(of_all);
-        if (mine && L::first_state() == 0) rates[e] += of_all;
-      }
+      for (int i = 0; i < L::states; ++i) of_all += of_rate[i];
+      of_all = L::sum(of_all);
+      if (mine && L::first_state() == 0) rates[e] += of_all;
     }
     if (mine && L::first_state() == 0) partials.skips[part][e] = of_skip;
   }
@@ -183,11 +177,6 @@ __global__ void __launch_bounds__(Block::threads)
       sum += partials.state_row(slice, rows, t, group, which)[n];
   to.write(t, group, which, n, sum);
 }
-template <class T, int N>
-struct SelectiveStateGradients {
-  Rows<T, N> db, dc;
-  __device__ void write(int t, int, int which, int n, T sum) const { (which == 0 ? db : dc)[t][n] = sum; }
-};
 template <class T, int E, int G, int N>
 struct SsdStateGradients {
   Rows<T, E + 2 * G * N> dxbc;

@@ -1,5 +1,5 @@
-// What the scan over the grid (scan.hpp) runs over: where each mixer's channels have their numbers, and where their
-// states lie.
+// What the walk along sequences (scan.hpp; Mamba-2 in double) runs over: where channels have their numbers, and where
+// their states lie.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace mamba::cuda {
 
-// The steps between states that the scan over the grid keeps for the backward pass.
+// The steps between states that the walk keeps for the backward pass.
 inline constexpr int grid_scan_chunk = GridTuning::scan_chunk;
 
 namespace detail {
@@ -36,7 +36,6 @@ struct LaneLayout {
 template <class T, int H, int P, int G, int N_>
 struct SsdChannels {
   static constexpr int E = H * P, N = N_, groups = G, C = E + 2 * G * N;
-  static constexpr bool rate_for_each_state = false;
   static constexpr std::size_t state_size = static_cast<std::size_t>(H) * N * padded(P);
   Rows<const T, H> delta;
   Rows<const T, C> xbc;

@@ -1,4 +1,4 @@
-// The scan over the grid (scan.hpp), forward.
+// The walk along sequences (scan.hpp; Mamba-2 in double), forward.
 #pragma once
 
 #include <cstddef>

@@ -227,7 +227,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 // db, dc <- the sums of the slices' shares.
 template <class T, int E, int N>
 __global__ void __launch_bounds__(Block::threads)
-    sum_state_gradients(Rows<T, N> db, Rows<T, N> dc, SelectivePartials<T, E, N> partials) {
+    sum_selective_gradients(Rows<T, N> db, Rows<T, N> dc, SelectivePartials<T, E, N> partials) {
   constexpr int of_row = 2 * padded(N);
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const int t = static_cast<int>(i / of_row), which = static_cast<int>(i % of_row) / padded(N),
@@ -241,9 +241,9 @@ __global__ void __launch_bounds__(Block::threads)
 }
 
 template <class T, int E, int N>
-void scan_backward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> du, Rows<T, E> ddelta, Rows<T, N> db,
-                   Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
-                   const T* boundaries, Sequences sequences) {
+void selective_backward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> du, Rows<T, E> ddelta, Rows<T, N> db,
+                        Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
+                        const T* boundaries, Sequences sequences) {
   using L = SelectiveTile<T, N>;
   SelectivePartials<T, E, N> partials(sequences.count);
   be.carve([&](Carver& memory) { partials.carve(memory, dy.rows); });
@@ -254,8 +254,8 @@ void scan_backward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> du, 
   be.launch_shaped("selective_scan_backward", selective_scan_backward<T, E, N>,
                    {partials.parts * partials.slices, L::threads, sizeof(SelectiveBackwardStage<T, N>)}, in, du, ddelta,
                    partials, dy, boundaries, sequences);
-  be.launch_over("sum_state_gradients", sum_state_gradients<T, E, N>, static_cast<std::size_t>(dy.rows) * 2 * padded(N),
-                 db, dc, partials);
+  be.launch_over("sum_selective_gradients", sum_selective_gradients<T, E, N>,
+                 static_cast<std::size_t>(dy.rows) * 2 * padded(N), db, dc, partials);
   be.add(da, PartialGradients<T, E, N>{partials.rates, partials.parts});
   be.add(dd, PartialGradients<T, 1, E>{partials.skips.data, partials.parts});
 }

@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 }
 
 template <class T, int E, int N, class Blocked>
-void scan_forward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> y, T* boundaries, T* states,
-                  Sequences sequences, Blocked rows) {
+void selective_forward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> y, T* boundaries, T* states,
+                       Sequences sequences, Blocked rows) {
   using L = SelectiveTile<T, N>;
   clear_padding(be, y);
   be.launch_shaped(
