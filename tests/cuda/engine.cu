@@ -104,8 +104,8 @@ TEST_CASE("CUDA: products of one TF32 multiplication") {
 }
 
 template <Config config>
-bool prefers_grid(double tokens, double longest, Pass pass) {
-  return ScopeRule<Resolve<config, Cuda>>::prefers_grid(tokens, longest, pass);
+bool prefers_grid(double tokens, double longest, CallKind call) {
+  return ScopeRule<Resolve<config, Cuda>>::prefers_grid(tokens, longest, call);
 }
 template <Config config>
 bool trains_by_grid(int batch, int length) {
@@ -114,14 +114,14 @@ bool trains_by_grid(int batch, int length) {
 
 // On either side of the line a model computes as one that is told where.
 TEST_CASE("CUDA: sizes decide the scope") {
-  CHECK_FALSE(prefers_grid<composite_config>(2048 * 8, 8, Pass::gradients));
-  CHECK_FALSE(prefers_grid<composite_config>(256 * 8, 8, Pass::forward));
+  CHECK_FALSE(prefers_grid<composite_config>(2048 * 8, 8, CallKind::gradients));
+  CHECK_FALSE(prefers_grid<composite_config>(256 * 8, 8, CallKind::forward));
   CHECK_FALSE(trains_by_grid<composite_config>(2048, 8));
-  CHECK(prefers_grid<composite_config>(2048, 2048, Pass::gradients));
-  CHECK(prefers_grid<language_config>(8 * 2048, 2048, Pass::gradients));
-  CHECK(prefers_grid<language_config>(64, 64, Pass::forward));
+  CHECK(prefers_grid<composite_config>(2048, 2048, CallKind::gradients));
+  CHECK(prefers_grid<language_config>(8 * 2048, 2048, CallKind::gradients));
+  CHECK(prefers_grid<language_config>(64, 64, CallKind::forward));
   CHECK(trains_by_grid<language_config>(8, 2048));
-  CHECK((prefers_grid<composite_config>(1, 1, Pass::step) && prefers_grid<language_config>(1, 1, Pass::step)));
+  CHECK((prefers_grid<composite_config>(1, 1, CallKind::step) && prefers_grid<language_config>(1, 1, CallKind::step)));
 
   support::need_backend();
   const ModelOptions options{.n_layers = 2, .gamma = 0.5, .seed = 3};
@@ -136,10 +136,10 @@ TEST_CASE("CUDA: sizes decide the scope") {
     for (const auto& [name, tensor] : gradients) CHECK(others.at(name).values == tensor.values);
   };
   REQUIRE_FALSE(
-      (prefers_grid<broad_config>(16, 8, Pass::forward) || prefers_grid<broad_config>(16, 8, Pass::gradients)));
+      (prefers_grid<broad_config>(16, 8, CallKind::forward) || prefers_grid<broad_config>(16, 8, CallKind::gradients)));
   same(model, by_block, 2, 8);
-  REQUIRE(
-      (prefers_grid<broad_config>(600, 300, Pass::forward) && prefers_grid<broad_config>(600, 300, Pass::gradients)));
+  REQUIRE((prefers_grid<broad_config>(600, 300, CallKind::forward) &&
+           prefers_grid<broad_config>(600, 300, CallKind::gradients)));
   same(model, by_grid, 2, 300);
 }
 

@@ -64,7 +64,7 @@ class CudaBlockEngine : public CudaGridEngine<A> {
   // where given: where the sequences begin and, afterwards, end.
   template <class Use>
   void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
-    if (by_grid(batch, state && batch.length == 1 ? Pass::step : Pass::forward))
+    if (by_grid(batch, state && batch.length == 1 ? CallKind::step : CallKind::forward))
       return Base::logits(batch, readout, use, state);
     const cuda::OnDevice on(queue()->device());
     const Call call = prepare(batch, readout, false);
@@ -80,7 +80,7 @@ class CudaBlockEngine : public CudaGridEngine<A> {
   }
   template <class Visitor, class Use>
   void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {
-    if (by_grid(batch, Pass::forward)) return Base::visited_logits(batch, visitor, use);
+    if (by_grid(batch, CallKind::forward)) return Base::visited_logits(batch, visitor, use);
     const cuda::OnDevice on(queue()->device());
     const Call call = prepare(batch, Readout::last, false);
     std::vector<int> where;
@@ -91,7 +91,7 @@ class CudaBlockEngine : public CudaGridEngine<A> {
 
   // gradients <- those of the cross-entropy of the readout rows; returns it.
   double loss_and_gradients(const Batch& batch, Readout readout, const CrossEntropy& loss) {
-    if (by_grid(batch, Pass::gradients)) return Base::loss_and_gradients(batch, readout, loss);
+    if (by_grid(batch, CallKind::gradients)) return Base::loss_and_gradients(batch, readout, loss);
     const cuda::OnDevice on(queue()->device());
     const Call call = prepare(batch, readout, loss);
     forward_and_backward(call, cuda::NoVisits{});
@@ -102,7 +102,7 @@ class CudaBlockEngine : public CudaGridEngine<A> {
     if constexpr (!std::is_same_v<std::remove_cvref_t<Loss>, CrossEntropy>) {  // the host's: only the grid waits for it
       return Base::visited_loss_and_gradients(batch, readout, visitor, loss);
     } else {
-      if (by_grid(batch, Pass::gradients)) return Base::visited_loss_and_gradients(batch, readout, visitor, loss);
+      if (by_grid(batch, CallKind::gradients)) return Base::visited_loss_and_gradients(batch, readout, visitor, loss);
       const cuda::OnDevice on(queue()->device());
       const Call call = prepare(batch, readout, loss);
       std::vector<int> where;
@@ -116,8 +116,8 @@ class CudaBlockEngine : public CudaGridEngine<A> {
  private:
   static constexpr int Vp = network::HeadActivations<A>::Vp;
 
-  bool by_grid(const Batch& batch, Pass pass) const {
-    return by_grid_ || (by_sizes && ScopeRule<A>::prefers_grid(batch, pass));
+  bool by_grid(const Batch& batch, CallKind call) const {
+    return by_grid_ || (by_sizes && ScopeRule<A>::prefers_grid(batch, call));
   }
 
   struct Call {
