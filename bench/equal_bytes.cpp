@@ -2,7 +2,7 @@
 // decoded token, both interventions. Two builds whose lines are the same compute the same bytes; CONTRIBUTING.md says
 // when to look.
 //   bench_equal_bytes >before.txt    ...    bench_equal_bytes | diff before.txt -
-// A GPU's: nvcc -x cu -DBACKEND=mamba::Cuda (or mamba::CudaGrid), as bench/README.md writes it out.
+// A GPU's: nvcc -x cu -DBACKEND=mamba::Cuda (or mamba::CudaBlock, mamba::CudaGrid), as bench/README.md writes it out.
 #include <cstdint>
 #include <cstdio>
 #include <map>

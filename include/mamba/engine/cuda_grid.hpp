@@ -15,7 +15,7 @@
 
 namespace mamba {
 
-// The runner is made when it is first asked for: who never does needs no cuBLAS.
+// The runner, and with it cuBLAS's handle, is made when it is first asked for.
 template <class A>
 class CudaGridEngine : public CudaArenas<A> {
   using Base = CudaArenas<A>;
@@ -91,7 +91,7 @@ class CudaGridEngine : public CudaArenas<A> {
   }
 
   std::size_t tile_bytes_;
-  std::shared_ptr<GridRunner<A>> runner_;  // shared: its deleter, and with it cuBLAS, is named where it is made alone
+  std::shared_ptr<GridRunner<A>> runner_;  // shared: its deleter is named where it is made alone
 };
 
 template <class A>
