@@ -85,8 +85,8 @@ struct Cpu {
 };
 }  // namespace MAMBA_INSTRUCTION_SET
 
-// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles: CudaBlock's way or CudaGrid's, as the
-// sizes of model and batch make faster (engine/cuda_scope.hpp).
+// An NVIDIA GPU of compute capability 8.0 or newer, in sources that nvcc compiles: CudaBlock's way or CudaGrid's, as
+// the sizes of model and batch make faster (engine/cuda_scope.hpp).
 struct Cuda {
   using answers = question::Backend;
   static constexpr const char* name = "cuda";
