@@ -90,15 +90,16 @@ __device__ T lane_sum(T x) {
   return x;
 }
 
-// The sums of Count values each over groups of Width lanes (powers of 2) by halving what every lane holds: on return
-// values[0 .. max(1, Count / Width)) are the sums number first .. of the lane's share, first being the result.
-template <int Count, int Width, class T>
+// The sums of Count values each over Width lanes (powers of 2), neighbours or Apart lanes from each other, by halving
+// what every lane holds: on return values[0 .. max(1, Count / Width)) are the sums number first .. of the lane's share,
+// first being the result.
+template <int Count, int Width, int Apart = 1, class T>
 __device__ int sum_over_lanes(T (&values)[Count]) {
   static_assert((Count & (Count - 1)) == 0 && (Width & (Width - 1)) == 0);
   int first = 0;
   int held = Count;
 #pragma unroll
-  for (int offset = Width / 2; offset > 0; offset /= 2) {
+  for (int offset = Width / 2 * Apart; offset >= Apart; offset /= 2) {
     if (held > 1) {
       held /= 2;
       const bool upper = (lane() & offset) != 0;

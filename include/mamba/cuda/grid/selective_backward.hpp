@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
               of_inputs[2 * k + 1] = T(math::ln2) * of_decay + u * of_b;
               // Over the channels of the warp; what more lanes than values have twice is written once.
               using Share = SumShare<2 * S, L::channels_of_warp>;
-              const int own = sum_over_groups<2 * S, L::lanes>(of_states);
+              const int own = sum_over_lanes<2 * S, L::channels_of_warp, L::lanes>(of_states);
               if (lane() / L::lanes % Share::apart == 0) {
 #pragma unroll
                 for (int i = 0; i < Share::held; ++i) {

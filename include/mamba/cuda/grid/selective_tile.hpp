@@ -59,37 +59,12 @@ __device__ void stage_rows(T* to, Rows<const T, C> from, int row, int count, int
   }
 }
 
-// What a lane has of `Values` sums that `lanes` lanes share out by halving (powers of 2): `held` of them, and where
-// there are more lanes than sums, `apart` neighbours the same one.
+// What a lane has of `Values` sums that `lanes` lanes share out (sum_over_lanes, powers of 2): `held` of them, and
+// where there are more lanes than sums, `apart` neighbours the same one.
 template <int Values, int lanes>
 struct SumShare {
   static constexpr int held = Values > lanes ? Values / lanes : 1, apart = lanes > Values ? lanes / Values : 1;
 };
-
-// Values sums of the lanes of equal number modulo `Apart` among the 32 of a warp, shared out by halving: on return
-// values[0 .. SumShare<Values, 32 / Apart>::held) are the sums number first .., first being the result.
-template <int Values, int Apart, class T>
-__device__ int sum_over_groups(T (&values)[Values]) {
-  int first = 0;
-  int held = Values;
-#pragma unroll
-  for (int offset = 16; offset >= Apart; offset /= 2) {
-    if (held > 1) {
-      held /= 2;
-      const bool upper = (lane() & offset) != 0;
-#pragma unroll
-      for (int i = 0; i < Values / 2; ++i)
-        if (i < held) {
-          const T kept = upper ? values[i + held] : values[i], given = upper ? values[i] : values[i + held];
-          values[i] = kept + __shfl_xor_sync(~0U, given, offset);
-        }
-      if (upper) first += held;
-    } else {
-      values[0] += __shfl_xor_sync(~0U, values[0], offset);
-    }
-  }
-  return first;
-}
 
 // What Mamba-1's scan reads: of (rows, E) and (rows, N).
 template <class T, int E_, int N_>
