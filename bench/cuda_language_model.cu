@@ -1,6 +1,7 @@
 // A language model of 130 million parameters on the GPU, random weights: <what>/cuda/<precision>/<mixer>_130M/<sizes>.
 // gradients: loss and gradients of all positions; prefill: a prompt, and the logits behind it; decode: a token for each
-// sequence, with the logits' way to the host. Timed from the host's call to its return.
+// sequence, with the logits' way to the host; generate: the same with the next tokens chosen on the device. Timed from
+// the host's call to its return.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
@@ -66,6 +67,18 @@ void decode(benchmark::State& state) {
 }
 
 template <const Config& config, class... Policies>
+void generate(benchmark::State& state) {
+  if (const std::string problem = gpu_problem(); !problem.empty()) return state.SkipWithError(problem.c_str());
+  const auto batch = static_cast<int>(state.range(0));
+  MambaLMHeadModel<config, Cuda, Policies...> model({.n_layers = n_layers, .seed = 1});
+  auto ids = tokens(static_cast<std::size_t>(batch));
+  auto decoding = model.initial_state(batch);
+  ids = model.next_tokens(ids, batch, decoding);
+  for (auto _ : state) ids = model.next_tokens(ids, batch, decoding);
+  count(state, batch, model.memory_bytes());
+}
+
+template <const Config& config, class... Policies>
 void add_rows(const std::string& mixer) {
   const auto add = [&](const std::string& what, void (*run)(benchmark::State&), const char* precision) {
     return benchmark::RegisterBenchmark((what + "/cuda/" + precision + "/" + mixer + "_130M").c_str(), run)
@@ -77,6 +90,7 @@ void add_rows(const std::string& mixer) {
   add("prefill", prefill<config, Products::exact, Policies...>, "float")->Args({8, 2048})->Args({1, 16384});
   add("prefill", prefill<config, Products::tf32, Policies...>, "tf32")->Args({8, 2048});
   add("decode", decode<config, Products::exact, Policies...>, "float")->Arg(1)->Arg(8)->Arg(64);
+  add("generate", generate<config, Policies...>, "float")->Arg(1)->Arg(8)->Arg(16)->Arg(64)->Arg(256);
 }
 
 }  // namespace

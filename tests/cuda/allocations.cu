@@ -1,5 +1,7 @@
 // Counts what steps on the GPU take of the host's memory and of the device's: after the first, nothing.
+#include <algorithm>
 #include <cstdio>
+#include <vector>
 
 #include <mamba/composite.hpp>
 
@@ -33,7 +35,17 @@ long allocations_in_steps(const char* what) {
   model.step(tokens, state);
   const long before_decoding = count();
   for (int t = 0; t < 20; ++t) model.step(tokens, state);
-  const long decoding = count() - before_decoding;
+  long decoding = count() - before_decoding;
+  auto many = model.initial_state(12);
+  std::vector<std::int32_t> next(12, 1);
+  const auto choose = [&] {
+    const auto& chosen = model.next_tokens(next, 12, many, {.temperature = 1});
+    std::copy(chosen.begin(), chosen.end(), next.begin());
+  };
+  choose();
+  const long before_choosing = count();
+  for (int t = 0; t < 20; ++t) choose();
+  decoding += count() - before_choosing;
   std::printf(
       "%s: %ld allocations in training steps, %ld in steps of a loop of one's own, %ld in decoding steps after the "
       "first\n",

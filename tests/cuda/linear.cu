@@ -2,11 +2,14 @@
 #include <catch2/catch_template_test_macros.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/linear.hpp>
+#include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/runtime/buffer.hpp>
 
 #include "support/parity.hpp"
@@ -45,9 +48,9 @@ Values<T> random_values(int rows, int columns, std::uint64_t seed) {
 // The three products of a layer, as their functions name the operands.
 enum class Product { forward, backward, weight };
 
-template <Product product, Write write, int Out, int In, class T>
-__global__ void __launch_bounds__(cuda::Block::threads) multiply(T* c, const T* a, const T* b, int rows) {
-  cuda::Block be;
+MAMBA_COMPOSITION
+template <Product product, Write write, int Out, int In, class T, class Backend>
+__host__ __device__ void multiply_by(Backend& be, T* c, const T* a, const T* b, int rows) {
   if constexpr (product == Product::forward)
     linear<write>(be, Rows<T, Out>{c, rows}, Rows<const T, In>{a, rows}, Weight<T, Out, In>{b});
   else if constexpr (product == Product::backward)
@@ -57,16 +60,31 @@ __global__ void __launch_bounds__(cuda::Block::threads) multiply(T* c, const T* 
 }
 
 template <Product product, Write write, int Out, int In, class T>
+__global__ void __launch_bounds__(cuda::Block::threads) multiply(T* c, const T* a, const T* b, int rows) {
+  cuda::Block be;
+  multiply_by<product, write, Out, In>(be, c, a, b, rows);
+}
+
+enum class Scope { block, grid };
+
+template <Scope scope, Product product, Write write, int Out, int In, class T>
 void multiply_on_device(Values<T>& c, const Values<T>& a, const Values<T>& b, int rows) {
   cuda::DeviceBuffer on_device[3];
   on_device[0].upload(c.all.data(), c.all.size()), on_device[1].upload(a.all.data(), a.all.size()),
       on_device[2].upload(b.all.data(), b.all.size());
-  const auto kernel = multiply<product, write, Out, In, T>;
-  constexpr auto shared = static_cast<int>(cuda::Block::shared_bytes<T>);
-  cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-              "cudaFuncSetAttribute");
-  kernel<<<1, cuda::Block::threads, shared>>>(on_device[0].as<T>(), on_device[1].as<T>(), on_device[2].as<T>(), rows);
-  cuda::check(cudaGetLastError(), "the product");
+  if constexpr (scope == Scope::grid) {
+    const auto queue = std::make_shared<cuda::Queue>(0);
+    cuda::Grid be(queue);
+    multiply_by<product, write, Out, In>(be, on_device[0].as<T>(), on_device[1].as<T>(), on_device[2].as<T>(), rows);
+    queue->wait();
+  } else {
+    const auto kernel = multiply<product, write, Out, In, T>;
+    constexpr auto shared = static_cast<int>(cuda::Block::shared_bytes<T>);
+    cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+                "cudaFuncSetAttribute");
+    kernel<<<1, cuda::Block::threads, shared>>>(on_device[0].as<T>(), on_device[1].as<T>(), on_device[2].as<T>(), rows);
+    cuda::check(cudaGetLastError(), "the product");
+  }
   cuda::check(cudaMemcpy(c.all.data(), on_device[0].data(), c.all.size() * sizeof(T), cudaMemcpyDeviceToHost),
               "the product");
 }
@@ -77,7 +95,7 @@ double element(const Values<T>& v, bool index_is_row, int index, int k) {
   return index_is_row ? v(index, k) : v(k, index);
 }
 
-template <Product product, Write write, class T, int Out, int In>
+template <Scope scope, Product product, Write write, class T, int Out, int In>
 void check_product(int rows) {
   INFO("product " << static_cast<int>(product) << (write == Write::add ? ", added" : "") << ", rows " << rows
                   << ", out " << Out << ", in " << In);
@@ -87,7 +105,7 @@ void check_product(int rows) {
   auto c = random_values<T>(weight ? Out : rows, forward ? Out : In, 3);
   const auto before = c;
   if (write == Write::set) c = {c.rows, c.columns};
-  multiply_on_device<product, write, Out, In>(c, a, b, rows);
+  multiply_on_device<scope, product, write, Out, In>(c, a, b, rows);
 
   double worst = 0;  // over what rounding may do to sums of such terms
   bool padding_is_zero = true, behind_is_untouched = true;
@@ -109,22 +127,22 @@ void check_product(int rows) {
   CHECK(behind_is_untouched);
 }
 
-template <class T, int Out, int In>
-void check_layer() {
-  for (const int rows : {1, 2, 8, 31, 64, 100, 128, 200}) {
-    check_product<Product::forward, Write::set, T, Out, In>(rows);
-    check_product<Product::forward, Write::add, T, Out, In>(rows);
-    check_product<Product::backward, Write::set, T, Out, In>(rows);
-    check_product<Product::backward, Write::add, T, Out, In>(rows);
-    check_product<Product::weight, Write::add, T, Out, In>(rows);
+template <class T, int Out, int In, Scope scope = Scope::block>
+void check_layer(std::initializer_list<int> all_rows = {1, 2, 8, 31, 64, 100, 128, 200}) {
+  for (const int rows : all_rows) {
+    check_product<scope, Product::forward, Write::set, T, Out, In>(rows);
+    check_product<scope, Product::forward, Write::add, T, Out, In>(rows);
+    check_product<scope, Product::backward, Write::set, T, Out, In>(rows);
+    check_product<scope, Product::backward, Write::add, T, Out, In>(rows);
+    check_product<scope, Product::weight, Write::add, T, Out, In>(rows);
   }
 }
 
 // The relative rms errors of y = x W^T on the device and by one FMA after the other, both in float.
-template <int Depth>
+template <Scope scope, int Depth>
 void compare_with_fma(const Values<float>& x, const Values<float>& w) {
   Values<float> y{x.rows, w.rows};
-  multiply_on_device<Product::forward, Write::set, 128, Depth>(y, x, w, x.rows);
+  multiply_on_device<scope, Product::forward, Write::set, 128, Depth>(y, x, w, x.rows);
   std::vector<double> here, plain, exact;
   for (int i = 0; i < y.rows; ++i)
     for (int j = 0; j < y.columns; ++j) {
@@ -141,19 +159,19 @@ void compare_with_fma(const Values<float>& x, const Values<float>& w) {
   CHECK(error <= 1.2 * fma_error);
 }
 
-template <int Depth>
+template <int Depth, Scope scope = Scope::block>
 void check_accuracy() {
   auto x = random_values<float>(128, Depth, 4), w = random_values<float>(128, Depth, 5);
   {
     INFO("normal operands");
-    compare_with_fma<Depth>(x, w);
+    compare_with_fma<scope, Depth>(x, w);
   }
   {
     INFO("positive operands");
     auto px = x, pw = w;
     for (float& v : px.all) v = std::abs(v);
     for (float& v : pw.all) v = std::abs(v);
-    compare_with_fma<Depth>(px, pw);
+    compare_with_fma<scope, Depth>(px, pw);
   }
   {
     INFO("sums that cancel");  // the second half takes all but a thousandth of the first away
@@ -162,7 +180,7 @@ void check_accuracy() {
         x(i, k) = x(i, k - Depth / 2);
         w(i, k) = static_cast<float>(w(i, k - Depth / 2) * (1e-3 * static_cast<double>(w(i, k)) - 1));
       }
-    compare_with_fma<Depth>(x, w);
+    compare_with_fma<scope, Depth>(x, w);
   }
 }
 
@@ -194,4 +212,25 @@ TEST_CASE("CUDA: products in float are as exact as plain FMA") {
   check_accuracy<64>();
   check_accuracy<128>();
   check_accuracy<256>();
+}
+
+// Sizes on both sides of what cuts them: rows of few, of one tile and of many; sums of one panel, and of so many that
+// they are shared out.
+TEMPLATE_TEST_CASE("CUDA grid: products of all shapes", "", float, double) {
+  support::need_backend();
+  check_layer<TestType, 1, 1, Scope::grid>({1, 9, 200});
+  check_layer<TestType, 3, 31, Scope::grid>({8, 9, 100});
+  check_layer<TestType, 32, 100, Scope::grid>({9, 33, 64, 65, 300});
+  check_layer<TestType, 100, 258, Scope::grid>({9, 127, 128, 129, 1500});
+  check_layer<TestType, 258, 33, Scope::grid>({64, 1500});
+  check_layer<TestType, 48, 1030, Scope::grid>({9, 100, 2000});
+}
+
+TEST_CASE("CUDA grid: products in float are as exact as plain FMA") {
+  support::need_backend();
+  check_accuracy<16, Scope::grid>();
+  check_accuracy<32, Scope::grid>();
+  check_accuracy<64, Scope::grid>();
+  check_accuracy<256, Scope::grid>();
+  check_accuracy<1000, Scope::grid>();
 }

@@ -67,6 +67,17 @@ void run(const char* name) {
     model.step(std::span(ids).first(batch), state);
     return Matrix<float>(model.step(std::span(ids).last(batch), state));
   });
+  both("next tokens of many sequences", 0, [&](auto& model) {
+    constexpr int many = 12;  // more than go as few rows
+    auto state = model.initial_state(many);
+    Matrix<float> chosen(2, many);
+    auto next = model.next_tokens(tokens(many * 3, 1), many, state);
+    for (int row = 0; row < 2; ++row) {
+      next = model.next_tokens(std::vector<std::int32_t>(next), many, state);
+      std::copy(next.begin(), next.end(), &chosen(row, 0));
+    }
+    return chosen;
+  });
   both("a visit that changes rows", 1e-4, [&](auto& model) {
     return model.visit(ids, batch, [](Point point, int layer, MatrixView<float> rows, std::span<const int>) {
       if (point == Point::conv_output && layer == 1) rows(1, 2) += 1;
@@ -112,8 +123,8 @@ int main() {
     std::printf("no CUDA device\n");
     return 77;
   }
-  run<Cuda, Mamba1>("block, Mamba-1");
-  run<Cuda, Mamba2<>>("block, Mamba-2");
+  run<CudaBlock, Mamba1>("block, Mamba-1");
+  run<CudaBlock, Mamba2<>>("block, Mamba-2");
   run<CudaGrid, Mamba1>("grid, Mamba-1");
   run<CudaGrid, Mamba2<>>("grid, Mamba-2");
   run<CudaGrid, Mamba1, 70>("grid, Mamba-1, several stretches");

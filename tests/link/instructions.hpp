@@ -24,6 +24,8 @@ Result result() {
   mamba::AdamW optimizer(model, {.lr = 1e-3});
   double loss = 0;
   for (int step = 0; step < 3; ++step) loss = model.loss_and_gradients(ids, labels), optimizer.step();
+  auto state = model.initial_state(40);
+  for (const std::int32_t token : model.next_tokens(labels, 40, state, {.temperature = 1})) loss += token;
   return {loss, typeid(Model).name()};
 }
 

@@ -1,6 +1,10 @@
 // Step by step, by chunks of any cut, and whole: the same logits.
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <cmath>
+#include <limits>
+#include <vector>
 
 #include <mamba/composite.hpp>
 #include <mamba/language_model.hpp>
@@ -98,6 +102,72 @@ TEST_CASE("a prefill of different lengths leaves each sequence where it is") {
       CHECK(std::abs(stepped(s, v) - expected_next(0, v)) < 1e-13);
     }
   }
+}
+
+TEST_CASE("next tokens are the likeliest, or come as often as softmax says") {
+  constexpr int batch = 4000, length = 5, vocabulary = 11;
+  const auto sequence = support::random_tokens(length, vocabulary, 5);
+  std::vector<std::int32_t> ids;
+  for (int s = 0; s < batch; ++s) ids.insert(ids.end(), sequence.begin(), sequence.end());
+  MambaLMHeadModel<tiny_config> model({.n_layers = 2, .gamma = 0.1, .seed = 3, .threads = 3});
+  const auto fresh = model.initial_state(batch);
+  auto state = fresh;
+  const auto logits = model.prefill(ids, batch, state);
+  const auto chosen = [&](const Sampling& sampling) {
+    auto own = fresh;
+    const std::vector<std::int32_t> tokens = model.next_tokens(ids, batch, own, sampling);
+    CHECK(own.positions() == state.positions());
+    return tokens;
+  };
+  const auto likeliest = std::max_element(&logits(0, 0), &logits(0, 0) + vocabulary) - &logits(0, 0);
+  CHECK(chosen({}) == std::vector<std::int32_t>(batch, static_cast<std::int32_t>(likeliest)));
+
+  const Sampling sampling{.temperature = 0.8, .seed = 17};
+  const auto tokens = chosen(sampling);
+  CHECK(chosen(sampling) == tokens);
+  CHECK(chosen({.temperature = 0.8, .seed = 18}) != tokens);
+  CHECK(chosen({.temperature = 1e-6, .seed = 17}) == chosen({}));
+  double sum = 0, chi_squared = 0;
+  for (int v = 0; v < vocabulary; ++v) sum += std::exp(static_cast<double>(logits(0, v)) / sampling.temperature);
+  for (int v = 0; v < vocabulary; ++v) {
+    const double expected = batch * std::exp(static_cast<double>(logits(0, v)) / sampling.temperature) / sum,
+                 off = static_cast<double>(std::count(tokens.begin(), tokens.end(), v)) - expected;
+    chi_squared += off * off / expected;
+  }
+  INFO("chi squared of 10 degrees of freedom " << chi_squared);
+  CHECK(chi_squared < 30);  // more in one of a thousand
+
+  // Each of a batch of different lengths, whatever the number of threads, and at the next position another draw.
+  const std::vector<std::int32_t> lengths{5, 1, 3}, ragged(ids.begin(), ids.begin() + 3 * length);
+  std::vector<std::vector<std::int32_t>> all;
+  for (const int threads : {1, 2, 5}) {
+    MambaLMHeadModel<tiny_config> other({.n_layers = 2, .gamma = 0.1, .seed = 3, .threads = threads});
+    auto own = other.initial_state(3);
+    auto& drawn = all.emplace_back(other.next_tokens(ragged, 3, own, sampling, lengths));
+    for (int step = 0; step < 8; ++step)
+      for (const auto token : other.next_tokens(std::vector<std::int32_t>{1, 2, 3}, 3, own, sampling))
+        drawn.push_back(token);
+    CHECK(own.positions() == std::vector<int>{13, 9, 11});
+    CHECK(drawn == all.front());
+  }
+}
+
+TEST_CASE("next tokens: what is refused") {
+  MambaLMHeadModel<tiny_config> model({.n_layers = 1, .seed = 3});
+  auto state = model.initial_state(2);
+  const std::vector<std::int32_t> tokens{1, 2};
+  for (const double temperature : {-1.0, 1e-9, 1e9, std::nan("")})
+    CHECK_THROWS_WITH(model.next_tokens(tokens, 2, state, {.temperature = temperature}),
+                      ContainsSubstring("the temperature must be 0"));
+  CHECK_THROWS_AS(model.next_tokens(tokens, 1, state), Error);
+  CHECK_THROWS_AS(model.next_tokens(std::vector<std::int32_t>{1, 11}, 2, state), Error);
+  CHECK(state.positions() == std::vector<int>{0, 0});
+  auto weights = model.state_dict();
+  weights.at("backbone.norm_f.weight").values[3] = std::numeric_limits<float>::quiet_NaN();
+  model.load_state_dict(weights);
+  for (const double temperature : {0.0, 1.0})
+    CHECK_THROWS_WITH(model.next_tokens(tokens, 2, state, {.temperature = temperature}),
+                      ContainsSubstring("are not finite"));
 }
 
 TEST_CASE("states save and load, and refuse another's") {

@@ -54,8 +54,19 @@ struct GammaExcept {
 
 // How a GPU multiplies matrices of floats.
 enum class Products {
-  exact,  // as exactly as float is: block scope by three multiplications on the tensor cores
+  exact,  // as exactly as float is: by three multiplications on the tensor cores
   tf32,   // by one, of operands that are rounded to TF32's 11 bits (PyTorch's allow_tf32)
+};
+
+// How the next token is chosen from a sequence's logits.
+struct Sampling {
+  double temperature = 0;  // 0: the likeliest token; else at random as softmax(logits / temperature) says
+  std::uint64_t seed = 0;
+
+  void check() const {
+    require(temperature == 0 || (temperature >= 1e-6 && temperature <= 1e6),
+            "the temperature must be 0, for the likeliest token, or 1e-6 to 1e6; given ", temperature);
+  }
 };
 
 // What a model is built from at run time.

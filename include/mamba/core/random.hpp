@@ -32,7 +32,7 @@ MAMBA_HOST_DEVICE constexpr Random4 philox4x32(Random4 counter, std::uint32_t ke
 }
 
 // Who draws: streams of different purposes never share a counter.
-enum class RandomPurpose : std::uint32_t { initialisation = 1, task = 2, shuffle = 3 };
+enum class RandomPurpose : std::uint32_t { initialisation = 1, task = 2, shuffle = 3, sampling = 4 };
 
 // The four words number `index` of stream (purpose, stream) under a seed.
 MAMBA_HOST_DEVICE constexpr Random4 random_words(std::uint64_t seed, RandomPurpose purpose, std::uint32_t stream,

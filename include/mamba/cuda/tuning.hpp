@@ -30,11 +30,17 @@ struct BlockTuning {
 // The whole device. What belongs to scans, few rows and the head was chosen with the kernels of a language model of 130
 // million parameters on an H200 (2026-11, bench/cuda_language_model.cu); slices were chosen so that every size runs.
 struct GridTuning {
-  static constexpr int slice_elements = 8192;     // of rows
-  static constexpr int gradient_slice_rows = 64;  // rows of a slice with a partial gradient
+  static constexpr int slice_elements = 8192, slices = 264;  // of rows: at most; as many where there are few rows
+  static constexpr int gradient_slice_rows = 64;             // rows of a slice with a partial gradient
   static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
-  static constexpr int few_rows = 8,
-                       few_rows_warps = 3072;    // of a product that is not cuBLAS's; that share its outputs
+  static constexpr int few_rows = 8, few_rows_warps = 3072;  // of a product by warps; that share its outputs
+  static constexpr int step_rows = 256;  // of products of float that are never cuBLAS's, so that they are recorded
+  // Of an exact product: the multiprocessors that have work where there is enough; shares of a sum at most. In the time
+  // that a block of side 128 takes for a panel: one of side 64 for its own, a tile's begin and end, a second kernel
+  // that adds shares up and each byte of these.
+  static constexpr int product_multiprocessors = 132, most_product_shares = 16;
+  static constexpr double product_small_panel = 0.6, product_begin = 3, product_meeting = 2,
+                          product_meeting_byte = 1.4e-7;
   static constexpr int head_elements = 1 << 26;  // of the logits that exist at once
   static constexpr int most_partials = 256, most_sequence_blocks = 65536;
 

@@ -112,6 +112,10 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
       for (int s = 0; s < batch.batch; ++s) state->advance(s, batch.length_of(s));
   }
 
+  void choose(const Batch& batch, const Sampling& sampling, State<A>& state, std::span<std::int32_t> chosen) {
+    choose_on_host(*this, batch, sampling, state, chosen);
+  }
+
   // The same with S cut at the rows whose mask (batch, length) is 1.
   template <Reading reading, class Use>
   void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {

@@ -75,8 +75,13 @@ class CudaBlockEngine : public CudaGridEngine<A> {
     }
     forward(call, states, cuda::NoVisits{});
     const auto logits = downloaded_logits(call);
-    if (state) state_.advance(*state, batch);
     use(0, logits);
+    if (state) state_.advance(*state, batch);
+  }
+  void choose(const Batch& batch, const Sampling& sampling, State<A>& state, std::span<std::int32_t> chosen) {
+    if (by_grid(batch, batch.length == 1 ? CallKind::step : CallKind::forward))
+      Base::choose(batch, sampling, state, chosen);
+    else choose_on_host(*this, batch, sampling, state, chosen);
   }
   template <class Visitor, class Use>
   void visited_logits(const Batch& batch, Visitor& visitor, Use&& use) {

@@ -36,6 +36,9 @@ class CudaGridEngine : public CudaArenas<A> {
   void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
     run([&](auto& runner) { runner.logits(weights(), batch, readout, use, state); });
   }
+  void choose(const Batch& batch, const Sampling& sampling, State<A>& state, std::span<std::int32_t> chosen) {
+    run([&](auto& runner) { runner.choose(weights(), batch, sampling, state, chosen); });
+  }
 
   // gradients <- those of the loss of the readout rows; returns it.
   double loss_and_gradients(const Batch& batch, Readout readout, const CrossEntropy& loss) {

@@ -41,25 +41,32 @@ class GridRunner {
 
   std::size_t memory_bytes() const {
     std::size_t sum = grid_.memory_bytes() + tiles_.bytes();
-    for (const auto* buffer : {&workspace_, &labels_, &mask_, &reference_, &record_}) sum += buffer->bytes();
+    for (const auto* buffer : {&workspace_, &labels_, &mask_, &reference_, &record_, &choice_positions_, &chosen_})
+      sum += buffer->bytes();
     return sum;
   }
 
   template <class Use>
   void logits(Weights w, const Batch& batch, Readout readout, Use&& use, State<A>* state) {
-    if (state) {
-      reserve(w.n_layers, batch, readout, false);  // what is refused leaves the state
-      state_.begin(*state);
-    }
-    each_tile(w, batch, readout, false, [&](network::Tile tile, auto& activations, const TileSequences& here) {
-      network::TileStates<T> states;
-      if (state) states = state_.from(here.first), tile.positions = state_.positions() + here.first;
-      if (state && is_step(batch) && tile.readouts <= activations.rows_of_head())
-        return run_step(w, tile, activations, states, use);
-      network::NoProbe probe;
-      run_forward(w, tile, activations, states, probe, use);
+    logits_on_device(w, batch, readout, state, [&](int first, Rows<const T, Vp> logits) {
+      download(logits_, logits);
+      use(first, Rows<const T, Vp>{logits_.data(), logits.rows});
     });
-    if (state) state_.advance(*state, batch);
+  }
+
+  // What comes to the host are the tokens.
+  void choose(Weights w, const Batch& batch, const Sampling& sampling, State<A>& state,
+              std::span<std::int32_t> chosen) {
+    positions_.clear();
+    for (int s = 0; s < batch.batch; ++s)
+      positions_.push_back(state.positions()[static_cast<std::size_t>(s)] + batch.length_of(s));
+    choice_positions_.upload(positions_.data(), positions_.size());
+    chosen_.reserve(chosen.size() * sizeof(std::int32_t));
+    logits_on_device(w, batch, Readout::last, &state, [&](int first, Rows<const T, Vp> logits) {
+      cuda::choose_tokens(grid_, chosen_.as<int>() + first, logits, choice_positions_.as<int>() + first, first,
+                          sampling, A::config.vocab_size);
+    });
+    chosen_.download(chosen.data(), chosen.size());
   }
 
   template <Reading reading, class Use>
@@ -163,6 +170,9 @@ class GridRunner {
       }
       network::check_tile_size<A>(firsts_.back());
       workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, readouts, with_backward).bytes());
+      const std::size_t of_recurrence =
+          batch.length == 1 ? 0 : cuda::GridMemory::of_recurrence(Recurrence{}, firsts_.back(), count, with_backward);
+      grid_.scratch((std::max)(cuda::GridMemory::of_products(firsts_.back(), most_outputs), of_recurrence));
     });
   }
 
@@ -191,6 +201,29 @@ class GridRunner {
            cuda::GridMemory::scratch_bytes(Recurrence{}, count * length, count, with_backward);
   }
 
+  // use(number of the first row, logits on the device) for all rows that are read out; a state is read and advanced.
+  template <class Use>
+  void logits_on_device(Weights w, const Batch& batch, Readout readout, State<A>* state, Use&& use) {
+    if (state) {
+      reserve(w.n_layers, batch, readout, false);  // what is refused leaves the state
+      state_.begin(*state);
+    }
+    const bool recorded = state && is_step(w.n_layers, batch);
+    each_tile(w, batch, readout, false, [&](network::Tile tile, auto& activations, const TileSequences& here) {
+      network::TileStates<T> states;
+      if (state) states = state_.from(here.first), tile.positions = state_.positions() + here.first;
+      if (recorded && tile.readouts <= activations.rows_of_head()) {
+        use(tile.first_readout, run_step(w, tile, activations, states));
+      } else {
+        network::NoProbe probe;
+        network::forward(grid_, activations, tile, w, states, probe);
+        network::read_out(grid_, activations, tile, w,
+                          [&](int first, auto& head) { use(tile.first_readout + first, in(head.logits)); });
+      }
+    });
+    if (state) state_.advance(*state, batch);
+  }
+
   template <class Probe, class Use>
   void run_forward(Weights w, const network::Tile& tile, network::Activations<A>& activations,
                    network::TileStates<T> states, Probe& probe, Use& use) {
@@ -201,25 +234,38 @@ class GridRunner {
     });
   }
 
-  // A decoding step: one token for each of few sequences. Its kernels are many and short, so that launching them one by
-  // one takes longer than they do: they are a graph, made when a step first reads and writes at these addresses.
+  // A decoding step: one token for each of not too many sequences. Its kernels are many and short, so that launching
+  // them one by one takes longer than they do: they are a graph, made when a step first reads and writes at these
+  // addresses. cuBLAS has no part in it.
   struct RecordedStep {
-    std::array<const void*, 7> addresses;
+    std::array<const void*, 8> addresses;
     std::array<std::size_t, 3> sizes;  // sequences, and how far apart layers are
     std::unique_ptr<cuda::Graph> graph;
     Rows<const T, Vp> logits;
   };
   static constexpr std::size_t most_recorded_steps = 8;
 
-  static bool is_step(const Batch& batch) { return batch.length == 1 && batch.batch <= cuda::GridTuning::few_rows; }
+  // Columns of a product: of the vocabulary, or of all that a layer's first one gives.
+  static constexpr int most_outputs = (std::max)(Vp, 3 * network::widest<A>);
 
-  template <class Use>
-  void run_step(Weights w, const network::Tile& tile, network::Activations<A>& activations,
-                network::TileStates<T> states, Use& use) {
+  // Whether a batch is a decoding step of so few tiles that all can be recorded.
+  bool is_step(int n_layers, const Batch& batch) {
+    return batch.length == 1 && batch.batch <= cuda::most_step_rows<T> &&
+           batch.batch <= static_cast<int>(most_recorded_steps) * sequences_of_tile(n_layers, batch, false);
+  }
+
+  Rows<const T, Vp> run_step(Weights w, const network::Tile& tile, network::Activations<A>& activations,
+                             network::TileStates<T> states) {
     const auto embedding = w.front().template get<"backbone.embedding.weight">();
-    const std::array<const void*, 7> addresses{
-        embedding.value, embedding.derived,           tile.tokens, tile.positions, states.history,
-        states.states,   activations.residual(0).data};
+    const std::size_t scratch = cuda::GridMemory::of_products(tile.sequences.count, most_outputs);
+    const std::array<const void*, 8> addresses{embedding.value,
+                                               embedding.derived,
+                                               tile.tokens,
+                                               tile.positions,
+                                               states.history,
+                                               states.states,
+                                               activations.residual(0).data,
+                                               grid_.scratch(scratch)};
     const std::array<std::size_t, 3> sizes{static_cast<std::size_t>(tile.sequences.count), states.history_layer,
                                            states.states_layer};
     auto step = std::find_if(steps_.begin(), steps_.end(), [&](const RecordedStep& known) {
@@ -239,8 +285,7 @@ class GridRunner {
     }
     step = steps_.end() - 1;
     step->graph->launch(*queue_);
-    download(logits_, step->logits);
-    use(tile.first_readout, Rows<const T, Vp>{logits_.data(), step->logits.rows});
+    return step->logits;
   }
 
   template <class Loss, class MakeProbe>
@@ -296,11 +341,12 @@ class GridRunner {
   std::size_t tile_bytes_;
   cuda::Grid grid_{queue_};
   DeviceRows rows_{*queue_};
-  cuda::DeviceBuffer workspace_{queue_}, labels_{queue_}, mask_{queue_}, reference_{queue_}, record_{queue_};
+  cuda::DeviceBuffer workspace_{queue_}, labels_{queue_}, mask_{queue_}, reference_{queue_}, record_{queue_},
+      choice_positions_{queue_}, chosen_{queue_};
   CudaState<A> state_{queue_};
   PackedTiles packed_;
   DeviceTiles tiles_{queue_};
-  std::vector<int> firsts_, where_;
+  std::vector<int> firsts_, where_, positions_;
   std::vector<T> logits_, dlogits_;  // the head's rows on the host
   std::vector<RecordedStep> steps_;
 };

@@ -12,6 +12,9 @@
 //                                         over the trained parameters; sums in double, in the order of the arena
 //   logits(batch, readout, use, state)    use(number of the first row, Rows<const T, Vp> on the host) for all rows that
 //                                         are read out, perhaps from several threads; a state is read and advanced
+//   choose(batch, sampling, state, chosen)
+//                                         chosen[s] <- the token behind sequence s, Choice::none where a logit is not
+//                                         finite (math/choice.hpp); the state is read and advanced
 //   visited_logits(batch, visitor, use)   the same for each sequence's last row, with a visitor at every point
 //   blocked_logits<reading>(batch, mask, layers, use), substituted_logits(batch, reference, mask, layers, use)
 //                                         the same under the interventions
@@ -40,6 +43,7 @@
 #include <mamba/engine/probes.hpp>
 #include <mamba/engine/state.hpp>
 #include <mamba/math/adamw.hpp>
+#include <mamba/math/choice.hpp>
 #include <mamba/network/head_loss.hpp>
 #include <mamba/network/parameters.hpp>
 
@@ -53,6 +57,23 @@ class Engine {
 
 // For engines that the host leads step by step.
 struct NoTraining {};
+
+// choose() of an engine, from logits on the host.
+template <class A, class E>
+void choose_on_host(E& engine, const Batch& batch, const Sampling& sampling, State<A>& state,
+                    std::span<std::int32_t> chosen) {
+  const std::vector<int>& positions = state.positions();  // as they are before
+  engine.logits(
+      batch, Readout::last,
+      [&](int first, auto logits) {
+        for (int i = 0; i < logits.rows; ++i) {
+          const int s = first + i, position = positions[static_cast<std::size_t>(s)] + batch.length_of(s);
+          chosen[static_cast<std::size_t>(s)] =
+              math::TokenChooser<typename A::Scalar>(sampling, s, position)(logits[i], A::config.vocab_size);
+        }
+      },
+      &state);
+}
 
 namespace detail {
 // Functions that fit what an engine calls, for the concept alone.
@@ -93,14 +114,16 @@ concept HoldsParameters = std::constructible_from<E, const ModelOptions&> && std
                             engine.adamw(arena, arena, step);
                           };
 template <class E, class A>
-concept RunsForward = requires(E engine, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers,
-                               detail::AnyUse use, detail::AnyVisitor visitor, State<A>* state) {
-  engine.logits(batch, Readout::all, use);
-  engine.logits(batch, Readout::last, use, state);
-  engine.visited_logits(batch, visitor, use);
-  engine.template blocked_logits<Reading::strict>(batch, mask, layers, use);
-  engine.substituted_logits(batch, batch, mask, layers, use);
-};
+concept RunsForward =
+    requires(E engine, const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, detail::AnyUse use,
+             detail::AnyVisitor visitor, State<A>* state, const Sampling& sampling, std::span<std::int32_t> chosen) {
+      engine.logits(batch, Readout::all, use);
+      engine.logits(batch, Readout::last, use, state);
+      engine.choose(batch, sampling, *state, chosen);
+      engine.visited_logits(batch, visitor, use);
+      engine.template blocked_logits<Reading::strict>(batch, mask, layers, use);
+      engine.substituted_logits(batch, batch, mask, layers, use);
+    };
 template <class E>
 concept RunsBackward = requires(E engine, const Batch& batch, detail::AnyVisitor visitor, detail::AnyLoss loss,
                                 CrossEntropy cross_entropy) {
@@ -116,9 +139,10 @@ constexpr bool check_engine() {
   static_assert(
       HoldsParameters<E, A>,
       "mamba: the engine lacks what holds parameters (engine/engine.hpp lists it, engine/arena.hpp has most of it)");
-  static_assert(RunsForward<E, A>,
-                "mamba: the engine lacks a forward pass: logits, visited_logits, blocked_logits or substituted_logits "
-                "(engine/engine.hpp)");
+  static_assert(
+      RunsForward<E, A>,
+      "mamba: the engine lacks a forward pass: logits, choose, visited_logits, blocked_logits or substituted_logits "
+      "(engine/engine.hpp)");
   static_assert(RunsBackward<E>,
                 "mamba: the engine lacks a backward pass: loss_and_gradients, visited_loss_and_gradients or Training "
                 "(engine/engine.hpp)");

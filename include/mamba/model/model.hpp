@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <mamba/core/config.hpp>
@@ -97,6 +98,25 @@ class Model {
     Matrix<Scalar> result;
     advance(ids, batch, lengths, state, result);
     return result;
+  }
+
+  // The same, and a token for each sequence from the logits behind its last one, which are not returned: on a GPU it is
+  // chosen there. (batch) token ids, valid until the next call, which may read them; a function of the logits,
+  // `sampling`, the sequence's number in the batch and how many tokens it has had. Throws Error(diverged), behind the
+  // state's advance, where logits are not finite.
+  const std::vector<std::int32_t>& next_tokens(std::span<const std::int32_t> ids, int batch, State<A>& state,
+                                               const Sampling& sampling = {},
+                                               std::span<const std::int32_t> lengths = {}) {
+    sampling.check();
+    const auto in_use = use();
+    const Batch input = check(ids, batch, lengths, state);
+    next_chosen_.resize(static_cast<std::size_t>(batch));  // ids may be what the last call returned
+    engine_.choose(input, sampling, state, next_chosen_);
+    std::swap(chosen_, next_chosen_);
+    next_chosen_.resize(static_cast<std::size_t>(batch));
+    for (const std::int32_t token : chosen_)
+      if (token < 0) fail(ErrorKind::diverged, "the logits that a token is to be chosen by are not finite");
+    return chosen_;
   }
 
   // --- looking and reaching inside (specification, section 11) ---------------------------------------------------
@@ -205,6 +225,15 @@ class Model {
     return checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths);
   }
 
+  // The same for tokens behind those that a state has had.
+  Batch check(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths,
+              const State<A>& state) const {
+    require(state.n_layers() == n_layers(), "the state is of a model with ", state.n_layers(), " layers; this one has ",
+            n_layers());
+    require(state.batch() == batch, "the state is of ", state.batch(), " sequences; given ", batch);
+    return checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths, state.positions());
+  }
+
   // (batch, vocab_size) from what run(use) hands out.
   template <class Run>
   static Matrix<Scalar> last_logits(const Batch& input, Run&& run) {
@@ -218,11 +247,8 @@ class Model {
  private:
   void advance(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths, State<A>& state,
                Matrix<Scalar>& result) {
-    require(state.n_layers() == n_layers(), "the state is of a model with ", state.n_layers(), " layers; this one has ",
-            n_layers());
-    require(state.batch() == batch, "the state is of ", state.batch(), " sequences; given ", batch);
     const auto in_use = use();
-    const Batch input = checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths, state.positions());
+    const Batch input = check(ids, batch, lengths, state);
     if (result.rows() != batch) result = Matrix<Scalar>(batch, config.padded_vocab_size());
     engine_.logits(
         input, Readout::last,
@@ -308,6 +334,7 @@ class Model {
   mutable Exclusive in_use_;
   ModelOptions options_;
   Matrix<Scalar> step_logits_;
+  std::vector<std::int32_t> chosen_, next_chosen_;
 };
 
 }  // namespace mamba

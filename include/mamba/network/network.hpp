@@ -203,11 +203,14 @@ class Activations {
   std::size_t layer_bytes_ = 0, bytes_ = 0;
 };
 
+// The columns of a tile's widest matrix.
+template <class A>
+inline constexpr int widest = (std::max)({A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::widest});
+
 // How many rows a tile on a GPU may have: kernels count its elements in 32 bits, and a block's threads beyond the last.
 template <class A>
 constexpr int most_tile_rows() {
-  return (0x7FFFFFFF - 4096) /
-         padded((std::max)({A::config.d_model, A::config.padded_vocab_size(), MixerOf<A>::widest}));
+  return (0x7FFFFFFF - 4096) / padded(widest<A>);
 }
 // Throws Error for a tile, such as a single sequence, of more.
 template <class A>

@@ -90,6 +90,15 @@ __device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[2][2
       : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]));
 }
 
+// d (16, 8) <- a b.
+__device__ inline void multiply(float (&d)[4], const std::uint32_t (&a)[2][2], const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, "
+      "%10, %10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]), "f"(0.0F));
+}
+
 // Which of the three multiplications comes first where all are made, and where only the high parts are multiplied.
 inline constexpr int first_exact_term = 0, only_high_term = 2;
 __host__ __device__ constexpr int first_term_of(Products products) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include <mamba/cuda/grid/causal_conv.hpp>
+#include <mamba/cuda/grid/choice.hpp>
 #include <mamba/cuda/grid/cross_entropy.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
@@ -31,15 +32,24 @@ struct GridMemory {
     return std::clamp(GridTuning::head_elements / stride, 1, (std::max)(wanted, 1));
   }
 
-  // The bytes of Grid::scratch for a tile of so many rows and sequences.
+  // The bytes of Grid::scratch for the products of a forward pass of so many rows, of so many columns at most.
+  static std::size_t of_products(int rows, int columns) {
+    if (rows <= GridTuning::few_rows) return 0;
+    const std::size_t share =
+        sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(columns));
+    return (std::max)(rows <= GridTuning::step_rows ? share : 0,
+                      (std::min)(GridTuning::most_partial_bytes, GridTuning::most_product_shares * share));
+  }
+
+  // The same for the recurrence of a tile of so many rows and sequences, and for all primitives of its pass.
   template <class T, int E, int N>
-  static std::size_t scratch_bytes(network::SelectiveScanSizes<T, E, N>, int rows, int sequences, bool with_backward) {
+  static std::size_t of_recurrence(network::SelectiveScanSizes<T, E, N>, int rows, int sequences, bool with_backward) {
     Carver counter;
-    detail::SelectivePartials<T, E, N>(sequences).carve(counter, rows);
-    return (std::max)(GridTuning::most_partial_bytes, with_backward ? counter.used() : 0);
+    if (with_backward) detail::SelectivePartials<T, E, N>(sequences).carve(counter, rows);
+    return counter.used();
   }
   template <class T, int H, int P, int G, int N>
-  static std::size_t scratch_bytes(network::SsdSizes<T, H, P, G, N>, int rows, int sequences, bool with_backward) {
+  static std::size_t of_recurrence(network::SsdSizes<T, H, P, G, N>, int rows, int sequences, bool with_backward) {
     Carver counter;
     if constexpr (detail::ssd_runs_in_chunks<T>) {
       detail::SsdMemory<detail::SsdShape<H, P, G, N>>().carve(counter, rows, sequences, with_backward);
@@ -50,7 +60,11 @@ struct GridMemory {
       partials.carve(counter, detail::shares_of<Channels>(sequences), rows);
       counter.take(steps, rows);
     }
-    return (std::max)(GridTuning::most_partial_bytes, counter.used());
+    return counter.used();
+  }
+  template <class Recurrence>
+  static std::size_t scratch_bytes(Recurrence recurrence, int rows, int sequences, bool with_backward) {
+    return (std::max)(GridTuning::most_partial_bytes, of_recurrence(recurrence, rows, sequences, with_backward));
   }
 };
 

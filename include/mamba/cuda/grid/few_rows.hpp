@@ -10,9 +10,9 @@ namespace mamba::cuda::detail {
 
 inline constexpr int most_few_rows = GridTuning::few_rows;
 
-// Outputs side by side, of `rows` rows each.
+// Outputs side by side.
 template <class T, int Count>
-struct FewRowsOutputs {
+struct SideBySide {
   T* data[Count];
   int first[Count], stride[Count];
 
@@ -25,6 +25,14 @@ struct FewRowsOutputs {
   }
 };
 
+template <class T, int... Out>
+SideBySide<T, sizeof...(Out)> side_by_side(Beside<T, Out...> y) {
+  SideBySide<T, sizeof...(Out)> all;
+  for (int i = 0; i < y.count; ++i)
+    all.data[i] = y.data[i], all.first[i] = y.first(i), all.stride[i] = padded(y.columns(i));
+  return all;
+}
+
 // How many warps share a sum of so many outputs: few outputs have more, so that the matrix is asked for at once.
 __host__ __device__ constexpr int warps_of_output(int outputs) {
   int warps = 1;
@@ -35,7 +43,7 @@ __host__ __device__ constexpr int warps_of_output(int outputs) {
 // y <- or += x w^T, for all rows of x at once: warps of a block take one of w's rows.
 template <Write write, int MostRows, class T, int In, int Outputs, int Count>
 __global__ void __launch_bounds__(Block::threads)
-    multiply_few_rows(FewRowsOutputs<T, Count> y, Rows<const T, In> x, const T* w) {
+    multiply_few_rows(SideBySide<T, Count> y, Rows<const T, In> x, const T* w) {
   constexpr int warps = warps_of_output(Outputs), stride = padded(In), at_once = 4 * 32 * warps;
   __shared__ T shares[Block::warps][MostRows];
   const int output = static_cast<int>(blockIdx.x) * (Block::warps / warps) + warp() / warps;
@@ -69,8 +77,7 @@ __global__ void __launch_bounds__(Block::threads)
 template <Write write, class T, int In, int... Out>
 void multiply_few(Grid& be, Beside<T, Out...> y, Rows<const T, In> x, const T* w) {
   constexpr int count = sizeof...(Out), outputs = Beside<T, Out...>::all_columns;
-  FewRowsOutputs<T, count> to;
-  for (int i = 0; i < count; ++i) to.data[i] = y.data[i], to.first[i] = y.first(i), to.stride[i] = padded(y.columns(i));
+  const SideBySide<T, count> to = side_by_side(y);
   constexpr int of_block = Block::warps / warps_of_output(outputs);
   const auto launch = [&](auto kernel) {
     be.launch_shaped("multiply_few_rows", kernel, {(outputs + of_block - 1) / of_block, Block::threads, 0}, to, x, w);

@@ -132,6 +132,14 @@ __global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* 
 
 }  // namespace detail
 
+// The bytes of a block's shared memory that a Stage fills: no more than the least of the devices has that the library
+// runs on (compute capability 8.6).
+template <class Stage, int Count = 1>
+constexpr std::size_t shared_memory = [] {
+  static_assert(Count * sizeof(Stage) <= std::size_t{99} << 10);
+  return Count * sizeof(Stage);
+}();
+
 // How a kernel is launched.
 struct LaunchShape {
   int blocks, threads;
@@ -252,7 +260,8 @@ class Grid {
   }
   template <class Primitive, class T, int C, class... Arguments>
   void over_rows(Rows<T, C> x, const Arguments&... arguments) const {
-    constexpr int rows_of_slice = (std::max)(1, GridTuning::slice_elements / Rows<T, C>::stride);
+    constexpr int most = (std::max)(1, GridTuning::slice_elements / Rows<T, C>::stride);
+    const int rows_of_slice = std::clamp((x.rows + GridTuning::slices - 1) / GridTuning::slices, 1, most);
     over_slices<Primitive, T>((x.rows + rows_of_slice - 1) / rows_of_slice, x.rows, arguments...);
   }
   template <class Primitive, class T, class... Arguments>

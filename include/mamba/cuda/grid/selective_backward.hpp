@@ -252,8 +252,8 @@ void selective_backward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E>
   clear_padding(be, ddelta);
   clear_padding(be, du);
   be.launch_shaped("selective_scan_backward", selective_scan_backward<T, E, N>,
-                   {partials.parts * partials.slices, L::threads, sizeof(SelectiveBackwardStage<T, N>)}, in, du, ddelta,
-                   partials, dy, boundaries, sequences);
+                   {partials.parts * partials.slices, L::threads, shared_memory<SelectiveBackwardStage<T, N>>}, in, du,
+                   ddelta, partials, dy, boundaries, sequences);
   be.launch_over("sum_selective_gradients", sum_selective_gradients<T, E, N>,
                  static_cast<std::size_t>(dy.rows) * 2 * padded(N), db, dc, partials);
   be.add(da, PartialGradients<T, E, N>{partials.rates, partials.parts});

@@ -121,15 +121,50 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
   }
 }
 
+// A step of every sequence, whose state is given: a group of lanes for each channel.
+template <class T, int E, int N>
+__global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
+    selective_step(SelectiveInputs<T, E, N> in, Rows<T, E> y, T* states, Sequences sequences) {
+  using L = SelectiveTile<T, N>;
+  constexpr int slices = (E + L::channels - 1) / L::channels;
+  const int s = static_cast<int>(blockIdx.x) / slices, row = sequences.begin(s),
+            e = static_cast<int>(blockIdx.x) % slices * L::channels + L::channel();
+  const bool exists = e < E;
+  const T step = exists ? in.delta[row][e] : T(0), u = exists ? in.u[row][e] : T(0);
+  T* const state = states + s * in.state_size + in.state_offset(e, 0);
+  T sum = 0;
+#pragma unroll
+  for (int tile = 0; tile < N; tile += L::tile) {
+    const int n0 = tile + L::first_state();
+    if (exists && n0 < padded(N)) {
+      const auto b = load4(in.b[row] + n0), c = load4(in.c[row] + n0);
+      auto h = load4(static_cast<const T*>(state) + n0);
+#pragma unroll
+      for (int i = 0; i < L::states; ++i) {
+        h.at[i] = math::next_state(math::decay(step, in.rate(e, n0 + i)) * h.at[i], step * u, b.at[i]);
+        sum += c.at[i] * h.at[i];
+      }
+      store4(state + n0, h);
+    }
+  }
+#pragma unroll
+  for (int offset = L::lanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0U, sum, offset);
+  if (exists && L::lane_of_channel() == 0) y[row][e] = in.skip(e) * u + sum;
+}
+
 template <class T, int E, int N, class Blocked>
 void selective_forward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> y, T* boundaries, T* states,
                        Sequences sequences, Blocked rows) {
   using L = SelectiveTile<T, N>;
   clear_padding(be, y);
-  be.launch_shaped(
-      "selective_scan_forward", selective_scan_forward<T, E, N, Blocked>,
-      {sequences.count * ((E + L::channels - 1) / L::channels), L::threads, 2 * sizeof(SelectiveStage<T, N>)}, in, y,
-      boundaries, states, sequences, rows);
+  const int blocks = sequences.count * ((E + L::channels - 1) / L::channels);
+  if constexpr (std::is_same_v<Blocked, NoRows>)
+    if (states && !boundaries && y.rows == sequences.count)
+      return be.launch_shaped("selective_step", selective_step<T, E, N>, {blocks, L::threads, 0}, in, y, states,
+                              sequences);
+  be.launch_shaped("selective_scan_forward", selective_scan_forward<T, E, N, Blocked>,
+                   {blocks, L::threads, shared_memory<SelectiveStage<T, N>, 2>}, in, y, boundaries, states, sequences,
+                   rows);
 }
 
 }  // namespace mamba::cuda::detail

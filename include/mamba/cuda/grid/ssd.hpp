@@ -107,10 +107,10 @@ void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, 
   ssd_states(be, in, memory.before, memory.falls, static_cast<float*>(nullptr), sequences, NoRows{});
   ssd_adjoints(be, in, dy, memory.behind, memory.falls, sequences);
   be.launch_shaped("ssd_input_gradients", ssd_input_gradients<Shape>,
-                   {slots * Shape::H, ssd_threads, sizeof(SsdInputStage)}, ddelta, dxbc, memory.of_rates,
+                   {slots * Shape::H, ssd_threads, shared_memory<SsdInputStage>}, ddelta, dxbc, memory.of_rates,
                    memory.of_skips, in, dy, memory.before, memory.behind, sequences);
   be.launch_shaped("ssd_state_gradients", ssd_state_gradients<Shape>,
-                   {slots * Shape::G * Shape::tiles_of_n, ssd_threads, sizeof(SsdStateStage)}, dxbc, in, dy,
+                   {slots * Shape::G * Shape::tiles_of_n, ssd_threads, shared_memory<SsdStateStage>}, dxbc, in, dy,
                    memory.before, memory.behind, sequences);
   be.add(da, PartialGradients<float, 1, Shape::H>{memory.of_rates, slots});
   be.add(dd, PartialGradients<float, 1, Shape::H>{memory.of_skips, slots});

@@ -81,8 +81,8 @@ void ssd_outputs(Grid& be, Rows<float, Shape::E> y, const SsdInputs<Shape>& in, 
                  Sequences sequences, Blocked blocked) {
   be.launch_shaped(
       "ssd_outputs_of_chunks", ssd_outputs_of_chunks<Shape, Blocked>,
-      {ssd_slots(y.rows, sequences.count) * Shape::H * Shape::tiles_of_p, ssd_threads, sizeof(SsdForwardStage)}, y, in,
-      before, with_states, sequences, blocked);
+      {ssd_slots(y.rows, sequences.count) * Shape::H * Shape::tiles_of_p, ssd_threads, shared_memory<SsdForwardStage>},
+      y, in, before, with_states, sequences, blocked);
 }
 
 }  // namespace mamba::cuda::detail

@@ -137,9 +137,10 @@ template <class Shape, class Blocked>
 void ssd_states(Grid& be, const SsdInputs<Shape>& in, float* of_chunks, float* falls, float* states,
                 Sequences sequences, Blocked blocked) {
   const int slots = ssd_slots(in.xbc.rows, sequences.count);
-  be.launch_shaped("ssd_states_of_chunks", ssd_states_of_chunks<Shape, false, Blocked>,
-                   {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads, sizeof(SsdStatesStage)}, in,
-                   Rows<const float, Shape::E>{}, of_chunks, falls, states != nullptr, sequences, blocked);
+  be.launch_shaped(
+      "ssd_states_of_chunks", ssd_states_of_chunks<Shape, false, Blocked>,
+      {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads, shared_memory<SsdStatesStage>}, in,
+      Rows<const float, Shape::E>{}, of_chunks, falls, states != nullptr, sequences, blocked);
   be.launch_over("ssd_pass_states", ssd_pass_states<Shape>,
                  static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, states, sequences);
 }
@@ -148,9 +149,10 @@ template <class Shape>
 void ssd_adjoints(Grid& be, const SsdInputs<Shape>& in, Rows<const float, Shape::E> dy, float* of_chunks, float* falls,
                   Sequences sequences) {
   const int slots = ssd_slots(in.xbc.rows, sequences.count);
-  be.launch_shaped("ssd_adjoints_of_chunks", ssd_states_of_chunks<Shape, true, NoRows>,
-                   {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads, sizeof(SsdStatesStage)}, in,
-                   dy, of_chunks, falls, false, sequences, NoRows{});
+  be.launch_shaped(
+      "ssd_adjoints_of_chunks", ssd_states_of_chunks<Shape, true, NoRows>,
+      {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads, shared_memory<SsdStatesStage>}, in, dy,
+      of_chunks, falls, false, sequences, NoRows{});
   be.launch_over("ssd_pass_adjoints", ssd_pass_adjoints<Shape>,
                  static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, sequences);
 }
