@@ -69,11 +69,11 @@ enum class Scope { block, grid };
 
 template <Scope scope, Product product, Write write, int Out, int In, class T>
 void multiply_on_device(Values<T>& c, const Values<T>& a, const Values<T>& b, int rows) {
-  cuda::DeviceBuffer on_device[3];
+  const cuda::QueuePointer queue = scope == Scope::grid ? std::make_shared<cuda::Queue>(0) : nullptr;
+  cuda::DeviceBuffer on_device[]{cuda::DeviceBuffer(queue), cuda::DeviceBuffer(queue), cuda::DeviceBuffer(queue)};
   on_device[0].upload(c.all.data(), c.all.size()), on_device[1].upload(a.all.data(), a.all.size()),
       on_device[2].upload(b.all.data(), b.all.size());
   if constexpr (scope == Scope::grid) {
-    const auto queue = std::make_shared<cuda::Queue>(0);
     cuda::Grid be(queue);
     multiply_by<product, write, Out, In>(be, on_device[0].as<T>(), on_device[1].as<T>(), on_device[2].as<T>(), rows);
     queue->wait();
