@@ -17,6 +17,7 @@
 #include <mamba/io/figure/heatmap.hpp>
 #include <mamba/version.hpp>
 
+#include "agreement.hpp"
 #include "sweep.hpp"
 
 namespace phase_report {
@@ -108,6 +109,17 @@ inline std::string curves(const Table& table) {
   return chart.svg();
 }
 
+// How near the diagram is to the published one, and what to measure that by.
+inline std::vector<std::pair<std::string, agreement::Agreement>> beside_published(const Table& table) {
+  return agreement::all(
+      table,
+      [&](int layers, double gamma) -> std::optional<double> {
+        const double here = mean(table, layers, gamma, &Row::composite);
+        return std::isfinite(here) ? std::optional(here) : std::nullopt;
+      },
+      published);
+}
+
 // One self-contained page. settings: as settings.json.
 inline std::string html(const Table& table, const std::string& title, const Json& settings, bool beside_paper) {
   using mamba::fixed_text, mamba::io::detail::escaped;
@@ -141,6 +153,14 @@ inline std::string html(const Table& table, const std::string& title, const Json
                 std::to_string(runs) + "</td><td>" + fixed_text(here, 2) + "</td><td>" + fixed_text(*there, 2) +
                 "</td><td>" + difference_text(here - *there) + "</td></tr>\n";
       }
+    page +=
+        "</table>\n<h2>How near</h2>\n<p>Composite accuracy, cell by cell. How near seeds are to each other says how "
+        "near "
+        "one diagram can be to another.</p>\n<table><tr><th></th><th>cells</th>"
+        "<th>correlation</th><th>mean distance</th></tr>\n";
+    for (const auto& [name, near] : beside_published(table))
+      page += "<tr><td>" + name + "</td><td>" + std::to_string(near.cells) + "</td><td>" +
+              fixed_text(near.correlation, 2) + "</td><td>" + fixed_text(near.distance, 2) + "</td></tr>\n";
     page += "</table>\n";
   }
   page += "<h2>Every run</h2>\n<div>" + curves(table) + "</div>\n<h2>Settings</h2>\n<pre>" + escaped(settings.dump(2)) +

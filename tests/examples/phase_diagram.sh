@@ -25,7 +25,7 @@ for figure in composite symmetric; do
 done
 mean=$(awk -F, '$1 == 2 && $2 == 1 {sum += $4; ++n} END {printf "%.2f", sum / n}' whole/runs.csv)
 grep -q ">$mean<" whole/phase_composite.svg || say "no $mean in phase_composite.svg"
-for words in "2 layers" "gamma 0.5" "published" "<polyline" '&quot;steps&quot;'; do grep -q -e "$words" whole/report.html || say "no '$words' in report.html"; done
+for words in "2 layers" "gamma 0.5" "published" "seed 0, seed 1" "<polyline" '&quot;steps&quot;'; do grep -q -e "$words" whole/report.html || say "no '$words' in report.html"; done
 
 # Stopped by a signal in the middle, and killed: the same command goes on.
 $program $long --out long >out.txt 2>&1 &

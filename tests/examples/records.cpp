@@ -212,6 +212,40 @@ TEST_CASE("examples: sweeps are merged, what is there stays") {
   CHECK(a.find({2, .7, 0})->composite == .2);
 }
 
+TEST_CASE("examples: how near diagrams are to the published cells and to each other") {
+  sweep::Table table;
+  const double gammas[] = {.1, .8, 1.0, 2.0};
+  for (const double gamma : gammas) {
+    const double there = phase_report::published(4, gamma).value();
+    table.add({{4, gamma, 0}, there, 0, 0, 1, 1});
+    table.add({{4, gamma, 1}, 1 - there, 0, 0, 1, 1});
+    table.add({{4, gamma, 7}, .25, 0, 0, 1, 1});
+  }
+  table.add({{4, .9, 0}, NAN, NAN, NAN, NAN, 1, true});  // diverged: no number
+  table.add({{4, .95, 0}, .5, 0, 0, 1, 1});              // not in the paper
+  const auto rows = phase_report::beside_published(table);
+  REQUIRE(rows.size() == 7);
+  const auto check = [&](std::size_t i, const char* name, std::size_t cells, double correlation, double distance) {
+    INFO(name);
+    CHECK(rows[i].first == name);
+    CHECK(rows[i].second.cells == cells);
+    CHECK((std::isnan(correlation) ? std::isnan(rows[i].second.correlation)
+                                   : std::abs(rows[i].second.correlation - correlation) < 1e-12));
+    CHECK(std::abs(rows[i].second.distance - distance) < 1e-12);
+  };
+  // Published .08 .34 .92 .94: 1 - x is |1 - 2 x| away from x, .25 from x as far as that is.
+  const double of_reverse = (.84 + .32 + .84 + .88) / 4, of_constant = (.17 + .09 + .67 + .69) / 4,
+               of_mean = (std::abs(1.25 / 3 - .08) + std::abs(1.25 / 3 - .34) + std::abs(1.25 / 3 - .92) +
+                          std::abs(1.25 / 3 - .94)) /
+                         4;
+  check(0, "means, published", 4, NAN, of_mean);
+  check(1, "seed 0, published", 4, 1, 0);
+  check(2, "seed 1, published", 4, -1, of_reverse);
+  check(3, "seed 7, published", 4, NAN, of_constant);
+  check(4, "seed 0, seed 1", 4, -1, of_reverse);
+  check(5, "seed 0, seed 7", 4, NAN, of_constant);
+}
+
 TEST_CASE("examples: shards are numbered from 1") {
   CHECK(sweep::Shard::parse("2/8").has(1));
   for (const char* text : {"", "/", "1", "0/2", "3/2", "1/2/2", "1/-1", " 1/2", "1/99999999999999999999999",
