@@ -155,9 +155,8 @@ inline std::string html(const Table& table, const std::string& title, const Json
       }
     page +=
         "</table>\n<h2>How near</h2>\n<p>Composite accuracy, cell by cell. How near seeds are to each other says how "
-        "near "
-        "one diagram can be to another.</p>\n<table><tr><th></th><th>cells</th>"
-        "<th>correlation</th><th>mean distance</th></tr>\n";
+        "near one diagram can be to another.</p>\n"
+        "<table><tr><th></th><th>cells</th><th>correlation</th><th>mean distance</th></tr>\n";
     for (const auto& [name, near] : beside_published(table))
       page += "<tr><td>" + name + "</td><td>" + std::to_string(near.cells) + "</td><td>" +
               fixed_text(near.correlation, 2) + "</td><td>" + fixed_text(near.distance, 2) + "</td></tr>\n";

@@ -100,10 +100,12 @@ class Model {
     return result;
   }
 
-  // The same, and a token for each sequence from the logits behind its last one, which are not returned: on a GPU it is
-  // chosen there. (batch) token ids, valid until the next call, which may read them; a function of the logits,
-  // `sampling`, the sequence's number in the batch and how many tokens it has had. Throws Error(diverged), behind the
-  // state's advance, where logits are not finite.
+  // As prefill(), ids (batch, length), but what comes back is a token for each sequence, (batch), chosen from the
+  // logits behind its last one (math/choice.hpp): on a GPU it is chosen there. Valid until the next call, which may
+  // read them. A function of the logits, `sampling`, the sequence's number in the batch and how many tokens it has had.
+  // Throws Error on what prefill() refuses and on a temperature out of range, and leaves the state; Error(diverged)
+  // where logits are not finite, when the state has advanced. Allocates nothing once it has been called with such a
+  // batch.
   const std::vector<std::int32_t>& next_tokens(std::span<const std::int32_t> ids, int batch, State<A>& state,
                                                const Sampling& sampling = {},
                                                std::span<const std::int32_t> lengths = {}) {
