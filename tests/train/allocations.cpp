@@ -21,8 +21,9 @@ long allocations_in_steps() {
   auto state = model.initial_state(3);
   const std::int32_t tokens[] = {1, 2, 3};
   model.step(tokens, state);
+  model.next_tokens(tokens, 3, state);
   const long before_decoding = support::allocations;
-  for (int t = 0; t < 20; ++t) model.step(tokens, state);
+  for (int t = 0; t < 20; ++t) model.step(tokens, state), model.next_tokens(tokens, 3, state, {.temperature = 1});
   const long decoding = support::allocations - before_decoding;
   std::printf("%ld allocations in training steps, %ld in decoding steps after the first\n", training, decoding);
   return training + decoding;
