@@ -89,8 +89,13 @@ void add_rows(const std::string& mixer) {
   add("gradients", gradients<config, Products::tf32, Policies...>, "tf32")->Args({8, 2048});
   add("prefill", prefill<config, Products::exact, Policies...>, "float")->Args({8, 2048})->Args({1, 16384});
   add("prefill", prefill<config, Products::tf32, Policies...>, "tf32")->Args({8, 2048});
+  add("gradients", gradients<config, Products::exact, BFloat16, Policies...>, "bfloat16")->Args({8, 2048});
+  add("prefill", prefill<config, Products::exact, BFloat16, Policies...>, "bfloat16")
+      ->Args({8, 2048})
+      ->Args({1, 16384});
   add("decode", decode<config, Products::exact, Policies...>, "float")->Arg(1)->Arg(8)->Arg(64);
   add("generate", generate<config, Policies...>, "float")->Arg(1)->Arg(8)->Arg(16)->Arg(64)->Arg(256);
+  add("generate", generate<config, BFloat16, Policies...>, "bfloat16")->Arg(1)->Arg(8)->Arg(16)->Arg(64)->Arg(256);
 }
 
 }  // namespace

@@ -21,7 +21,8 @@
 namespace {
 
 // Where the backend has it; else what it has.
-using Stored = std::conditional_t<std::is_same_v<BACKEND, mamba::Cpu>, mamba::BFloat16, float>;
+inline constexpr bool stores_16_bits = !std::is_same_v<BACKEND, mamba::CudaBlock>;
+using Stored = std::conditional_t<stores_16_bits, mamba::BFloat16, float>;
 
 // FNV-1a over bytes.
 class Hash {
@@ -106,7 +107,7 @@ int main() {
   variants<mamba::Mamba2<>>("mamba2");
   run<composite, mamba::Mamba2<8, 2>>("mamba2 heads and groups");
   run<composite, mamba::Mamba1, mamba::UntiedHead>("mamba1 untied");
-  if constexpr (std::is_same_v<BACKEND, mamba::Cpu>) {
+  if constexpr (stores_16_bits) {
     run<composite, mamba::Mamba1, Stored>("mamba1 bfloat16");
     run<composite, mamba::Mamba2<>, Stored>("mamba2 bfloat16");
   }

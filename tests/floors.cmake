@@ -1,4 +1,5 @@
-# The floors of include/mamba/README.md: each folder's headers include only what lies below, and no header includes itself by a detour.
+# The floors of include/mamba/README.md: each folder's headers include only what lies below, and no header includes itself by a detour. And
+# what the sources promise of kernels over the grid.
 #   cmake -DINCLUDE=include/mamba -P tests/floors.cmake
 set(floors core math network eigen cuda/tuning cuda/runtime cuda/block cuda/grid cuda/kernels engine io task model train)
 cmake_minimum_required(VERSION 3.25)
@@ -38,6 +39,17 @@ if(count EQUAL 0)
   message(FATAL_ERROR "no headers in ${INCLUDE}")
 endif()
 foreach(header IN LISTS headers)
+  # Kernels over the grid become parts of graphs, in which each must wait itself for the one before.
+  if(header MATCHES "^cuda/grid/")
+    file(READ ${INCLUDE}/${header} text)
+    string(REGEX MATCHALL "__global__" kernels "${text}")
+    string(REGEX MATCHALL "  begin_kernel\\(\\)" begins "${text}")
+    list(LENGTH kernels of_kernels)
+    list(LENGTH begins of_begins)
+    if(NOT of_kernels EQUAL of_begins)
+      message(SEND_ERROR "${header}: ${of_kernels} kernels, of which ${of_begins} begin with begin_kernel()")
+    endif()
+  endif()
   file(STRINGS ${INCLUDE}/${header} lines REGEX "^#[ ]*include <mamba/")
   set(includes_${header} "")
   floor_of(${header} floor)

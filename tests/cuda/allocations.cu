@@ -60,6 +60,8 @@ int main() {
   }
   using namespace mamba;
   const long all = allocations_in_steps<Cuda>("block") + allocations_in_steps<Cuda, Mamba2<8>>("block, Mamba-2") +
-                   allocations_in_steps<CudaGrid>("grid") + allocations_in_steps<CudaGrid, Mamba2<8>>("grid, Mamba-2");
+                   allocations_in_steps<CudaGrid>("grid") + allocations_in_steps<CudaGrid, Mamba2<8>>("grid, Mamba-2") +
+                   allocations_in_steps<CudaGrid, BFloat16>("grid, 16 bits") +
+                   allocations_in_steps<CudaGrid, BFloat16, Mamba2<8>>("grid, 16 bits, Mamba-2");
   return all == 0 ? 0 : 1;
 }

@@ -5,8 +5,11 @@
 #include <initializer_list>
 #include <limits>
 #include <memory>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/linear.hpp>
 #include <mamba/cuda/grid/linear.hpp>
@@ -36,12 +39,14 @@ double normal(std::uint64_t seed, std::uint64_t i) {
   return random_normal(random_words(seed, RandomPurpose::task, 97, i));
 }
 
-template <class T>
+// Numbers that S can hold.
+template <class T, class S = T>
 Values<T> random_values(int rows, int columns, std::uint64_t seed) {
   Values<T> v{rows, columns};
   for (int r = 0; r < rows; ++r)
     for (int c = 0; c < v.stride; ++c)
-      v(r, c) = c < columns ? static_cast<T>(normal(seed, static_cast<std::uint64_t>(r * columns + c))) : T(0);
+      v(r, c) = c < columns ? static_cast<T>(static_cast<S>(normal(seed, static_cast<std::uint64_t>(r * columns + c))))
+                            : T(0);
   return v;
 }
 
@@ -49,14 +54,14 @@ Values<T> random_values(int rows, int columns, std::uint64_t seed) {
 enum class Product { forward, backward, weight };
 
 MAMBA_COMPOSITION
-template <Product product, Write write, int Out, int In, class T, class Backend>
-__host__ __device__ void multiply_by(Backend& be, T* c, const T* a, const T* b, int rows) {
+template <Product product, Write write, int Out, int In, class C, class A, class B, class Backend>
+__host__ __device__ void multiply_by(Backend& be, C* c, const A* a, const B* b, int rows) {
   if constexpr (product == Product::forward)
-    linear<write>(be, Rows<T, Out>{c, rows}, Rows<const T, In>{a, rows}, Weight<T, Out, In>{b});
+    linear<write>(be, Rows<C, Out>{c, rows}, Rows<const A, In>{a, rows}, Weight<B, Out, In>{b});
   else if constexpr (product == Product::backward)
-    linear_backward<write>(be, Rows<T, In>{c, rows}, Rows<const T, Out>{a, rows}, Weight<T, Out, In>{b});
+    linear_backward<write>(be, Rows<C, In>{c, rows}, Rows<const A, Out>{a, rows}, Weight<B, Out, In>{b});
   else
-    linear_weight_backward(be, WeightGradient<T, Out, In>{c}, Rows<const T, Out>{a, rows}, Rows<const T, In>{b, rows});
+    linear_weight_backward(be, WeightGradient<C, Out, In>{c}, Rows<const A, Out>{a, rows}, Rows<const B, In>{b, rows});
 }
 
 template <Product product, Write write, int Out, int In, class T>
@@ -67,25 +72,25 @@ __global__ void __launch_bounds__(cuda::Block::threads) multiply(T* c, const T* 
 
 enum class Scope { block, grid };
 
-template <Scope scope, Product product, Write write, int Out, int In, class T>
-void multiply_on_device(Values<T>& c, const Values<T>& a, const Values<T>& b, int rows) {
+template <Scope scope, Product product, Write write, int Out, int In, class C, class A, class B>
+void multiply_on_device(Values<C>& c, const Values<A>& a, const Values<B>& b, int rows) {
   const cuda::QueuePointer queue = scope == Scope::grid ? std::make_shared<cuda::Queue>(0) : nullptr;
   cuda::DeviceBuffer on_device[]{cuda::DeviceBuffer(queue), cuda::DeviceBuffer(queue), cuda::DeviceBuffer(queue)};
   on_device[0].upload(c.all.data(), c.all.size()), on_device[1].upload(a.all.data(), a.all.size()),
       on_device[2].upload(b.all.data(), b.all.size());
   if constexpr (scope == Scope::grid) {
     cuda::Grid be(queue);
-    multiply_by<product, write, Out, In>(be, on_device[0].as<T>(), on_device[1].as<T>(), on_device[2].as<T>(), rows);
+    multiply_by<product, write, Out, In>(be, on_device[0].as<C>(), on_device[1].as<A>(), on_device[2].as<B>(), rows);
     queue->wait();
   } else {
-    const auto kernel = multiply<product, write, Out, In, T>;
-    constexpr auto shared = static_cast<int>(cuda::Block::shared_bytes<T>);
+    const auto kernel = multiply<product, write, Out, In, C>;
+    constexpr auto shared = static_cast<int>(cuda::Block::shared_bytes<C>);
     cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
                 "cudaFuncSetAttribute");
-    kernel<<<1, cuda::Block::threads, shared>>>(on_device[0].as<T>(), on_device[1].as<T>(), on_device[2].as<T>(), rows);
+    kernel<<<1, cuda::Block::threads, shared>>>(on_device[0].as<C>(), on_device[1].as<A>(), on_device[2].as<B>(), rows);
     cuda::check(cudaGetLastError(), "the product");
   }
-  cuda::check(cudaMemcpy(c.all.data(), on_device[0].data(), c.all.size() * sizeof(T), cudaMemcpyDeviceToHost),
+  cuda::check(cudaMemcpy(c.all.data(), on_device[0].data(), c.all.size() * sizeof(C), cudaMemcpyDeviceToHost),
               "the product");
 }
 
@@ -95,14 +100,25 @@ double element(const Values<T>& v, bool index_is_row, int index, int k) {
   return index_is_row ? v(index, k) : v(k, index);
 }
 
-template <Scope scope, Product product, Write write, class T, int Out, int In>
+// How far sums of so many terms may be off, over the sum of their sizes. Those of 16 bits are summed by the tensor
+// cores, which cut off where they should round.
+template <class C, class B>
+double bound_of(int depth) {
+  constexpr bool of_halves = std::is_same_v<B, BFloat16>;
+  constexpr auto epsilon = static_cast<double>(std::numeric_limits<ComputeOf<B>>::epsilon());
+  return (of_halves ? 2 + depth / 8.0 : 2 + std::sqrt(depth) / 4) * epsilon +
+         (std::is_same_v<C, BFloat16> ? 0x1p-8 : 0);
+}
+
+template <Scope scope, Product product, Write write, class C, int Out, int In, class A = C, class B = C>
 void check_product(int rows) {
   INFO("product " << static_cast<int>(product) << (write == Write::add ? ", added" : "") << ", rows " << rows
                   << ", out " << Out << ", in " << In);
   constexpr bool forward = product == Product::forward, weight = product == Product::weight;
   const int depth = forward ? In : weight ? rows : Out;
-  const auto a = random_values<T>(rows, forward ? In : Out, 1), b = random_values<T>(weight ? rows : Out, In, 2);
-  auto c = random_values<T>(weight ? Out : rows, forward ? Out : In, 3);
+  const auto a = random_values<A, B>(rows, forward ? In : Out, 1);
+  const auto b = random_values<B>(weight ? rows : Out, In, 2);
+  auto c = random_values<C>(weight ? Out : rows, forward ? Out : In, 3);
   const auto before = c;
   if (write == Write::set) c = {c.rows, c.columns};
   multiply_on_device<scope, product, write, Out, In>(c, a, b, rows);
@@ -119,10 +135,10 @@ void check_product(int rows) {
       const double error = std::abs(std::as_const(c)(i, j) - sum) / terms;
       worst = error <= worst ? worst : error;  // not a number stays
     }
-    for (int j = c.columns; j < c.stride; ++j) padding_is_zero &= c(i, j) == 0;
+    for (int j = c.columns; j < c.stride; ++j) padding_is_zero &= std::as_const(c)(i, j) == 0;
   }
-  for (int j = 0; j < c.stride; ++j) behind_is_untouched &= std::isnan(c(c.rows, j));
-  CHECK(worst < (2 + std::sqrt(depth) / 4) * static_cast<double>(std::numeric_limits<T>::epsilon()));
+  for (int j = 0; j < c.stride; ++j) behind_is_untouched &= std::isnan(std::as_const(c)(c.rows, j));
+  CHECK(worst < bound_of<C, B>(depth));
   CHECK(padding_is_zero);
   CHECK(behind_is_untouched);
 }
@@ -135,6 +151,20 @@ void check_layer(std::initializer_list<int> all_rows = {1, 2, 8, 31, 64, 100, 12
     check_product<scope, Product::backward, Write::set, T, Out, In>(rows);
     check_product<scope, Product::backward, Write::add, T, Out, In>(rows);
     check_product<scope, Product::weight, Write::add, T, Out, In>(rows);
+  }
+}
+
+// The same of 16 bits: forward into either type, backward from gradients in float, which these numbers hold exactly.
+template <int Out, int In>
+void check_stored_layer(std::initializer_list<int> all_rows) {
+  for (const int rows : all_rows) {
+    check_product<Scope::grid, Product::forward, Write::set, BFloat16, Out, In>(rows);
+    check_product<Scope::grid, Product::forward, Write::add, BFloat16, Out, In>(rows);
+    check_product<Scope::grid, Product::forward, Write::set, float, Out, In, BFloat16, BFloat16>(rows);
+    check_product<Scope::grid, Product::forward, Write::add, float, Out, In, BFloat16, BFloat16>(rows);
+    check_product<Scope::grid, Product::backward, Write::set, float, Out, In, float, BFloat16>(rows);
+    check_product<Scope::grid, Product::backward, Write::add, float, Out, In, float, BFloat16>(rows);
+    check_product<Scope::grid, Product::weight, Write::add, float, Out, In, float, BFloat16>(rows);
   }
 }
 
@@ -224,6 +254,16 @@ TEMPLATE_TEST_CASE("CUDA grid: products of all shapes", "", float, double) {
   check_layer<TestType, 100, 258, Scope::grid>({9, 127, 128, 129, 1500});
   check_layer<TestType, 258, 33, Scope::grid>({64, 1500});
   check_layer<TestType, 48, 1030, Scope::grid>({9, 100, 2000});
+}
+
+TEST_CASE("CUDA grid: products of 16 bits") {
+  support::need_backend();
+  check_stored_layer<1, 1>({1, 9, 300});
+  check_stored_layer<3, 31>({8, 9, 100});
+  check_stored_layer<32, 100>({4, 5, 9, 33, 64, 65, 256, 257});
+  check_stored_layer<100, 258>({9, 127, 128, 129, 1500});
+  check_stored_layer<258, 33>({64, 1500});
+  check_stored_layer<48, 1030>({1, 9, 100, 2000});
 }
 
 TEST_CASE("CUDA grid: products in float are as exact as plain FMA") {

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <span>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include <mamba/composite.hpp>
@@ -49,25 +50,27 @@ double difference(const Values& a, const Values& b) {
   return std::sqrt(apart / size);
 }
 
-template <class Backend, class Mixer, int length = 9>
+template <class Backend, class Mixer, int length = 9, class Precision = float>
 void run(const char* name) {
+  constexpr bool rounds = std::is_same_v<Precision, BFloat16>;
+  constexpr double near = rounds ? 0.03 : 1e-4, near_in_change = rounds ? 0.5 : 0.05;
   const auto begin = std::chrono::steady_clock::now();
   const ModelOptions options{.n_layers = n_layers, .gamma = 1.0, .seed = 3};
-  MambaForComposite<config, Backend, Mixer> gpu(options);
-  MambaForComposite<config, Cpu, Mixer> cpu(options);
+  MambaForComposite<config, Backend, Mixer, Precision> gpu(options);
+  MambaForComposite<config, Cpu, Mixer, Precision> cpu(options);
   const auto ids = tokens(batch * length, 1), reference = tokens(batch * length, 2), labels = tokens(batch, 4);
   const std::vector<std::int32_t> lengths{9, 1, 4, 9, 8};
   const auto both = [&](std::string_view what, double bound, auto&& compute) {
     check(what, difference(values_of(compute(gpu)), values_of(compute(cpu))), bound);
   };
-  both("logits", 1e-4, [&](auto& model) { return model(ids, batch, lengths); });
-  both("decoding", 1e-4, [&](auto& model) {
+  both("logits", near, [&](auto& model) { return model(ids, batch, lengths); });
+  both("decoding", near, [&](auto& model) {
     auto state = model.initial_state(batch);
     model.prefill(ids, batch, state, lengths);
     model.step(std::span(ids).first(batch), state);
     return Matrix<float>(model.step(std::span(ids).last(batch), state));
   });
-  both("next tokens of many sequences", 0, [&](auto& model) {
+  both("next tokens of many sequences", rounds ? 1 : 0, [&](auto& model) {
     constexpr int many = 12;  // more than go as few rows
     auto state = model.initial_state(many);
     Matrix<float> chosen(2, many);
@@ -78,16 +81,16 @@ void run(const char* name) {
     }
     return chosen;
   });
-  both("a visit that changes rows", 1e-4, [&](auto& model) {
+  both("a visit that changes rows", near, [&](auto& model) {
     return model.visit(ids, batch, [](Point point, int layer, MatrixView<float> rows, std::span<const int>) {
       if (point == Point::conv_output && layer == 1) rows(1, 2) += 1;
     });
   });
   std::vector<std::uint8_t> mask(ids.size());
   for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i % 4 == 1;
-  both("blocking", 1e-4, [&](auto& model) { return model.blocked(ids, batch, mask, {}, Reading::downstream); });
-  both("substitution", 1e-4, [&](auto& model) { return model.substituted(ids, reference, batch, mask); });
-  both("gradients", 1e-4, [&](auto& model) {
+  both("blocking", near, [&](auto& model) { return model.blocked(ids, batch, mask, {}, Reading::downstream); });
+  both("substitution", near, [&](auto& model) { return model.substituted(ids, reference, batch, mask); });
+  both("gradients", near, [&](auto& model) {
     model.visit_gradients(ids, labels, [](Point, int, MatrixView<float>, std::span<const int>) {}, lengths);
     return model.gradient_dict();
   });
@@ -100,7 +103,7 @@ void run(const char* name) {
       for (std::size_t i = 0; i < after.size(); ++i) after[i] -= before[i];
       return after;
     };
-    check(what, difference(change(gpu), change(cpu)), 0.05);
+    check(what, difference(change(gpu), change(cpu)), near_in_change);
   };
   both_change("a step of one's own", [&](auto& model) {
     AdamW optimizer(model, {.lr = 1e-3});
@@ -129,5 +132,7 @@ int main() {
   run<CudaGrid, Mamba2<>>("grid, Mamba-2");
   run<CudaGrid, Mamba1, 70>("grid, Mamba-1, several stretches");
   run<CudaGrid, Mamba2<16>, 70>("grid, Mamba-2, several heads and chunks");
+  run<CudaGrid, Mamba1, 70, BFloat16>("grid, Mamba-1, 16 bits");
+  run<CudaGrid, Mamba2<16>, 70, BFloat16>("grid, Mamba-2, 16 bits");
   return all_close ? 0 : 1;
 }

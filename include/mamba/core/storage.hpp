@@ -32,12 +32,14 @@ struct BFloat16 {
  private:
   MAMBA_HOST_DEVICE static constexpr std::uint16_t rounded(float given) {
 #ifdef __CUDA_ARCH__
-    const std::uint32_t x = __float_as_uint(given);
+    std::uint16_t half;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(given));
+    return half;
 #else
     const auto x = std::bit_cast<std::uint32_t>(given);
-#endif
     if ((x & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<std::uint16_t>(x >> 16 | 0x40U);
     return static_cast<std::uint16_t>((x + 0x7FFFU + (x >> 16 & 1U)) >> 16);
+#endif
   }
 };
 

@@ -34,8 +34,10 @@ struct GridTuning {
   static constexpr int gradient_slice_rows = 64;             // rows of a slice with a partial gradient
   static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
   static constexpr int few_rows = 8, few_rows_warps = 3072;  // of a product by warps; that share its outputs
-  static constexpr int step_rows = 256;  // of products of float that are never cuBLAS's, so that they are recorded
-  // Of an exact product: the multiprocessors that have work where there is enough; shares of a sum at most. In the time
+  static constexpr int few_stored_rows = 4;   // the same of 16 bits, whose products on tensor cores are faster
+  static constexpr int narrow_columns = 128;  // of outputs side by side: so few are one product
+  static constexpr int step_rows = 256;       // of products that are never cuBLAS's, so that they are recorded
+  // Of such a product: the multiprocessors that have work where there is enough; shares of a sum at most. In the time
   // that a block of side 128 takes for a panel: one of side 64 for its own, a tile's begin and end, a second kernel
   // that adds shares up and each byte of these.
   static constexpr int product_multiprocessors = 132, most_product_shares = 16;

@@ -17,7 +17,8 @@ namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 // Made anew for each call, so that nothing of one call is left where another reads it.
 struct Core {
   static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false,
-                        splits_products = false;
+                        splits_products = false, fuses_recurrence = false, adds_to_residual = false,
+                        rounds_gradients = false;
 
   explicit Core(Buffer& memory, ThreadPool* threads = nullptr) : scratch(memory), team(threads) {}
 

@@ -19,10 +19,10 @@ namespace mamba {
 
 template <class A>
 class CudaArenas : public Arenas<A, cuda::Mirrored> {
-  static_assert(std::is_same_v<typename A::Storage, typename A::Scalar>,
-                "mamba: BFloat16 runs on the CPU alone; on a GPU a model is float or double");
   using Base = Arenas<A, cuda::Mirrored>;
   using Base::derived_, Base::gradients_, Base::n_layers_, Base::parameters_, Base::size_, Base::stale_;
+  using S = typename A::Storage;
+  static constexpr bool stores_apart = !std::is_same_v<S, typename A::Scalar>;
 
  public:
   using Base::placed;
@@ -32,6 +32,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   explicit CudaArenas(const ModelOptions& options)
       : CudaArenas(options, std::make_shared<const cuda::Queue>(checked_device(options.device))) {}
 
+  std::size_t memory_bytes() const { return Base::memory_bytes() + stored_.bytes(); }
   const cuda::QueuePointer& queue() const { return queue_; }
   Products products() const { return products_; }
 
@@ -63,15 +64,24 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
 
   // --- for engines, on the queue's device, which is current --------------------------------------------------------
 
-  // The weights, the derived ones renewed if the parameters have changed.
+  // The weights, the derived ones and the stored ones renewed if the parameters have changed.
   network::ModelWeights<A> weights() {
     const T* const values = std::as_const(parameters_).template on_device<T>();
     if (stale_) {
       launch("derive_rates", cuda::derive_rates<T>, elements().blocks(), derived_.template on_device<T>(), values,
              elements());
+      if constexpr (stores_apart)
+        launch("store_values", cuda::store_values<S, T>, elements().blocks(), stored_.template as<S>(), values,
+               elements());
       stale_ = false;
     }
-    return {{values, std::as_const(derived_).template on_device<T>()}, n_layers_};
+    const T* const derived = std::as_const(derived_).template on_device<T>();
+    if constexpr (stores_apart) {
+      const S* const stored = stored_.template as<S>();
+      return {{values, derived, stored, stored}, n_layers_};  // what is derived of stored ones is the CPU's
+    } else {
+      return {{values, derived}, n_layers_};
+    }
   }
 
   // The arenas to be written by kernels: the host's copies are old from now on.
@@ -96,7 +106,8 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
         queue_(std::move(queue)),
         products_(options.products),
         kinds_(queue_),
-        squares_(queue_) {
+        squares_(queue_),
+        stored_(queue_) {
     std::vector<cuda::Kind> kinds;
     for (const PlacedParameter& p : placed())
       kinds.insert(kinds.end(), p.parameter.arena_size() / 4,
@@ -104,6 +115,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
     kinds_.upload(kinds.data(), kinds.size());
     squares_.reserve(cuda::BufferSum::blocks(elements(), 1 << 20) * sizeof(double));
     squares_host_.resize(elements().blocks());
+    if (stores_apart) stored_.reserve(size_ * sizeof(S));
     queue_->wait();  // what was handed over goes out of scope
   }
 
@@ -122,7 +134,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
 
   cuda::QueuePointer queue_;
   Products products_;
-  cuda::DeviceBuffer kinds_, squares_;
+  cuda::DeviceBuffer kinds_, squares_, stored_;  // stored: what kernels read where it is not what they compute with
   std::vector<double> squares_host_;
 };
 

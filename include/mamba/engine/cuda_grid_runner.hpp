@@ -32,6 +32,7 @@ class GridRunner {
   static_assert(network::check_backend<A, cuda::Grid>());
 
  public:
+  using S = typename A::Storage;
   using T = typename A::Scalar;
   using Weights = network::ModelWeights<A>;
 
@@ -94,9 +95,9 @@ class GridRunner {
                 const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(here.first) * batch.length;
                 network::Tile of_reference = tile;
                 of_reference.tokens = reference_.template as<int>() + first;
-                RecordingProbe<T, DeviceRows> recording(rows_, record_, w.n_layers);
+                RecordingProbe<S, DeviceRows> recording(rows_, record_, w.n_layers);
                 network::forward(grid_, activations, of_reference, w, network::TileStates<T>{}, recording);
-                SubstitutingProbe<T, DeviceRows> substituting(rows_, record_, mask_.template as<std::uint8_t>() + first,
+                SubstitutingProbe<S, DeviceRows> substituting(rows_, record_, mask_.template as<std::uint8_t>() + first,
                                                               layers);
                 run_forward(w, tile, activations, {}, substituting, use);
               });
@@ -126,6 +127,7 @@ class GridRunner {
   }
 
  private:
+  using Activations = network::Activations<A, true>;
   static constexpr int Vp = network::HeadActivations<A>::Vp, logits_stride = padded(Vp);
 
   // A tile's sequences in the batch, and each row's index there, sequence * length + time.
@@ -150,8 +152,7 @@ class GridRunner {
       const Sequences on_host = packed_.sequences(range);
       network::check_tile_size<A>(on_host.rows());
       workspace_.reserve(activations_of(nullptr, w.n_layers, on_host, range.readouts, with_backward).bytes());
-      network::Activations<A> activations =
-          activations_of(workspace_.data(), w.n_layers, on_host, range.readouts, with_backward);
+      Activations activations = activations_of(workspace_.data(), w.n_layers, on_host, range.readouts, with_backward);
       batch_rows(where_, batch, begin, begin + count);
       tiles_.upload(packed_);
       body(tiles_.tile(range), activations, TileSequences{begin, where_});
@@ -171,15 +172,15 @@ class GridRunner {
       network::check_tile_size<A>(firsts_.back());
       workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, readouts, with_backward).bytes());
       const std::size_t of_recurrence =
-          batch.length == 1 ? 0 : cuda::GridMemory::of_recurrence(Recurrence{}, firsts_.back(), count, with_backward);
-      grid_.scratch((std::max)(cuda::GridMemory::of_products(firsts_.back(), most_outputs), of_recurrence));
+          batch.length == 1 ? 0
+                            : cuda::GridMemory::of_recurrence<S>(Recurrence{}, firsts_.back(), count, with_backward);
+      grid_.scratch((std::max)(cuda::GridMemory::of_products<S>(firsts_.back(), most_outputs), of_recurrence));
     });
   }
 
   using Recurrence = typename network::MixerOf<A>::Recurrence;
 
-  network::Activations<A> activations_of(void* block, int n_layers, Sequences on_host, int readouts,
-                                         bool with_backward) {
+  Activations activations_of(void* block, int n_layers, Sequences on_host, int readouts, bool with_backward) {
     const int boundaries = with_backward ? cuda::GridMemory::kept_states(Recurrence{}, on_host) : 0;
     return {block,      n_layers,      on_host.rows(),
             boundaries, with_backward, cuda::GridMemory::rows_of_head(logits_stride, readouts)};
@@ -196,9 +197,14 @@ class GridRunner {
   }
   // For `count` sequences of this length.
   std::size_t bytes_of_tile(int n_layers, int count, int length, bool with_backward) {
+    using Memory = cuda::GridMemory;
     const Sequences sequences = equal_sequences(firsts_, count, length);
-    return activations_of(nullptr, n_layers, sequences, count * length, with_backward).bytes() +
-           cuda::GridMemory::scratch_bytes(Recurrence{}, count * length, count, with_backward);
+    const int rows = count * length;
+    std::size_t scratch = Memory::scratch_bytes<S>(Recurrence{}, rows, count, with_backward);
+    if (with_backward)
+      scratch = (std::max)({scratch, Memory::of_operands<S, T>(rows, network::MixerOf<A>::widest),
+                            Memory::of_operands<S, T>(Memory::rows_of_head(logits_stride, rows), Vp)});
+    return activations_of(nullptr, n_layers, sequences, rows, with_backward).bytes() + scratch;
   }
 
   // use(number of the first row, logits on the device) for all rows that are read out; a state is read and advanced.
@@ -225,8 +231,8 @@ class GridRunner {
   }
 
   template <class Probe, class Use>
-  void run_forward(Weights w, const network::Tile& tile, network::Activations<A>& activations,
-                   network::TileStates<T> states, Probe& probe, Use& use) {
+  void run_forward(Weights w, const network::Tile& tile, Activations& activations, network::TileStates<T> states,
+                   Probe& probe, Use& use) {
     network::forward(grid_, activations, tile, w, states, probe);
     network::read_out(grid_, activations, tile, w, [&](int first, auto& head) {
       download(logits_, head.logits);
@@ -238,7 +244,7 @@ class GridRunner {
   // them one by one takes longer than they do: they are a graph, made when a step first reads and writes at these
   // addresses. cuBLAS has no part in it.
   struct RecordedStep {
-    std::array<const void*, 8> addresses;
+    std::array<const void*, 9> addresses;
     std::array<std::size_t, 3> sizes;  // sequences, and how far apart layers are
     std::unique_ptr<cuda::Graph> graph;
     Rows<const T, Vp> logits;
@@ -250,22 +256,18 @@ class GridRunner {
 
   // Whether a batch is a decoding step of so few tiles that all can be recorded.
   bool is_step(int n_layers, const Batch& batch) {
-    return batch.length == 1 && batch.batch <= cuda::most_step_rows<T> &&
+    return batch.length == 1 && batch.batch <= cuda::most_step_rows<S> &&
            batch.batch <= static_cast<int>(most_recorded_steps) * sequences_of_tile(n_layers, batch, false);
   }
 
-  Rows<const T, Vp> run_step(Weights w, const network::Tile& tile, network::Activations<A>& activations,
+  Rows<const T, Vp> run_step(Weights w, const network::Tile& tile, Activations& activations,
                              network::TileStates<T> states) {
     const auto embedding = w.front().template get<"backbone.embedding.weight">();
-    const std::size_t scratch = cuda::GridMemory::of_products(tile.sequences.count, most_outputs);
-    const std::array<const void*, 8> addresses{embedding.value,
-                                               embedding.derived,
-                                               tile.tokens,
-                                               tile.positions,
-                                               states.history,
-                                               states.states,
-                                               activations.residual(0).data,
-                                               grid_.scratch(scratch)};
+    const std::size_t scratch = cuda::GridMemory::of_products<S>(tile.sequences.count, most_outputs);
+    const std::array<const void*, 9> addresses{
+        w.pointers.values,     w.pointers.derived, embedding.value, tile.tokens,
+        tile.positions,        states.history,     states.states,   activations.residual(0).data,
+        grid_.scratch(scratch)};
     const std::array<std::size_t, 3> sizes{static_cast<std::size_t>(tile.sequences.count), states.history_layer,
                                            states.states_layer};
     auto step = std::find_if(steps_.begin(), steps_.end(), [&](const RecordedStep& known) {

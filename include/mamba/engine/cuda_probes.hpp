@@ -32,7 +32,8 @@ class DeviceRows {
 
   explicit DeviceRows(const cuda::Queue& queue) : queue_(&queue) {}
 
-  // The function gets the rows on the host; what it changes goes back. Whether it changed any.
+  // The function gets the rows on the host, as they are computed with; what it changes goes back. Whether it changed
+  // any.
   template <class T, class F>
   bool on_host(MatrixView<T> rows, F&& f) {
     const std::size_t bytes = static_cast<std::size_t>(rows.rows() * rows.cols()) * sizeof(T);
@@ -40,7 +41,7 @@ class DeviceRows {
     const MatrixView<T> on_host(reinterpret_cast<T*>(values_.data()), rows.rows(), rows.cols(), rows.cols());
     copy<T>(on_host, rows, cudaMemcpyDeviceToHost);
     before_ = values_;
-    f(on_host);
+    HostRows().on_host(on_host, f);
     if (values_ == before_) return false;
     copy<T>(rows, on_host, cudaMemcpyHostToDevice);
     return true;

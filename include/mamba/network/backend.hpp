@@ -42,6 +42,7 @@
 // Step sizes (network/fused.hpp)
 //   where it says fuses_steps: step_sizes(be, delta, pi, bias), step_sizes_backward(be, dpi, dbias, ddelta, pi)
 //   else: add_bias(be, x, bias), softplus(be, delta, pi), softplus_backward(be, dpi, ddelta, pi)
+//   where activations are recomputed (network/network.hpp), softplus in any case
 // Mamba-1
 //   selective_scan(be, y, boundaries, states, delta, u, b, c, sequences, a, d, blocked rows)
 //   selective_scan_backward(be, ddelta, du, db, dc, da, dd, dy, boundaries, carry, delta, u, b, c, sequences, a, d)
@@ -49,8 +50,17 @@
 //   ssd<G, N>(be, y, boundaries, states, delta, xbc, sequences, a, d, blocked rows)
 //   ssd_backward<G, N>(be, ddelta, dxbc, da, dd, dy, boundaries, delta, xbc, sequences, a, d)
 //   where it says fuses_gated_norm: gated_norm<G>, gated_norm_backward<G> (network/fused.hpp)
+// Both, where it says fuses_recurrence (network/fused.hpp)
+//   selective_scan_gated(be, o, y, states, pi, bias, u, z, b, c, sequences, a, d)
+//                                             step_sizes, selective_scan and gate in one; pi and y are used up
+//   ssd_of_steps<G, N>(be, y, states, delta, pi, bias, xbc, sequences, a, d)
+//                                             step_sizes and ssd in one; delta is scratch
+// A backend that says adds_to_residual has a layer's last product add to the residual stream, where all share one.
 // Products side by side (network/linear.hpp)
-//   where it says splits_products: the three of linear with Beside in place of the outputs' rows
+//   where it says splits_products: linear, linear_backward and linear_weight_backward with Beside in place of the
+//   outputs' rows, but where it says rounds_gradients linear alone
+//   where it says rounds_gradients: linear_gradients<write>(be, dx, dw, dy, x, w), the two gradients of a product; dy
+//   may be Beside
 #pragma once
 
 #include <concepts>
@@ -83,8 +93,18 @@ template <class Backend, class T, int Out, int In>
 concept HasProductsBeside =
     requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Weight<T, 2 * Out, In> w, WeightGradient<T, 2 * Out, In> dw) {
       linear(be, beside(y, y), in(x), w);
-      linear_backward<Write::set>(be, x, beside(in(y), in(y)), w);
-      linear_weight_backward(be, dw, beside(in(y), in(y)), in(x));
+      requires Backend::rounds_gradients || requires {
+        linear_backward<Write::set>(be, x, beside(in(y), in(y)), w);
+        linear_weight_backward(be, dw, beside(in(y), in(y)), in(x));
+      };
+    };
+
+template <class Backend, class T, int Out, int In>
+concept HasProductGradients =
+    requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Weight<T, 2 * Out, In> w, WeightGradient<T, 2 * Out, In> dw,
+             Weight<T, Out, In> of_one, WeightGradient<T, Out, In> dw_of_one) {
+      linear_gradients<Write::set>(be, x, dw, beside(in(y), in(y)), in(x), w);
+      linear_gradients<Write::add>(be, x, dw_of_one, in(y), in(x), of_one);
     };
 
 template <class Backend, class T, int D>
@@ -168,16 +188,34 @@ concept HasSsd =
       ssd_backward<G, N>(be, delta, xbc, da, da, in(y), kept, in(delta), in(xbc), sequences, a, a);
     };
 
+template <class Backend, class T, int E, int N>
+concept HasFusedSelectiveScan = requires(Backend& be, Rows<T, E> x, Rows<T, N> b, T* states, Sequences sequences,
+                                         Weight<T, E, N> a, Weight<T, 1, E> d) {
+  selective_scan_gated(be, x, x, states, x, d, in(x), in(x), in(b), in(b), sequences, a, d);
+};
+
+template <class Backend, class T, int H, int P, int G, int N>
+concept HasFusedSsd = requires(Backend& be, Rows<T, H * P> y, Rows<T, H> delta, Rows<T, H * P + 2 * G * N> xbc,
+                               T* states, Sequences sequences, Weight<T, 1, H> a) {
+  ssd_of_steps<G, N>(be, y, states, delta, delta, a, in(xbc), sequences, a, a);
+};
+
 namespace detail {
 
 // What a recurrence adds.
 template <class Backend, class T, int E, int N>
 constexpr void check_recurrence(SelectiveScanSizes<T, E, N>) {
+  if constexpr (Backend::fuses_recurrence)
+    static_assert(HasFusedSelectiveScan<Backend, T, E, N>,
+                  "mamba: the backend says fuses_recurrence, but lacks selective_scan_gated (network/backend.hpp)");
   static_assert(HasSelectiveScan<Backend, T, E, N>,
                 "mamba: the backend lacks selective_scan or selective_scan_backward (network/backend.hpp)");
 }
 template <class Backend, class T, int H, int P, int G, int N>
 constexpr void check_recurrence(SsdSizes<T, H, P, G, N>) {
+  if constexpr (Backend::fuses_recurrence)
+    static_assert(HasFusedSsd<Backend, T, H, P, G, N>,
+                  "mamba: the backend says fuses_recurrence, but lacks ssd_of_steps (network/backend.hpp)");
   static_assert(HasSsd<Backend, T, H, P, G, N>, "mamba: the backend lacks ssd or ssd_backward (network/backend.hpp)");
   if constexpr (Backend::fuses_gated_norm)
     static_assert(
@@ -192,10 +230,11 @@ template <class Backend, class T, int D, int Vp, int C, int K, class Recurrence>
 constexpr bool check_backend() {
   static_assert(
       requires {
-        Backend::fuses_convolution, Backend::fuses_steps, Backend::fuses_gated_norm, Backend::splits_products;
+        Backend::fuses_convolution, Backend::fuses_steps, Backend::fuses_gated_norm, Backend::splits_products,
+            Backend::fuses_recurrence, Backend::adds_to_residual, Backend::rounds_gradients;
       },
       "mamba: the backend does not say what it has in one piece: fuses_convolution, fuses_steps, fuses_gated_norm, "
-      "splits_products");
+      "splits_products, fuses_recurrence, adds_to_residual, rounds_gradients");
   static_assert(HasElementwise<Backend, T, D>,
                 "mamba: the backend lacks assign, add, copy, zero, gather or scatter (network/backend.hpp)");
   static_assert(HasProducts<Backend, T, Vp, D>,
@@ -222,6 +261,9 @@ constexpr bool check_backend() {
     static_assert(
         HasProductsBeside<Backend, T, C, D>,
         "mamba: the backend says splits_products, but lacks linear with Beside or its backward (network/backend.hpp)");
+  if constexpr (Backend::rounds_gradients)
+    static_assert(HasProductGradients<Backend, T, C, D>,
+                  "mamba: the backend says rounds_gradients, but lacks linear_gradients (network/backend.hpp)");
   detail::check_recurrence<Backend>(Recurrence{});
   return true;
 }

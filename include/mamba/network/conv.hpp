@@ -8,6 +8,7 @@
 #include <mamba/core/macros.hpp>
 #include <mamba/core/policies.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/network/linear.hpp>
 #include <mamba/network/parameters.hpp>
 
 namespace mamba::network {
@@ -52,11 +53,14 @@ constexpr auto conv_parameters(int channels, int taps) {
   else return conv;
 }
 
+// Whether the backward pass reads v whatever the backend has in one piece.
+template <class A>
+inline constexpr bool keeps_conv_output = bypass_of<typename A::ConvResidual>() == Bypass::gate;
+
 // Where it costs more to store v and read it again than to compute it twice, a backend has the convolution with its
 // SiLU, and their gradients, in one piece each. The gate needs v itself.
 template <class A, class Backend>
-inline constexpr bool fuses_convolution =
-    Backend::fuses_convolution && bypass_of<typename A::ConvResidual>() != Bypass::gate;
+inline constexpr bool fuses_convolution = Backend::fuses_convolution && !keeps_conv_output<A>;
 
 // v (T, C), u (T, C) <- the convolution of x (T, C) and what the rest of the block uses.
 MAMBA_COMPOSITION
@@ -92,8 +96,8 @@ MAMBA_HOST_DEVICE MAMBA_OUT_OF_LINE void conv_backward(Backend& be, Rows<T, C> d
   } else {
     if constexpr (bypass == Bypass::identity) copy(be, dx, in(du));
     if constexpr (bypass == Bypass::linear) {
-      linear_backward<Write::set>(be, dx, in(du), w.template get<"mixer.residual_proj.weight">());
-      linear_weight_backward(be, dw.template get<"mixer.residual_proj.weight">(), in(du), x);
+      product_gradients<Write::set>(be, dx, dw.template get<"mixer.residual_proj.weight">(), in(du), x,
+                                    w.template get<"mixer.residual_proj.weight">());
     }
   }
   const auto weight = w.template get<"mixer.conv1d.weight">();

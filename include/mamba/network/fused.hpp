@@ -1,12 +1,21 @@
-// Pairs of primitives that some backends have in one piece, which saves a pass over the rows. A backend says so itself:
+// Primitives one behind the other that some backends have in one piece, which saves passes over the rows. A backend
+// says so itself:
 //   fuses_steps       it has step_sizes and step_sizes_backward
 //   fuses_gated_norm  it has gated_norm and gated_norm_backward
+//   fuses_recurrence  it has selective_scan_gated and ssd_of_steps, for calls that leave nothing of what lies between
 #pragma once
+
+#include <type_traits>
 
 #include <mamba/core/macros.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/network/probe.hpp>
 
 namespace mamba::network {
+
+// Whether calls that go on from a state, behind which no backward pass comes, have the recurrence in one piece.
+template <class Backend, class Probe>
+inline constexpr bool fuses_recurrence = Backend::fuses_recurrence && std::is_same_v<Probe, NoProbe>;
 
 // The step sizes: pi (T, C) += bias (C), delta (T, C) <- softplus(pi).
 MAMBA_COMPOSITION

@@ -1,6 +1,8 @@
-// Products with a weight matrix whose rows belong to several outputs side by side. A backend that says
-// `splits_products` has linear, linear_backward and linear_weight_backward for them; for the others there is a product
-// for each output.
+// Products with a weight matrix whose rows belong to several outputs side by side, and both gradients of a product. A
+// backend that says `splits_products` has linear, and linear_backward and linear_weight_backward or what follows, for
+// several outputs; for the others there is a product for each output. One that says `rounds_gradients` has both
+// gradients of a product as linear_gradients, so that it rounds once what both multiply; for the others there are two
+// products.
 #pragma once
 
 #include <utility>
@@ -69,6 +71,34 @@ MAMBA_HOST_DEVICE void products_weight_backward(Backend& be, WeightGradient<T, A
   static_assert(All == dy.all_columns);
   if constexpr (Backend::splits_products) linear_weight_backward(be, dw, dy, x);
   else detail::each_product_weight_backward(be, dw, dy, x, std::make_integer_sequence<int, sizeof...(Out)>());
+}
+
+// dx (T, In) <- or += dy (T, Out) W and dW (Out, In) += dy^T x; the same of several outputs.
+MAMBA_COMPOSITION
+template <Write write, class Backend, class X, class T, class Y, class S, class W, int Out, int In, int OfRows,
+          int First>
+MAMBA_HOST_DEVICE void product_gradients(Backend& be, Rows<X, In> dx, WeightGradient<T, Out, In> dw,
+                                         Rows<const Y, Out> dy, Rows<const S, In> x,
+                                         Weight<W, Out, In, OfRows, First> w) {
+  if constexpr (Backend::rounds_gradients) {
+    linear_gradients<write>(be, dx, dw, dy, x, w);
+  } else {
+    linear_backward<write>(be, dx, dy, w);
+    linear_weight_backward(be, dw, dy, x);
+  }
+}
+MAMBA_COMPOSITION
+template <Write write, class Backend, class X, class T, class Y, class S, class W, int... Out, int In, int All,
+          int OfRows, int First>
+MAMBA_HOST_DEVICE void product_gradients(Backend& be, Rows<X, In> dx, WeightGradient<T, All, In> dw,
+                                         Beside<const Y, Out...> dy, Rows<const S, In> x,
+                                         Weight<W, All, In, OfRows, First> w) {
+  if constexpr (Backend::rounds_gradients) {
+    linear_gradients<write>(be, dx, dw, dy, x, w);
+  } else {
+    products_backward<write>(be, dx, dy, w);
+    products_weight_backward(be, dw, dy, x);
+  }
 }
 
 }  // namespace mamba::network

@@ -51,11 +51,13 @@ struct MixerOf<A, Mamba1> {
     Rows<S, E> o;          // the same, gated
     T* boundaries = nullptr;
 
-    // boundary_states: how many states the scan keeps; 0 when no backward pass follows
-    MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
-      memory.take(x, rows), memory.take(z, rows), memory.take(v, rows), memory.take(u, rows), memory.take(r, rows);
-      memory.take(b, rows), memory.take(c, rows), memory.take(pi, rows), memory.take(delta, rows), memory.take(y, rows),
-          memory.take(o, rows);
+    // boundary_states: how many states the scan keeps; 0 when no backward pass follows. shared: for what recompute()
+    // computes again, and for v where only a fused convolution would use it; it may be the same as memory.
+    MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states) {
+      memory.take(x, rows), memory.take(z, rows), (keeps_conv_output<A> ? memory : shared).take(v, rows),
+          memory.take(u, rows), memory.take(r, rows);
+      memory.take(b, rows), memory.take(c, rows), memory.take(pi, rows), shared.take(delta, rows), memory.take(y, rows),
+          shared.take(o, rows);
       boundaries = boundary_states > 0
                        ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * E * padded(N))
                        : nullptr;
@@ -87,10 +89,10 @@ struct MixerOf<A, Mamba1> {
 
   using Recurrence = SelectiveScanSizes<T, E, N>;
 
-  // m (T, D) <- mixer(n), n (T, D).
+  // m (T, D) <- or += mixer(n), n (T, D).
   MAMBA_COMPOSITION
-  template <class Backend, class LayerWeights, class Probe>
-  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<S, D> m, Saved& s, Rows<const S, D> n, Sequences sequences,
+  template <Write write = Write::set, class Backend, class M, class LayerWeights, class Probe>
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<M, D> m, Saved& s, Rows<const S, D> n, Sequences sequences,
                                         LayerWeights w, MixerState<T> state, Probe& probe) {
     products(be, beside(s.x, s.z), n, w.template get<"mixer.in_proj.weight">());
     probe.template visit<Point::conv_input>(view(s.x));
@@ -100,6 +102,12 @@ struct MixerOf<A, Mamba1> {
     probe.template visit<Point::b>(view(s.b));
     probe.template visit<Point::c>(view(s.c));
     linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
+    if constexpr (fuses_recurrence<Backend, Probe>)
+      if (state.states) {
+        selective_scan_gated(be, s.o, s.y, state.states, s.pi, w.template get<"mixer.dt_proj.bias">(), in(s.u), in(s.z),
+                             in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+        return linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+      }
     steps_forward(be, s.delta, s.pi, w.template get<"mixer.dt_proj.bias">());
     probe.template visit<Point::delta>(view(s.delta));
     selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
@@ -112,7 +120,15 @@ struct MixerOf<A, Mamba1> {
     probe.template visit<Point::scan_output>(view(s.y));
     gate(be, s.o, in(s.y), in(s.z));
     probe.template visit<Point::gated_output>(view(s.o));
-    linear(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+    linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+  }
+
+  // What layers share of Saved is that of this layer again.
+  MAMBA_COMPOSITION
+  template <class Backend, class LayerWeights>
+  MAMBA_HOST_DEVICE static void recompute(Backend& be, const Saved& s, LayerWeights) {
+    softplus(be, s.delta, in(s.pi));
+    gate(be, s.o, in(s.y), in(s.z));
   }
 
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
@@ -121,8 +137,8 @@ struct MixerOf<A, Mamba1> {
   MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
                                          Rows<const T, D> dm, const Saved& s, Rows<const S, D> n, Sequences sequences,
                                          LayerWeights w, Probe& probe) {
-    linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
-    linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
+    product_gradients<Write::set>(be, g.o, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o),
+                                  w.template get<"mixer.out_proj.weight">());
     probe.template visit_gradient<Point::gated_output>(view(g.o));
     gate_backward(be, g.y, g.z, in(g.o), in(s.y), in(s.z));
     probe.template visit_gradient<Point::scan_output>(view(g.y));
@@ -134,19 +150,19 @@ struct MixerOf<A, Mamba1> {
     probe.template visit_gradient<Point::b>(view(g.b));
     steps_backward(be, g.delta, dw.template get<"mixer.dt_proj.bias">(), in(g.delta),
                    in(s.pi));  // in place: now the gradient of pi
-    linear_weight_backward(be, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r));
-    linear_backward<Write::set>(be, g.r, in(g.delta), w.template get<"mixer.dt_proj.weight">());
+    product_gradients<Write::set>(be, g.r, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r),
+                                  w.template get<"mixer.dt_proj.weight">());
 
     const auto of_u = beside(in(g.r), in(g.b), in(g.c));
-    products_backward<Write::add>(be, g.u, of_u, w.template get<"mixer.x_proj.weight">());
-    products_weight_backward(be, dw.template get<"mixer.x_proj.weight">(), of_u, in(s.u));
+    product_gradients<Write::add>(be, g.u, dw.template get<"mixer.x_proj.weight">(), of_u, in(s.u),
+                                  w.template get<"mixer.x_proj.weight">());
     probe.template visit_gradient<Point::conv_output>(view(g.u));
     conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 
     const auto of_n = beside(in(g.x), in(g.z));
-    products_backward<Write::set>(be, dn, of_n, w.template get<"mixer.in_proj.weight">());
-    products_weight_backward(be, dw.template get<"mixer.in_proj.weight">(), of_n, n);
+    product_gradients<Write::set>(be, dn, dw.template get<"mixer.in_proj.weight">(), of_n, n,
+                                  w.template get<"mixer.in_proj.weight">());
   }
 };
 

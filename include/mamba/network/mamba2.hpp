@@ -53,10 +53,12 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     T* rho = nullptr;      // (T, G)
     T* boundaries = nullptr;
 
-    // boundary_states: how many states are kept; 0 when no backward pass follows
-    MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
-      memory.take(z, rows), memory.take(x, rows), memory.take(v, rows), memory.take(u, rows), memory.take(pi, rows);
-      memory.take(delta, rows), memory.take(y, rows), memory.take(g, rows), memory.take(o, rows);
+    // boundary_states: how many states are kept; 0 when no backward pass follows. shared: for what recompute() computes
+    // again, and for v where only a fused convolution would use it; it may be the same as memory.
+    MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states) {
+      memory.take(z, rows), memory.take(x, rows), (keeps_conv_output<A> ? memory : shared).take(v, rows),
+          memory.take(u, rows), memory.take(pi, rows);
+      memory.take(delta, rows), memory.take(y, rows), shared.take(g, rows), shared.take(o, rows);
       rho = memory.template take<T>(static_cast<std::size_t>(rows) * G);
       boundaries = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * state_size)
                                        : nullptr;
@@ -81,10 +83,10 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
 
   using Recurrence = SsdSizes<T, H, P, G, N>;
 
-  // m (T, D) <- mixer(n), n (T, D).
+  // m (T, D) <- or += mixer(n), n (T, D).
   MAMBA_COMPOSITION
-  template <class Backend, class LayerWeights, class Probe>
-  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<S, D> m, Saved& s, Rows<const S, D> n, Sequences sequences,
+  template <Write write = Write::set, class Backend, class M, class LayerWeights, class Probe>
+  MAMBA_HOST_DEVICE static void forward(Backend& be, Rows<M, D> m, Saved& s, Rows<const S, D> n, Sequences sequences,
                                         LayerWeights w, MixerState<T> state, Probe& probe) {
     const auto in_proj = w.template get<"mixer.in_proj.weight">();
     if constexpr (std::is_same_v<S, T>) {
@@ -98,6 +100,13 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit<Point::conv_output>(view(s.u));
     probe.template visit<Point::b>(columns<E, G * N>(s.u));
     probe.template visit<Point::c>(columns<E + G * N, G * N>(s.u));
+    if constexpr (fuses_recurrence<Backend, Probe>)
+      if (state.states) {
+        ssd_of_steps<G, N>(be, s.y, state.states, s.delta, s.pi, w.template get<"mixer.dt_bias">(), in(s.u), sequences,
+                           w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+        gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
+        return linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+      }
     steps_forward(be, s.delta, s.pi, w.template get<"mixer.dt_bias">());
     probe.template visit<Point::delta>(view(s.delta));
     ssd<G, N>(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), sequences, w.template get<"mixer.A_log">(),
@@ -110,7 +119,14 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit<Point::scan_output>(view(s.y));
     gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
     probe.template visit<Point::gated_output>(view(s.o));
-    linear(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+    linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+  }
+
+  // What layers share of Saved is that of this layer again.
+  MAMBA_COMPOSITION
+  template <class Backend, class LayerWeights>
+  MAMBA_HOST_DEVICE static void recompute(Backend& be, const Saved& s, LayerWeights w) {
+    gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
   }
 
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
@@ -119,8 +135,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
                                          Rows<const T, D> dm, const Saved& s, Rows<const S, D> n, Sequences sequences,
                                          LayerWeights w, Probe& probe) {
-    linear_backward<Write::set>(be, g.o, dm, w.template get<"mixer.out_proj.weight">());
-    linear_weight_backward(be, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o));
+    product_gradients<Write::set>(be, g.o, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o),
+                                  w.template get<"mixer.out_proj.weight">());
     probe.template visit_gradient<Point::gated_output>(view(g.o));
     gated_norm_reverse<G>(be, g.y, g.z, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), in(s.g),
                           static_cast<const T*>(s.rho), in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
@@ -138,8 +154,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 
     const auto of_n = beside(in(g.z), in(g.x), in(g.delta));
-    products_backward<Write::set>(be, dn, of_n, w.template get<"mixer.in_proj.weight">());
-    products_weight_backward(be, dw.template get<"mixer.in_proj.weight">(), of_n, n);
+    product_gradients<Write::set>(be, dn, dw.template get<"mixer.in_proj.weight">(), of_n, n,
+                                  w.template get<"mixer.in_proj.weight">());
   }
 };
 

@@ -7,6 +7,7 @@
 //   widest                    columns of the widest rows of its activations
 //   Recurrence                the sizes of its recurrence (recurrence.hpp), by which backends count memory
 //   forward, backward         n (T, D) -> m (T, D)
+//   recompute                 what Saved shares with other layers, before backward
 #pragma once
 
 #include <mamba/core/policies.hpp>

@@ -17,6 +17,7 @@
 #include <mamba/network/backend.hpp>
 #include <mamba/network/embedding.hpp>
 #include <mamba/network/head.hpp>
+#include <mamba/network/linear.hpp>
 #include <mamba/network/mamba1.hpp>
 #include <mamba/network/mamba2.hpp>
 #include <mamba/network/parameters.hpp>
@@ -109,10 +110,11 @@ struct LayerActivations {
   T* rho = nullptr;  // (T)
   typename MixerOf<A>::Saved mixer;
 
-  MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, int boundary_states) {
+  // shared: for what the mixer computes again for the backward pass; it may be the same as memory.
+  MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states) {
     memory.take(normed, rows);
     rho = memory.template take<T>(static_cast<std::size_t>(rows));
-    mixer.carve(memory, rows, boundary_states);
+    mixer.carve(memory, shared, rows, boundary_states);
   }
 };
 
@@ -141,8 +143,9 @@ struct HeadActivations {
 
 // All activations of a tile: what is kept for a backward pass as it is stored, the residual stream, logits and
 // gradients as they are computed. With a backward pass to follow every layer keeps its own; without, all share one.
-// What changes from layer to layer is a member too, for a backend keeps the object where it costs no registers.
-template <class A>
+// Where a backward pass recomputes, layers share, too, what it costs little to compute again. What changes from layer
+// to layer is a member too, for a backend keeps the object where it costs no registers.
+template <class A, bool recomputes = false>
 class Activations {
  public:
   using T = typename A::Scalar;
@@ -166,10 +169,16 @@ class Activations {
       memory.take(dresidual, rows), memory.take(dnormed, rows);
       gradient.carve(memory, rows, boundary_states_);
     }
-    layers_ = block ? static_cast<std::byte*>(block) + memory.used() : nullptr;
     LayerActivations<A> one;
     Carver counter;
-    one.carve(counter, rows, boundary_states_);
+    if constexpr (recomputes) {
+      Carver shared_counter;
+      one.carve(counter, shared_counter, rows, boundary_states_);
+      shared_.begin = memory.template take<std::byte>(shared_counter.used());
+    } else {
+      one.carve(counter, counter, rows, boundary_states_);
+    }
+    layers_ = block ? static_cast<std::byte*>(block) + memory.used() : nullptr;
     layer_bytes_ = counter.used();
     bytes_ = memory.used() + layer_bytes_ * static_cast<std::size_t>(with_backward ? n_layers : 1);
   }
@@ -183,9 +192,16 @@ class Activations {
   MAMBA_HOST_DEVICE LayerActivations<A> layer(int l) const {
     LayerActivations<A> activations;
     Carver memory(layers_ + (with_backward_ ? static_cast<std::size_t>(l) * layer_bytes_ : 0));
-    activations.carve(memory, rows_, boundary_states_);
+    if constexpr (recomputes) {
+      Carver shared(shared_.begin);
+      activations.carve(memory, shared, rows_, boundary_states_);
+    } else {
+      activations.carve(memory, memory, rows_, boundary_states_);
+    }
     return activations;
   }
+  // Whether each layer has its own, or all share one, and one residual stream.
+  MAMBA_HOST_DEVICE bool keeps_layers() const { return with_backward_; }
   MAMBA_HOST_DEVICE int n_layers() const { return n_layers_; }
   MAMBA_HOST_DEVICE int rows_of_head() const { return rows_of_head_; }
 
@@ -196,8 +212,14 @@ class Activations {
   typename MixerOf<A>::Gradient gradient;
 
  private:
+  struct Nothing {};
+  struct Shared {
+    std::byte* begin = nullptr;
+  };
+
   int n_layers_, rows_, rows_of_head_, boundary_states_;
   bool with_backward_;
+  [[no_unique_address]] std::conditional_t<recomputes, Shared, Nothing> shared_;
   T* residuals_;
   std::byte* layers_ = nullptr;
   std::size_t layer_bytes_ = 0, bytes_ = 0;
@@ -221,9 +243,9 @@ void check_tile_size(int rows) {
 
 // residual(M) <- the stack over a tile's tokens (specification, section 3).
 MAMBA_COMPOSITION
-template <class A, class Backend, class Probe>
-MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w,
-                               TileStates<typename A::Scalar> states, Probe& probe) {
+template <class A, bool recomputes, class Backend, class Probe>
+MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A, recomputes>& activations, const Tile& tile,
+                               ModelWeights<A> w, TileStates<typename A::Scalar> states, Probe& probe) {
   embed<A>(be, activations.residual(0), tile.tokens, tile.sequences, tile.positions, w.front());
   for (int l = 0; l < w.n_layers; ++l) {
     probe.layer(l);
@@ -232,6 +254,12 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const T
     probe.template visit<Point::residual>(view(activations.residual(l)));
     rms_norm(be, layer.normed, layer.rho, in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
     probe.template visit<Point::normed_input>(view(layer.normed));
+    if constexpr (Backend::adds_to_residual)  // with a probe or without: both are the same model
+      if (!activations.keeps_layers()) {
+        MixerOf<A>::template forward<Write::add>(be, activations.residual(l), layer.mixer, in(layer.normed),
+                                                 tile.sequences, w.layer(l), states.layer(l), probe);
+        continue;
+      }
     MixerOf<A>::forward(be, activations.mixed, layer.mixer, in(layer.normed), tile.sequences, w.layer(l),
                         states.layer(l), probe);
     add(be, activations.residual(l + 1), in(activations.residual(l)), in(activations.mixed));
@@ -240,13 +268,14 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A>& activations, const T
 
 // gradients += those of all layers and of the embedding's look-up, given dresidual, the gradient of residual(M).
 MAMBA_COMPOSITION
-template <class A, class Backend, class Probe>
-MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations, const Tile& tile,
-                                ModelWeights<A> w, Probe& probe) {
+template <class A, bool recomputes, class Backend, class Probe>
+MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
+                                const Tile& tile, ModelWeights<A> w, Probe& probe) {
   for (int l = w.n_layers - 1; l >= 0; --l) {
     probe.layer(l);
     assign(be, activations.current, activations.layer(l));
     const auto& layer = activations.current;
+    if constexpr (recomputes) MixerOf<A>::recompute(be, layer.mixer, w.layer(l));
     MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual),
                          layer.mixer, in(layer.normed), tile.sequences, w.layer(l), probe);
     probe.template visit_gradient<Point::normed_input>(view(activations.dnormed));
@@ -260,9 +289,9 @@ MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A
 
 // Hands the logits of the tile's readout rows to use(first readout of the tile, head), some rows at a time.
 MAMBA_COMPOSITION
-template <class A, class Backend, class Use>
-MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const Tile& tile, ModelWeights<A> w,
-                                Use&& use) {
+template <class A, bool recomputes, class Backend, class Use>
+MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A, recomputes>& activations, const Tile& tile,
+                                ModelWeights<A> w, Use&& use) {
   auto& head = activations.head;
   const int at_once = activations.rows_of_head();
   for (int first = 0; first < tile.readouts; first += at_once) {
@@ -276,12 +305,12 @@ MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A>& activations, const 
 
 // The head's own backward pass for the rows at hand: dresidual's rows <- the gradient of residual(M), given dlogits.
 MAMBA_COMPOSITION
-template <class A, class Backend>
-MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Activations<A>& activations,
+template <class A, bool recomputes, class Backend>
+MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
                                          const int* rows, ModelWeights<A> w) {
   auto& head = activations.head;
-  linear_backward<Write::set>(be, head.dnormed, in(head.dlogits), head_weight<A>(w));
-  linear_weight_backward(be, head_weight<A>(dw), in(head.dlogits), in(head.normed));
+  product_gradients<Write::set>(be, head.dnormed, head_weight<A>(dw), in(head.dlogits), in(head.normed),
+                                head_weight<A>(w));
   zero(be, head.dinput);
   rms_norm_backward(be, head.dinput, dw.back().template get<"backbone.norm_f.weight">(), in(head.dnormed),
                     static_cast<const typename A::Scalar*>(head.rho), in(head.input),
@@ -290,11 +319,11 @@ MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Acti
 }
 
 // The loss of the head's rows at hand and its gradient. Not a lambda: nvcc checks the calls of those.
-template <class A, class Backend, class Loss>
+template <class A, bool recomputes, class Backend, class Loss>
 struct HeadLoss {
   Backend& be;
   ModelGradients<A> dw;
-  Activations<A>& activations;
+  Activations<A, recomputes>& activations;
   const Tile& tile;
   ModelWeights<A> w;
   Loss& loss;
@@ -310,12 +339,12 @@ struct HeadLoss {
 // Forward, the loss, backward: gradients += the tile's; returns its share of the loss.
 //   loss(dlogits, logits, number of the first row in the call): writes the gradient, returns the rows' share
 MAMBA_COMPOSITION
-template <class A, class Backend, class Loss, class Probe>
-MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A>& activations,
+template <class A, bool recomputes, class Backend, class Loss, class Probe>
+MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
                                             const Tile& tile, ModelWeights<A> w, Loss&& loss, Probe& probe) {
   forward(be, activations, tile, w, TileStates<typename A::Scalar>{}, probe);
   zero(be, activations.dresidual);
-  HeadLoss<A, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
+  HeadLoss<A, recomputes, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
   read_out(be, activations, tile, w, head_loss);
   backward(be, dw, activations, tile, w, probe);
   return head_loss.sum;

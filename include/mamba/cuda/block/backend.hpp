@@ -49,6 +49,7 @@ struct BlockMemory {
 };
 
 template <class A>
-inline constexpr bool fits_block = BlockMemory::fits(typename network::MixerOf<A>::Recurrence{});
+inline constexpr bool fits_block = std::is_same_v<typename A::Storage, typename A::Scalar> &&
+                                   BlockMemory::fits(typename network::MixerOf<A>::Recurrence{});
 
 }  // namespace mamba::cuda

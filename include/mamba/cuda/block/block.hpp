@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include <mamba/core/config.hpp>
 #include <mamba/core/macros.hpp>
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/tuning.hpp>
 
@@ -14,12 +16,14 @@ namespace mamba::cuda {
 
 struct Block {
   static constexpr int threads = BlockTuning::threads, warps = threads / 32;
-  static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true;
+  static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true,
+                        fuses_recurrence = false, adds_to_residual = false, rounds_gradients = false;
   // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
   static constexpr int shared_elements = BlockTuning::shared_elements;
   template <class T>
   static constexpr std::size_t shared_bytes = shared_elements * sizeof(T);
-  std::byte* global = nullptr;  // the same in global memory, as much as BlockMemory says
+  static constexpr int exchanged_elements = 4 * threads;  // of those that add up over rows and that the grid runs
+  std::byte* global = nullptr;                            // the same in global memory, as much as BlockMemory says
   Products products = Products::exact;
 
   template <class T>
@@ -62,18 +66,34 @@ __device__ void each(F&& f) {
     if (first + Block::threads <= count || first + thread() < count) f(first + thread());
 }
 
-// Four numbers, loaded and stored at once: rows start at multiples of 16 elements.
+// Four numbers, loaded and stored at once: rows start at multiples of 16 elements. They are as they are computed with,
+// whatever they are stored in (core/storage.hpp).
 template <class T>
 struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Quad {
   T at[4];
 };
-template <class T>
-__device__ Quad<T> load4(const T* p) {
-  return *reinterpret_cast<const Quad<T>*>(p);
+// Two numbers of 16 bits in a word, the first of them in its lower half.
+__device__ inline float lower_half(unsigned word) { return __uint_as_float(word << 16); }
+__device__ inline float upper_half(unsigned word) { return __uint_as_float(word & 0xFFFF0000U); }
+__device__ inline unsigned bfloat16_pair(float lower, float upper) {
+  unsigned word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(upper), "f"(lower));
+  return word;
 }
-template <class T>
-__device__ void store4(T* p, const Quad<T>& q) {
-  *reinterpret_cast<Quad<T>*>(p) = q;
+template <class S>
+__device__ Quad<ComputeOf<S>> load4(const S* p) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    const uint2 words = *reinterpret_cast<const uint2*>(p);
+    return {{lower_half(words.x), upper_half(words.x), lower_half(words.y), upper_half(words.y)}};
+  } else {
+    return *reinterpret_cast<const Quad<S>*>(p);
+  }
+}
+template <class S>
+__device__ void store4(S* p, const Quad<ComputeOf<S>>& q) {
+  if constexpr (std::is_same_v<S, BFloat16>)
+    *reinterpret_cast<uint2*>(p) = uint2{bfloat16_pair(q.at[0], q.at[1]), bfloat16_pair(q.at[2], q.at[3])};
+  else *reinterpret_cast<Quad<S>*>(p) = q;
 }
 
 template <class T>

@@ -2,6 +2,8 @@
 // step.
 #pragma once
 
+#include <type_traits>
+
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/math/activation.hpp>
@@ -13,8 +15,8 @@ namespace detail {
 inline constexpr int conv_rows = 8;  // that a thread works on at once, for four columns
 
 // The taps of four channels; those that do not exist are zero, and so is what they give.
-template <class T, int E, int K>
-__device__ void load_taps(T (&taps)[K][4], Weight<T, E, K> w, int channel) {
+template <class T, class S, int E, int K>
+__device__ void load_taps(T (&taps)[K][4], Weight<S, E, K> w, int channel) {
 #pragma unroll
   for (int j = 0; j < 4; ++j)
 #pragma unroll
@@ -37,8 +39,8 @@ __device__ void each_stretch(Rows<T, E> x, F&& f) {
 
 // Count rows of four columns from row `first` on; where there is none, another one, for a load under a condition waits
 // for the one before.
-template <int Count, class T, int E>
-__device__ void load_rows(Quad<T> (&to)[Count], Rows<const T, E> x, int first, int column) {
+template <int Count, class T, class S, int E>
+__device__ void load_rows(Quad<T> (&to)[Count], Rows<const S, E> x, int first, int column) {
 #pragma unroll
   for (int i = 0; i < Count; ++i) to[i] = load4(x[max(0, min(first + i, x.rows - 1))] + column);
 }
@@ -73,12 +75,13 @@ __device__ void add_tap(Quad<T>& sum, const T (&tap)[4], const Quad<T>& value, i
 }
 
 // causal_conv, and after it SiLU where asked for.
-template <bool with_silu, class T, int E, int K>
+template <bool with_silu, class S, int E, int K>
 struct Convolution {
-  Rows<T, E> v;
-  Rows<const T, E> x;
+  using T = ComputeOf<S>;
+  Rows<S, E> v;
+  Rows<const S, E> x;
   Sequences sequences;
-  Weight<T, E, K> w;
+  Weight<S, E, K> w;
   Weight<T, 1, E> bias;
   T* history;
 
@@ -118,12 +121,13 @@ struct Convolution {
     const int s = i / x.stride, e = i % x.stride, end = sequences.end(s), length = end - sequences.begin(s);
     T* const past = history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride + e;
     for (int row = 0; row < K - 1; ++row)
-      past[row * x.stride] = row + length < K - 1 ? past[(row + length) * x.stride] : x[end - (K - 1) + row][e];
+      past[row * x.stride] =
+          row + length < K - 1 ? past[(row + length) * x.stride] : static_cast<T>(x[end - (K - 1) + row][e]);
   }
 };
 
-template <bool with_silu, class T, int E, int K>
-__device__ void convolve(const Convolution<with_silu, T, E, K>& conv) {
+template <bool with_silu, class S, int E, int K>
+__device__ void convolve(const Convolution<with_silu, S, E, K>& conv) {
   each_stretch(conv.x, [&](int first, int e) { conv.stretch(first, e); });
   if (!conv.history) return;
   each(conv.sequences.count * conv.x.stride, [&](int i) { conv.remember(i); });
@@ -135,17 +139,17 @@ __device__ void convolve(const Convolution<with_silu, T, E, K>& conv) {
 // v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
 // where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1
 // inputs.
-template <class T, int E, int K>
-__device__ void causal_conv(Block&, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
-                            Weight<T, 1, E> bias, T* history = nullptr) {
-  detail::convolve<false, T, E, K>({v, x, sequences, w, bias, history});
+template <class S, class T, int E, int K>
+__device__ void causal_conv(Block&, Rows<S, E> v, Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w,
+                            Weight<T, 1, E> bias, std::type_identity_t<T>* history = nullptr) {
+  detail::convolve<false, S, E, K>({v, x, sequences, w, bias, history});
 }
 
 // u (T, E) <- silu(causal_conv(x))
-template <class T, int E, int K>
-__device__ void causal_conv_silu(Block&, Rows<T, E> u, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
-                                 Weight<T, 1, E> bias, T* history) {
-  detail::convolve<true, T, E, K>({u, x, sequences, w, bias, history});
+template <class S, class T, int E, int K>
+__device__ void causal_conv_silu(Block&, Rows<S, E> u, Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w,
+                                 Weight<T, 1, E> bias, std::type_identity_t<T>* history) {
+  detail::convolve<true, S, E, K>({u, x, sequences, w, bias, history});
 }
 
 namespace detail {
@@ -153,7 +157,7 @@ namespace detail {
 // What a thread does of causal_conv_silu_backward: four columns, row after row, the next rows asked for while these are
 // worked on. Of the rows before it keeps what the next ones need in rings, whose places the loop's step (a multiple of
 // K) makes known at compile time.
-template <Write write, bool learned_weight, class T, int E, int K>
+template <Write write, bool learned_weight, class T, class S, int E, int K>
 struct ConvSiluBackward {
   static constexpr int step = (4 + K - 1) / K * K;
   struct Row {
@@ -162,7 +166,8 @@ struct ConvSiluBackward {
   };
 
   Rows<T, E> dx;
-  Rows<const T, E> du, x;
+  Rows<const T, E> du;
+  Rows<const S, E> x;
   Sequences sequences;
   int column;
   T taps[K][4];
@@ -225,15 +230,15 @@ struct ConvSiluBackward {
 
 // dx (T, E) <- or += the gradient through silu(causal_conv(x)) given du (T, E), dw (E, K), dbias (E) += those of what
 // is learned. In one pass: what the convolution gave is computed again.
-template <Write write, bool learned_weight, bool learned_bias, class T, int E, int K>
+template <Write write, bool learned_weight, bool learned_bias, class T, class S, int E, int K>
 __device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx, WeightGradient<T, E, K> dw,
                                                        WeightGradient<T, 1, E> dbias, Rows<const T, E> du,
-                                                       Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                                                       Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w,
                                                        Weight<T, 1, E> bias) {
   using Share = detail::ColumnShare<Rows<T, E>::stride>;
   for (int first_quad = 0; first_quad < Share::quads; first_quad += Share::width) {
     const int column = 4 * min(Share::quad(first_quad), Share::quads - 1);
-    detail::ConvSiluBackward<write, learned_weight, T, E, K> part{
+    detail::ConvSiluBackward<write, learned_weight, T, S, E, K> part{
         dx, du, x, sequences, column, {}, detail::load_bias(bias, column), {}, {}, {}};
     detail::load_taps(part.taps, w, column);
     if (Share::takes_part(first_quad)) {
@@ -252,8 +257,8 @@ __device__ __noinline__ void causal_conv_silu_backward(Block& be, Rows<T, E> dx,
 namespace detail {
 
 // causal_conv_backward of four columns of conv_rows rows.
-template <Write write, class T, int E, int K>
-__device__ void convolve_backward(Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w, int first,
+template <Write write, class T, class S, int E, int K>
+__device__ void convolve_backward(Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<S, E, K> w, int first,
                                   int e) {
   Quad<T> window[conv_rows + K - 1], sums[conv_rows] = {};
   int times[conv_rows + K - 1];
@@ -278,17 +283,17 @@ __device__ void convolve_backward(Rows<T, E> dx, Rows<const T, E> dv, Sequences 
 }  // namespace detail
 
 // dx (T, E) <- or += the gradient with respect to the input.
-template <Write write = Write::set, class T, int E, int K>
+template <Write write = Write::set, class T, class S, int E, int K>
 __device__ void causal_conv_backward(Block&, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences,
-                                     Weight<T, E, K> w) {
+                                     Weight<S, E, K> w) {
   detail::each_stretch(dv, [&](int first, int e) { detail::convolve_backward<write>(dx, dv, sequences, w, first, e); });
 }
 
 namespace detail {
 
 // The taps' gradients of four columns += a row's share.
-template <int K, class T, int E>
-__device__ void add_to_taps(Quad<T> (&sums)[K], Rows<const T, E> dv, Rows<const T, E> x, Sequences sequences, int t,
+template <int K, class T, class S, int E>
+__device__ void add_to_taps(Quad<T> (&sums)[K], Rows<const T, E> dv, Rows<const S, E> x, Sequences sequences, int t,
                             int e) {
   const int time = sequences.times[t];
   const auto g = load4(dv[t] + e);
@@ -301,9 +306,9 @@ __device__ void add_to_taps(Quad<T> (&sums)[K], Rows<const T, E> dv, Rows<const 
 }  // namespace detail
 
 // dw (E, K) += sum over t of dv_t x_{t-(K-1)+k}.
-template <class T, int E, int K>
+template <class T, class S, int E, int K>
 __device__ void causal_conv_weight_backward(Block& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv,
-                                            Rows<const T, E> x, Sequences sequences) {
+                                            Rows<const S, E> x, Sequences sequences) {
   detail::column_sums<K>(
       be, x, [&](int t, int e, detail::Quad<T>(&sums)[K]) { detail::add_to_taps(sums, dv, x, sequences, t, e); },
       [&](int e, int k, T sum) { dw.row(e)[k] += sum; });

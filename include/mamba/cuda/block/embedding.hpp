@@ -9,8 +9,8 @@
 namespace mamba::cuda {
 
 // x (T, D) <- the table's row of every token; table (Vp, D).
-template <class T, int D, int Vp>
-__device__ void embedding(Block&, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table) {
+template <class T, class S, int D, int Vp>
+__device__ void embedding(Block&, Rows<T, D> x, const int* tokens, Weight<S, Vp, D> table) {
   detail::each(x.rows * x.stride / 4, [&](int i) {
     const int t = 4 * i / x.stride, d = 4 * i % x.stride;
     detail::store4(x[t] + d, detail::load4(table.row(tokens[t]) + d));
@@ -41,9 +41,9 @@ __device__ void embedding_backward(Block&, WeightGradient<T, Vp, D> dtable, Rows
 }
 
 // x (T, D) += the table's row of every position; table (Lmax, D). positions: each sequence's first, or null for 0.
-template <class T, int D, int Lmax>
+template <class T, class S, int D, int Lmax>
 __device__ void add_positions(Block&, Rows<T, D> x, Sequences sequences, const int* positions,
-                              Weight<T, Lmax, D> table) {
+                              Weight<S, Lmax, D> table) {
   detail::each(x.rows * x.stride, [&](int i) {
     const int t = i / x.stride, d = i % x.stride, s = detail::sequence_of(sequences, t);
     x[t][d] += table.row((positions ? positions[s] : 0) + t - sequences.begin(s))[d];

@@ -30,8 +30,8 @@ struct RowShare {
       if (units % lanes == 0 || unit < units) f(p * size, unit * size);
     }
   }
-  template <class T>
-  static __device__ void load(T (&to)[columns], const T* row) {
+  template <class T, class S>
+  static __device__ void load(T (&to)[columns], const S* row) {
     each([&](int i, int column) {
       if constexpr (size == 4) {
         const auto q = load4(row + column);
@@ -42,8 +42,8 @@ struct RowShare {
       }
     });
   }
-  template <class T>
-  static __device__ void store(T* row, const T (&from)[columns]) {
+  template <class S, class T>
+  static __device__ void store(S* row, const T (&from)[columns]) {
     each([&](int i, int column) {
       if constexpr (size == 4) store4(row + column, Quad<T>{{from[i], from[i + 1], from[i + 2], from[i + 3]}});
       else row[column] = from[i];
@@ -72,6 +72,7 @@ struct NormShare {
   static __device__ void add_up(Block& be, WeightGradient<T, 1, D> dw, const T (&of_dw)[Share::columns],
                                 int first_group) {
     constexpr int piece = Share::lanes * Share::size;
+    static_assert(Share::groups * piece <= Block::exchanged_elements);
     T* const partial = be.scratch<T>();  // (row_groups, at_once, piece)
 #pragma unroll
     for (int p = 0; p < Share::pieces; ++p) {
@@ -96,9 +97,9 @@ struct NormShare {
 
 // What is normed: rows as they stand, or y silu(z). A lane's share of `batch` rows: all are loaded,
 // then each is prepared once.
-template <class T, int batch, int columns, int D>
+template <class T, int batch, int columns, class X>
 struct PlainRows {
-  Rows<const T, D> x;
+  X x;
   T values[batch][columns] = {};
 
   template <class Share>
@@ -107,9 +108,10 @@ struct PlainRows {
   }
   __device__ T (&prepared(int r))[columns] { return values[r]; }
 };
-template <class T, int batch, int columns, int D>
+template <class T, int batch, int columns, class Y, class Z>
 struct GatedRows {
-  Rows<const T, D> y, z;
+  Y y;
+  Z z;
   T values[batch][columns] = {}, of_z[batch][columns] = {};
 
   template <class Share>
@@ -125,13 +127,13 @@ struct GatedRows {
 
 // y (T, D) <- v rho w with rho (T, Groups) = 1 / sqrt(mean of v^2 over the group's columns + epsilon), of rows v that
 // Values makes of `from`; w (D).
-template <int Groups, template <class, int, int, int> class Values, class T, int D, class... From>
-__device__ void norm_rows(Rows<T, D> y, T* rho, Weight<T, 1, D> w, From... from) {
+template <int Groups, template <class, int, int, class...> class Values, class Y, class T, int D, class... From>
+__device__ void norm_rows(Rows<Y, D> y, T* rho, Weight<T, 1, D> w, From... from) {
   constexpr int width = D / Groups;
   using Share = RowShare<width>;
   const int count = y.rows * Groups;
   for (int first = 0; first < count; first += Share::groups * Share::batch) {
-    Values<T, Share::batch, Share::columns, D> values{from...};
+    Values<T, Share::batch, Share::columns, From...> values{from...};
     const auto number = [&](int r) { return first + r * Share::groups + Share::group(); };
     const auto offset = [&](int r) { return number(r) / Groups * y.stride + number(r) % Groups * width; };
 #pragma unroll
@@ -160,8 +162,8 @@ __device__ void norm_rows(Rows<T, D> y, T* rho, Weight<T, 1, D> w, From... from)
 }  // namespace detail
 
 // y (T, D) <- x rho w with rho (T, Groups) = 1 / sqrt(mean of x^2 over the group's columns + epsilon); w (D).
-template <int Groups = 1, class T, int D>
-__device__ void rms_norm(Block&, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+template <int Groups = 1, class Y, class T, class X, int D>
+__device__ void rms_norm(Block&, Rows<Y, D> y, T* rho, Rows<const X, D> x, Weight<T, 1, D> w) {
   detail::norm_rows<Groups, detail::PlainRows>(y, rho, w, x);
 }
 
@@ -210,17 +212,17 @@ __device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1,
 
 // o (T, E) <- the norm over groups of y silu(z), rho as rms_norm's. Of g, y silu(z), nothing is kept: the backward pass
 // computes it again.
-template <int Groups, class T, int E>
-__device__ void gated_norm(Block&, Rows<T, E> o, Rows<T, E>, T* rho, Rows<const T, E> y, Rows<const T, E> z,
+template <int Groups, class S, class T, int E>
+__device__ void gated_norm(Block&, Rows<S, E> o, Rows<S, E>, T* rho, Rows<const S, E> y, Rows<const S, E> z,
                            Weight<T, 1, E> w) {
   detail::norm_rows<Groups, detail::GatedRows>(o, rho, w, y, z);
 }
 
 // dy, dz (T, E) <- the gradients through it, dw (E) += the weight's.
-template <int Groups, class T, int E>
+template <int Groups, class S, class T, int E>
 __device__ void gated_norm_backward(Block& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E>, WeightGradient<T, 1, E> dw,
-                                    Rows<const T, E> d_o, Rows<const T, E>, const T* rho, Rows<const T, E> y,
-                                    Rows<const T, E> z, Weight<T, 1, E> w) {
+                                    Rows<const T, E> d_o, Rows<const S, E>, const T* rho, Rows<const S, E> y,
+                                    Rows<const S, E> z, Weight<T, 1, E> w) {
   using Norm = detail::NormShare<E, Groups>;
   using Share = typename Norm::Share;
   constexpr int row_groups = Norm::row_groups, batch = (Share::batch + 1) / 2;

@@ -1,4 +1,5 @@
-// What happens to every row of a tile by itself, by one thread block: gates, activations, sums.
+// What happens to every row of a tile by itself, by one thread block: gates, activations, sums. Arguments may be stored
+// in types of their own (core/storage.hpp).
 #pragma once
 
 #include <cmath>
@@ -45,9 +46,10 @@ __device__ void each_quad(Rows<T, C> y, Load&& load, Finish&& finish) {
   __syncthreads();
 }
 
-// y <- f(elements of the inputs, number of the column), element by element.
-template <class T, int C, class F, class... Inputs>
-__device__ void map(Rows<T, C> y, F&& f, Inputs... inputs) {
+// y <- f(elements of the inputs), element by element.
+template <class Y, int C, class F, class... Inputs>
+__device__ void map(Rows<Y, C> y, F&& f, Inputs... inputs) {
+  using T = ComputeOf<Y>;
   each_quad(
       y, [&](int i) { return Quads<T, sizeof...(Inputs)>{{load4(inputs.data + i)...}}; },
       [&](int i, const Quads<T, sizeof...(Inputs)>& in) {
@@ -65,9 +67,9 @@ __device__ void map(Rows<T, C> y, F&& f, Inputs... inputs) {
 }  // namespace detail
 
 // y <- a + b
-template <class T, int C>
-__device__ void add(Block&, Rows<T, C> y, Rows<const T, C> a, Rows<const T, C> b) {
-  detail::map(y, [](T v, T w) { return v + w; }, a, b);
+template <class Y, class X, class Z, int C>
+__device__ void add(Block&, Rows<Y, C> y, Rows<const X, C> a, Rows<const Z, C> b) {
+  detail::map(y, [](auto v, auto w) { return v + w; }, a, b);
 }
 
 // x (T, C) += bias (C) in every row.
@@ -100,15 +102,16 @@ __device__ void add_bias_backward(Block& be, WeightGradient<T, 1, C> dbias, Rows
 }
 
 // o <- y silu(z)
-template <class T, int E>
-__device__ void gate(Block&, Rows<T, E> o, Rows<const T, E> y, Rows<const T, E> z) {
-  detail::map(o, [](T v, T w) { return v * math::silu(w); }, y, z);
+template <class O, class Y, class Z, int E>
+__device__ void gate(Block&, Rows<O, E> o, Rows<const Y, E> y, Rows<const Z, E> z) {
+  detail::map(o, [](auto v, auto w) { return v * math::silu(w); }, y, z);
 }
 
 // dy, dz <- the gradients through the gate.
-template <class T, int E>
-__device__ void gate_backward(Block&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y,
-                              Rows<const T, E> z) {
+template <class DY, class DZ, class DO, class Y, class Z, int E>
+__device__ void gate_backward(Block&, Rows<DY, E> dy, Rows<DZ, E> dz, Rows<const DO, E> d_o, Rows<const Y, E> y,
+                              Rows<const Z, E> z) {
+  using T = ComputeOf<DY>;
   detail::each_quad(
       y,
       [&](int i) {
@@ -128,15 +131,15 @@ __device__ void gate_backward(Block&, Rows<T, E> dy, Rows<T, E> dz, Rows<const T
 }
 
 // u <- silu(v)
-template <class T, int E>
-__device__ void silu(Block&, Rows<T, E> u, Rows<const T, E> v) {
-  detail::map(u, [](T x) { return math::silu(x); }, v);
+template <class U, class X, int E>
+__device__ void silu(Block&, Rows<U, E> u, Rows<const X, E> v) {
+  detail::map(u, [](auto x) { return math::silu(x); }, v);
 }
 
 // dv <- du silu'(v)
-template <class T, int E>
-__device__ void silu_backward(Block&, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
-  detail::map(dv, [](T g, T x) { return g * math::silu_derivative(x, math::sigmoid(x)); }, du, v);
+template <class DX, class DU, class X, int E>
+__device__ void silu_backward(Block&, Rows<DX, E> dv, Rows<const DU, E> du, Rows<const X, E> v) {
+  detail::map(dv, [](auto g, auto x) { return g * math::silu_derivative(x, math::sigmoid(x)); }, du, v);
 }
 
 // delta <- softplus(x); the padding stays zero.
@@ -155,7 +158,8 @@ __device__ void softplus_backward(Block&, Rows<T, E> dx, Rows<const T, E> ddelta
   detail::map(dx, [](T g, T v) { return g * math::softplus_derivative(v); }, ddelta, x);
 }
 
-// pi (T, C) += bias (C), delta (T, C) <- softplus(pi); delta's padding stays zero.
+// pi (T, C) += bias (C), delta (T, C) <- softplus(pi), which may be the same memory and pi be lost; delta's padding
+// stays zero.
 template <class T, int C>
 __device__ void step_sizes(Block&, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1, C> bias) {
   using Pair = detail::Quads<T, 2>;

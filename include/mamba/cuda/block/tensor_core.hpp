@@ -2,8 +2,11 @@
 // memory. On the tensor cores, or with FMA in double and for short sums.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
+#include <mamba/core/storage.hpp>
 #include <mamba/cuda/block/block.hpp>
 
 namespace mamba::cuda::detail {
@@ -12,17 +15,18 @@ namespace mamba::cuda::detail {
 enum class Along { result, sum };
 
 // A stretch of an operand in shared memory as it lies in global memory: Indices rows (or columns) of the result by
-// `depth` elements of the sum. Lines are 4 modulo 8 elements apart: no access below meets another one in a bank.
-template <class T, Along along, int Indices>
+// `depth` elements of the sum. Lines are as far apart as keeps the accesses below in banks of their own.
+template <class S, Along along, int Indices, int Depth = 32>
 struct Panel {
-  static constexpr int depth = 32, lines = along == Along::sum ? Indices : depth,
+  using Stored = S;
+  static constexpr int depth = Depth, lines = along == Along::sum ? Indices : depth,
                        length = along == Along::sum ? depth : Indices;
-  static constexpr int stride = length + 4, elements = lines * stride;
-  static_assert(stride % 8 == 4);
+  static constexpr int stride = length + (sizeof(S) == 2 && along == Along::sum ? 8 : 4), elements = lines * stride;
+  static constexpr std::size_t bytes = elements * sizeof(S);
 
-  T* data;
+  S* data;
 
-  __device__ const T* at(int index, int k) const {
+  __device__ const S* at(int index, int k) const {
     return data + (along == Along::sum ? index * stride + k : k * stride + index);
   }
 };
@@ -99,6 +103,58 @@ __device__ inline void multiply(float (&d)[4], const std::uint32_t (&a)[2][2], c
       : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]), "f"(0.0F));
 }
 
+// The same of numbers of 16 bits, 16 of the sum's elements by indices 2 (lane / 4) + i: two elements in a word, a
+// lane's are 4 (lane % 4) .. + 3.
+struct BFloat16Fragment {
+  std::uint32_t at[2][2];
+};
+
+// Numbers of float are rounded.
+template <class S, Along along, int Indices, int Depth>
+__device__ BFloat16Fragment bfloat16_fragment(Panel<S, along, Indices, Depth> panel, int index, int k) {
+  const int first_index = index + lane() / 4 * 2, first_k = k + lane() % 4 * 4;
+  BFloat16Fragment f;
+  if constexpr (along == Along::sum) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const S* const from = panel.at(first_index + i, first_k);
+      if constexpr (std::is_same_v<S, BFloat16>) {
+        const auto words = *reinterpret_cast<const uint2*>(from);
+        f.at[i][0] = words.x, f.at[i][1] = words.y;
+      } else {
+        const auto four = load4(from);
+        f.at[i][0] = bfloat16_pair(four.at[0], four.at[1]), f.at[i][1] = bfloat16_pair(four.at[2], four.at[3]);
+      }
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const S *const first = panel.at(first_index, first_k + 2 * j), *const second =
+                                                                         panel.at(first_index, first_k + 2 * j + 1);
+      if constexpr (std::is_same_v<S, BFloat16>) {
+        const auto a = *reinterpret_cast<const std::uint32_t*>(first),
+                   b = *reinterpret_cast<const std::uint32_t*>(second);
+        f.at[0][j] = __byte_perm(a, b, 0x5410), f.at[1][j] = __byte_perm(a, b, 0x7632);
+      } else {
+        const auto a = *reinterpret_cast<const float2*>(first), b = *reinterpret_cast<const float2*>(second);
+        f.at[0][j] = bfloat16_pair(a.x, b.x), f.at[1][j] = bfloat16_pair(a.y, b.y);
+      }
+    }
+  }
+  return f;
+}
+
+// A lane's results of a unit (Sums) += a (16, 16) b (16, 16), summed by the tensor cores in float.
+__device__ inline void multiply_add(Quad<float> (&unit)[2], const BFloat16Fragment& a, const BFloat16Fragment& b) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+        : "+f"(unit[0].at[half]), "+f"(unit[0].at[2 + half]), "+f"(unit[1].at[half]), "+f"(unit[1].at[2 + half])
+        : "r"(a.at[0][0]), "r"(a.at[1][0]), "r"(a.at[0][1]), "r"(a.at[1][1]), "r"(b.at[half][0]), "r"(b.at[half][1]));
+}
+
 // Which of the three multiplications comes first where all are made, and where only the high parts are multiplied.
 inline constexpr int first_exact_term = 0, only_high_term = 2;
 __host__ __device__ constexpr int first_term_of(Products products) {
@@ -137,6 +193,19 @@ __device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, i
       for (int i = 0; i < 2; ++i)
 #pragma unroll
         for (int c = 0; c < 4; ++c) sums.at[m][n][i].at[c] += parts[m][n][c % 2][2 * i + c / 2];
+}
+
+// The same over 16 elements of operands that are, or are rounded to, 16 bits.
+template <class A, class B>
+__device__ void multiply_add_bfloat16(Sums<float>& sums, A a, int row, B b, int column, int k) {
+  BFloat16Fragment left[part_units], right[part_units];
+#pragma unroll
+  for (int i = 0; i < part_units; ++i)
+    left[i] = bfloat16_fragment(a, row + 16 * i, k), right[i] = bfloat16_fragment(b, column + 16 * i, k);
+#pragma unroll
+  for (int m = 0; m < part_units; ++m)
+#pragma unroll
+    for (int n = 0; n < part_units; ++n) multiply_add(sums.at[m][n], left[m], right[n]);
 }
 
 // sums += a b over element k.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include <mamba/cuda/grid/causal_conv.hpp>
 #include <mamba/cuda/grid/choice.hpp>
@@ -33,26 +34,34 @@ struct GridMemory {
   }
 
   // The bytes of Grid::scratch for the products of a forward pass of so many rows, of so many columns at most.
+  template <class S>
   static std::size_t of_products(int rows, int columns) {
-    if (rows <= GridTuning::few_rows) return 0;
+    if (rows <= detail::most_few_rows<S>) return 0;
     const std::size_t share =
         sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(columns));
     return (std::max)(rows <= GridTuning::step_rows ? share : 0,
                       (std::min)(GridTuning::most_partial_bytes, GridTuning::most_product_shares * share));
   }
 
+  // The same for rows that are rounded to what the weights are stored in, where gradients are of another type.
+  template <class S, class T>
+  static std::size_t of_operands(int rows, int columns) {
+    if (std::is_same_v<S, T>) return 0;
+    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(columns)) * sizeof(S);
+  }
+
   // The same for the recurrence of a tile of so many rows and sequences, and for all primitives of its pass.
-  template <class T, int E, int N>
+  template <class S, class T, int E, int N>
   static std::size_t of_recurrence(network::SelectiveScanSizes<T, E, N>, int rows, int sequences, bool with_backward) {
     Carver counter;
     if (with_backward) detail::SelectivePartials<T, E, N>(sequences).carve(counter, rows);
     return counter.used();
   }
-  template <class T, int H, int P, int G, int N>
+  template <class S, class T, int H, int P, int G, int N>
   static std::size_t of_recurrence(network::SsdSizes<T, H, P, G, N>, int rows, int sequences, bool with_backward) {
     Carver counter;
     if constexpr (detail::ssd_runs_in_chunks<T>) {
-      detail::SsdMemory<detail::SsdShape<H, P, G, N>>().carve(counter, rows, sequences, with_backward);
+      detail::SsdMemory<detail::SsdShape<S, H, P, G, N>>().carve(counter, rows, sequences, with_backward);
     } else if (with_backward) {
       using Channels = detail::SsdChannels<T, H, P, G, N>;
       detail::ScanPartials<Channels, T> partials;
@@ -62,9 +71,9 @@ struct GridMemory {
     }
     return counter.used();
   }
-  template <class Recurrence>
+  template <class S, class Recurrence>
   static std::size_t scratch_bytes(Recurrence recurrence, int rows, int sequences, bool with_backward) {
-    return (std::max)(GridTuning::most_partial_bytes, of_recurrence(recurrence, rows, sequences, with_backward));
+    return (std::max)(GridTuning::most_partial_bytes, of_recurrence<S>(recurrence, rows, sequences, with_backward));
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
@@ -28,20 +29,24 @@ std::size_t stretches(Rows<T, E> x, int length) {
   return static_cast<std::size_t>((x.rows + length - 1) / length) * (x.stride / 4);
 }
 
-template <bool with_silu, class T, int E, int K>
-__global__ void __launch_bounds__(Block::threads) convolve_stretches(Convolution<with_silu, T, E, K> conv) {
+template <bool with_silu, class S, int E, int K>
+__global__ void __launch_bounds__(Block::threads) convolve_stretches(Convolution<with_silu, S, E, K> conv) {
+  begin_kernel();
   int first, column;
   if (own_stretch(conv.x, conv_rows, first, column)) conv.stretch(first, column);
 }
-template <bool with_silu, class T, int E, int K>
-__global__ void __launch_bounds__(Block::threads) remember_inputs(Convolution<with_silu, T, E, K> conv) {
+template <bool with_silu, class S, int E, int K>
+__global__ void __launch_bounds__(Block::threads) remember_inputs(Convolution<with_silu, S, E, K> conv) {
+  begin_kernel();
   const int i = static_cast<int>(blockIdx.x) * Block::threads + thread();
   if (i < conv.sequences.count * conv.x.stride) conv.remember(i);
 }
 // One row of every sequence, whose history is given: four columns, and their history with this row behind it.
-template <bool with_silu, class T, int E, int K>
-__global__ void __launch_bounds__(Block::threads) convolve_step(Convolution<with_silu, T, E, K> conv) {
-  constexpr int quads = Rows<T, E>::stride / 4;
+template <bool with_silu, class S, int E, int K>
+__global__ void __launch_bounds__(Block::threads) convolve_step(Convolution<with_silu, S, E, K> conv) {
+  begin_kernel();
+  using T = ComputeOf<S>;
+  constexpr int quads = Rows<S, E>::stride / 4;
   const int i = static_cast<int>(blockIdx.x) * Block::threads + thread(), s = i / quads, column = i % quads * 4;
   if (s >= conv.sequences.count) return;
   const int row = conv.sequences.begin(s);
@@ -65,22 +70,23 @@ __global__ void __launch_bounds__(Block::threads) convolve_step(Convolution<with
   for (int k = 0; k < K - 1; ++k) store4(past + k * conv.x.stride, window[k + 1]);
 }
 
-template <bool with_silu, class T, int E, int K>
-void convolve(Grid& be, const Convolution<with_silu, T, E, K>& conv) {
+template <bool with_silu, class S, int E, int K>
+void convolve(Grid& be, const Convolution<with_silu, S, E, K>& conv) {
   if (conv.history && conv.x.rows == conv.sequences.count) {  // no sequence is empty
-    be.launch_over("convolve_step", convolve_step<with_silu, T, E, K>,
+    be.launch_over("convolve_step", convolve_step<with_silu, S, E, K>,
                    static_cast<std::size_t>(conv.sequences.count) * conv.x.stride / 4, conv);
     return;
   }
-  be.launch_over("convolve_stretches", convolve_stretches<with_silu, T, E, K>, stretches(conv.x, conv_rows), conv);
+  be.launch_over("convolve_stretches", convolve_stretches<with_silu, S, E, K>, stretches(conv.x, conv_rows), conv);
   if (conv.history)
-    be.launch_over("remember_inputs", remember_inputs<with_silu, T, E, K>,
+    be.launch_over("remember_inputs", remember_inputs<with_silu, S, E, K>,
                    static_cast<std::size_t>(conv.sequences.count) * conv.x.stride, conv);
 }
 
-template <Write write, class T, int E, int K>
+template <Write write, class T, class S, int E, int K>
 __global__ void __launch_bounds__(Block::threads)
-    convolve_stretches_backward(Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
+    convolve_stretches_backward(Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<S, E, K> w) {
+  begin_kernel();
   int first, column;
   if (own_stretch(dv, conv_rows, first, column)) convolve_backward<write>(dx, dv, sequences, w, first, column);
 }
@@ -115,23 +121,25 @@ struct ConvolutionPartials {
   }
 };
 
-template <Write write, bool learned_weight, class T, int E, int K>
+template <Write write, bool learned_weight, class T, class S, int E, int K>
 __global__ void __launch_bounds__(Block::threads)
     convolve_silu_backward(Rows<T, E> dx, ConvolutionPartials<T, E, K> partials, Rows<const T, E> du,
-                           Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w, Weight<T, 1, E> bias) {
+                           Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w, Weight<T, 1, E> bias) {
+  begin_kernel();
   int first, column;
   if (!own_stretch(x, partials.rows, first, column)) return;
-  ConvSiluBackward<write, learned_weight, T, E, K> part{dx, du, x, sequences, column, {}, load_bias(bias, column),
-                                                        {}, {}, {}};
+  ConvSiluBackward<write, learned_weight, T, S, E, K> part{dx, du, x, sequences, column, {}, load_bias(bias, column),
+                                                           {}, {}, {}};
   load_taps(part.taps, w, column);
   part.run(first, min(first + partials.rows, x.rows));
   partials.write(first, column, part.sums);
 }
 
-template <class T, int E, int K>
+template <class T, class S, int E, int K>
 __global__ void __launch_bounds__(Block::threads)
-    convolve_weight_backward(ConvolutionPartials<T, E, K> partials, Rows<const T, E> dv, Rows<const T, E> x,
+    convolve_weight_backward(ConvolutionPartials<T, E, K> partials, Rows<const T, E> dv, Rows<const S, E> x,
                              Sequences sequences) {
+  begin_kernel();
   int first, column;
   if (!own_stretch(x, partials.rows, first, column)) return;
   Quad<T> sums[K] = {}, all[K + 1] = {};
@@ -151,39 +159,39 @@ void with_convolution_partials(Grid& be, int rows, Launch&& launch) {
 
 }  // namespace detail
 
-template <class T, int E, int K>
-void causal_conv(Grid& be, Rows<T, E> v, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
-                 Weight<T, 1, E> bias, T* history = nullptr) {
-  detail::convolve<false, T, E, K>(be, {v, x, sequences, w, bias, history});
+template <class S, class T, int E, int K>
+void causal_conv(Grid& be, Rows<S, E> v, Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w,
+                 Weight<T, 1, E> bias, std::type_identity_t<T>* history = nullptr) {
+  detail::convolve<false, S, E, K>(be, {v, x, sequences, w, bias, history});
 }
-template <class T, int E, int K>
-void causal_conv_silu(Grid& be, Rows<T, E> u, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
-                      Weight<T, 1, E> bias, T* history) {
-  detail::convolve<true, T, E, K>(be, {u, x, sequences, w, bias, history});
+template <class S, class T, int E, int K>
+void causal_conv_silu(Grid& be, Rows<S, E> u, Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w,
+                      Weight<T, 1, E> bias, std::type_identity_t<T>* history) {
+  detail::convolve<true, S, E, K>(be, {u, x, sequences, w, bias, history});
 }
 
-template <Write write, bool learned_weight, bool learned_bias, class T, int E, int K>
+template <Write write, bool learned_weight, bool learned_bias, class T, class S, int E, int K>
 void causal_conv_silu_backward(Grid& be, Rows<T, E> dx, WeightGradient<T, E, K> dw, WeightGradient<T, 1, E> dbias,
-                               Rows<const T, E> du, Rows<const T, E> x, Sequences sequences, Weight<T, E, K> w,
+                               Rows<const T, E> du, Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w,
                                Weight<T, 1, E> bias) {
   detail::with_convolution_partials<T, E, K>(be, x.rows, [&](const auto& partials) {
-    be.launch_over("convolve_silu_backward", detail::convolve_silu_backward<write, learned_weight, T, E, K>,
+    be.launch_over("convolve_silu_backward", detail::convolve_silu_backward<write, learned_weight, T, S, E, K>,
                    detail::stretches(x, partials.rows), dx, partials, du, x, sequences, w, bias);
     if constexpr (learned_weight) be.add(dw, partials.weight);
     if constexpr (learned_bias) be.add(dbias, partials.bias);
   });
 }
 
-template <Write write = Write::set, class T, int E, int K>
-void causal_conv_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<T, E, K> w) {
-  be.launch_over("convolve_stretches_backward", detail::convolve_stretches_backward<write, T, E, K>,
+template <Write write = Write::set, class T, class S, int E, int K>
+void causal_conv_backward(Grid& be, Rows<T, E> dx, Rows<const T, E> dv, Sequences sequences, Weight<S, E, K> w) {
+  be.launch_over("convolve_stretches_backward", detail::convolve_stretches_backward<write, T, S, E, K>,
                  detail::stretches(dv, detail::conv_rows), dx, dv, sequences, w);
 }
-template <class T, int E, int K>
-void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const T, E> x,
+template <class T, class S, int E, int K>
+void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv, Rows<const S, E> x,
                                  Sequences sequences) {
   detail::with_convolution_partials<T, E, K>(be, x.rows, [&](const auto& partials) {
-    be.launch_over("convolve_weight_backward", detail::convolve_weight_backward<T, E, K>,
+    be.launch_over("convolve_weight_backward", detail::convolve_weight_backward<T, S, E, K>,
                    detail::stretches(x, partials.rows), partials, dv, x, sequences);
     be.add(dw, partials.weight);
   });

@@ -17,6 +17,7 @@ template <class T, int Vp>
 __global__ void __launch_bounds__(choosing_threads)
     choose_tokens(int* chosen, Rows<const T, Vp> logits, const int* positions, int first, Sampling sampling,
                   int classes) {
+  begin_kernel();
   using math::Choice;
   using Chooser = math::TokenChooser<T>;
   __shared__ Choice of_warps[choosing_threads / 32];

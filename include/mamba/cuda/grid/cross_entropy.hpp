@@ -32,13 +32,25 @@ template <class T, int Vp>
 __global__ void __launch_bounds__(Block::threads)
     cross_entropy_of_rows(double* losses, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
                           double weight) {
+  begin_kernel();
   __shared__ SoftmaxSum<T> shares[Block::warps];
-  const int row = static_cast<int>(blockIdx.x);
+  const int row = static_cast<int>(blockIdx.x), first = 4 * thread(), step = 4 * Block::threads;
   const T* const x = logits[row];
-  // Every thread begins with a number that there is, for e^(-infinity + infinity) is none.
-  SoftmaxSum<T> own{x[min(thread(), classes - 1)], thread() < classes ? T(1) : T(0)};
-#pragma unroll 4
-  for (int v = thread() + Block::threads; v < classes; v += Block::threads) own.add(x[v]);
+  // A thread takes four numbers at a time, each into a sum of its own, for an exponential waits for the one before.
+  // Sums begin with a number that there is, for e^(-infinity + infinity) is none.
+  SoftmaxSum<T> sums[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) sums[j] = {x[min(first + j, classes - 1)], first + j < classes ? T(1) : T(0)};
+#pragma unroll 2
+  for (int v = first + step; v < classes; v += step) {
+    const auto four = load4(x + v);
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      if (v + j < classes) sums[j].add(four.at[j]);
+  }
+  SoftmaxSum<T>& own = sums[0];
+#pragma unroll
+  for (int j = 1; j < 4; ++j) own.add(sums[j]);
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2)
     own.add({__shfl_xor_sync(~0U, own.largest, offset), __shfl_xor_sync(~0U, own.sum, offset)});
@@ -48,10 +60,16 @@ __global__ void __launch_bounds__(Block::threads)
   for (int w = 1; w < Block::warps; ++w) all.add(shares[w]);
   const T scale = static_cast<T>(weight) / all.sum;
   const int label = labels[row];
-#pragma unroll 4
-  for (int v = thread(); v < dlogits.stride; v += Block::threads)
-    dlogits[row][v] =
-        v >= classes ? T(0) : std::exp(x[v] - all.largest) * scale - (v == label ? static_cast<T>(weight) : T(0));
+#pragma unroll 2
+  for (int v = first; v < dlogits.stride; v += step) {
+    auto four = load4(x + v);
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      four.at[j] = v + j >= classes
+                       ? T(0)
+                       : std::exp(four.at[j] - all.largest) * scale - (v + j == label ? static_cast<T>(weight) : T(0));
+    store4(dlogits[row] + v, four);
+  }
   if (thread() == 0)
     losses[row] = weight * (std::log(static_cast<double>(all.sum)) + static_cast<double>(all.largest) -
                             static_cast<double>(x[label]));

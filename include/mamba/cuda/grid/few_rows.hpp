@@ -2,13 +2,17 @@
 // that is what takes time.
 #pragma once
 
+#include <type_traits>
+
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 
 namespace mamba::cuda::detail {
 
-inline constexpr int most_few_rows = GridTuning::few_rows;
+template <class S>
+inline constexpr int most_few_rows = std::is_same_v<S, BFloat16> ? GridTuning::few_stored_rows : GridTuning::few_rows;
 
 // Outputs side by side.
 template <class T, int Count>
@@ -40,25 +44,41 @@ __host__ __device__ constexpr int warps_of_output(int outputs) {
   return warps;
 }
 
-// y <- or += x w^T, for all rows of x at once: warps of a block take one of w's rows.
-template <Write write, int MostRows, class T, int In, int Outputs, int Count>
+// y <- or += x w^T, for all rows of x at once: warps of a block take one of w's rows. What they need of it is on its
+// way before the kernel's turn comes, for no kernel of a graph writes weights.
+template <Write write, int MostRows, class Y, class S, int In, int Outputs, int Count>
 __global__ void __launch_bounds__(Block::threads)
-    multiply_few_rows(SideBySide<T, Count> y, Rows<const T, In> x, const T* w) {
-  constexpr int warps = warps_of_output(Outputs), stride = padded(In), at_once = 4 * 32 * warps;
+    multiply_few_rows(SideBySide<Y, Count> y, Rows<const S, In> x, const S* w) {
+  using T = ComputeOf<S>;
+  constexpr int warps = warps_of_output(Outputs), stride = padded(In), apart = 4 * 32 * warps, at_once = 8;
   __shared__ T shares[Block::warps][MostRows];
   const int output = static_cast<int>(blockIdx.x) * (Block::warps / warps) + warp() / warps;
-  const T* const of_output = w + static_cast<std::ptrdiff_t>(min(output, Outputs - 1)) * stride;
+  const S* const of_output = w + static_cast<std::ptrdiff_t>(min(output, Outputs - 1)) * stride;
+  Quad<T> of_w[at_once];
+  const auto load = [&](int first) {
+#pragma unroll
+    for (int i = 0; i < at_once; ++i)
+      if (const int k = first + i * apart; k < stride) of_w[i] = load4(of_output + k);
+  };
+  int first = 4 * (warp() % warps * 32 + lane());
+  load(first);
+  begin_kernel();
   T sums[MostRows] = {};
-#pragma unroll 8
-  for (int k = 4 * (warp() % warps * 32 + lane()); k < stride; k += at_once) {  // what pads rows is zero
-    const auto of_w = load4(of_output + k);
+  while (first < stride) {  // what pads rows is zero
 #pragma unroll
-    for (int r = 0; r < MostRows; ++r) {
-      if (r >= x.rows) break;
-      const auto of_x = load4(x.address(r) + k);
+    for (int i = 0; i < at_once; ++i) {
+      const int k = first + i * apart;
+      if (k >= stride) break;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) sums[r] += of_w.at[j] * of_x.at[j];
+      for (int r = 0; r < MostRows; ++r) {
+        if (r >= x.rows) break;
+        const auto of_x = load4(x.address(r) + k);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sums[r] += of_w[i].at[j] * of_x.at[j];
+      }
     }
+    first += at_once * apart;
+    load(first);
   }
 #pragma unroll
   for (int r = 0; r < MostRows; ++r) {
@@ -70,20 +90,20 @@ __global__ void __launch_bounds__(Block::threads)
   if (warp() % warps != 0 || lane() >= x.rows || output >= Outputs) return;
   T sum = shares[warp()][lane()];
   for (int i = 1; i < warps; ++i) sum += shares[warp() + i][lane()];
-  T& out = y.at(lane(), output);
-  out = write == Write::add ? out + sum : sum;
+  Y& out = y.at(lane(), output);
+  out = write == Write::add ? static_cast<T>(out) + sum : sum;
 }
 
-template <Write write, class T, int In, int... Out>
-void multiply_few(Grid& be, Beside<T, Out...> y, Rows<const T, In> x, const T* w) {
-  constexpr int count = sizeof...(Out), outputs = Beside<T, Out...>::all_columns;
-  const SideBySide<T, count> to = side_by_side(y);
+template <Write write, class Y, class S, int In, int... Out>
+void multiply_few(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, const S* w) {
+  constexpr int count = sizeof...(Out), outputs = Beside<Y, Out...>::all_columns;
+  const SideBySide<Y, count> to = side_by_side(y);
   constexpr int of_block = Block::warps / warps_of_output(outputs);
   const auto launch = [&](auto kernel) {
     be.launch_shaped("multiply_few_rows", kernel, {(outputs + of_block - 1) / of_block, Block::threads, 0}, to, x, w);
   };
-  if (x.rows == 1) launch(multiply_few_rows<write, 1, T, In, outputs, count>);
-  else launch(multiply_few_rows<write, most_few_rows, T, In, outputs, count>);
+  if (x.rows == 1) launch(multiply_few_rows<write, 1, Y, S, In, outputs, count>);
+  else launch(multiply_few_rows<write, most_few_rows<S>, Y, S, In, outputs, count>);
 }
 
 }  // namespace mamba::cuda::detail

@@ -89,9 +89,19 @@ __host__ __device__ inline int first_of(int slice, int slices, int count) {
   return static_cast<int>(static_cast<long long>(count) * slice / slices);
 }
 
+// Every kernel over the grid begins with it: from here on it may read what those before it have written. In a graph it
+// may be there before they are done (runtime/graph.hpp), and what follows it may come as soon as it has begun.
+__device__ inline void begin_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // A block for each slice. Primitive::run(block, arguments...) is the primitive.
 template <class Primitive, class... Arguments>
 __global__ void __launch_bounds__(Block::threads) run_on_rows(int rows, Arguments... arguments) {
+  begin_kernel();
   const int number = static_cast<int>(blockIdx.x), slices = static_cast<int>(gridDim.x);
   const int first = first_of(number, slices, rows), end = first_of(number + 1, slices, rows);
   const Slice slice{number, first, end - first, 0, 0};
@@ -100,6 +110,7 @@ __global__ void __launch_bounds__(Block::threads) run_on_rows(int rows, Argument
 }
 template <class Primitive, class... Arguments>
 __global__ void __launch_bounds__(Block::threads) run_on_sequences(Sequences sequences, Arguments... arguments) {
+  begin_kernel();
   const int number = static_cast<int>(blockIdx.x), slices = static_cast<int>(gridDim.x);
   const int first = first_of(number, slices, sequences.count), end = first_of(number + 1, slices, sequences.count);
   const Slice slice{number, sequences.begin(first), sequences.end(end - 1) - sequences.begin(first), first,
@@ -123,6 +134,7 @@ const char* name_of() {
 // sum (size) += the partial sums (count, size), in their order.
 template <class T>
 __global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* partials, int count, std::size_t size) {
+  begin_kernel();
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   if (i >= size) return;
   T total = sum[i];
@@ -148,14 +160,12 @@ struct LaunchShape {
 
 class Grid {
  public:
-  static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true;
+  static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true,
+                        fuses_recurrence = true, adds_to_residual = true, rounds_gradients = true;
 
   // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
   explicit Grid(QueuePointer queue, Products products = Products::exact)
-      : queue_(std::move(queue)), products_(queue_->stream(), products), precision_(products), scratch_(queue_) {
-    check(cudaDeviceGetAttribute(&shared_limit_, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue_->device()),
-          "cudaDeviceGetAttribute");
-  }
+      : queue_(std::move(queue)), products_(queue_->stream(), products), precision_(products), scratch_(queue_) {}
 
   const Queue& queue() const { return *queue_; }
   cudaStream_t stream() const { return queue_->stream(); }
@@ -219,16 +229,7 @@ class Grid {
     body();
   }
 
-  // The shared memory is a block's, where the device has as much: of the block's primitives those that need more than
-  // any device has (products, scans) do not run here.
-  template <class T, class... Parameters, class... Arguments>
-  void launch(const char* name, void (*kernel)(Parameters...), int blocks, const Arguments&... arguments) const {
-    launch_shaped(name, kernel,
-                  {blocks, Block::threads, (std::min)(Block::shared_bytes<T>, static_cast<std::size_t>(shared_limit_))},
-                  arguments...);
-  }
-
-  // A kernel of a shape of its own.
+  // A kernel of any shape.
   template <class... Parameters, class... Arguments>
   void launch_shaped(const char* name, void (*kernel)(Parameters...), LaunchShape shape,
                      const Arguments&... arguments) const {
@@ -252,40 +253,43 @@ class Grid {
                   arguments...);
   }
 
-  // Primitive over slices of `rows` rows, of rows like x, of sequences; with a weight's gradient, a slice for each
-  // partial sum.
-  template <class Primitive, class T, class... Arguments>
-  void over_slices(int slices, int rows, const Arguments&... arguments) const {
-    launch<T>(detail::name_of<Primitive>(), detail::run_on_rows<Primitive, Arguments...>, slices, rows, arguments...);
+  // Blocks of Block::threads, with so much shared memory.
+  template <class... Parameters, class... Arguments>
+  void launch(const char* name, void (*kernel)(Parameters...), int blocks, std::size_t shared_bytes,
+              const Arguments&... arguments) const {
+    launch_shaped(name, kernel, {blocks, Block::threads, shared_bytes}, arguments...);
   }
+
+  // Primitive over slices of rows like x, of sequences; with a weight's gradient, a slice for each partial sum. Of a
+  // block's primitives those that exchange more than a sum for each of four columns of a thread do not run here: the
+  // less shared memory a block has, the more of them are at work.
   template <class Primitive, class T, int C, class... Arguments>
   void over_rows(Rows<T, C> x, const Arguments&... arguments) const {
     constexpr int most = (std::max)(1, GridTuning::slice_elements / Rows<T, C>::stride);
     const int rows_of_slice = std::clamp((x.rows + GridTuning::slices - 1) / GridTuning::slices, 1, most);
-    over_slices<Primitive, T>((x.rows + rows_of_slice - 1) / rows_of_slice, x.rows, arguments...);
+    launch(detail::name_of<Primitive>(), detail::run_on_rows<Primitive, Arguments...>,
+           (x.rows + rows_of_slice - 1) / rows_of_slice, 0, x.rows, arguments...);
   }
-  template <class Primitive, class T, class... Arguments>
+  template <class Primitive, class... Arguments>
   void over_sequences(Sequences sequences, const Arguments&... arguments) const {
-    launch<T>(detail::name_of<Primitive>(), detail::run_on_sequences<Primitive, Arguments...>,
-              (std::min)(sequences.count, GridTuning::most_sequence_blocks), sequences, arguments...);
+    launch(detail::name_of<Primitive>(), detail::run_on_sequences<Primitive, Arguments...>,
+           (std::min)(sequences.count, GridTuning::most_sequence_blocks), 0, sequences, arguments...);
   }
   template <class Primitive, class T, int R, int C, class... Arguments>
   void over_rows_with_gradient(WeightGradient<T, R, C> dw, int rows, const Arguments&... arguments) {
     const auto partials =
         zeroed_partials(dw, (rows + GridTuning::gradient_slice_rows - 1) / GridTuning::gradient_slice_rows);
-    over_slices<Primitive, T>(partials.count, rows, partials, arguments...);
+    launch(detail::name_of<Primitive>(), detail::run_on_rows<Primitive, PartialGradients<T, R, C>, Arguments...>,
+           partials.count, exchanged_bytes<T>, rows, partials, arguments...);
     add(dw, partials);
   }
   template <class Primitive, class T, int R, int C, class... Arguments>
   void over_sequences_with_gradient(WeightGradient<T, R, C> dw, Sequences sequences, const Arguments&... arguments) {
     const auto partials = zeroed_partials(dw, sequences.count);
-    launch<T>(detail::name_of<Primitive>(),
-              detail::run_on_sequences<Primitive, PartialGradients<T, R, C>, Arguments...>, partials.count, sequences,
-              partials, arguments...);
+    launch(detail::name_of<Primitive>(), detail::run_on_sequences<Primitive, PartialGradients<T, R, C>, Arguments...>,
+           partials.count, exchanged_bytes<T>, sequences, partials, arguments...);
     add(dw, partials);
   }
-
-  // dw += the partial gradients.
   template <class T, int R, int C>
   void add(WeightGradient<T, R, C> dw, PartialGradients<T, R, C> partials) const {
     constexpr std::size_t size = PartialGradients<T, R, C>::size;
@@ -294,6 +298,9 @@ class Grid {
   }
 
  private:
+  template <class T>
+  static constexpr std::size_t exchanged_bytes = Block::exchanged_elements * sizeof(T);
+
   template <class T, int R, int C>
   PartialGradients<T, R, C> zeroed_partials(WeightGradient<T, R, C>, int most) {
     const int count = std::clamp(most, 1, detail::affordable_partials(PartialGradients<T, R, C>::size * sizeof(T)));
@@ -310,7 +317,6 @@ class Grid {
   Products precision_;
   DeviceBuffer scratch_;
   std::vector<double> on_host_;
-  int shared_limit_ = 0;
 };
 
 // to <- from, on the host, which leads the grid.

@@ -1,10 +1,12 @@
-// Products with weight matrices over the whole device (specification, section 1): those of few rows, and those of float
-// that are to be exact, by kernels of our own, the others by cuBLAS.
+// Products with weight matrices over the whole device (specification, section 1): those of few rows, those of a
+// decoding step, and those of float that are to be exact, by kernels of our own, the others by cuBLAS.
 #pragma once
 
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/grid/few_rows.hpp>
 #include <mamba/cuda/grid/grid.hpp>
@@ -12,14 +14,15 @@
 
 namespace mamba::cuda {
 
-// Up to so many rows cuBLAS has no part in linear(), so that a graph can hold it.
-template <class T>
-inline constexpr int most_step_rows = std::is_same_v<T, float> ? GridTuning::step_rows : GridTuning::few_rows;
+// Up to so many rows cuBLAS has no part in linear(), so that a graph can hold it. S: what the operands are stored in.
+template <class S>
+inline constexpr int most_step_rows = std::is_same_v<S, double> ? GridTuning::few_rows : GridTuning::step_rows;
 
 namespace detail {
 
 template <class T, int C>
 __global__ void __launch_bounds__(Block::threads) clear_padding_of_rows(Rows<T, C> x) {
+  begin_kernel();
   constexpr int width = Rows<T, C>::stride - C;
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   if (i / width < static_cast<std::size_t>(x.rows)) x[static_cast<std::ptrdiff_t>(i / width)][C + i % width] = 0;
@@ -39,18 +42,27 @@ void each_piece(Beside<T, Columns...> pieces, F&& f) {
   }(std::make_integer_sequence<int, sizeof...(Columns)>());
 }
 
+inline std::size_t narrow_bytes(int rows, int columns) {
+  return sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(columns));
+}
+
 // c <- or += a b; a's lines lie along the result's rows or along the sum, b's along its columns or along the sum.
 // without_cublas: as recorded kernels must be.
-template <Along along_a, Along along_b, class T>
-void multiply(Grid& be, Lines<T> c, Lines<const T> a, Lines<const T> b, ProductSizes sizes, Write write,
+template <Along along_a, Along along_b, class C, class S>
+void multiply(Grid& be, Lines<C> c, Lines<const S> a, Lines<const S> b, ProductSizes sizes, Write write,
               bool without_cublas = false) {
-  if constexpr (std::is_same_v<T, float>)
-    if (without_cublas || (be.precision() == Products::exact && sizes.depth >= tensor_core_depth))
-      return multiply_exactly<along_a, along_b>(be, SideBySide<T, 1>{{c.data}, {0}, {c.stride}}, a, b, sizes, write);
+  constexpr bool both_along_sum = along_a == Along::sum && along_b == Along::sum;
+  bool ours = without_cublas;
+  if constexpr (std::is_same_v<S, float>)
+    ours = ours || (be.precision() == Products::exact && sizes.depth >= tensor_core_depth);
+  if constexpr (std::is_same_v<S, float> || (std::is_same_v<S, BFloat16> && both_along_sum))
+    if (ours)
+      return multiply_on_grid<along_a, along_b>(be, SideBySide<C, 1>{{c.data}, {0}, {c.stride}}, a, b, sizes, write);
   // Its matrices are column-major: rows of ours are columns of its, and the product is written transposed.
   const auto transposed = [](Along along) { return along == Along::sum ? CUBLAS_OP_T : CUBLAS_OP_N; };
   be.products().gemm(transposed(along_b), along_a == Along::sum ? CUBLAS_OP_N : CUBLAS_OP_T, sizes.columns, sizes.rows,
-                     sizes.depth, b.data, b.stride, a.data, a.stride, T(write == Write::add), c.data, c.stride);
+                     sizes.depth, b.data, b.stride, a.data, a.stride, ComputeOf<S>(write == Write::add), c.data,
+                     c.stride);
 }
 
 template <class T, int C>
@@ -62,31 +74,72 @@ Lines<const T> lines(Weight<T, R, C, OfRows, First> w) {
   return {w.value, w.stride};
 }
 
+// Outputs of so few columns together that one product takes less time than one for each: their columns are taken apart
+// after it.
+template <class Y, class S, int... Out, int In>
+void multiply_narrow(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, Lines<const S> w, Write write) {
+  constexpr int columns = Beside<Y, Out...>::all_columns;
+  const ProductSizes sizes{x.rows, columns, In};
+  if constexpr (std::is_same_v<S, float>)
+    if (be.precision() == Products::exact)
+      return multiply_on_grid<Along::sum, Along::sum>(be, side_by_side(y), lines(x), w, sizes, write);
+  auto* const parts = reinterpret_cast<float*>(be.scratch(narrow_bytes(x.rows, columns)));
+  const Lines<float> product{parts, padded(columns)};
+  multiply<Along::sum, Along::sum>(be, product, lines(x), w, sizes, Write::set);
+  be.launch_over("add_shares", add_shares<Y, sizeof...(Out)>, static_cast<std::size_t>(x.rows) * columns,
+                 side_by_side(y), Lines<const float>{parts, product.stride}, sizes, 1, write == Write::add);
+}
+
+// to <- from, number by number.
+template <class S, class T>
+__global__ void __launch_bounds__(Block::threads) store_elements(S* to, const T* from, std::size_t quads) {
+  begin_kernel();
+  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  if (i < quads) store4(to + 4 * i, load4(from + 4 * i));
+}
+
+// x as a product's operand beside one that is stored as S: as it is, or a copy in scratch memory.
+template <class S, class T, int C>
+Rows<const S, C> operand(Grid& be, Rows<const T, C> x) {
+  if constexpr (std::is_same_v<S, T>) {
+    return x;
+  } else {
+    const std::size_t elements = static_cast<std::size_t>(x.rows) * x.stride;
+    S* const copy = reinterpret_cast<S*>(be.scratch(elements * sizeof(S)));
+    be.launch_over("store_elements", store_elements<S, T>, elements / 4, copy, x.data, elements / 4);
+    return {copy, x.rows};
+  }
+}
+
 }  // namespace detail
 
-// y (T, Out) <- or += x (T, In) W^T, W (Out, In).
-template <Write write = Write::set, class T, int Out, int In, int OfRows, int First>
-void linear(Grid& be, Rows<T, Out> y, Rows<const T, In> x, Weight<T, Out, In, OfRows, First> w) {
+// y (T, Out) <- or += x (T, In) W^T, W (Out, In). S: what x and W are stored in; sums are of what it is computed with.
+template <Write write = Write::set, class Y, class S, int Out, int In, int OfRows, int First>
+void linear(Grid& be, Rows<Y, Out> y, Rows<const S, In> x, Weight<S, Out, In, OfRows, First> w) {
   using detail::Along, detail::lines;
-  if (x.rows <= detail::most_few_rows) detail::multiply_few<write>(be, beside(y), x, w.value);
+  if (x.rows <= detail::most_few_rows<S>) detail::multiply_few<write>(be, beside(y), x, w.value);
   else
     detail::multiply<Along::sum, Along::sum>(be, lines(y), lines(x), lines(w), {x.rows, Out, In}, write,
-                                             x.rows <= most_step_rows<T>);
+                                             x.rows <= most_step_rows<S>);
   if constexpr (write == Write::set) detail::clear_padding(be, y);
 }
 // The same where W's rows belong to several outputs.
-template <Write write = Write::set, class T, int... Out, int In, int All>
-void linear(Grid& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, In> w) {
+template <Write write = Write::set, class Y, class S, int... Out, int In, int All, int OfRows, int First>
+void linear(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, Weight<S, All, In, OfRows, First> w) {
   using detail::Along, detail::lines;
   static_assert(All == y.all_columns);
-  // All at once where W's way from memory is what takes time.
-  const bool at_once = x.rows <= most_step_rows<T>;
-  if (x.rows <= detail::most_few_rows) {
+  // All at once where W's way from memory is what takes time, and where they are narrow.
+  const bool step = x.rows <= most_step_rows<S>,
+             narrow = !std::is_same_v<S, double> && All <= GridTuning::narrow_columns &&
+                      detail::narrow_bytes(x.rows, All) <= GridTuning::most_partial_bytes,
+             at_once = step || narrow;
+  if (x.rows <= detail::most_few_rows<S>) {
     detail::multiply_few<write>(be, y, x, w.value);
-  } else if constexpr (std::is_same_v<T, float>) {
-    if (at_once)
-      detail::multiply_exactly<Along::sum, Along::sum>(be, detail::side_by_side(y), lines(x), lines(w),
+  } else if constexpr (!std::is_same_v<S, double>) {
+    if (step)
+      detail::multiply_on_grid<Along::sum, Along::sum>(be, detail::side_by_side(y), lines(x), lines(w),
                                                        {x.rows, All, In}, write);
+    else if (narrow) detail::multiply_narrow(be, y, x, lines(w), write);
   }
   detail::each_piece(y, [&](auto piece, auto first) {
     if (!at_once) linear<write>(be, piece, x, w.template row_block<first.value, decltype(piece)::columns>());
@@ -94,35 +147,39 @@ void linear(Grid& be, Beside<T, Out...> y, Rows<const T, In> x, Weight<T, All, I
   });
 }
 
-// dx (T, In) <- or += dy (T, Out) W. W's padding, which is zero, becomes dx's.
-template <Write write = Write::set, class T, int Out, int In, int OfRows, int First>
-void linear_backward(Grid& be, Rows<T, In> dx, Rows<const T, Out> dy, Weight<T, Out, In, OfRows, First> w) {
+// dx (T, In) <- or += dy (T, Out) W. W's padding, which is zero, becomes dx's. dy is rounded to what W is stored in.
+template <Write write = Write::set, class T, class Y, class S, int Out, int In, int OfRows, int First>
+void linear_backward(Grid& be, Rows<T, In> dx, Rows<const Y, Out> dy, Weight<S, Out, In, OfRows, First> w) {
   using detail::Along, detail::lines;
-  detail::multiply<Along::sum, Along::result>(be, lines(dx), lines(dy), lines(w), {dy.rows, padded(In), Out}, write);
+  detail::multiply<Along::sum, Along::result>(be, lines(dx), lines(detail::operand<S>(be, dy)), lines(w),
+                                              {dy.rows, padded(In), Out}, write);
 }
 
-template <Write write, class T, int... Out, int In, int All>
-void linear_backward(Grid& be, Rows<T, In> dx, Beside<const T, Out...> dy, Weight<T, All, In> w) {
+// dW (Out, In) += dy^T x. dy is rounded to what x is stored in.
+template <class T, class Y, class S, int Out, int In>
+void linear_weight_backward(Grid& be, WeightGradient<T, Out, In> dw, Rows<const Y, Out> dy, Rows<const S, In> x) {
+  using detail::Along, detail::lines;
+  detail::multiply<Along::result, Along::result>(be, detail::Lines<T>{dw.value, dw.stride},
+                                                 lines(detail::operand<S>(be, dy)), lines(x), {Out, padded(In), x.rows},
+                                                 Write::add);
+}
+
+// Both gradients of a product, dy being rounded once; the same of several outputs.
+template <Write write, class T, class DW, class Y, class S, int Out, int In, int OfRows, int First>
+void linear_gradients(Grid& be, Rows<T, In> dx, WeightGradient<DW, Out, In> dw, Rows<const Y, Out> dy,
+                      Rows<const S, In> x, Weight<S, Out, In, OfRows, First> w) {
+  const Rows<const S, Out> rounded = detail::operand<S>(be, dy);
+  linear_backward<write>(be, dx, rounded, w);
+  linear_weight_backward(be, dw, rounded, x);
+}
+template <Write write, class T, class DW, class Y, class S, int... Out, int In, int All, int OfRows, int First>
+void linear_gradients(Grid& be, Rows<T, In> dx, WeightGradient<DW, All, In> dw, Beside<const Y, Out...> dy,
+                      Rows<const S, In> x, Weight<S, All, In, OfRows, First> w) {
   static_assert(All == dy.all_columns);
   detail::each_piece(dy, [&](auto piece, auto first) {
-    constexpr Write own = first.value == 0 ? write : Write::add;
-    linear_backward<own>(be, dx, piece, w.template row_block<first.value, decltype(piece)::columns>());
-  });
-}
-
-// dW (Out, In) += dy^T x.
-template <class T, int Out, int In>
-void linear_weight_backward(Grid& be, WeightGradient<T, Out, In> dw, Rows<const T, Out> dy, Rows<const T, In> x) {
-  using detail::Along, detail::lines;
-  detail::multiply<Along::result, Along::result>(be, {dw.value, dw.stride}, lines(dy), lines(x),
-                                                 {Out, padded(In), x.rows}, Write::add);
-}
-
-template <class T, int... Out, int In, int All>
-void linear_weight_backward(Grid& be, WeightGradient<T, All, In> dw, Beside<const T, Out...> dy, Rows<const T, In> x) {
-  static_assert(All == dy.all_columns);
-  detail::each_piece(dy, [&](auto piece, auto first) {
-    linear_weight_backward(be, dw.template row_block<first.value, decltype(piece)::columns>(), piece, x);
+    constexpr int columns = decltype(piece)::columns;
+    linear_gradients<first.value == 0 ? write : Write::add>(be, dx, dw.template row_block<first.value, columns>(),
+                                                            piece, x, w.template row_block<first.value, columns>());
   });
 }
 

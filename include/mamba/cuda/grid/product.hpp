@@ -1,10 +1,13 @@
-// Products of float over the whole device on the tensor cores, as exact as chains of FMA (block/tensor_core.hpp), which
-// cuBLAS's exact ones are, and faster.
+// Products over the whole device on the tensor cores: of float as exact as chains of FMA (block/tensor_core.hpp), which
+// cuBLAS's exact ones are, and faster; and of numbers of 16 bits, which are summed in float.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/async_copy.hpp>
 #include <mamba/cuda/block/tensor_core.hpp>
@@ -13,18 +16,19 @@
 
 namespace mamba::cuda::detail {
 
-// What a block has of a result: Side x Side, in warps' shares of Side / 2 x 64, from panels of 32 elements of the sum.
-template <int Side_>
+// What a block has of a result: Side x Side, in warps' shares of Side / 2 x 64, from panels of 128 bytes of the sum.
+template <class S, int Side_>
 struct GridProduct {
+  using Stored = S;
   static constexpr int Side = Side_, threads = Side, blocks_at_once = 256 / Side;
-  static constexpr int stages = 2;
+  static constexpr int stages = sizeof(S) == 2 && Side == 64 ? 3 : 2;
   static constexpr int column_warps = Side / 64, row_units = Side / 32, column_units = 4;
+  static constexpr int depth = 128 / sizeof(S);
   template <Along along>
-  using Operand = Panel<float, along, Side>;
-  static constexpr int depth = Operand<Along::sum>::depth;
+  using Operand = Panel<S, along, Side, depth>;
   template <Along along_a, Along along_b>
   struct Stage {
-    float a[Operand<along_a>::elements], b[Operand<along_b>::elements];
+    S a[Operand<along_a>::elements], b[Operand<along_b>::elements];
   };
 };
 
@@ -44,14 +48,15 @@ struct ProductSizes {
 // the end of the sum. Where lines lie along the sum they end with zeros (core/views.hpp): some of these are read, too.
 template <class Product, Along along>
 class OperandReader {
+  using S = typename Product::Stored;
   using Panel = typename Product::template Operand<along>;
   static constexpr bool along_sum = along == Along::sum;
-  static constexpr int vectors = Panel::length / 4, lines_at_once = Product::threads / vectors,
-                       copies = Panel::lines / lines_at_once;
+  static constexpr int vector = 16 / sizeof(S), vectors = Panel::length / vector,
+                       lines_at_once = Product::threads / vectors, copies = Panel::lines / lines_at_once;
   static_assert(Product::threads % vectors == 0 && Panel::lines % lines_at_once == 0);
 
  public:
-  __device__ OperandReader(Lines<const float> from, int first_index, int indices, int first_k)
+  __device__ OperandReader(Lines<const S> from, int first_index, int indices, int first_k)
       : next_(from[line() + (along_sum ? first_index : first_k)] + at() + (along_sum ? first_k : first_index)),
         apart_(static_cast<std::ptrdiff_t>(lines_at_once) * from.stride),
         step_(along_sum ? Panel::depth : static_cast<std::ptrdiff_t>(Panel::depth) * from.stride),
@@ -59,7 +64,7 @@ class OperandReader {
 
   // The next panel, of which so many elements of the sum exist. Asynchronous.
   __device__ void copy(Panel panel, int depth) {
-    float* const to = panel.data + line() * Panel::stride + at();
+    S* const to = panel.data + line() * Panel::stride + at();
 #pragma unroll
     for (int i = 0; i < copies; ++i) {
       const bool exists =
@@ -71,21 +76,40 @@ class OperandReader {
 
  private:
   static __device__ int line() { return thread() / vectors; }
-  static __device__ int at() { return thread() % vectors * 4; }
+  static __device__ int at() { return thread() % vectors * vector; }
 
-  const float* next_;
+  const S* next_;
   std::ptrdiff_t apart_, step_;
   int rest_;  // of the results, from this thread's first on
 };
 
-// What a warp has of it.
+// Where what a warp has of it begins.
 template <class Product>
-struct ProductSums {
+struct WarpShare {
   static constexpr int row_units = Product::row_units, column_units = Product::column_units;
-  Quad<float> at[row_units][column_units][2] = {};
 
   static __device__ int row() { return warp() / Product::column_warps * (16 * row_units); }
   static __device__ int column() { return warp() % Product::column_warps * (16 * column_units); }
+};
+
+// What a warp has of it.
+template <class Product, class S = typename Product::Stored>
+struct ProductSums : WarpShare<Product> {
+  using Share = WarpShare<Product>;
+  using Share::row_units, Share::column_units, Share::row, Share::column;
+  Quad<float> at[row_units][column_units][2] = {};
+
+  // += a b over a panel of a sum of so many elements.
+  template <class A, class B>
+  __device__ void add_panel(A a, B b, int of_depth) {
+    if (of_depth >= tensor_core_depth) {
+#pragma unroll 1
+      for (int k = 0; k < Product::depth; k += 8) add(a, b, k);
+    } else {
+#pragma unroll 1
+      for (int k = 0; k < of_depth; ++k) add_one(a, b, k);
+    }
+  }
 
   // += a b over elements k .. k + 8 of the sum, as multiply_add of tensor_core.hpp does.
   template <class A, class B>
@@ -135,25 +159,51 @@ struct ProductSums {
           for (int c = 0; c < 4; ++c) at[m][n][i].at[c] += left * right[n][c];
       }
   }
+};
 
-  // f(row, the first of four columns, quad)
-  template <class F>
-  __device__ void each(F&& f) const {
+// Of numbers of 16 bits.
+template <class Product>
+struct ProductSums<Product, BFloat16> : WarpShare<Product> {
+  using Share = WarpShare<Product>;
+  using Share::row_units, Share::column_units, Share::row, Share::column;
+  Quad<float> at[row_units][column_units][2] = {};
+
+  template <class A, class B>
+  __device__ void add_panel(A a, B b, int) {
 #pragma unroll
-    for (int m = 0; m < row_units; ++m)
+    for (int k = 0; k < Product::depth; k += 16) {
+      BFloat16Fragment right[column_units];
 #pragma unroll
-      for (int i = 0; i < 2; ++i)
+      for (int n = 0; n < column_units; ++n) right[n] = bfloat16_fragment(b, column() + 16 * n, k);
 #pragma unroll
-        for (int n = 0; n < column_units; ++n)
-          f(row() + 16 * m + Sums<float>::row() + i, column() + 16 * n + Sums<float>::column(), at[m][n][i]);
+      for (int m = 0; m < row_units; ++m) {
+        const BFloat16Fragment left = bfloat16_fragment(a, row() + 16 * m, k);
+#pragma unroll
+        for (int n = 0; n < column_units; ++n) multiply_add(at[m][n], left, right[n]);
+      }
+    }
   }
 };
 
+// f(row, the first of four columns, quad) for all that a lane has of a warp's results.
+template <class Product, class S, class F>
+__device__ void each_of(const ProductSums<Product, S>& sums, F&& f) {
+#pragma unroll
+  for (int m = 0; m < Product::row_units; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int n = 0; n < Product::column_units; ++n)
+        f(sums.row() + 16 * m + Sums<float>::row() + i, sums.column() + 16 * n + Sums<float>::column(),
+          sums.at[m][n][i]);
+}
+
 // c (rows, columns) <- or += a b; where a sum is shared out, c is the first of the shares' parts, one behind the other.
-template <class Product, Along along_a, Along along_b>
+template <class Product, Along along_a, Along along_b, class C>
 __global__ void __launch_bounds__(Product::threads, Product::blocks_at_once)
-    multiply_on_tensor_cores(Lines<float> c, Lines<const float> a, Lines<const float> b, ProductSizes sizes,
-                             int depth_of_share, bool adds) {
+    multiply_on_tensor_cores(Lines<C> c, Lines<const typename Product::Stored> a,
+                             Lines<const typename Product::Stored> b, ProductSizes sizes, int depth_of_share,
+                             bool adds) {
   using A = typename Product::template Operand<along_a>;
   using B = typename Product::template Operand<along_b>;
   constexpr int side = Product::Side, depth = Product::depth, stages = Product::stages;
@@ -172,56 +222,56 @@ __global__ void __launch_bounds__(Product::threads, Product::blocks_at_once)
 
   OperandReader<Product, along_a> reader_a(a, row, sizes.rows, begin);
   OperandReader<Product, along_b> reader_b(b, column, sizes.columns, begin);
-  const auto fetch = [&](int step) {
-    const int rest = end - begin - step * depth;
-    Stage& to = panels[step % stages];
-    if (rest > 0) reader_a.copy(A{to.a}, rest), reader_b.copy(B{to.b}, rest);
-    commit_copies();
+  const auto fetch_a = [&](int step) {
+    if (const int rest = end - begin - step * depth; rest > 0) reader_a.copy(A{panels[step % stages].a}, rest);
   };
+  const auto fetch_b = [&](int step) {
+    if (const int rest = end - begin - step * depth; rest > 0) reader_b.copy(B{panels[step % stages].b}, rest);
+  };
+  // In a graph b is a weight, which no kernel before writes: it is on its way when this one's turn comes.
 #pragma unroll
-  for (int step = 0; step < stages - 1; ++step) fetch(step);
+  for (int step = 0; step < stages - 1; ++step) fetch_b(step);
+  begin_kernel();
+#pragma unroll
+  for (int step = 0; step < stages - 1; ++step) fetch_a(step), commit_copies();
   ProductSums<Product> sums;
 #pragma unroll 1
   for (int step = 0; begin + step * depth < end; ++step) {
     wait_for_copies<stages - 2>();
     __syncthreads();  // this panel has come for everyone, and nobody reads the one before
-    fetch(step + stages - 1);
+    fetch_a(step + stages - 1), fetch_b(step + stages - 1);
+    commit_copies();
     Stage& from = panels[step % stages];
-    if (sizes.depth >= tensor_core_depth) {
-#pragma unroll 1
-      for (int k = 0; k < depth; k += 8) sums.add(A{from.a}, B{from.b}, k);
-    } else {
-#pragma unroll 1
-      for (int k = 0; k < sizes.depth; ++k) sums.add_one(A{from.a}, B{from.b}, k);
-    }
+    sums.add_panel(A{from.a}, B{from.b}, sizes.depth);
   }
 
   c.data += static_cast<std::ptrdiff_t>(share) * sizes.rows * c.stride;
-  sums.each([&](int r, int first, const Quad<float>& quad) {
+  each_of(sums, [&](int r, int first, const Quad<float>& quad) {
     const int count = sizes.columns - column - first;  // four, or what there is
     if (row + r >= sizes.rows || count <= 0) return;
-    float* const to = c[row + r] + column + first;
+    C* const to = c[row + r] + column + first;
     if (count >= 4) {
-      auto& all = *reinterpret_cast<float4*>(to);
-      const float4 before = adds ? all : float4{};
-      all = {before.x + quad.at[0], before.y + quad.at[1], before.z + quad.at[2], before.w + quad.at[3]};
+      Quad<float> sum = adds ? load4(static_cast<const C*>(to)) : Quad<float>{};
+      add_to(sum, quad);
+      store4(to, sum);
     } else {
 #pragma unroll
       for (int j = 0; j < 4; ++j)
-        if (j < count) to[j] = (adds ? to[j] : 0.0F) + quad.at[j];
+        if (j < count) to[j] = (adds ? static_cast<float>(to[j]) : 0.0F) + quad.at[j];
     }
   });
 }
 
 // c <- or += the shares' parts, in their order.
-template <int Count>
+template <class C, int Count>
 __global__ void __launch_bounds__(Block::threads)
-    add_shares(SideBySide<float, Count> c, Lines<const float> parts, ProductSizes sizes, int shares, bool adds) {
+    add_shares(SideBySide<C, Count> c, Lines<const float> parts, ProductSizes sizes, int shares, bool adds) {
+  begin_kernel();
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const auto row = static_cast<int>(i / sizes.columns), column = static_cast<int>(i % sizes.columns);
   if (row >= sizes.rows) return;
-  float& to = c.at(row, column);
-  float sum = adds ? to : 0.0F;
+  C& to = c.at(row, column);
+  float sum = adds ? static_cast<float>(to) : 0.0F;
   const std::ptrdiff_t apart = static_cast<std::ptrdiff_t>(sizes.rows) * parts.stride;
 #pragma unroll 4
   for (int share = 0; share < shares; ++share) sum += parts[row][share * apart + column];
@@ -241,8 +291,8 @@ ProductCut cut_of_product(ProductSizes sizes) {
                       static_cast<long long>(pieces(sizes.rows, Product::Side)) * pieces(sizes.columns, Product::Side),
                   at_once = Tuning::product_multiprocessors * Product::blocks_at_once;
   const int panels = pieces(sizes.depth, Product::depth);
-  const double bytes = sizeof(float) * 1.0 * sizes.rows * padded(sizes.columns),
-               panel = Product::Side == 128 ? 1 : Tuning::product_small_panel;
+  const double bytes = sizeof(float) * 1.0 * sizes.rows * padded(sizes.columns),  // of a share
+      panel = Product::Side == 128 ? 1 : Tuning::product_small_panel;
   ProductCut best{Product::Side, 1, 0};
   for (int shares = 1; shares <= Tuning::most_product_shares; ++shares) {
     if (shares > 1 && (shares > panels || shares * bytes > static_cast<double>(Tuning::most_partial_bytes))) break;
@@ -253,41 +303,43 @@ ProductCut cut_of_product(ProductSizes sizes) {
   }
   return best;
 }
-inline ProductCut cut_of_product(ProductSizes sizes) {
-  const auto large = cut_of_product<GridProduct<128>>(sizes), small = cut_of_product<GridProduct<64>>(sizes);
+template <class S>
+ProductCut cut_of_product_of(ProductSizes sizes) {
+  const auto large = cut_of_product<GridProduct<S, 128>>(sizes), small = cut_of_product<GridProduct<S, 64>>(sizes);
   return small.cost < large.cost ? small : large;
 }
 
 // Where c has several pieces, a second kernel takes them apart.
-template <class Product, Along along_a, Along along_b, int Count>
-void multiply_cut(Grid& be, SideBySide<float, Count> c, Lines<const float> a, Lines<const float> b, ProductSizes sizes,
-                  int shares, bool adds) {
+template <class Product, Along along_a, Along along_b, class C, class S, int Count>
+void multiply_cut(Grid& be, SideBySide<C, Count> c, Lines<const S> a, Lines<const S> b, ProductSizes sizes, int shares,
+                  bool adds) {
   const auto pieces = [](int count, int size) { return (count + size - 1) / size; };
   const int depth_of_share = pieces(pieces(sizes.depth, Product::depth), shares) * Product::depth;
-  const bool meet = shares > 1 || Count > 1;
-  Lines<float> to{c.data[0], c.stride[0]};
-  if (meet) {
-    to.stride = padded(sizes.columns);
-    const std::size_t elements = static_cast<std::size_t>(sizes.rows) * static_cast<std::size_t>(to.stride);
-    to.data = reinterpret_cast<float*>(be.scratch(sizeof(float) * static_cast<std::size_t>(shares) * elements));
-  }
-  be.launch_shaped("multiply_on_tensor_cores", multiply_on_tensor_cores<Product, along_a, along_b>,
-                   {pieces(sizes.rows, Product::Side) * pieces(sizes.columns, Product::Side) * shares, Product::threads,
-                    shared_memory<typename Product::template Stage<along_a, along_b>, Product::stages>},
-                   to, a, b, sizes, depth_of_share, adds && !meet);
-  if (meet)
-    be.launch_over("add_shares", add_shares<Count>,
-                   static_cast<std::size_t>(sizes.rows) * static_cast<std::size_t>(sizes.columns), c,
-                   Lines<const float>{to.data, to.stride}, sizes, shares, adds);
+  const auto launch = [&](auto to, bool adds_to_it) {
+    be.launch_shaped(
+        "multiply_on_tensor_cores",
+        multiply_on_tensor_cores<Product, along_a, along_b, std::remove_pointer_t<decltype(to.data)>>,
+        {pieces(sizes.rows, Product::Side) * pieces(sizes.columns, Product::Side) * shares, Product::threads,
+         shared_memory<typename Product::template Stage<along_a, along_b>, Product::stages>},
+        to, a, b, sizes, depth_of_share, adds_to_it);
+  };
+  if (shares == 1 && Count == 1) return launch(Lines<C>{c.data[0], c.stride[0]}, adds);
+  const int stride = padded(sizes.columns);
+  const std::size_t elements = static_cast<std::size_t>(sizes.rows) * static_cast<std::size_t>(stride);
+  auto* const parts = reinterpret_cast<float*>(be.scratch(sizeof(float) * static_cast<std::size_t>(shares) * elements));
+  launch(Lines<float>{parts, stride}, false);
+  be.launch_over("add_shares", add_shares<C, Count>,
+                 static_cast<std::size_t>(sizes.rows) * static_cast<std::size_t>(sizes.columns), c,
+                 Lines<const float>{parts, stride}, sizes, shares, adds);
 }
 
 // c <- or += a b. a's lines lie along the result's rows or along the sum, b's along its columns or along the sum.
-template <Along along_a, Along along_b, int Count>
-void multiply_exactly(Grid& be, SideBySide<float, Count> c, Lines<const float> a, Lines<const float> b,
-                      ProductSizes sizes, Write write) {
-  const auto [side, shares, cost] = cut_of_product(sizes);
-  if (side == 128) multiply_cut<GridProduct<128>, along_a, along_b>(be, c, a, b, sizes, shares, write == Write::add);
-  else multiply_cut<GridProduct<64>, along_a, along_b>(be, c, a, b, sizes, shares, write == Write::add);
+template <Along along_a, Along along_b, class C, class S, int Count>
+void multiply_on_grid(Grid& be, SideBySide<C, Count> c, Lines<const S> a, Lines<const S> b, ProductSizes sizes,
+                      Write write) {
+  const auto [side, shares, cost] = cut_of_product_of<S>(sizes);
+  if (side == 128) multiply_cut<GridProduct<S, 128>, along_a, along_b>(be, c, a, b, sizes, shares, write == Write::add);
+  else multiply_cut<GridProduct<S, 64>, along_a, along_b>(be, c, a, b, sizes, shares, write == Write::add);
 }
 
 }  // namespace mamba::cuda::detail

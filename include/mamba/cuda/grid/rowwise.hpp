@@ -57,6 +57,7 @@ struct GatedNormBackward {
       primitive(be, x...);                          \
     }                                               \
   }
+MAMBA_ON_BLOCK(Softplus, softplus);
 MAMBA_ON_BLOCK(Add, add);
 MAMBA_ON_BLOCK(AddBiasBackward, add_bias_backward);
 MAMBA_ON_BLOCK(Gate, gate);
@@ -76,8 +77,8 @@ MAMBA_ON_BLOCK(AddSinusoids, add_sinusoids);
 
 // --- rows --------------------------------------------------------------------------------------------------------
 
-template <int Groups = 1, class T, int D>
-void rms_norm(Grid& be, Rows<T, D> y, T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+template <int Groups = 1, class Y, class T, class X, int D>
+void rms_norm(Grid& be, Rows<Y, D> y, T* rho, Rows<const X, D> x, Weight<T, 1, D> w) {
   be.over_rows<on_block::RmsNorm<Groups>>(y, y, PerRow<T>{rho, Groups}, x, w);
 }
 template <int Groups = 1, class T, int D>
@@ -85,30 +86,34 @@ void rms_norm_backward(Grid& be, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows
                        Rows<const T, D> x, Weight<T, 1, D> w) {
   be.over_rows_with_gradient<on_block::RmsNormBackward<Groups>>(dw, x.rows, dx, dy, PerRow<const T>{rho, Groups}, x, w);
 }
-template <class T, int C>
-void add(Grid& be, Rows<T, C> y, Rows<const T, C> a, Rows<const T, C> b) {
+template <class Y, class X, class Z, int C>
+void add(Grid& be, Rows<Y, C> y, Rows<const X, C> a, Rows<const Z, C> b) {
   be.over_rows<on_block::Add>(y, y, a, b);
 }
 template <class T, int C>
 void add_bias_backward(Grid& be, WeightGradient<T, 1, C> dbias, Rows<const T, C> dx) {
   be.over_rows_with_gradient<on_block::AddBiasBackward>(dbias, dx.rows, dx);
 }
-template <class T, int E>
-void gate(Grid& be, Rows<T, E> o, Rows<const T, E> y, Rows<const T, E> z) {
+template <class O, class Y, class Z, int E>
+void gate(Grid& be, Rows<O, E> o, Rows<const Y, E> y, Rows<const Z, E> z) {
   be.over_rows<on_block::Gate>(o, o, y, z);
 }
-template <class T, int E>
-void gate_backward(Grid& be, Rows<T, E> dy, Rows<T, E> dz, Rows<const T, E> d_o, Rows<const T, E> y,
-                   Rows<const T, E> z) {
+template <class DY, class DZ, class DO, class Y, class Z, int E>
+void gate_backward(Grid& be, Rows<DY, E> dy, Rows<DZ, E> dz, Rows<const DO, E> d_o, Rows<const Y, E> y,
+                   Rows<const Z, E> z) {
   be.over_rows<on_block::GateBackward>(dy, dy, dz, d_o, y, z);
 }
-template <class T, int E>
-void silu(Grid& be, Rows<T, E> u, Rows<const T, E> v) {
+template <class U, class X, int E>
+void silu(Grid& be, Rows<U, E> u, Rows<const X, E> v) {
   be.over_rows<on_block::Silu>(u, u, v);
 }
-template <class T, int E>
-void silu_backward(Grid& be, Rows<T, E> dv, Rows<const T, E> du, Rows<const T, E> v) {
+template <class DX, class DU, class X, int E>
+void silu_backward(Grid& be, Rows<DX, E> dv, Rows<const DU, E> du, Rows<const X, E> v) {
   be.over_rows<on_block::SiluBackward>(dv, dv, du, v);
+}
+template <class T, int C>
+void softplus(Grid& be, Rows<T, C> delta, Rows<const T, C> x) {
+  be.over_rows<on_block::Softplus>(delta, delta, x);
 }
 template <class T, int C>
 void step_sizes(Grid& be, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1, C> bias) {
@@ -119,14 +124,14 @@ void step_sizes_backward(Grid& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias
                          Rows<const T, C> pi) {
   be.over_rows_with_gradient<on_block::StepSizesBackward>(dbias, pi.rows, dpi, ddelta, pi);
 }
-template <int Groups, class T, int E>
-void gated_norm(Grid& be, Rows<T, E> o, Rows<T, E> g, T* rho, Rows<const T, E> y, Rows<const T, E> z,
+template <int Groups, class S, class T, int E>
+void gated_norm(Grid& be, Rows<S, E> o, Rows<S, E> g, T* rho, Rows<const S, E> y, Rows<const S, E> z,
                 Weight<T, 1, E> w) {
   be.over_rows<on_block::GatedNorm<Groups>>(o, o, g, PerRow<T>{rho, Groups}, y, z, w);
 }
-template <int Groups, class T, int E>
+template <int Groups, class S, class T, int E>
 void gated_norm_backward(Grid& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg, WeightGradient<T, 1, E> dw,
-                         Rows<const T, E> d_o, Rows<const T, E> g, const T* rho, Rows<const T, E> y, Rows<const T, E> z,
+                         Rows<const T, E> d_o, Rows<const S, E> g, const T* rho, Rows<const S, E> y, Rows<const S, E> z,
                          Weight<T, 1, E> w) {
   be.over_rows_with_gradient<on_block::GatedNormBackward<Groups>>(dw, y.rows, dy, dz, dg, d_o, g,
                                                                   PerRow<const T>{rho, Groups}, y, z, w);
@@ -153,8 +158,8 @@ void scatter(Grid& be, Rows<T, C> y, Rows<const T, C> x, const int* rows) {
 
 // --- look-ups ----------------------------------------------------------------------------------------------------
 
-template <class T, int D, int Vp>
-void embedding(Grid& be, Rows<T, D> x, const int* tokens, Weight<T, Vp, D> table) {
+template <class T, class S, int D, int Vp>
+void embedding(Grid& be, Rows<T, D> x, const int* tokens, Weight<S, Vp, D> table) {
   be.over_rows<on_block::Embedding>(x, x, PerRow<const int>{tokens}, table);
 }
 
@@ -162,6 +167,7 @@ namespace detail {
 template <class T, int D, int Vp>
 __global__ void __launch_bounds__(Block::threads)
     add_token_rows_kernel(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
+  begin_kernel();
   add_token_rows(dtable, dx, tokens, static_cast<int>(blockIdx.x) * Block::warps + warp(),
                  static_cast<int>(gridDim.x) * Block::warps);
 }
@@ -170,14 +176,14 @@ __global__ void __launch_bounds__(Block::threads)
 template <class T, int D, int Vp>
 void embedding_backward(Grid& be, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
   constexpr int blocks = (std::min)((Vp + Block::warps - 1) / Block::warps, 1024);
-  be.launch<T>("add_token_rows", detail::add_token_rows_kernel<T, D, Vp>, blocks, dtable, dx, tokens);
+  be.launch("add_token_rows", detail::add_token_rows_kernel<T, D, Vp>, blocks, 0, dtable, dx, tokens);
 }
 
 // --- sequences ---------------------------------------------------------------------------------------------------
 
-template <class T, int D, int Lmax>
-void add_positions(Grid& be, Rows<T, D> x, Sequences sequences, const int* positions, Weight<T, Lmax, D> table) {
-  be.over_sequences<on_block::AddPositions, T>(sequences, x, sequences, PerSequence<const int>{positions}, table);
+template <class T, class S, int D, int Lmax>
+void add_positions(Grid& be, Rows<T, D> x, Sequences sequences, const int* positions, Weight<S, Lmax, D> table) {
+  be.over_sequences<on_block::AddPositions>(sequences, x, sequences, PerSequence<const int>{positions}, table);
 }
 template <class T, int D, int Lmax>
 void add_positions_backward(Grid& be, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences) {
@@ -185,7 +191,7 @@ void add_positions_backward(Grid& be, WeightGradient<T, Lmax, D> dtable, Rows<co
 }
 template <class T, int D>
 void add_sinusoids(Grid& be, Rows<T, D> x, Sequences sequences, const int* positions) {
-  be.over_sequences<on_block::AddSinusoids, T>(sequences, x, sequences, PerSequence<const int>{positions});
+  be.over_sequences<on_block::AddSinusoids>(sequences, x, sequences, PerSequence<const int>{positions});
 }
 
 }  // namespace mamba::cuda

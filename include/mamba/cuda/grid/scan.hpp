@@ -6,12 +6,13 @@
 // Mamba-1 (selective_*.hpp), and Mamba-2 in double (scan_*.hpp): some lanes of a warp hold the states of one channel,
 // or a tile of them if there are many, and walk along a sequence. Blocks share out sequences and channels. What
 // channels share (the gradients of b and c) and what sequences share (those of rates and skips) is added up in partial
-// sums, whose number follows from the sizes alone. Mamba-2 in float goes by chunks (ssd.hpp).
+// sums, whose number follows from the sizes alone. Mamba-2 in float and 16 bits goes by chunks (ssd.hpp).
 #pragma once
 
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/grid/rowwise.hpp>
 #include <mamba/cuda/grid/scan_backward.hpp>
 #include <mamba/cuda/grid/scan_channels.hpp>
 #include <mamba/cuda/grid/scan_forward.hpp>
@@ -23,46 +24,76 @@ namespace mamba::cuda {
 
 // --- Mamba-1; shapes and meanings are those of selective_scan.hpp --------------------------------------------------
 
-template <class T, int E, int N, class Blocked = NoRows>
-void selective_scan(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const T, E> u,
-                    Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
+template <class S, class T, int E, int N, class Blocked = NoRows>
+void selective_scan(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const S, E> u,
+                    Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
                     Blocked rows = {}) {
-  detail::selective_forward(be, detail::SelectiveInputs<T, E, N>{delta, u, b, c, a, d}, y, boundaries, states,
+  detail::selective_forward(be, detail::SelectiveInputs<S, E, N>{delta, u, b, c, a, d}, y, boundaries, states,
                             sequences, rows);
 }
+// o <- the scan's output gated by z, with step sizes that pi becomes with its bias (network/fused.hpp); pi and y are
+// used up. A step is one kernel.
+template <class S, class T, int E, int N>
+void selective_scan_gated(Grid& be, Rows<S, E> o, Rows<T, E> y, T* states, Rows<T, E> pi, Weight<T, 1, E> bias,
+                          Rows<const S, E> u, Rows<const S, E> z, Rows<const S, N> b, Rows<const S, N> c,
+                          Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+  const detail::SelectiveInputs<S, E, N> inputs{in(pi), u, b, c, a, d};
+  if (detail::is_step(y, sequences)) {
+    detail::selective_forward_step(be, inputs, y, states, sequences, detail::StepAndGate<S, E>{bias, z, o});
+  } else {
+    step_sizes(be, pi, pi, bias);
+    detail::selective_forward(be, inputs, y, static_cast<T*>(nullptr), states, sequences, NoRows{});
+    gate(be, o, in(y), z);
+  }
+}
 
-template <class T, int E, int N>
+template <class S, class T, int E, int N>
 void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc,
                              WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
-                             const T* boundaries, T* /*carry*/, Rows<const T, E> delta, Rows<const T, E> u,
-                             Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a,
+                             const T* boundaries, T* /*carry*/, Rows<const T, E> delta, Rows<const S, E> u,
+                             Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a,
                              Weight<T, 1, E> d) {
-  detail::selective_backward(be, detail::SelectiveInputs<T, E, N>{delta, u, b, c, a, d}, du, ddelta, db, dc, da, dd, dy,
+  detail::selective_backward(be, detail::SelectiveInputs<S, E, N>{delta, u, b, c, a, d}, du, ddelta, db, dc, da, dd, dy,
                              boundaries, sequences);
 }
 
 // --- Mamba-2; shapes and meanings are those of ssd.hpp --------------------------------------------------------------
 
-template <int G, int N, class T, int E, int H, int C, class Blocked = NoRows>
-void ssd(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const T, C> xbc,
+template <int G, int N, class S, class T, int E, int H, int C, class Blocked = NoRows>
+void ssd(Grid& be, Rows<S, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const S, C> xbc,
          Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Blocked rows = {}) {
   if constexpr (detail::ssd_runs_in_chunks<T>) {
-    using Shape = detail::SsdShape<H, E / H, G, N>;
-    detail::ssd_in_chunks<Shape>(be, y, states, {delta, xbc, a, d, detail::first_term_of(be.precision())}, sequences,
-                                 rows);
+    using Shape = detail::SsdShape<S, H, E / H, G, N>;
+    detail::ssd_in_chunks<Shape>(be, y, states, {delta, {}, xbc, a, d, detail::first_term_of(be.precision())},
+                                 sequences, rows);
   } else {
     detail::scan(be, detail::SsdChannels<T, H, E / H, G, N>{delta, xbc, a, d}, y, boundaries, states, sequences, rows);
   }
 }
 
-template <int G, int N, class T, int E, int H, int C>
+// The same with step sizes that pi becomes with its bias (network/fused.hpp), which delta is for where they are not
+// computed on the way.
+template <int G, int N, class S, class T, int E, int H, int C>
+void ssd_of_steps(Grid& be, Rows<S, E> y, T* states, Rows<T, H> delta, Rows<T, H> pi, Weight<T, 1, H> bias,
+                  Rows<const S, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
+  if constexpr (detail::ssd_runs_in_chunks<T>) {
+    using Shape = detail::SsdShape<S, H, E / H, G, N>;
+    detail::ssd_in_chunks<Shape>(be, y, states, {in(pi), bias, xbc, a, d, detail::first_term_of(be.precision())},
+                                 sequences, NoRows{});
+  } else {
+    step_sizes(be, delta, pi, bias);
+    ssd<G, N>(be, y, static_cast<T*>(nullptr), states, in(delta), xbc, sequences, a, d);
+  }
+}
+
+template <int G, int N, class S, class T, int E, int H, int C>
 void ssd_backward(Grid& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd,
-                  Rows<const T, E> dy, const T* boundaries, Rows<const T, H> delta, Rows<const T, C> xbc,
+                  Rows<const T, E> dy, const T* boundaries, Rows<const T, H> delta, Rows<const S, C> xbc,
                   Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
   if constexpr (detail::ssd_runs_in_chunks<T>) {
-    using Shape = detail::SsdShape<H, E / H, G, N>;
+    using Shape = detail::SsdShape<S, H, E / H, G, N>;
     detail::ssd_in_chunks_backward<Shape>(be, ddelta, dxbc, da, dd, dy,
-                                          {delta, xbc, a, d, detail::first_term_of(be.precision())}, sequences);
+                                          {delta, {}, xbc, a, d, detail::first_term_of(be.precision())}, sequences);
   } else {
     using Channels = detail::SsdChannels<T, H, E / H, G, N>;
     const auto shares = detail::shares_of<Channels>(sequences.count);

@@ -61,6 +61,7 @@ __global__ void __launch_bounds__(Block::threads)
     scan_channels_backward(Channels in, Rows<T, Width> du, Rows<T, Channels::E> dsteps,
                            ScanPartials<Channels, T> partials, Rows<const T, Channels::E> dy, const T* boundaries,
                            Sequences sequences) {
+  begin_kernel();
   constexpr int E = Channels::E, N = Channels::N, of_group = E / Channels::groups, chunk = grid_scan_chunk;
   using L = LaneLayout<N>;
   constexpr int passes = (of_group + L::channels - 1) / L::channels;
@@ -165,6 +166,7 @@ __global__ void __launch_bounds__(Block::threads)
 template <class Channels, class T, class To>
 __global__ void __launch_bounds__(Block::threads)
     sum_state_gradients(To to, ScanPartials<Channels, T> partials, int rows) {
+  begin_kernel();
   constexpr int of_row = Channels::groups * 2 * padded(Channels::N);
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const int t = static_cast<int>(i / of_row), group = static_cast<int>(i % of_row) / (2 * padded(Channels::N));
@@ -188,6 +190,7 @@ struct SsdStateGradients {
 // to (rows, H) <- or += the sums of from's (rows, H P) columns over each head's.
 template <Write write, class T, int H, int E>
 __global__ void __launch_bounds__(Block::threads) sum_heads(Rows<T, H> to, Rows<const T, E> from) {
+  begin_kernel();
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const auto t = static_cast<std::ptrdiff_t>(i / to.stride);
   const int head = static_cast<int>(i % to.stride);
@@ -198,14 +201,9 @@ __global__ void __launch_bounds__(Block::threads) sum_heads(Rows<T, H> to, Rows<
   to[t][head] = sum;
 }
 
-inline int blocks_for(std::size_t elements) {
-  return static_cast<int>((elements + Block::threads - 1) / Block::threads);
-}
-
 template <Write write, class T, int H, int E>
 void sum_of_heads(Grid& be, Rows<T, H> to, Rows<const T, E> from) {
-  be.launch<T>("sum_heads", sum_heads<write, T, H, E>, blocks_for(static_cast<std::size_t>(to.rows) * to.stride), to,
-               from);
+  be.launch_over("sum_heads", sum_heads<write, T, H, E>, static_cast<std::size_t>(to.rows) * to.stride, to, from);
 }
 
 // to (H) += the sum of the channels' partial sums (parts, E), which are used up.
@@ -220,12 +218,15 @@ template <class Channels, class T, int Width, class To>
 void scan_backward(Grid& be, const Channels& in, Rows<T, Width> du, Rows<T, Channels::E> dsteps, const To& to,
                    const ScanPartials<Channels, T>& partials, Rows<const T, Channels::E> dy, const T* boundaries,
                    Sequences sequences) {
-  be.launch<T>("scan_channels_backward", scan_channels_backward<Channels, T, Width>,
-               partials.shares.parts * Channels::groups * partials.shares.slices, in, du, dsteps, partials, dy,
-               boundaries, sequences);
+  using L = LaneLayout<Channels::N>;
+  struct Exchange {
+    T values[2][L::channels][2][L::tile];
+  };
+  be.launch("scan_channels_backward", scan_channels_backward<Channels, T, Width>,
+            partials.shares.parts * Channels::groups * partials.shares.slices, shared_memory<Exchange>, in, du, dsteps,
+            partials, dy, boundaries, sequences);
   const std::size_t elements = static_cast<std::size_t>(dy.rows) * Channels::groups * 2 * padded(Channels::N);
-  be.launch<T>("sum_state_gradients", sum_state_gradients<Channels, T, To>, blocks_for(elements), to, partials,
-               dy.rows);
+  be.launch_over("sum_state_gradients", sum_state_gradients<Channels, T, To>, elements, to, partials, dy.rows);
 }
 
 }  // namespace detail

@@ -17,6 +17,7 @@ namespace detail {
 template <class Channels, class T, class Blocked>
 __global__ void __launch_bounds__(Block::threads)
     scan_channels(Channels in, Rows<T, Channels::E> y, T* boundaries, T* states, Sequences sequences, Blocked rows) {
+  begin_kernel();
   constexpr int E = Channels::E, N = Channels::N;
   using L = LaneLayout<N>;
   constexpr int slices = (E + L::channels - 1) / L::channels;
@@ -62,8 +63,8 @@ void scan(Grid& be, const Channels& in, Rows<T, Channels::E> y, T* boundaries, T
           Blocked rows) {
   constexpr int slices = (Channels::E + LaneLayout<Channels::N>::channels - 1) / LaneLayout<Channels::N>::channels;
   clear_padding(be, y);
-  be.launch<T>("scan_channels", scan_channels<Channels, T, Blocked>, sequences.count * slices, in, y, boundaries,
-               states, sequences, rows);
+  be.launch("scan_channels", scan_channels<Channels, T, Blocked>, sequences.count * slices, 0, in, y, boundaries,
+            states, sequences, rows);
 }
 
 }  // namespace detail

@@ -47,13 +47,14 @@ struct SelectivePartials {
   }
 };
 
-// What a block has of a stretch in shared memory; ddelta takes delta's place, and du u's.
-template <class T, int N>
+// What a block has of a stretch in shared memory; ddelta takes delta's place, and du dy's.
+template <class S, int N>
 struct SelectiveBackwardStage {
+  using T = ComputeOf<S>;
   using L = SelectiveTile<T, N>;
   static constexpr int turns = L::lanes == 32 ? 1 : 2;  // of the exchange, one if it is large
-  T delta[L::steps * L::channels], u[L::steps * L::channels], dy[L::steps * L::channels];
-  T b[L::steps * L::tile], c[L::steps * L::tile];
+  T delta[L::steps * L::channels], dy[L::steps * L::channels];
+  S u[L::steps * L::channels], b[L::steps * L::tile], c[L::steps * L::tile];
   T before[L::steps / L::sub_steps * L::threads * L::states];  // each lane's states before each sub-stretch
   T exchange[turns][L::warps][L::sub_steps][2 * L::tile];      // each warp's gradients of b and c
 };
@@ -61,13 +62,14 @@ struct SelectiveBackwardStage {
 // du, ddelta <- the gradients, and the partial sums. A block takes some sequences, and some channels after others; it
 // walks along a sequence from its end, stretch by stretch, and computes the states in it again from the one that is
 // kept.
-template <class T, int E, int N>
+template <class Stored, class T, int E, int N>
 __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
-    selective_scan_backward(SelectiveInputs<T, E, N> in, Rows<T, E> du, Rows<T, E> ddelta,
+    selective_scan_backward(SelectiveInputs<Stored, E, N> in, Rows<T, E> du, Rows<T, E> ddelta,
                             SelectivePartials<T, E, N> partials, Rows<const T, E> dy, const T* boundaries,
                             Sequences sequences) {
+  begin_kernel();
   using L = SelectiveTile<T, N>;
-  using Stage = SelectiveBackwardStage<T, N>;
+  using Stage = SelectiveBackwardStage<Stored, N>;
   using Partials = SelectivePartials<T, E, N>;
   constexpr int S = L::states, sub_steps = L::sub_steps;
   extern __shared__ __align__(128) std::byte shared[];
@@ -108,7 +110,8 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
           wait_for_copies<0>();
           __syncthreads();
           const auto input_of = [&](int t) {
-            return stage.delta[t * L::channels + L::channel()] * stage.u[t * L::channels + L::channel()];
+            return stage.delta[t * L::channels + L::channel()] *
+                   static_cast<T>(stage.u[t * L::channels + L::channel()]);
           };
           // Nothing comes into a sequence's first step, nor is there anything behind its last one.
           const auto decay_of = [&](int t, int i) {
@@ -187,7 +190,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 #pragma unroll
               for (int i = 0; i < Share::held; ++i) {
                 const int at = (sub * sub_steps + (own + i) / 2) * L::channels + L::channel();
-                if ((own + i) % 2 == 0) stage.u[at] = (tile == 0 ? skip * stage.dy[at] : T(0)) + of_inputs[i];
+                if ((own + i) % 2 == 0) stage.dy[at] = (tile == 0 ? skip * stage.dy[at] : T(0)) + of_inputs[i];
                 else stage.delta[at] = of_inputs[i];
               }
             }
@@ -210,7 +213,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
             if (column >= E) continue;
             T& of_u = du[row + i / L::channels][column];
             T& of_delta = ddelta[row + i / L::channels][column];
-            of_u = tile == 0 ? stage.u[i] : of_u + stage.u[i];
+            of_u = tile == 0 ? stage.dy[i] : of_u + stage.dy[i];
             of_delta = tile == 0 ? stage.delta[i] : of_delta + stage.delta[i];
           }
           __syncthreads();
@@ -228,6 +231,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 template <class T, int E, int N>
 __global__ void __launch_bounds__(Block::threads)
     sum_selective_gradients(Rows<T, N> db, Rows<T, N> dc, SelectivePartials<T, E, N> partials) {
+  begin_kernel();
   constexpr int of_row = 2 * padded(N);
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const int t = static_cast<int>(i / of_row), which = static_cast<int>(i % of_row) / padded(N),
@@ -240,8 +244,8 @@ __global__ void __launch_bounds__(Block::threads)
   (which == 0 ? db : dc)[t][n] = sum;
 }
 
-template <class T, int E, int N>
-void selective_backward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> du, Rows<T, E> ddelta, Rows<T, N> db,
+template <class S, class T, int E, int N>
+void selective_backward(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E> du, Rows<T, E> ddelta, Rows<T, N> db,
                         Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
                         const T* boundaries, Sequences sequences) {
   using L = SelectiveTile<T, N>;
@@ -251,8 +255,8 @@ void selective_backward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E>
   be.zero(partials.skips.data, static_cast<std::size_t>(partials.parts) * partials.skips.stride);
   clear_padding(be, ddelta);
   clear_padding(be, du);
-  be.launch_shaped("selective_scan_backward", selective_scan_backward<T, E, N>,
-                   {partials.parts * partials.slices, L::threads, shared_memory<SelectiveBackwardStage<T, N>>}, in, du,
+  be.launch_shaped("selective_scan_backward", selective_scan_backward<S, T, E, N>,
+                   {partials.parts * partials.slices, L::threads, shared_memory<SelectiveBackwardStage<S, N>>}, in, du,
                    ddelta, partials, dy, boundaries, sequences);
   be.launch_over("sum_selective_gradients", sum_selective_gradients<T, E, N>,
                  static_cast<std::size_t>(dy.rows) * 2 * padded(N), db, dc, partials);

@@ -8,27 +8,46 @@
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/selective_tile.hpp>
+#include <mamba/math/activation.hpp>
 #include <mamba/math/scan_step.hpp>
 
 namespace mamba::cuda::detail {
 
-// What a block has of a stretch in shared memory; y takes u's place.
-template <class T, int N>
+// What a block has of a stretch in shared memory; y takes delta's place.
+template <class S, int N>
 struct SelectiveStage {
-  using L = SelectiveTile<T, N>;
-  T delta[L::steps * L::channels], u[L::steps * L::channels];
-  T b[L::steps * L::tile], c[L::steps * L::tile];
+  using L = SelectiveTile<ComputeOf<S>, N>;
+  ComputeOf<S> delta[L::steps * L::channels];
+  S u[L::steps * L::channels], b[L::steps * L::tile], c[L::steps * L::tile];
+};
+
+// What may stand before and behind a step, with it in one kernel: delta is what becomes step sizes with its bias, and o
+// the output gated. (A long scan is no faster so: its blocks have less of their time for what they wait for in turn.)
+struct StepAlone {
+  static constexpr bool gates = false;
+};
+template <class S, int E>
+struct StepAndGate {
+  static constexpr bool gates = true;
+  using T = ComputeOf<S>;
+  Weight<T, 1, E> bias;
+  Rows<const S, E> z;
+  Rows<S, E> o;
+
+  __device__ T step_size(T pi, int e) const { return e < E ? math::softplus(pi + bias.value[e]) : T(0); }
+  __device__ void gate(int row, int e, T y) const { o[row][e] = y * math::silu(static_cast<T>(z[row][e])); }
 };
 
 // y <- the recurrence; a block takes some channels of one sequence, and while it walks along a stretch of it the next
 // one comes. boundaries: null, or the states that are kept; states: null, or those that sequences begin from and end
 // with.
-template <class T, int E, int N, class Blocked>
+template <class S, class T, int E, int N, class Blocked>
 __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
-    selective_scan_forward(SelectiveInputs<T, E, N> in, Rows<T, E> y, T* boundaries, T* states, Sequences sequences,
+    selective_scan_forward(SelectiveInputs<S, E, N> in, Rows<T, E> y, T* boundaries, T* states, Sequences sequences,
                            Blocked rows) {
+  begin_kernel();
   using L = SelectiveTile<T, N>;
-  using Stage = SelectiveStage<T, N>;
+  using Stage = SelectiveStage<S, N>;
   constexpr int slices = (E + L::channels - 1) / L::channels;
   extern __shared__ __align__(128) std::byte shared[];
   Stage* const stages = reinterpret_cast<Stage*>(shared);
@@ -98,8 +117,8 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
         if (L::lane_of_channel() % Share::apart != 0) return;
 #pragma unroll
         for (int k = 0; k < Share::held; ++k) {
-          T& out = stage.u[(first + own + k) * L::channels + L::channel()];
-          out = (tile == 0 ? skip * out : T(0)) + sums[k];
+          const int at = (first + own + k) * L::channels + L::channel();
+          stage.delta[at] = (tile == 0 ? skip * static_cast<T>(stage.u[at]) : T(0)) + sums[k];
         }
       };
 #pragma unroll 2
@@ -111,7 +130,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
         const int column = first_channel + i % L::channels;
         if (column >= E) continue;
         T& out = y[row + i / L::channels][column];
-        out = tile == 0 ? stage.u[i] : out + stage.u[i];
+        out = tile == 0 ? stage.delta[i] : out + stage.delta[i];
       }
       __syncthreads();  // before the next stretch but one takes its place
     }
@@ -122,15 +141,18 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 }
 
 // A step of every sequence, whose state is given: a group of lanes for each channel.
-template <class T, int E, int N>
+template <class S, class T, int E, int N, class Around>
 __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
-    selective_step(SelectiveInputs<T, E, N> in, Rows<T, E> y, T* states, Sequences sequences) {
+    selective_step(SelectiveInputs<S, E, N> in, Rows<T, E> y, T* states, Sequences sequences, Around around) {
+  begin_kernel();
   using L = SelectiveTile<T, N>;
   constexpr int slices = (E + L::channels - 1) / L::channels;
   const int s = static_cast<int>(blockIdx.x) / slices, row = sequences.begin(s),
             e = static_cast<int>(blockIdx.x) % slices * L::channels + L::channel();
   const bool exists = e < E;
-  const T step = exists ? in.delta[row][e] : T(0), u = exists ? in.u[row][e] : T(0);
+  T step = exists ? in.delta[row][e] : T(0);
+  if constexpr (Around::gates) step = around.step_size(step, e);
+  const T u = exists ? static_cast<T>(in.u[row][e]) : T(0);
   T* const state = states + s * in.state_size + in.state_offset(e, 0);
   T sum = 0;
 #pragma unroll
@@ -149,22 +171,45 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
   }
 #pragma unroll
   for (int offset = L::lanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0U, sum, offset);
-  if (exists && L::lane_of_channel() == 0) y[row][e] = in.skip(e) * u + sum;
+  if (!exists || L::lane_of_channel() != 0) return;
+  if constexpr (Around::gates) around.gate(row, e, in.skip(e) * u + sum);
+  else y[row][e] = in.skip(e) * u + sum;
 }
 
-template <class T, int E, int N, class Blocked>
-void selective_forward(Grid& be, const SelectiveInputs<T, E, N>& in, Rows<T, E> y, T* boundaries, T* states,
+// Blocks that take some channels of a sequence each.
+template <class T, int E, int N>
+int selective_blocks(Sequences sequences) {
+  constexpr int channels = SelectiveTile<T, N>::channels;
+  return sequences.count * ((E + channels - 1) / channels);
+}
+
+template <class S, class T, int E, int N, class Around>
+void selective_forward_step(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E> y, T* states, Sequences sequences,
+                            const Around& around) {
+  if constexpr (Around::gates) clear_padding(be, around.o);
+  else clear_padding(be, y);
+  be.launch_shaped("selective_step", selective_step<S, T, E, N, Around>,
+                   {selective_blocks<T, E, N>(sequences), SelectiveTile<T, N>::threads, 0}, in, y, states, sequences,
+                   around);
+}
+
+// Whether every sequence has one row, for none is empty.
+template <class X, int C>
+bool is_step(Rows<X, C> rows, Sequences sequences) {
+  return rows.rows == sequences.count;
+}
+
+template <class S, class T, int E, int N, class Blocked>
+void selective_forward(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E> y, T* boundaries, T* states,
                        Sequences sequences, Blocked rows) {
-  using L = SelectiveTile<T, N>;
-  clear_padding(be, y);
-  const int blocks = sequences.count * ((E + L::channels - 1) / L::channels);
   if constexpr (std::is_same_v<Blocked, NoRows>)
-    if (states && !boundaries && y.rows == sequences.count)
-      return be.launch_shaped("selective_step", selective_step<T, E, N>, {blocks, L::threads, 0}, in, y, states,
-                              sequences);
-  be.launch_shaped("selective_scan_forward", selective_scan_forward<T, E, N, Blocked>,
-                   {blocks, L::threads, shared_memory<SelectiveStage<T, N>, 2>}, in, y, boundaries, states, sequences,
-                   rows);
+    if (states && !boundaries && is_step(y, sequences))
+      return selective_forward_step(be, in, y, states, sequences, StepAlone{});
+  clear_padding(be, y);
+  be.launch_shaped(
+      "selective_scan_forward", selective_scan_forward<S, T, E, N, Blocked>,
+      {selective_blocks<T, E, N>(sequences), SelectiveTile<T, N>::threads, shared_memory<SelectiveStage<S, N>, 2>}, in,
+      y, boundaries, states, sequences, rows);
 }
 
 }  // namespace mamba::cuda::detail

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/async_copy.hpp>
 #include <mamba/cuda/block/block.hpp>
@@ -47,15 +48,16 @@ inline int most_kept_states(Sequences sequences, int steps) {
 
 // to (Steps, Width) in shared memory <- columns first .. of `count` rows from row `row` on, zeros where there is none.
 // Asynchronous; Width and first are multiples of 4.
-template <int Threads, int Steps, int Width, class T, int C>
-__device__ void stage_rows(T* to, Rows<const T, C> from, int row, int count, int first) {
-  constexpr int vector = 16 / sizeof(T), vectors = Width / vector;
+template <int Threads, int Steps, int Width, class S, int C>
+__device__ void stage_rows(S* to, Rows<const S, C> from, int row, int count, int first) {
+  constexpr int vector = sizeof(S) > 4 ? 2 : 4, vectors = Width / vector;
   static_assert(Width % vector == 0);
 #pragma unroll 4
   for (int i = thread(); i < Steps * vectors; i += Threads) {
     const int t = i / vectors, column = i % vectors * vector;
-    const bool exists = t < count && first + column < Rows<const T, C>::stride;
-    copy_async<16>(to + t * Width + column, exists ? from.address(row + t) + first + column : from.data, exists);
+    const bool exists = t < count && first + column < Rows<const S, C>::stride;
+    copy_async<vector * sizeof(S)>(to + t * Width + column, exists ? from.address(row + t) + first + column : from.data,
+                                   exists);
   }
 }
 
@@ -66,13 +68,15 @@ struct SumShare {
   static constexpr int held = Values > lanes ? Values / lanes : 1, apart = lanes > Values ? lanes / Values : 1;
 };
 
-// What Mamba-1's scan reads: of (rows, E) and (rows, N).
-template <class T, int E_, int N_>
+// What Mamba-1's scan reads: of (rows, E) and (rows, N), S being what activations are stored in.
+template <class S, int E_, int N_>
 struct SelectiveInputs {
+  using T = ComputeOf<S>;
   static constexpr int E = E_, N = N_;
   static constexpr std::size_t state_size = static_cast<std::size_t>(E) * padded(N);
-  Rows<const T, E> delta, u;
-  Rows<const T, N> b, c;
+  Rows<const T, E> delta;
+  Rows<const S, E> u;
+  Rows<const S, N> b, c;
   Weight<T, E, N> a;
   Weight<T, 1, E> d;
 

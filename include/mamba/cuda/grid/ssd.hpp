@@ -1,6 +1,6 @@
-// Mamba-2's recurrence over the whole device in float (specification, section 7; Dao and Gu 2024, section 6): within
-// chunks of 64 rows as products of matrices on the tensor cores, between them by states. The states are computed again
-// for the backward pass, which keeps none.
+// Mamba-2's recurrence over the whole device but in double (specification, section 7; Dao and Gu 2024, section 6):
+// within chunks of 64 rows as products of matrices on the tensor cores, between them by states. The states are computed
+// again for the backward pass, which keeps none.
 #pragma once
 
 #include <cstddef>
@@ -22,14 +22,16 @@ inline constexpr bool ssd_runs_in_chunks = std::is_same_v<T, float>;
 // The memory of a call: states before chunks, adjoints behind them, the chunks' shares.
 template <class Shape>
 struct SsdMemory {
-  float *before = nullptr, *behind = nullptr, *falls = nullptr, *of_rates = nullptr, *of_skips = nullptr;
+  using S = typename Shape::Stored;
+  S *before = nullptr, *behind = nullptr;
+  float *falls = nullptr, *of_rates = nullptr, *of_skips = nullptr;
 
   void carve(Carver& memory, int rows, int sequences, bool with_backward) {
     const auto slots = static_cast<std::size_t>(ssd_slots(rows, sequences));
-    before = memory.take<float>(slots * Shape::state_size);
+    before = memory.take<S>(slots * Shape::state_size);
     falls = memory.take<float>(slots * Shape::H);
     if (!with_backward) return;
-    behind = memory.take<float>(slots * Shape::state_size);
+    behind = memory.take<S>(slots * Shape::state_size);
     of_rates = memory.take<float>(slots * padded(Shape::H));
     of_skips = memory.take<float>(slots * padded(Shape::H));
   }
@@ -39,7 +41,8 @@ struct SsdMemory {
 // the states.
 template <class Shape>
 __global__ void __launch_bounds__(Block::threads)
-    ssd_step(Rows<float, Shape::E> y, SsdInputs<Shape> in, float* states, Sequences sequences) {
+    ssd_step(Rows<typename Shape::Stored, Shape::E> y, SsdInputs<Shape> in, float* states, Sequences sequences) {
+  begin_kernel();
   constexpr int P = Shape::P, N = Shape::N, width = P < ssd_rows ? padded(P) : ssd_rows,
                 groups = Block::threads / width;
   __shared__ float shares[groups][width];
@@ -49,9 +52,9 @@ __global__ void __launch_bounds__(Block::threads)
   const int head = index % Shape::H, s = index / Shape::H, row = sequences.begin(s),
             group = head / Shape::heads_of_group;
   const int column = thread() % width, p = p0 + column, own = thread() / width;
-  const float* const xbc = in.xbc[row];
-  const float step = in.delta[row][head], decay = math::decay(step, in.a.derived[head]);
-  const float x = p < P ? xbc[Shape::x_column(head) + p] : 0.0F;
+  const auto* const xbc = in.xbc[row];
+  const float step = in.step_size(row, head), decay = math::decay(step, in.a.derived[head]);
+  const float x = p < P ? static_cast<float>(xbc[Shape::x_column(head) + p]) : 0.0F;
   float* const state = states + s * Shape::state_size + head * Shape::head_state + p;
   float sum = 0;
   if (own < groups && p < padded(P)) {
@@ -65,8 +68,8 @@ __global__ void __launch_bounds__(Block::threads)
       for (int i = 0; i < at_once; ++i) {
         const int n = first + i * groups;
         if (n >= N) continue;
-        h[i] = math::next_state(decay * h[i], step * x, xbc[Shape::b_column(group) + n]);
-        sum += xbc[Shape::c_column(group) + n] * h[i];
+        h[i] = math::next_state(decay * h[i], step * x, static_cast<float>(xbc[Shape::b_column(group) + n]));
+        sum += static_cast<float>(xbc[Shape::c_column(group) + n]) * h[i];
         state[static_cast<std::ptrdiff_t>(n) * padded(P)] = h[i];
       }
     }
@@ -79,10 +82,10 @@ __global__ void __launch_bounds__(Block::threads)
 }
 
 template <class Shape, class Blocked>
-void ssd_in_chunks(Grid& be, Rows<float, Shape::E> y, float* states, const SsdInputs<Shape>& in, Sequences sequences,
-                   Blocked blocked) {
+void ssd_in_chunks(Grid& be, Rows<typename Shape::Stored, Shape::E> y, float* states, const SsdInputs<Shape>& in,
+                   Sequences sequences, Blocked blocked) {
   clear_padding(be, y);
-  if (states && y.rows == sequences.count && std::is_same_v<Blocked, NoRows>) {  // nothing is sequences that are empty
+  if (states && y.rows == sequences.count && std::is_same_v<Blocked, NoRows>) {  // no sequence is empty
     be.launch_shaped("ssd_step", ssd_step<Shape>, {sequences.count * Shape::H * Shape::tiles_of_p, Block::threads, 0},
                      y, in, states, sequences);
     return;
@@ -107,11 +110,12 @@ void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, 
   ssd_states(be, in, memory.before, memory.falls, static_cast<float*>(nullptr), sequences, NoRows{});
   ssd_adjoints(be, in, dy, memory.behind, memory.falls, sequences);
   be.launch_shaped("ssd_input_gradients", ssd_input_gradients<Shape>,
-                   {slots * Shape::H, ssd_threads, shared_memory<SsdInputStage>}, ddelta, dxbc, memory.of_rates,
-                   memory.of_skips, in, dy, memory.before, memory.behind, sequences);
-  be.launch_shaped("ssd_state_gradients", ssd_state_gradients<Shape>,
-                   {slots * Shape::G * Shape::tiles_of_n, ssd_threads, shared_memory<SsdStateStage>}, dxbc, in, dy,
-                   memory.before, memory.behind, sequences);
+                   {slots * Shape::H, ssd_threads, shared_memory<SsdInputStage<typename Shape::Stored>>}, ddelta, dxbc,
+                   memory.of_rates, memory.of_skips, in, dy, memory.before, memory.behind, sequences);
+  be.launch_shaped(
+      "ssd_state_gradients", ssd_state_gradients<Shape>,
+      {slots * Shape::G * Shape::tiles_of_n, ssd_threads, shared_memory<SsdStateStage<typename Shape::Stored>>}, dxbc,
+      in, dy, memory.before, memory.behind, sequences);
   be.add(da, PartialGradients<float, 1, Shape::H>{memory.of_rates, slots});
   be.add(dd, PartialGradients<float, 1, Shape::H>{memory.of_skips, slots});
 }

@@ -1,8 +1,10 @@
 // The states between chunks of Mamba-2's recurrence over the grid (ssd.hpp), and their adjoints: what each chunk adds
-// by itself, and then, in the order of time or against it, what comes in from the others.
+// by itself, and then, in the order of time or against it, what comes in from the others. They are stored as the inputs
+// are, and carried on in float.
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/grid/grid.hpp>
@@ -10,21 +12,37 @@
 
 namespace mamba::cuda::detail {
 
+// Left: b or c; right: x or dy, which is scaled in its place, or where it is of another type on its way there.
+template <class S, class From>
 struct SsdStatesStage {
-  float left[ssd_pieces][SsdPanel<Along::result>::elements], right[ssd_pieces][SsdPanel<Along::result>::elements];
-  SsdDecays decays;
+  static constexpr bool in_place = std::is_same_v<S, From>;
+  using Panel = SsdPanel<Along::result, S>;
+  using PanelFrom = SsdPanel<Along::result, From>;
+  S left[ssd_pieces][Panel::elements], right[ssd_pieces][Panel::elements];
+  From elsewhere[in_place ? 1 : ssd_pieces][in_place ? 1 : PanelFrom::elements];
+  SsdDecays<S> decays;
+
+  __device__ From* from(int piece) {
+    if constexpr (in_place) return right[piece];
+    else return elsewhere[piece];
+  }
 };
 
 // of_chunks (slots, H, N, padded(P)) <- what a chunk adds to the state at its end: sum over its rows of
 // to_end_j delta_j b_j x_j^T; adjoint: to the gradient of the state at its begin, sum of from_begin_i c_i dy_i^T. And
 // falls (slots, H) <- the whole chunk's decay. Without `all`, only for chunks with a neighbour that asks for it.
+template <class Shape, bool adjoint>
+using SsdStatesStageOf =
+    SsdStatesStage<typename Shape::Stored, std::conditional_t<adjoint, float, typename Shape::Stored>>;
 template <class Shape, bool adjoint, class Blocked>
 __global__ void __launch_bounds__(ssd_threads)
-    ssd_states_of_chunks(SsdInputs<Shape> in, Rows<const float, Shape::E> dy, float* of_chunks, float* falls, bool all,
-                         Sequences sequences, Blocked blocked) {
+    ssd_states_of_chunks(SsdInputs<Shape> in, Rows<const float, Shape::E> dy, typename Shape::Stored* of_chunks,
+                         float* falls, bool all, Sequences sequences, Blocked blocked) {
+  begin_kernel();
+  using Stage = SsdStatesStageOf<Shape, adjoint>;
   constexpr int P = Shape::P, N = Shape::N;
   extern __shared__ __align__(128) std::byte shared[];
-  SsdStatesStage& stage = *reinterpret_cast<SsdStatesStage*>(shared);
+  Stage& stage = *reinterpret_cast<Stage*>(shared);
   int index = static_cast<int>(blockIdx.x);
   const int p0 = index % Shape::tiles_of_p * ssd_rows;
   index /= Shape::tiles_of_p;
@@ -37,32 +55,36 @@ __global__ void __launch_bounds__(ssd_threads)
   const int p_column = Shape::x_column(head) + p0;
   const auto stage_piece = [&](int piece, const auto& of_p) {
     const int first = chunk.first + piece * ssd_depth, lines = chunk.count - piece * ssd_depth;
-    stage_panel<Shape::aligned, Along::result>({stage.left[piece]}, in.xbc.address(first) + n_column, in.xbc.stride,
-                                               lines, N - n0);
-    stage_panel<Shape::aligned, Along::result>({stage.right[piece]}, of_p.address(first) + p_column, of_p.stride, lines,
-                                               P - p0);
+    stage_panel<Shape::aligned>(typename Stage::Panel{stage.left[piece]}, in.xbc.address(first) + n_column,
+                                in.xbc.stride, lines, N - n0);
+    stage_panel<Shape::aligned>(typename Stage::PanelFrom{stage.from(piece)}, of_p.address(first) + p_column,
+                                of_p.stride, lines, P - p0);
   };
   for (int piece = 0; piece < ssd_pieces; ++piece) {
     if constexpr (adjoint) stage_piece(piece, dy);
     else stage_piece(piece, in.xbc);
   }
   commit_copies();
-  stage.decays.load(in.delta, chunk, head, in.a.derived[head]);
+  stage.decays.load(in, chunk, head);
   wait_for_copies<0>();
   __syncthreads();
   for (int i = thread(); i < ssd_rows * ssd_rows; i += ssd_threads) {
     const int t = i / ssd_rows, p = i % ssd_rows;
-    float& x = stage.right[t / ssd_depth][t % ssd_depth * SsdPanel<Along::result>::stride + p];
-    if constexpr (adjoint) x *= stage.decays.from_begin(t);
+    const int piece = t / ssd_depth, line = t % ssd_depth;
+    const float x = stage.from(piece)[line * Stage::PanelFrom::stride + p];
+    auto& scaled = stage.right[piece][line * Stage::Panel::stride + p];
+    if constexpr (adjoint) scaled = x * stage.decays.from_begin[t];
     else
-      x *= t < chunk.count && blocked.blocked(chunk.first + t) ? 0.0F : stage.decays.to_end(t) * stage.decays.delta[t];
+      scaled =
+          x *
+          (t < chunk.count && blocked.blocked(chunk.first + t) ? 0.0F : stage.decays.to_end[t] * stage.decays.delta[t]);
   }
   __syncthreads();
-  SsdResult result;
+  SsdResult<typename Shape::Stored> result;
   for (int piece = 0; piece < ssd_pieces; ++piece)
-    result.add(SsdPanel<Along::result>{stage.left[piece]}, SsdPanel<Along::result>{stage.right[piece]}, ssd_depth,
-               ssd_rows, in.first_term);
-  float* const to = of_chunks + slot * Shape::state_size + head * Shape::head_state;
+    result.add(typename Stage::Panel{stage.left[piece]}, typename Stage::Panel{stage.right[piece]}, ssd_depth, ssd_rows,
+               in.first_term);
+  auto* const to = of_chunks + slot * Shape::state_size + head * Shape::head_state;
   result.each([&](int n, int p, float value) {
     if (n0 + n < N && p0 + p < padded(P)) to[static_cast<std::ptrdiff_t>(n0 + n) * padded(P) + p0 + p] = value;
   });
@@ -75,16 +97,16 @@ struct SsdSlot {
   int number;
   bool adds;
 };
-template <class SlotOf>
-__device__ void ssd_pass_through(int chunks, SlotOf&& slot_of, float* of_chunks, const float* falls,
-                                 std::ptrdiff_t size, int heads, float& carried) {
+template <class S, class SlotOf>
+__device__ void ssd_pass_through(int chunks, SlotOf&& slot_of, S* of_chunks, const float* falls, std::ptrdiff_t size,
+                                 int heads, float& carried) {
   constexpr int at_once = 8;  // whose numbers are asked for together: a thread waits for memory, not for arithmetic
   for (int first = 0; first < chunks; first += at_once) {
     float added[at_once], fall[at_once];
 #pragma unroll
     for (int i = 0; i < at_once; ++i) {
       const SsdSlot slot = first + i < chunks ? slot_of(first + i) : SsdSlot{0, false};
-      added[i] = slot.adds ? of_chunks[slot.number * size] : 0.0F,
+      added[i] = slot.adds ? static_cast<float>(of_chunks[slot.number * size]) : 0.0F,
       fall[i] = slot.adds ? falls[slot.number * heads] : 0.0F;
     }
 #pragma unroll
@@ -100,7 +122,8 @@ __device__ void ssd_pass_through(int chunks, SlotOf&& slot_of, float* of_chunks,
 // afterwards, end. A thread takes one number of a sequence's state.
 template <class Shape>
 __global__ void __launch_bounds__(Block::threads)
-    ssd_pass_states(float* of_chunks, const float* falls, float* states, Sequences sequences) {
+    ssd_pass_states(typename Shape::Stored* of_chunks, const float* falls, float* states, Sequences sequences) {
+  begin_kernel();
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const int s = static_cast<int>(i / Shape::state_size), at = static_cast<int>(i % Shape::state_size);
   if (s >= sequences.count) return;
@@ -118,7 +141,8 @@ __global__ void __launch_bounds__(Block::threads)
 // of_chunks <- the gradient of the state behind each chunk, given what each adds to that of the state before it.
 template <class Shape>
 __global__ void __launch_bounds__(Block::threads)
-    ssd_pass_adjoints(float* of_chunks, const float* falls, Sequences sequences) {
+    ssd_pass_adjoints(typename Shape::Stored* of_chunks, const float* falls, Sequences sequences) {
+  begin_kernel();
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const int s = static_cast<int>(i / Shape::state_size), at = static_cast<int>(i % Shape::state_size);
   if (s >= sequences.count) return;
@@ -134,25 +158,25 @@ __global__ void __launch_bounds__(Block::threads)
 
 // of_chunks <- the state before each chunk that has one.
 template <class Shape, class Blocked>
-void ssd_states(Grid& be, const SsdInputs<Shape>& in, float* of_chunks, float* falls, float* states,
+void ssd_states(Grid& be, const SsdInputs<Shape>& in, typename Shape::Stored* of_chunks, float* falls, float* states,
                 Sequences sequences, Blocked blocked) {
   const int slots = ssd_slots(in.xbc.rows, sequences.count);
-  be.launch_shaped(
-      "ssd_states_of_chunks", ssd_states_of_chunks<Shape, false, Blocked>,
-      {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads, shared_memory<SsdStatesStage>}, in,
-      Rows<const float, Shape::E>{}, of_chunks, falls, states != nullptr, sequences, blocked);
+  be.launch_shaped("ssd_states_of_chunks", ssd_states_of_chunks<Shape, false, Blocked>,
+                   {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads,
+                    shared_memory<SsdStatesStageOf<Shape, false>>},
+                   in, Rows<const float, Shape::E>{}, of_chunks, falls, states != nullptr, sequences, blocked);
   be.launch_over("ssd_pass_states", ssd_pass_states<Shape>,
                  static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, states, sequences);
 }
 // of_chunks <- the gradient of the state behind each chunk that has one.
 template <class Shape>
-void ssd_adjoints(Grid& be, const SsdInputs<Shape>& in, Rows<const float, Shape::E> dy, float* of_chunks, float* falls,
-                  Sequences sequences) {
+void ssd_adjoints(Grid& be, const SsdInputs<Shape>& in, Rows<const float, Shape::E> dy,
+                  typename Shape::Stored* of_chunks, float* falls, Sequences sequences) {
   const int slots = ssd_slots(in.xbc.rows, sequences.count);
-  be.launch_shaped(
-      "ssd_adjoints_of_chunks", ssd_states_of_chunks<Shape, true, NoRows>,
-      {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads, shared_memory<SsdStatesStage>}, in, dy,
-      of_chunks, falls, false, sequences, NoRows{});
+  be.launch_shaped("ssd_adjoints_of_chunks", ssd_states_of_chunks<Shape, true, NoRows>,
+                   {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads,
+                    shared_memory<SsdStatesStageOf<Shape, true>>},
+                   in, dy, of_chunks, falls, false, sequences, NoRows{});
   be.launch_over("ssd_pass_adjoints", ssd_pass_adjoints<Shape>,
                  static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, sequences);
 }

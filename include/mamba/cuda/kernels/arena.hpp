@@ -63,6 +63,12 @@ __global__ void derive_rates(T* derived, const T* values, ArenaElements elements
   });
 }
 
+// stored <- the values as kernels read them.
+template <class S, class T>
+__global__ void store_values(S* stored, const T* values, ArenaElements elements) {
+  elements.visit([&](std::size_t at, Kind) { detail::store4(stored + at, detail::load4(values + at)); });
+}
+
 // How the sum of buffers is shared out: where there are many, a warp of a block takes some of them, so that more loads
 // are under way.
 struct BufferSum {

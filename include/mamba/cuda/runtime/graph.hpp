@@ -41,12 +41,19 @@ class Graph {
     return node;
   }
 
-  // One that begins when the one appended before is done.
+  // One that waits itself, by griddepcontrol.wait, until the one appended before is done, where the device knows that
+  // instruction (compute capability 9.0): its blocks are there when their turn comes. Elsewhere it begins then.
   template <class... Parameters>
   void append(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
               const std::type_identity_t<Parameters>&... arguments) {
-    last_ = last_ ? add({last_}, kernel, blocks, threads, shared_bytes, arguments...)
-                  : add({}, kernel, blocks, threads, shared_bytes, arguments...);
+    if (!last_ || !waits_itself(reinterpret_cast<const void*>(kernel))) {
+      last_ = last_ ? add({last_}, kernel, blocks, threads, shared_bytes, arguments...)
+                    : add({}, kernel, blocks, threads, shared_bytes, arguments...);
+      return;
+    }
+    const Node node = add({}, kernel, blocks, threads, shared_bytes, arguments...);
+    connect_early(last_, node);
+    last_ = node;
   }
 
   // The first call, which follows the last add() or append(), makes it ready.
@@ -57,6 +64,26 @@ class Graph {
   }
 
  private:
+  // Whether the kernel was compiled for devices that know how to, and the driver knows such edges.
+  static bool waits_itself(const void* kernel) {
+    int driver = 0;
+    check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
+    return attributes.ptxVersion >= 90 && driver >= 12030;
+  }
+
+  void connect_early(Node from, Node to) {
+    cudaGraphEdgeData edge{};
+    edge.from_port = cudaGraphKernelNodePortProgrammatic, edge.type = cudaGraphDependencyTypeProgrammatic;
+#if CUDART_VERSION >= 13000
+    const cudaError_t result = cudaGraphAddDependencies(graph_, &from, &to, &edge, 1);
+#else
+    const cudaError_t result = cudaGraphAddDependencies_v2(graph_, &from, &to, &edge, 1);
+#endif
+    check(result, "cudaGraphAddDependencies");
+  }
+
   cudaGraph_t graph_ = nullptr;
   Node last_ = nullptr;
   cudaGraphExec_t ready_ = nullptr;
