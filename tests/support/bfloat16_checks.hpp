@@ -114,7 +114,8 @@ void check_bfloat16_calls() {
   const auto all = model.logits(samples.ids, batch);
   for (std::ptrdiff_t i = 0; i < batch; ++i) CHECK(distance(all.row(8 * i + 7), last.row(i)) < 8 * unit);
 
-  // A visitor gets numbers as they are computed with, and changes what is stored.
+  // A visitor gets numbers as they are computed with, and changes what is stored: in the last row of a sequence, for
+  // what an earlier one passes on may be less than 16 bits hold.
   const auto before =
       model.visit(samples.ids, batch, [](mamba::Point, int, mamba::MatrixView<float>, std::span<const int>) {});
   const auto after = model.visit(samples.ids, batch, [](mamba::Point point, int, mamba::MatrixView<float> rows, auto) {

@@ -12,7 +12,8 @@ namespace mamba {
 
 // The upper half of a float: its exponent and 8 bits of its significand. As a policy it answers "in which precision?":
 // weights and activations are stored in it, everything is computed and summed in float, and the parameters that an
-// optimiser changes (the master weights), its means and the gradients are float, too.
+// optimiser changes (the master weights), its means and the gradients are float, too. On a GPU what a product
+// multiplies is rounded to it.
 struct BFloat16 {
   std::uint16_t bits = 0;
 
