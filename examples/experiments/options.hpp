@@ -93,6 +93,7 @@ struct Options {
   typename Experiment::TaskOptions task{};
   long eval_every = 10;  // in the schedule's unit
   mamba::Products products = mamba::Products::exact;
+  mamba::Scope scope = mamba::Scope::by_sizes;
   int threads = 0;
   int gpu = 0;  // the index of the one to use, where the variant runs on one
   std::filesystem::path out;
@@ -112,7 +113,8 @@ struct Options {
             .seed = seed,
             .threads = threads,
             .device = gpu,
-            .products = products};
+            .products = products,
+            .scope = scope};
   }
 };
 
@@ -132,6 +134,7 @@ void for_each_field(Options<Experiment>& o, F&& f) {
   f("--weight-decay", "AdamW's, on every parameter", o.training.weight_decay);
   f("--clip", "largest gradient norm", o.training.clip);
   f("--products", "how a GPU multiplies: exact, as the CPU; tf32: with 11 bits of each operand", o.products);
+  f("--scope", "how much of a GPU works on a tile of a batch: auto, whichever is faster; block; grid", o.scope);
   f("--eval-every", "epochs or steps between evaluations", o.eval_every);
   Experiment::for_each_field(o.task, f);
 }
@@ -155,6 +158,7 @@ inline Json json_of(const Variant& v) {
 // The names of an option's values, in their order, where it is one of a few.
 inline constexpr std::array<const char*, 2> names_of(mamba::task::Labels) { return {"modulo", "sum"}; }
 inline constexpr std::array<const char*, 2> names_of(mamba::Products) { return {"exact", "tf32"}; }
+inline constexpr std::array<const char*, 3> names_of(mamba::Scope) { return {"auto", "block", "grid"}; }
 inline constexpr std::array<const char*, 2> names_of(mamba::RateChanges) { return {"epoch", "step"}; }
 
 template <class T>
@@ -178,9 +182,11 @@ void set_from_json(T& field, const Json& json) {
   if constexpr (std::is_enum_v<T>) {
     const auto names = names_of(field);
     const auto found = std::find(names.begin(), names.end(), json.string());
-    if (found == names.end())
-      mamba::fail(mamba::ErrorKind::bad_file, "one of ", names[0], " and ", names[1], " is expected; given ",
-                  json.string());
+    if (found == names.end()) {
+      std::string all;
+      for (const char* const name : names) all += (all.empty() ? "" : ", ") + std::string(name);
+      mamba::fail(mamba::ErrorKind::bad_file, "one of these is expected: ", all, "; given ", json.string());
+    }
     field = static_cast<T>(found - names.begin());
   } else if constexpr (std::is_same_v<T, mamba::task::TokenRange>) {
     const Json::Elements& ends = json.elements();

@@ -11,11 +11,9 @@ using mamba::io::Json;
 
 // What older records do not mention, and what held before there was a choice.
 inline const Json::Members& younger_options() {
-  static const Json::Members all{{"head", "tied"},
-                                 {"gamma_except", Json::Elements{}},
-                                 {"labels", "modulo"},
-                                 {"rate_changes", "epoch"},
-                                 {"products", "exact"}};
+  static const Json::Members all{{"head", "tied"},      {"gamma_except", Json::Elements{}},
+                                 {"labels", "modulo"},  {"rate_changes", "epoch"},
+                                 {"products", "exact"}, {"scope", "auto"}};
   return all;
 }
 

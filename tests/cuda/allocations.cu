@@ -36,6 +36,14 @@ long allocations_in_steps(const char* what) {
   const long before_decoding = count();
   for (int t = 0; t < 20; ++t) model.step(tokens, state);
   long decoding = count() - before_decoding;
+  auto saved = state;  // speculative decoding: forward, and back
+  for (int t = 0; t < 4; ++t) {
+    if (t == 1) decoding -= count();
+    saved = state;
+    model.step(tokens, state), model.step(tokens, state);
+    state = saved;
+  }
+  decoding += count();
   auto many = model.initial_state(12);
   std::vector<std::int32_t> next(12, 1);
   const auto choose = [&] {

@@ -143,6 +143,25 @@ TEST_CASE("CUDA: sizes decide the scope") {
   same(model, by_grid, 2, 300);
 }
 
+TEST_CASE("CUDA: a scope that the options name") {
+  support::need_backend();
+  const auto ids = support::random_tokens(16 * 8, 100, 1), labels = support::random_tokens(16, 100, 2);
+  const auto options = [](Scope scope) { return ModelOptions{.n_layers = 2, .gamma = 0.5, .seed = 3, .scope = scope}; };
+  const auto same = [&](auto&& a, auto&& b) {
+    CHECK(support::values(a(ids, 16)) == support::values(b(ids, 16)));
+    CHECK(a.loss_and_gradients(ids, labels) == b.loss_and_gradients(ids, labels));
+    const auto gradients = a.gradient_dict(), others = b.gradient_dict();
+    for (const auto& [name, tensor] : gradients) CHECK(others.at(name).values == tensor.values);
+  };
+  using Model = MambaForComposite<broad_config, Cuda>;
+  same(Model(options(Scope::grid)), MambaForComposite<broad_config, CudaGrid>(options(Scope::by_sizes)));
+  same(Model(options(Scope::block)), MambaForComposite<broad_config, CudaBlock>(options(Scope::by_sizes)));
+  const auto refused = [](auto&& make, const char* words) { CHECK_THROWS_WITH(make(), ContainsSubstring(words)); };
+  refused([&] { MambaForComposite<broad_config, CudaGrid>(options(Scope::block)); }, "runs over the whole GPU");
+  refused([&] { MambaForComposite<broad_config, Cuda, BFloat16>(options(Scope::block)); }, "runs over the whole GPU");
+  refused([&] { MambaForComposite<broad_config>(options(Scope::grid)); }, "a scope is a GPU's");
+}
+
 TEST_CASE("CUDA: what looks and reaches inside is as on the CPU") {
   support::need_backend();
   support::check_inside<tiny_config, Cuda>(1e-12);

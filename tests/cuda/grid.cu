@@ -1,6 +1,8 @@
 // The GPU at the scope of the whole device: the same as the CPU, the same again, and what fits no block.
 #include <catch2/matchers/catch_matchers_string.hpp>
 
+#include <mamba/language_model.hpp>
+
 #include "support/cuda.hpp"
 
 using namespace mamba;
@@ -46,12 +48,51 @@ TEST_CASE("CUDA grid: states, and their way between the devices") {
   support::need_backend();
   support::check_states<tiny_config, CudaGrid, Mamba1>();
   support::check_states<tiny_config, CudaGrid, Mamba2<4>>();
+
+  // A fork goes its own way, and a state goes back, without leaving the device.
+  MambaLMHeadModel<tiny_config, CudaGrid> model({.n_layers = 2, .seed = 3});
+  auto state = model.initial_state(2);
+  model.prefill(support::random_tokens(2 * 5, 11, 5), 2, state);
+  const std::vector<std::int32_t> tokens{3, 4}, others{5, 6};
+  const auto saved = state;
+  const auto expected = support::values(model.step(tokens, state));
+  for (int again = 0; again < 3; ++again) {
+    state = saved;
+    auto fork = state;
+    model.step(others, fork), model.step(others, state);
+    state = saved;
+    CHECK(support::values(model.step(tokens, state)) == expected);
+  }
+  state = model.initial_state(2);  // zeros take the place of what was
+  auto fresh = model.initial_state(2);
+  CHECK(support::values(model.step(tokens, state)) == support::values(model.step(tokens, fresh)));
 }
 
 TEST_CASE("CUDA grid: what looks and reaches inside is as on the CPU") {
   support::need_backend();
   support::check_inside<tiny_config, CudaGrid>(1e-12);
   support::check_inside<tiny_config, CudaGrid, Mamba2<4, 2>>(1e-12);
+}
+
+template <class Model>
+void check_known_memory(int batch, int length) {
+  INFO(Model::config.d_model << " wide, " << batch << " x " << length);
+  Model model({.n_layers = 3, .seed = 3});
+  const auto expected = static_cast<double>(model.gradient_bytes(batch, length));
+  const auto ids = support::random_tokens(batch * length, Model::config.vocab_size, 1);
+  CHECK(static_cast<double>(model.memory_bytes()) < expected);
+  if constexpr (requires { model.loss_and_gradients(ids, ids); })
+    model.loss_and_gradients(ids, support::random_tokens(batch, Model::config.vocab_size, 2));
+  else model.loss_and_gradients(ids, batch);
+  CHECK(std::abs(static_cast<double>(model.memory_bytes()) - expected) < 0.05 * expected);
+}
+
+TEST_CASE("CUDA: a step's memory is known before it") {
+  support::need_backend();
+  check_known_memory<MambaForComposite<broad_config, CudaBlock>>(300, 20);
+  check_known_memory<MambaForComposite<broad_config, CudaGrid>>(20, 300);
+  check_known_memory<MambaLMHeadModel<broad_config, CudaGrid, Mamba2<64>>>(8, 700);
+  check_known_memory<MambaLMHeadModel<broad_config, CudaGrid, BFloat16>>(8, 700);
 }
 
 TEST_CASE("CUDA grid: a run gives the same bytes again") {

@@ -70,8 +70,6 @@ __global__ void __launch_bounds__(cuda::Block::threads) multiply(T* c, const T* 
   multiply_by<product, write, Out, In>(be, c, a, b, rows);
 }
 
-enum class Scope { block, grid };
-
 template <Scope scope, Product product, Write write, int Out, int In, class C, class A, class B>
 void multiply_on_device(Values<C>& c, const Values<A>& a, const Values<B>& b, int rows) {
   const cuda::QueuePointer queue = scope == Scope::grid ? std::make_shared<cuda::Queue>(0) : nullptr;

@@ -115,7 +115,7 @@ template <template <class> class Model>
 void check_beside_cpu(const Task& task, const TrainingOptions& options, bool clips) {
   INFO("batch size " << options.batch_size << ", " << task.train_samples() << " samples, clip " << options.clip);
   Model<Cpu> cpu_model(model_options);
-  Model<Cuda> gpu_model(model_options);
+  Model<support::Backend> gpu_model(model_options);
   Trainer cpu(cpu_model, task, options);
   Trainer gpu(gpu_model, task, options);
   double worst = 0, worst_norm = 0, largest_norm = 0;
@@ -144,7 +144,7 @@ void check_beside_cpu(const Task& task, const TrainingOptions& options, bool cli
   CHECK(support::worst_difference(cpu_model.state_dict(), gpu_model.state_dict()) < 1e-6);
 
   // The same run, not looked at on its way.
-  Model<Cuda> again_model(model_options);
+  Model<support::Backend> again_model(model_options);
   Trainer again(again_model, task, options);
   again.run(again.total_steps());
   CHECK(same_bytes(again_model.state_dict(), gpu_model.state_dict()));
@@ -157,7 +157,7 @@ TEST_CASE("CUDA: a run of many steps is as many single ones, to the last bit, wh
   support::need_backend();
   const auto folder = support::scratch("cuda-training");
   const auto check = [&]<template <class> class Model>() {
-    Model<Cuda> single_model(model_options);
+    Model<support::Backend> single_model(model_options);
     Trainer single(single_model, small_task, by_epochs);
     std::vector<Snapshot> after{snapshot(single)};
     std::vector<double> losses{single.last_loss()};
@@ -168,7 +168,7 @@ TEST_CASE("CUDA: a run of many steps is as many single ones, to the last bit, wh
     CHECK(after.size() == 16);
     for (const long cut : {0L, 1L, 2L, 3L, 4L, 7L, 11L, 14L, 15L}) {
       INFO("cut after step " << cut);
-      Model<Cuda> first_model(model_options), second_model({.n_layers = 2, .gamma = 1.0, .seed = 99});
+      Model<support::Backend> first_model(model_options), second_model({.n_layers = 2, .gamma = 1.0, .seed = 99});
       Trainer first(first_model, small_task, by_epochs);
       Trainer second(second_model, small_task, by_epochs);
       first.run(cut);
@@ -191,12 +191,47 @@ TEST_CASE("CUDA: a run of many steps is as many single ones, to the last bit, wh
   check.template operator()<Frozen>();
 }
 
+// In float the grid's step is a graph. Other calls in between use the same memory, and may move it.
+template <class Model>
+void check_between_other_calls() {
+  using Scalar = typename Model::Scalar;
+  Model straight_model(model_options), model(model_options);
+  Trainer straight(straight_model, small_task, by_epochs), trainer(model, small_task, by_epochs);
+  straight.run(15);
+  const auto ids = support::random_tokens(900 * 8, 100, 1), labels = support::random_tokens(900, 100, 2);
+  const std::vector<std::int32_t> two{1, 2};
+  auto state = model.initial_state(2);
+  for (long at = 0; !trainer.finished(); ++at) {
+    trainer.run(at % 3 + 1);
+    const int sequences = 100 * static_cast<int>(at + 1);
+    const std::span some(ids.data(), static_cast<std::size_t>(sequences * 8));
+    if (at % 2 == 0) model.loss_and_gradients(some, std::span(labels.data(), static_cast<std::size_t>(sequences)));
+    else model(some, sequences);
+    model.step(two, state);
+  }
+  CHECK(trainer.loss_sum() == straight.loss_sum());
+  CHECK(same_bytes(model.state_dict(), straight_model.state_dict()));
+  // What is derived of the parameters, and stored apart from them, is theirs.
+  Model fresh({.n_layers = 2, .seed = 77});
+  fresh.load_state_dict(model.state_dict());
+  const std::span some(ids.data(), std::size_t{64 * 8});
+  const auto logits = model(some, 64), expected = fresh(some, 64);
+  CHECK(std::memcmp(logits.data(), expected.data(), sizeof(Scalar) * 64 * 100) == 0);
+}
+
+TEST_CASE("CUDA: a training between other calls is the same bytes") {
+  support::need_backend();
+  check_between_other_calls<MambaForComposite<float_config, support::Backend>>();
+  check_between_other_calls<MambaForComposite<float_config, support::Backend, Mamba2<16>, LearnedPosition<8>>>();
+  check_between_other_calls<MambaForComposite<float_config, support::Backend, BFloat16>>();
+}
+
 TEST_CASE("CUDA: a run of more steps than are planned at once") {
   support::need_backend();
   const auto folder = support::scratch("cuda-training-long");
   TrainingOptions options = by_steps;
   options.schedule.total = 2300;
-  Plain<Cuda> whole_model(model_options), cut_model(model_options);
+  Plain<support::Backend> whole_model(model_options), cut_model(model_options);
   Trainer whole(whole_model, small_task, options);
   Trainer cut(cut_model, small_task, options);
   whole.run(2300);
@@ -215,7 +250,7 @@ TEST_CASE("CUDA: a training goes on on the other device") {
     for (const long cut : {1L, 5L, 9L}) {
       INFO("cut after step " << cut);
       Model<Cpu> cpu_model(model_options), last_model(model_options);
-      Model<Cuda> gpu_model(model_options);
+      Model<support::Backend> gpu_model(model_options);
       Trainer cpu(cpu_model, small_task, by_epochs);
       Trainer gpu(gpu_model, small_task, by_epochs);
       Trainer last(last_model, small_task, by_epochs);
@@ -269,7 +304,7 @@ TEST_CASE("CUDA: a rate that changes every step of an epoch, and labels that are
   options.clip = 1e3;
   const Task sums({.seed = 3, .labels = task::Labels::sum, .train_samples = 150});
   check_beside_cpu<Wide>(sums, options, false);
-  Plain<Cuda> narrow(model_options);
+  Plain<support::Backend> narrow(model_options);
   Trainer trainer(narrow, sums, options);
   CHECK_THROWS_WITH(trainer.run(1), ContainsSubstring("the task's 110 tokens are more than the model's 100"));
 }
@@ -288,7 +323,7 @@ TEST_CASE("CUDA: batches of any size, larger than the training set or of one seq
   Snapshot ends[2];
   for (const int i : {0, 1}) {
     options.batch_size = i == 0 ? 37 : 2048;
-    Plain<Cuda> model(model_options);
+    Plain<support::Backend> model(model_options);
     Trainer trainer(model, few, options);
     trainer.run(24);
     CHECK(trainer.steps_per_epoch() == 1);
@@ -300,7 +335,7 @@ TEST_CASE("CUDA: batches of any size, larger than the training set or of one seq
 
 TEST_CASE("CUDA: frozen parameters stay, and have no state") {
   support::need_backend();
-  Frozen<Cuda> model(model_options);
+  Frozen<support::Backend> model(model_options);
   const auto before = model.state_dict();
   Trainer trainer(model, small_task, by_epochs);
   trainer.run(15);
@@ -317,7 +352,7 @@ TEST_CASE("CUDA: frozen parameters stay, and have no state") {
 
 TEST_CASE("CUDA: the mean loss is that of the samples since it was asked for") {
   support::need_backend();
-  Plain<Cuda> single_model(model_options), model(model_options);
+  Plain<support::Backend> single_model(model_options), model(model_options);
   Trainer single(single_model, small_task, by_epochs);
   Trainer trainer(model, small_task, by_epochs);
   CHECK(std::isnan(trainer.take_mean_loss()));
@@ -336,7 +371,7 @@ TEST_CASE("CUDA: the mean loss is that of the samples since it was asked for") {
 TEST_CASE("CUDA: samples that the host draws are the device's") {
   support::need_backend();
   const DrawnByTheHost by_host{small_task};
-  Plain<Cuda> model(model_options), host_model(model_options);
+  Plain<support::Backend> model(model_options), host_model(model_options);
   Trainer trainer(model, small_task, by_epochs);
   Trainer host(host_model, by_host, by_epochs);
   double worst = 0;
@@ -355,7 +390,7 @@ TEST_CASE("CUDA: a training that diverges stops before the step, though more are
                                 .schedule = {.initial_lr = 1e-3, .lr = 1e30, .final_lr = 0, .warmup = 1, .total = 9},
                                 .seed = 3};
   const auto check = [&]<template <class> class Model>() {
-    Model<Cuda> single_model(model_options), model(model_options);
+    Model<support::Backend> single_model(model_options), model(model_options);
     Trainer single(single_model, task, options);
     Trainer trainer(model, task, options);
     Snapshot before, good;
@@ -398,9 +433,36 @@ TEST_CASE("CUDA: a training that diverges stops before the step, though more are
   check.template operator()<Frozen>();
 }
 
+TEST_CASE("CUDA: of a training that diverges in float the gradients are those of its step") {
+  support::need_backend();
+  // The last good step is an epoch's last but one: behind the bad one, a batch of another size is queued.
+  const TrainingOptions options{.batch_size = 64,
+                                .schedule = {.initial_lr = 1e-3, .lr = 1e30, .final_lr = 0, .warmup = 1, .total = 4},
+                                .seed = 3};
+  using Float = MambaForComposite<float_config, support::Backend>;
+  Float single_model(model_options), model(model_options);
+  Trainer single(single_model, small_task, options), trainer(model, small_task, options);
+  std::string words, expected;
+  try {
+    while (true) single.step();
+  } catch (const Error& error) {
+    expected = error.what();
+  }
+  try {
+    trainer.run(12);
+  } catch (const Error& error) {
+    words = error.what();
+  }
+  CHECK(words == expected);
+  CHECK_THAT(words, ContainsSubstring("diverged"));
+  CHECK(trainer.steps() == single.steps());
+  CHECK(same_bytes(model.state_dict(), single_model.state_dict()));
+  CHECK(same_bytes(model.gradient_dict(), single_model.gradient_dict()));
+}
+
 TEST_CASE("CUDA: divergence names step and parameter, and good values mend it") {
   support::need_backend();
-  Plain<Cuda> straight_model(model_options);
+  Plain<support::Backend> straight_model(model_options);
   Trainer straight(straight_model, small_task, by_epochs);
   straight.run(12);
   const auto expected = snapshot(straight);
@@ -415,7 +477,7 @@ TEST_CASE("CUDA: divergence names step and parameter, and good values mend it") 
         Poison{"backbone.layers.1.mixer.dt_proj.bias", nan, true}, Poison{"backbone.layers.0.mixer.A_log", nan, true},
         Poison{"backbone.embedding.weight", infinity, true}, Poison{"backbone.norm_f.weight", 1e200, false}}) {
     INFO(poison.where << " = " << poison.value);
-    Plain<Cuda> model(model_options);
+    Plain<support::Backend> model(model_options);
     Trainer trainer(model, small_task, by_epochs);
     trainer.run(4);
     const auto good = model.state_dict();
@@ -441,7 +503,7 @@ TEST_CASE("CUDA: divergence names step and parameter, and good values mend it") 
 
 TEST_CASE("CUDA: accuracies are the CPU's") {
   support::need_backend();
-  Plain<Cuda> gpu(model_options);
+  Plain<support::Backend> gpu(model_options);
   Trainer trainer(gpu, small_task, by_steps);
   trainer.run(300);
   Plain<Cpu> cpu(model_options);
@@ -476,14 +538,14 @@ TEST_CASE("CUDA: a task that is not the model's is refused before anything chang
       check_same(snapshot(trainer), before);
     }
   };
-  Frozen<Cuda> model(model_options);
+  Frozen<support::Backend> model(model_options);
   refused(model, ManyTokens({.train_samples = 150}), "the task's 101 tokens are more than the model's 100");
   const LongSequences longer({.train_samples = 150});
   CHECK_THROWS_WITH(Trainer(model, longer, by_epochs),
                     ContainsSubstring("the task's sequences of 9 tokens are longer than the model's max_seq_len 8"));
   Trainer trainer(model, small_task, by_epochs);  // the model is as good as before
   trainer.run(15);
-  Frozen<Cuda> fresh_model(model_options);
+  Frozen<support::Backend> fresh_model(model_options);
   Trainer fresh(fresh_model, small_task, by_epochs);
   fresh.run(15);
   check_same(snapshot(trainer), snapshot(fresh));
@@ -491,7 +553,7 @@ TEST_CASE("CUDA: a task that is not the model's is refused before anything chang
 
 TEST_CASE("CUDA: trainings whose products are of TF32") {
   support::need_backend();
-  using Float = MambaForComposite<float_config, Cuda>;
+  using Float = MambaForComposite<float_config, support::Backend>;
   const auto losses = [&](Products products) {
     Float model({.n_layers = 2, .seed = 3, .products = products});
     Trainer trainer(model, small_task, by_epochs);

@@ -98,18 +98,20 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   CHECK(back.model().gamma_except == o.gamma_except);
   o.task.labels = mamba::task::Labels::sum, o.variant.vocab_size = 201;
   o.training.rate_changes = mamba::RateChanges::each_step;
-  o.products = mamba::Products::tf32;
+  o.products = mamba::Products::tf32, o.scope = mamba::Scope::grid;
   restore(back, recorded(o), "config.json");
   CHECK(recorded(back).dump() == recorded(o).dump());
   CHECK(back.variant == o.variant);
   CHECK(back.model().products == mamba::Products::tf32);
+  CHECK(back.model().scope == mamba::Scope::grid);
   CHECK(back.task.labels == o.task.labels);
   CHECK(back.training.rate_changes == o.training.rate_changes);
-  // Of a time when all heads were tied, all labels modulo 100, rates changed once an epoch, and products were exact.
+  // Of a time when all heads were tied, all labels modulo 100, rates changed once an epoch, products were exact, and
+  // the scope followed from the sizes.
   Json::Members older = recorded(o).members();
   std::erase_if(older, [](const auto& member) {
     return member.first == "head" || member.first == "gamma_except" || member.first == "labels" ||
-           member.first == "rate_changes" || member.first == "products";
+           member.first == "rate_changes" || member.first == "products" || member.first == "scope";
   });
   restore(back, older, "config.json");
   CHECK(back.variant.head == "tied");
@@ -117,6 +119,7 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   CHECK(back.task.labels == mamba::task::Labels::modulo);
   CHECK(back.training.rate_changes == mamba::RateChanges::each_epoch);
   CHECK(back.products == mamba::Products::exact);
+  CHECK(back.scope == mamba::Scope::by_sizes);
 
   const std::vector<std::pair<std::string, Json>> wrong{{"n_layers", 0},
                                                         {"n_layers", 1'000'001},
@@ -132,6 +135,7 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
                                                         {"labels", "sum"},  // the vocabulary has no room
                                                         {"rate_changes", "never"},
                                                         {"products", "half"},
+                                                        {"scope", "warp"},
                                                         {"vocab_size", 0},
                                                         {"vocab_size", -5},
                                                         {"vocab_size", 99},

@@ -196,6 +196,23 @@ TEST_CASE("a state_dict of another model is refused and changes nothing") {
   CHECK_THROWS_WITH(ones.load_state_dict(before), ContainsSubstring("conv1d.weight is frozen at 1"));
 }
 
+TEST_CASE("a step's memory is known before it") {
+  constexpr Config config{.vocab_size = 50, .d_model = 48, .d_state = 16};
+  const auto ids = support::random_tokens(40 * 100, 50, 1), labels = support::random_tokens(40, 50, 2);
+  for (const int threads : {1, 3}) {
+    MambaForComposite<config> classifier({.n_layers = 3, .seed = 1, .threads = threads});
+    MambaLMHeadModel<config, Mamba2<16>, BFloat16> language({.n_layers = 3, .seed = 1, .threads = threads});
+    const auto expected = static_cast<double>(classifier.gradient_bytes(40, 100)),
+               of_language = static_cast<double>(language.gradient_bytes(8, 500));
+    classifier.loss_and_gradients(ids, labels);
+    CHECK(std::abs(static_cast<double>(classifier.memory_bytes()) - expected) < 0.05 * expected);
+    language.loss_and_gradients(ids, 8);
+    CHECK(std::abs(static_cast<double>(language.memory_bytes()) - of_language) < 0.05 * of_language);
+    CHECK_THROWS_AS(classifier.gradient_bytes(0, 4), Error);
+    CHECK_THROWS_AS(classifier.gradient_bytes(1 << 16, 1 << 16), Error);
+  }
+}
+
 TEST_CASE("a step allocates no new memory after the first, whatever smaller batch follows") {
   Classifier model({.n_layers = 2, .seed = 1, .threads = 2});
   const auto ids = support::random_tokens(300 * 8, 10, 1), labels = support::random_tokens(300, 10, 2);

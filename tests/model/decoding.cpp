@@ -170,6 +170,32 @@ TEST_CASE("next tokens: what is refused") {
                       ContainsSubstring("are not finite"));
 }
 
+TEST_CASE("a state forks and goes back") {
+  MambaLMHeadModel<tiny_config, double> model({.n_layers = 2, .seed = 3});
+  const auto ids = support::random_tokens(2 * 5, 11, 5);
+  auto state = model.initial_state(2), fresh = state;
+  model.prefill(ids, 2, state);
+  const std::vector<std::int32_t> tokens{3, 4}, others{5, 6};
+  const auto saved = state;
+  const auto expected = support::values(model.step(tokens, state));
+  for (int again = 0; again < 3; ++again) {
+    state = saved;  // whatever was tried in between
+    CHECK(state.positions() == std::vector<int>{5, 5});
+    auto fork = state;
+    model.step(others, fork), model.step(others, state), model.step(others, state);
+    state = saved;
+    CHECK(support::values(model.step(tokens, state)) == expected);
+    CHECK(fork.positions() == std::vector<int>{6, 6});
+  }
+  state = fresh;
+  CHECK(state.positions() == std::vector<int>{0, 0});
+  model.prefill(ids, 2, state);
+  CHECK(support::values(model.step(tokens, state)) == expected);
+  state.clear();
+  model.prefill(ids, 2, state);
+  CHECK(support::values(model.step(tokens, state)) == expected);
+}
+
 TEST_CASE("states save and load, and refuse another's") {
   const auto folder = support::scratch("state");
   MambaLMHeadModel<tiny_config> model({.n_layers = 2, .seed = 3});

@@ -58,6 +58,14 @@ enum class Products {
   tf32,   // by one, of operands that are rounded to TF32's 11 bits (PyTorch's allow_tf32)
 };
 
+// How much of a GPU works on a tile of a batch.
+enum class Scope {
+  by_sizes,  // Cuda: whichever is faster for the call's sizes; CudaBlock, CudaGrid: as they say
+  block,     // a thread block, many tiles at once; what it has no kernels for (a decoding step, a loss of the user's
+             // own, interventions) runs over the grid all the same
+  grid,      // the whole device
+};
+
 // How the next token is chosen from a sequence's logits.
 struct Sampling {
   double temperature = 0;  // 0: the likeliest token; else at random as softmax(logits / temperature) says
@@ -84,6 +92,7 @@ struct ModelOptions {
   int threads = 0;   // 0: all cores
   int device = 0;    // the GPU's index; the CPU has none
   Products products = Products::exact;  // of float on a GPU; what computes otherwise, or in double, is exact
+  Scope scope = Scope::by_sizes;        // on a GPU
   // How many bytes of activations a tile of a batch may take where a model runs over the whole GPU. With the sizes of
   // model and batch it decides how a batch is cut, and so the order of sums; what memory is free does not. A single
   // sequence may take more.

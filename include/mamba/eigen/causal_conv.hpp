@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <type_traits>
 
 #include <mamba/core/instruction_set.hpp>
 #include <mamba/core/memory.hpp>
@@ -11,15 +13,14 @@
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 // v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
-// where `history` (sequences, K-1, E) is given its rows, the newest last; they become the sequences' own last K-1
-// inputs.
+// where `history` (sequences, K-1, E) is given its rows, the newest last.
 template <class Core, class Y, class X, class W, class T, int E, int K>
 void causal_conv(Core&, Rows<Y, E> v, Rows<const X, E> x, Sequences sequences, Weight<W, E, K> w, Weight<T, 1, E> bias,
-                 T* history = nullptr) {
+                 const std::type_identity_t<T>* history) {
   using V = Vector<T>;
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
-    T* const past = history ? history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride : nullptr;
+    const T* const past = history ? history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride : nullptr;
     for (int e = 0; e < E; e += V::width) {
       V taps[K];
       unroll<K>([&](auto k) { taps[k] = V::load(w.derived + k * w.transposed_stride + e); });
@@ -34,11 +35,19 @@ void causal_conv(Core&, Rows<Y, E> v, Rows<const X, E> x, Sequences sequences, W
         sum.store(v[t] + e);
       }
     }
-    if (past) {
-      const int kept = (std::max)(0, K - 1 - (end - begin));  // of the old rows, the newest
-      std::copy_n(past + (K - 1 - kept) * x.stride, kept * x.stride, past);
-      for (int row = kept; row < K - 1; ++row) std::copy_n(x[end - (K - 1) + row], x.stride, past + row * x.stride);
-    }
+  }
+}
+// The same; a history that is given becomes the sequences' own last K-1 inputs.
+template <class Core, class Y, class X, class W, class T, int E, int K>
+void causal_conv(Core& core, Rows<Y, E> v, Rows<const X, E> x, Sequences sequences, Weight<W, E, K> w,
+                 Weight<T, 1, E> bias, std::type_identity_t<T>* history = nullptr) {
+  causal_conv(core, v, x, sequences, w, bias, static_cast<const T*>(history));
+  for (int s = 0; history && s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), end = sequences.end(s);
+    T* const past = history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride;
+    const int kept = (std::max)(0, K - 1 - (end - begin));  // of the old rows, the newest
+    std::copy_n(past + (K - 1 - kept) * x.stride, kept * x.stride, past);
+    for (int row = kept; row < K - 1; ++row) std::copy_n(x[end - (K - 1) + row], x.stride, past + row * x.stride);
   }
 }
 
@@ -85,6 +94,41 @@ void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const Y
       sums[k].store(lanes);
       for (int i = 0; i < V::width && e + i < E; ++i) dw.row(e + i)[k] += lanes[i];
     });
+  }
+}
+
+// What the inputs before a sequence, history (sequences, K-1, E), and those that it leaves behind it add to the
+// gradients: dw (E, K), where it is learned, += dv_t history; dx (T, E) += dhistory (sequences, K-1, E), the gradient
+// of what is left, which becomes that of history; it may be null.
+template <bool learned_weight, class Core, class T, class Y, class W, int E, int K>
+void causal_conv_history_backward(Core&, Rows<T, E> dx, WeightGradient<T, E, K> dw, std::type_identity_t<T>* dhistory,
+                                  Rows<const Y, E> dv, const std::type_identity_t<T>* history, Sequences sequences,
+                                  Weight<W, E, K> w) {
+  const auto stride = static_cast<std::ptrdiff_t>(dx.stride);
+  for (int s = 0; s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), length = sequences.end(s) - begin;
+    const T* const past = history + s * (K - 1) * stride;
+    // Tap k of row t reads the history's row t + k.
+    if constexpr (learned_weight)
+      for (int e = 0; e < E; ++e)
+        for (int t = 0; t < (std::min)(length, K - 1); ++t)
+          for (int k = 0; t + k < K - 1; ++k)
+            dw.row(e)[k] += static_cast<T>(dv[begin + t][e]) * past[(t + k) * stride + e];
+    if (!dhistory) continue;
+    T* const own = dhistory + s * (K - 1) * stride;
+    for (int e = 0; e < E; ++e) {
+      T of_left[K] = {};  // the gradient of the rows that are left: of these the first may be the history's own
+      for (int row = 0; row < K - 1; ++row) {
+        of_left[row] = own[row * stride + e];
+        if (const int t = length - (K - 1) + row; t >= 0) dx[begin + t][e] += of_left[row];
+      }
+      for (int row = 0; row < K - 1; ++row) {
+        T sum = row >= length ? of_left[row - length] : T(0);
+        for (int k = 0; k <= row; ++k)
+          if (row - k < length) sum += static_cast<T>(w.row(e)[k]) * static_cast<T>(dv[begin + row - k][e]);
+        own[row * stride + e] = sum;
+      }
+    }
   }
 }
 

@@ -43,10 +43,11 @@ void add_positions(Core&, Rows<T, D> x, Sequences sequences, const int* position
 }
 
 template <class Core, class T, int D, int Lmax>
-void add_positions_backward(Core&, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences) {
+void add_positions_backward(Core&, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences,
+                            const int* positions) {
   for (int s = 0; s < sequences.count; ++s)
     for (int t = sequences.begin(s); t < sequences.end(s); ++t)
-      detail::add_row<D>(dtable.row(t - sequences.begin(s)), dx[t]);
+      detail::add_row<D>(dtable.row((positions ? positions[s] : 0) + t - sequences.begin(s)), dx[t]);
 }
 
 // x (T, D) += sin(t 10000^(-2i/D)) in column 2i, the cosine in column 2i + 1 (Vaswani et al. 2017, section 3.5).

@@ -14,6 +14,7 @@
 #include <mamba/eigen/simd.hpp>
 #include <mamba/eigen/tuning.hpp>
 #include <mamba/math/scan_step.hpp>
+#include <mamba/network/mixer.hpp>
 #include <mamba/network/recurrence.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
@@ -131,12 +132,13 @@ void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T,
 
 // ddelta, du (T, E), db, dc (T, N) <- gradients; da (E, N) += the gradient with respect to a (not A_log), dd (E) += ...
 //   boundaries as selective_scan kept them; carry: (E, N) scratch, needed when there are any
-template <class Core, class T, class S, int E, int N>
+//   passed: where the sequences began and the gradient of where they ended, (sequences, E, N) each (network/mixer.hpp)
+template <class Core, class T, class S, int E, int N, class Passed = network::NoPassedState>
 void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc,
                              WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
                              const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const S, E> u,
                              Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a,
-                             Weight<T, 1, E> d) {
+                             Weight<T, 1, E> d, Passed passed = {}) {
   using Blocking = detail::ScanBlocking<T, N, Tuning::scan_backward_channel_vectors>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;
@@ -149,10 +151,17 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s);
     const int chunks = (end - begin + scan_chunk - 1) / scan_chunk;
+    const T* began = nullptr;
+    T* of_end = nullptr;
+    if constexpr (Passed::passes) {
+      began = passed.from + s * state_size;
+      if (passed.gradient) of_end = passed.gradient + s * state_size;
+    }
     for (int chunk = chunks - 1; chunk >= 0; --chunk) {
       const int first = begin + chunk * scan_chunk, last = (std::min)(end, first + scan_chunk);
-      const T* const start = chunk > 0 ? boundaries + (chunk - 1) * state_size : nullptr;
-      const bool has_future = chunk + 1 < chunks;
+      const T* const start = chunk > 0 ? boundaries + (chunk - 1) * state_size : began;
+      const T* const future = chunk + 1 < chunks ? carry : of_end;  // the gradient of what this chunk leaves
+      T* const handed_on = chunk > 0 ? carry : of_end;
       detail::each_scan_block<Blocking, E>([&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
         constexpr int channels = decltype(block_channels)::value;
         const int n = first_vector * V::width;
@@ -173,8 +182,8 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
             unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
               const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);
               unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
-                // Before the first step there is nothing to decay, and nobody to hand the adjoint to.
-                const V factor = t > begin ? math::decay(step_size, rate[i][v]) : V::zero();
+                // Where there is nothing before the first step, there is nobody to hand the adjoint to.
+                const V factor = t > begin || start ? math::decay(step_size, rate[i][v]) : V::zero();
                 const V carried = factor * h[i][v];
                 kept_decay[t - first][i][v] = factor;
                 kept_carried[t - first][i][v] = carried;
@@ -186,7 +195,7 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         V from_future[channels][vectors], drate[channels][vectors];
         unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
           unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
-            from_future[i][v] = has_future ? V::load(carry + offset(i, v)) : V::zero();
+            from_future[i][v] = future ? V::load(future + offset(i, v)) : V::zero();
             drate[i][v] = V::load(da.value + offset(i, v));
           });
         });
@@ -229,7 +238,7 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
           unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
             drate[i][v].store(da.value + offset(i, v));
-            if (first > begin) from_future[i][v].store(carry + offset(i, v));
+            if (handed_on) from_future[i][v].store(handed_on + offset(i, v));
           });
         });
       });

@@ -15,6 +15,7 @@
 #include <mamba/eigen/simd.hpp>
 #include <mamba/eigen/tuning.hpp>
 #include <mamba/math/scan_step.hpp>
+#include <mamba/network/mixer.hpp>
 #include <mamba/network/recurrence.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
@@ -203,11 +204,13 @@ void ssd(Core& core, Rows<Y, E> y, T* boundaries, T* states, Rows<const T, H> de
 }
 
 // ddelta (T, H), dxbc (T, H P + 2 G N) <- gradients; da (H) += the gradient with respect to a (not A_log), dd (H) +=
-// ... boundaries as ssd kept them.
-template <int G, int N, class Core, class T, class Y, class X, int E, int H, int C>
+// ... boundaries as ssd kept them. passed: where the sequences began and the gradient of where they ended, (sequences,
+// H, N, P) each (network/mixer.hpp).
+template <int G, int N, class Core, class T, class Y, class X, int E, int H, int C,
+          class Passed = network::NoPassedState>
 void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da,
                   WeightGradient<T, 1, H> dd, Rows<const Y, E> dy, const T* boundaries, Rows<const T, H> delta,
-                  Rows<const X, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
+                  Rows<const X, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Passed passed = {}) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   using V = Vector<T>;
   const auto k = S::scratch(core, true);
@@ -215,10 +218,19 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
   clear_padding(ddelta);
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s), chunks = (end - begin + S::Q - 1) / S::Q;
+    const T* began = nullptr;
+    T* of_end = nullptr;
+    if constexpr (Passed::passes) {
+      began = passed.from + s * S::state_size;
+      if (passed.gradient) {
+        of_end = passed.gradient + s * S::state_size;
+        std::copy_n(of_end, S::state_size, k.carry);
+      }
+    }
     for (int chunk = chunks - 1; chunk >= 0; --chunk) {
       const int first = begin + chunk * S::Q, q = (std::min)(S::Q, end - first);
-      const T* const past = chunk > 0 ? boundaries + (chunk - 1) * S::state_size : nullptr;
-      const bool has_future = chunk + 1 < chunks;
+      const T* const past = chunk > 0 ? boundaries + (chunk - 1) * S::state_size : began;
+      const bool has_future = chunk + 1 < chunks || of_end;
       for (int group = 0; group < G; ++group) {
         S::template gather_columns<N>(k.b, xbc[first] + E + group * N, xbc.stride, q);
         S::template gather_columns<N>(k.c, xbc[first] + E + (G + group) * N, xbc.stride, q);
@@ -330,6 +342,7 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
         }
       }
     }
+    if (of_end) std::copy_n(k.carry, S::state_size, of_end);
     boundaries += (std::max)(0, chunks - 1) * S::state_size;
   }
 }

@@ -55,6 +55,7 @@ inline Batch checked_batch(const Config& config, int longest, std::span<const st
 
 // Which rows a call reads the logits of.
 enum class Readout {
+  none,
   all,          // every position
   last,         // every sequence's last token
   predecessors  // every position that has a next token
@@ -63,7 +64,17 @@ enum class Readout {
 // Of a sequence of `length` tokens: the first row that is read, and how many are.
 inline int first_readout_of(int length, Readout readout) { return readout == Readout::last ? length - 1 : 0; }
 inline int readouts_of(int length, Readout readout) {
-  return readout == Readout::all ? length : readout == Readout::last ? 1 : length - 1;
+  switch (readout) {
+    case Readout::none:
+      return 0;
+    case Readout::all:
+      return length;
+    case Readout::last:
+      return 1;
+    case Readout::predecessors:
+      return length - 1;
+  }
+  return 0;
 }
 
 }  // namespace mamba

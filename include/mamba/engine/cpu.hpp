@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -45,6 +46,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   explicit Engine(const ModelOptions& options)
       : Base(options.n_layers, [](std::size_t bytes) { return Buffer(bytes); }),
         pool_(std::make_unique<ThreadPool>(options.threads)) {
+    require(options.scope == Scope::by_sizes, "a scope is a GPU's; this model runs on the CPU");
     // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
     constexpr std::size_t piece = Tuning::optimiser_piece;
     for (const PlacedParameter& p : placed())
@@ -89,7 +91,19 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     for (const Worker& worker : workers_)
       sum += worker.activations.bytes() + worker.scratch.bytes() + worker.packed.bytes();
     for (const Buffer& buffer : buffers_) sum += buffer.bytes();
-    return sum;
+    return sum + kept_.bytes() + (began_ ? began_->bytes() : 0);
+  }
+
+  // The same once it has had such a batch's gradients: activations and gradients of its tiles are nearly all of it.
+  std::size_t bytes_with_gradients(const Batch& batch, Readout) const {
+    const Partition partition = partition_of(batch);
+    std::vector<int> firsts;
+    const Sequences tile = equal_sequences(firsts, partition.per_tile, batch.length);
+    const std::size_t activations =
+        network::Activations<A>(nullptr, n_layers_, tile.rows(), eigen::kept_states(Recurrence{}, tile), true).bytes();
+    const auto workers = static_cast<std::size_t>(partition.tiles == 1 ? 1 : pool_->workers());
+    return Base::memory_bytes() + stored_.bytes() + stored_derived_.bytes() + workers * activations +
+           static_cast<std::size_t>(partition.buffers) * size_ * sizeof(T);
   }
 
   // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, in any order, from
@@ -168,9 +182,48 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     const Partition partition = begin_gradients(batch, readout);
     pool_->run(partition.buffers, [&](int buffer, int worker) {
       fill_buffer(batch, readout, partition, buffer, workers_[static_cast<std::size_t>(worker)], loss,
-                  [](int) { return network::NoProbe{}; });
+                  [](auto& core, auto dw, auto& activations, const network::Tile& tile, int, auto w, auto& of_head) {
+                    network::NoProbe probe;
+                    return network::loss_and_gradients(core, dw, activations, tile, w, of_head, probe);
+                  });
     });
     return finish_gradients(partition);
+  }
+
+  // The same from a state, which is advanced. of_state, where given: the gradient with respect to where it ends, which
+  // becomes the one with respect to where it began.
+  template <class Loss>
+  double passed_loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss, State<A>& state,
+                                   State<A>* of_state) {
+    const Partition partition = begin_gradients(batch, readout);
+    if (began_) *began_ = state;
+    else began_.emplace(state);
+    const auto all_of = [](State<A>& of) {
+      auto [history, states] = of.memory();
+      return of.tile_states(history.template as<T>(), states.template as<T>());
+    };
+    const network::TileStates<T> states = all_of(state), began = all_of(*began_);
+    const network::TileStates<T> of_end = of_state ? all_of(*of_state) : network::TileStates<T>{};
+    pool_->run(partition.buffers, [&](int buffer, int worker) {
+      fill_buffer(batch, readout, partition, buffer, workers_[static_cast<std::size_t>(worker)], loss,
+                  [&](auto& core, auto dw, auto& activations, network::Tile tile, int first, auto w, auto& of_head) {
+                    tile.positions = state.positions().data() + first;
+                    const network::Passage<T> passage{State<A>::from(began, first),
+                                                      of_state ? State<A>::from(of_end, first) : of_end};
+                    return network::loss_and_gradients(core, dw, activations, tile, w, of_head,
+                                                       State<A>::from(states, first), passage);
+                  });
+    });
+    for (int s = 0; s < batch.batch; ++s) state.advance(s, batch.length_of(s));
+    return finish_gradients(partition);
+  }
+
+  // gradients += those that were kept.
+  void keep_gradients() { kept_ = gradients_; }
+  void add_kept_gradients() {
+    T* const to = gradients();
+    const T* const kept = kept_.template as<T>();
+    for (std::size_t i = 0; i < size_; ++i) to[i] += kept[i];
   }
 
   // The same with a visitor of the gradients at every point, on the calling thread.
@@ -179,10 +232,13 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     const Partition partition = begin_gradients(batch, readout);
     std::vector<int> where;
     for (int buffer = 0; buffer < partition.buffers; ++buffer)
-      fill_buffer(batch, readout, partition, buffer, workers_[0], loss, [&](int tile) {
-        batch_rows(where, batch, partition.first_sequence(tile), partition.first_sequence(tile + 1));
-        return FunctionProbe<Visitor, HostRows, true>({}, visitor, where);
-      });
+      fill_buffer(
+          batch, readout, partition, buffer, workers_[0], loss,
+          [&](auto& core, auto dw, auto& activations, const network::Tile& tile, int first, auto w, auto& of_head) {
+            batch_rows(where, batch, first, first + tile.sequences.count);
+            FunctionProbe<Visitor, HostRows, true> probe({}, visitor, where);
+            return network::loss_and_gradients(core, dw, activations, tile, w, of_head, probe);
+          });
     return finish_gradients(partition);
   }
 
@@ -243,10 +299,11 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     return partition;
   }
 
-  // One buffer's tiles in order; make_probe(tile) gives each its probe.
-  template <class Loss, class MakeProbe>
+  // One buffer's tiles in order; run(core, gradients, activations, tile, number of its first sequence, weights, loss)
+  // returns a tile's share of the loss.
+  template <class Loss, class Run>
   void fill_buffer(const Batch& batch, Readout readout, const Partition& partition, int buffer, Worker& worker,
-                   Loss& loss, MakeProbe&& make_probe) {
+                   Loss& loss, Run&& run) {
     const FlushDenormals flush;
     eigen::Core core(worker.scratch);
     T* const sums = buffers_[static_cast<std::size_t>(buffer)].template as<T>();
@@ -254,10 +311,9 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     for (int t = partition.first_tile(buffer); t < partition.first_tile(buffer + 1); ++t) {
       const network::Tile tile = pack(worker, batch, readout, partition, t);
       auto activations = make_activations(worker, tile, true);
-      auto probe = make_probe(t);
-      shares_[static_cast<std::size_t>(t)] = network::loss_and_gradients(
-          core, network::ModelGradients<A>{sums, n_layers_}, activations, tile, weights(),
-          [&](auto dlogits, auto logits, int first) { return loss(core, dlogits, logits, first); }, probe);
+      auto of_head = [&](auto dlogits, auto logits, int first) { return loss(core, dlogits, logits, first); };
+      shares_[static_cast<std::size_t>(t)] = run(core, network::ModelGradients<A>{sums, n_layers_}, activations, tile,
+                                                 partition.first_sequence(t), weights(), of_head);
     }
   }
 
@@ -351,7 +407,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   std::unique_ptr<ThreadPool> pool_;
   std::vector<Piece> trained_;
   std::vector<double> squares_;
-  Buffer stored_, stored_derived_;
+  Buffer stored_, stored_derived_, kept_;
+  std::optional<State<A>> began_;  // where the sequences of a call did whose state is advanced
   std::vector<Buffer> buffers_;
   std::vector<const T*> buffer_pointers_;
   std::vector<Worker> workers_;

@@ -32,7 +32,11 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   explicit CudaArenas(const ModelOptions& options)
       : CudaArenas(options, std::make_shared<const cuda::Queue>(checked_device(options.device))) {}
 
-  std::size_t memory_bytes() const { return Base::memory_bytes() + stored_.bytes(); }
+  std::size_t memory_bytes() const { return Base::memory_bytes() + stored_.bytes() + kept_.bytes(); }
+  // The arenas, all of them in the device's memory: what a call with gradients needs whatever its batch.
+  std::size_t bytes_of_arenas() const {
+    return 3 * (size_ + row_alignment) * sizeof(T) + (stores_apart ? size_ * sizeof(S) : 0);
+  }
   const cuda::QueuePointer& queue() const { return queue_; }
   Products products() const { return products_; }
 
@@ -53,6 +57,20 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
            elements());
   }
 
+  // gradients += those that were kept.
+  void keep_gradients() {
+    const cuda::OnDevice on(queue_->device());
+    kept_.reserve(size_ * sizeof(T));
+    cuda::check(cudaMemcpyAsync(kept_.data(), std::as_const(gradients_).template on_device<T>(), size_ * sizeof(T),
+                                cudaMemcpyDeviceToDevice, queue_->stream()),
+                "cudaMemcpyAsync");
+  }
+  void add_kept_gradients() {
+    const cuda::OnDevice on(queue_->device());
+    launch("add_gradients", cuda::add_gradients<T>, elements().blocks(), gradients_.template on_device<T>(),
+           kept_.template as<T>(), elements());
+  }
+
   // One AdamW update of the trained parameters; mean and square are arenas.
   void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
     const cuda::OnDevice on(queue_->device());
@@ -70,9 +88,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
     if (stale_) {
       launch("derive_rates", cuda::derive_rates<T>, elements().blocks(), derived_.template on_device<T>(), values,
              elements());
-      if constexpr (stores_apart)
-        launch("store_values", cuda::store_values<S, T>, elements().blocks(), stored_.template as<S>(), values,
-               elements());
+      store_weights([&](auto... kernel_and_arguments) { launch("store_values", kernel_and_arguments...); });
       stale_ = false;
     }
     const T* const derived = std::as_const(derived_).template on_device<T>();
@@ -82,6 +98,14 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
     } else {
       return {{values, derived}, n_layers_};
     }
+  }
+
+  // Renews the weights as kernels read them, where they are stored apart: launch_it(kernel, blocks, arguments...).
+  template <class Launch>
+  void store_weights(Launch&& launch_it) const {
+    if constexpr (stores_apart)
+      launch_it(cuda::store_values<S, T>, elements().blocks(), stored_.template as<S>(),
+                std::as_const(parameters_).template on_device<T>(), elements());
   }
 
   // The arenas to be written by kernels: the host's copies are old from now on.
@@ -107,7 +131,8 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
         products_(options.products),
         kinds_(queue_),
         squares_(queue_),
-        stored_(queue_) {
+        stored_(queue_),
+        kept_(queue_) {
     std::vector<cuda::Kind> kinds;
     for (const PlacedParameter& p : placed())
       kinds.insert(kinds.end(), p.parameter.arena_size() / 4,
@@ -134,7 +159,9 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
 
   cuda::QueuePointer queue_;
   Products products_;
-  cuda::DeviceBuffer kinds_, squares_, stored_;  // stored: what kernels read where it is not what they compute with
+  cuda::DeviceBuffer kinds_, squares_;
+  cuda::DeviceBuffer stored_;  // what kernels read where it is not what they compute with
+  cuda::DeviceBuffer kept_;    // earlier gradients, to be added
   std::vector<double> squares_host_;
 };
 

@@ -10,6 +10,7 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/cuda/kernels/tiles.hpp>
 #include <mamba/engine/batch.hpp>
+#include <mamba/engine/cuda_drawn.hpp>
 #include <mamba/engine/cuda_grid.hpp>
 #include <mamba/engine/cuda_packed.hpp>
 #include <mamba/engine/cuda_scope.hpp>
@@ -39,12 +40,17 @@ class CudaBlockEngine : public CudaGridEngine<A> {
 
   // Throws Error when there is no such device or it is too old. Where the device's blocks have too little memory for
   // this way of running, it runs as CudaGrid does.
-  explicit CudaBlockEngine(const ModelOptions& options) : Base(options) {
+  explicit CudaBlockEngine(const ModelOptions& options)
+      : Base(options), by_sizes_(by_sizes && options.scope == Scope::by_sizes), by_grid_(options.scope == Scope::grid) {
     if constexpr (!Tiles::runs_anywhere) {
       int available = 0;
       cuda::check(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue()->device()),
                   "cudaDeviceGetAttribute");
-      by_grid_ = available < static_cast<int>(Tiles::shared_bytes);
+      if (available < static_cast<int>(Tiles::shared_bytes)) {
+        require(options.scope != Scope::block, "a thread block of this device has ", available,
+                " bytes of shared memory; at block scope the model needs ", Tiles::shared_bytes);
+        by_grid_ = true;
+      }
     }
   }
 
@@ -55,9 +61,20 @@ class CudaBlockEngine : public CudaGridEngine<A> {
     return sum;
   }
 
-  // Whether Training is to be used on this device for such batches.
-  bool trains_itself(int batch, int length) const {
-    return !by_grid_ && !(by_sizes && ScopeRule<A>::trains_by_grid(batch, length));
+  std::size_t bytes_with_gradients(const Batch& batch, Readout readout) const {
+    if (by_grid(batch, CallKind::gradients)) return Base::bytes_with_gradients(batch, readout);
+    const Partition partition = Tiles::partition(batch, n_layers());
+    std::vector<int> firsts;
+    const Sequences tile = equal_sequences(firsts, partition.per_tile, batch.length);
+    const std::size_t activations =
+        network::Activations<A>(nullptr, n_layers(), tile.rows(), Tiles::kept_states(tile), true).bytes();
+    return Base::bytes_of_arenas() + static_cast<std::size_t>(partition.buffers) *
+                                         (Tiles::workspace_bytes(activations, true) + size() * sizeof(T));
+  }
+
+  // The scope at which Training trains on this device with such batches.
+  bool trains_by_grid(int batch, int length) const {
+    return by_grid_ || (by_sizes_ && ScopeRule<A>::trains_by_grid(batch, length));
   }
 
   // use(number of the first row, logits: Rows<const T, Vp>) for all readout rows of the batch, on this thread. state,
@@ -122,7 +139,7 @@ class CudaBlockEngine : public CudaGridEngine<A> {
   static constexpr int Vp = network::HeadActivations<A>::Vp;
 
   bool by_grid(const Batch& batch, CallKind call) const {
-    return by_grid_ || (by_sizes && ScopeRule<A>::prefers_grid(batch, call));
+    return by_grid_ || (by_sizes_ && ScopeRule<A>::prefers_grid(batch, call));
   }
 
   struct Call {
@@ -200,7 +217,7 @@ class CudaBlockEngine : public CudaGridEngine<A> {
             readouts};
   }
 
-  bool by_grid_ = false;
+  bool by_sizes_, by_grid_;
   CudaState<A> state_{queue()};
   PackedTiles packed_;
   DeviceTiles tiles_{queue()};

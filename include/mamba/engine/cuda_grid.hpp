@@ -10,7 +10,9 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/cuda/block/backend.hpp>
 #include <mamba/engine/cuda_arenas.hpp>
+#include <mamba/engine/cuda_drawn.hpp>
 #include <mamba/engine/cuda_grid_runner.hpp>
+#include <mamba/engine/cuda_grid_training.hpp>
 #include <mamba/engine/engine.hpp>
 
 namespace mamba {
@@ -21,16 +23,39 @@ class CudaGridEngine : public CudaArenas<A> {
   using Base = CudaArenas<A>;
 
  protected:
-  using Base::gradients_on_device, Base::queue, Base::sum_gradients, Base::weights;
+  using Base::gradients_on_device, Base::sum_gradients, Base::weights;
 
  public:
+  using Base::n_layers, Base::queue;
   using typename Base::T;
+  // Steps that the host does not watch, where the device can draw the task's samples.
   template <class Task>
-  using Training = NoTraining;
+  using Training = std::conditional_t<drawn_on_device<Task>, CudaGridTraining<A, Task>, NoTraining>;
 
   explicit CudaGridEngine(const ModelOptions& options) : Base(options), tile_bytes_(options.tile_bytes) {}
 
+ protected:
+  // For engines that have no kernels at block scope.
+  static const ModelOptions& runs_over_grid(const ModelOptions& options) {
+    require(options.scope != Scope::block,
+            "this model runs over the whole GPU: it does not fit a thread block, or its "
+            "policy is CudaGrid");
+    return options;
+  }
+
+ public:
   std::size_t memory_bytes() const { return Base::memory_bytes() + (runner_ ? runner_->memory_bytes() : 0); }
+
+  // Made when it is first asked for.
+  const std::shared_ptr<GridRunner<A>>& runner() {
+    const cuda::OnDevice on(queue()->device());
+    if (!runner_) runner_ = std::make_shared<GridRunner<A>>(queue(), tile_bytes_, Base::products());
+    return runner_;
+  }
+
+  std::size_t bytes_with_gradients(const Batch& batch, Readout readout) const {
+    return Base::bytes_of_arenas() + GridRunner<A>::bytes_with_gradients(n_layers(), batch, readout, tile_bytes_);
+  }
 
   template <class Use>
   void logits(const Batch& batch, Readout readout, Use&& use, State<A>* state = nullptr) {
@@ -56,6 +81,13 @@ class CudaGridEngine : public CudaArenas<A> {
       return runner.visited_loss_and_gradients(weights(), gradients, batch, readout, visitor, loss);
     });
   }
+  template <class Loss>
+  double passed_loss_and_gradients(const Batch& batch, Readout readout, Loss&& loss, State<A>& state,
+                                   State<A>* of_state) {
+    return with_gradients([&](auto& runner, T* gradients) {
+      return runner.passed_loss_and_gradients(weights(), gradients, batch, readout, loss, state, of_state);
+    });
+  }
   template <Reading reading, class Use>
   void blocked_logits(const Batch& batch, std::span<const std::uint8_t> mask, ChosenLayers layers, Use&& use) {
     run([&](auto& runner) { runner.template blocked_logits<reading>(weights(), batch, mask, layers, use); });
@@ -74,8 +106,7 @@ class CudaGridEngine : public CudaArenas<A> {
   template <class Body>
   auto run(Body&& body) {
     const cuda::OnDevice on(queue()->device());
-    if (!runner_) runner_ = std::make_shared<GridRunner<A>>(queue(), tile_bytes_, Base::products());
-    return body(*runner_);
+    return body(*runner());
   }
   template <class Body>
   double with_gradients(Body&& body) {
@@ -100,7 +131,7 @@ class CudaGridEngine : public CudaArenas<A> {
 template <class A>
 class Engine<A, CudaGrid> : public CudaGridEngine<A> {
  public:
-  using CudaGridEngine<A>::CudaGridEngine;
+  explicit Engine(const ModelOptions& options) : CudaGridEngine<A>(Engine::runs_over_grid(options)) {}
 };
 
 // Where a configuration does not fit a block.
@@ -108,7 +139,7 @@ template <class A>
 requires(!cuda::fits_block<A>)
 class Engine<A, Cuda> : public CudaGridEngine<A> {
  public:
-  using CudaGridEngine<A>::CudaGridEngine;
+  explicit Engine(const ModelOptions& options) : CudaGridEngine<A>(Engine::runs_over_grid(options)) {}
 };
 
 }  // namespace mamba

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -44,7 +45,14 @@ class GridRunner {
     std::size_t sum = grid_.memory_bytes() + tiles_.bytes();
     for (const auto* buffer : {&workspace_, &labels_, &mask_, &reference_, &record_, &choice_positions_, &chosen_})
       sum += buffer->bytes();
-    return sum;
+    return sum + (began_ ? began_->bytes() : 0);
+  }
+
+  // What a runner holds once it has had such a batch's gradients.
+  static std::size_t bytes_with_gradients(int n_layers, const Batch& batch, Readout readout, std::size_t tile_bytes) {
+    std::vector<int> firsts;
+    const int per_tile = sequences_of_tile(firsts, n_layers, batch, true, tile_bytes);
+    return bytes_of_tile(firsts, n_layers, per_tile, batch.length, per_tile * readouts_of(batch.length, readout), true);
   }
 
   template <class Use>
@@ -116,14 +124,90 @@ class GridRunner {
   // runs on the host.
   template <class Loss>
   double loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Loss&& loss) {
-    return sum_of_tiles(w, gradients, batch, readout, loss, [](const TileSequences&) { return network::NoProbe{}; });
+    return sum_of_tiles(
+        w, gradients, batch, readout, loss,
+        [&](auto dw, auto& activations, const network::Tile& tile, const TileSequences&, auto& of_head) {
+          network::NoProbe probe;
+          return network::loss_and_gradients(grid_, dw, activations, tile, w, of_head, probe);
+        });
   }
+  // Batches of sequences of one length whose tokens come to be on the device: their tiles, laid out once.
+  struct DrawnTiles {
+    int sequences, length;
+    PackedTiles on_host;
+    DeviceTiles on_device;
+    std::vector<network::TileRange> ranges;
+
+    std::size_t bytes() const { return on_device.bytes(); }
+  };
+  DrawnTiles drawn_tiles(int n_layers, int sequences, int length) {
+    DrawnTiles tiles{sequences, length, {}, DeviceTiles(queue_), {}};
+    const std::vector<std::int32_t> no_tokens(static_cast<std::size_t>(sequences) * static_cast<std::size_t>(length));
+    const Batch batch{no_tokens, sequences, length, {}};
+    each_tile_range(n_layers, batch, true, [&](int begin, int count) {
+      tiles.ranges.push_back(tiles.on_host.append(batch, Readout::last, begin, begin + count, begin));
+    });
+    tiles.on_device.upload(tiles.on_host);
+    return tiles;
+  }
+  // Has memory there for their activations; returns where it lies, and scratch memory does.
+  std::pair<void*, void*> reserve_for(const DrawnTiles& tiles, int n_layers) {
+    reserve(n_layers, Batch{{}, tiles.sequences, tiles.length, {}}, Readout::last, true);
+    return {workspace_.data(), grid_.scratch(0)};
+  }
+  // gradients <- those of the mean cross-entropy of the sequences' last tokens, losses (sequences) <- its shares, all
+  // on the device: tokens (sequences, length), labels (sequences). Waits for nothing.
+  void drawn_gradients(Weights w, T* gradients, const DrawnTiles& tiles, const int* tokens, const int* labels,
+                       double* losses) {
+    grid_.zero(gradients, network::Tables<A>::size(w.n_layers));
+    const auto of_head = [&](auto dlogits, auto logits, int first) {
+      cuda::cross_entropy_of(grid_, losses + first, dlogits, logits, labels + first, A::config.vocab_size,
+                             1.0 / tiles.sequences);
+      return 0.0;
+    };
+    for (const network::TileRange& range : tiles.ranges) {
+      network::Tile tile = tiles.on_device.tile(range);
+      tile.tokens = tokens + static_cast<std::ptrdiff_t>(range.first_sequence) * tiles.length;
+      Activations activations =
+          activations_of(workspace_.data(), w.n_layers, tiles.on_host.sequences(range), range.readouts, true);
+      network::NoProbe probe;
+      network::loss_and_gradients(grid_, network::ModelGradients<A>{gradients, w.n_layers}, activations, tile, w,
+                                  of_head, probe);
+    }
+  }
+  cuda::Grid& grid() { return grid_; }
+
   template <class Visitor, class Loss>
   double visited_loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Visitor& visitor,
                                     Loss&& loss) {
-    return sum_of_tiles(w, gradients, batch, readout, loss, [&](const TileSequences& here) {
-      return FunctionProbe<Visitor, DeviceRows, true>(rows_, visitor, here.where);
-    });
+    return sum_of_tiles(
+        w, gradients, batch, readout, loss,
+        [&](auto dw, auto& activations, const network::Tile& tile, const TileSequences& here, auto& of_head) {
+          FunctionProbe<Visitor, DeviceRows, true> probe(rows_, visitor, here.where);
+          return network::loss_and_gradients(grid_, dw, activations, tile, w, of_head, probe);
+        });
+  }
+  // The same from a state, which is advanced. of_state, where given: the gradient with respect to where it ends, which
+  // becomes the one with respect to where it began.
+  template <class Loss>
+  double passed_loss_and_gradients(Weights w, T* gradients, const Batch& batch, Readout readout, Loss&& loss,
+                                   State<A>& state, State<A>* of_state) {
+    reserve(w.n_layers, batch, readout, true);  // what is refused leaves the state
+    if (began_) *began_ = state;
+    else began_.emplace(state);
+    state_.begin(state), state_began_.begin(*began_);
+    if (of_state) gradient_of_state_.begin(*of_state);
+    const double sum = sum_of_tiles(
+        w, gradients, batch, readout, loss,
+        [&](auto dw, auto& activations, network::Tile tile, const TileSequences& here, auto& of_head) {
+          tile.positions = state_.positions() + here.first;
+          const network::Passage<T> passage{state_began_.from(here.first),
+                                            of_state ? gradient_of_state_.from(here.first) : network::TileStates<T>{}};
+          return network::loss_and_gradients(grid_, dw, activations, tile, w, of_head, state_.from(here.first),
+                                             passage);
+        });
+    state_.advance(state, batch);
+    return sum;
   }
 
  private:
@@ -139,7 +223,7 @@ class GridRunner {
   // range(the first of a tile's sequences, how many), tile after tile.
   template <class Range>
   void each_tile_range(int n_layers, const Batch& batch, bool with_backward, Range&& range) {
-    const int per_tile = sequences_of_tile(n_layers, batch, with_backward);
+    const int per_tile = sequences_of_tile(firsts_, n_layers, batch, with_backward, tile_bytes_);
     for (int begin = 0; begin < batch.batch; begin += per_tile) range(begin, (std::min)(per_tile, batch.batch - begin));
   }
   // body(tile, activations, sequences), tile after tile.
@@ -152,6 +236,7 @@ class GridRunner {
       const Sequences on_host = packed_.sequences(range);
       network::check_tile_size<A>(on_host.rows());
       workspace_.reserve(activations_of(nullptr, w.n_layers, on_host, range.readouts, with_backward).bytes());
+      if (with_backward) grid_.scratch(scratch_bytes(count, on_host.rows(), true));
       Activations activations = activations_of(workspace_.data(), w.n_layers, on_host, range.readouts, with_backward);
       batch_rows(where_, batch, begin, begin + count);
       tiles_.upload(packed_);
@@ -171,40 +256,49 @@ class GridRunner {
       }
       network::check_tile_size<A>(firsts_.back());
       workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, readouts, with_backward).bytes());
-      const std::size_t of_recurrence =
-          batch.length == 1 ? 0
-                            : cuda::GridMemory::of_recurrence<S>(Recurrence{}, firsts_.back(), count, with_backward);
-      grid_.scratch((std::max)(cuda::GridMemory::of_products<S>(firsts_.back(), most_outputs), of_recurrence));
+      if (with_backward) {
+        grid_.scratch(scratch_bytes(count, firsts_.back(), true));
+      } else {
+        const std::size_t of_recurrence =
+            batch.length == 1 ? 0 : cuda::GridMemory::of_recurrence<S>(Recurrence{}, firsts_.back(), count, false);
+        grid_.scratch((std::max)(cuda::GridMemory::of_products<S>(firsts_.back(), most_outputs), of_recurrence));
+      }
     });
   }
 
   using Recurrence = typename network::MixerOf<A>::Recurrence;
 
-  Activations activations_of(void* block, int n_layers, Sequences on_host, int readouts, bool with_backward) {
+  static Activations activations_of(void* block, int n_layers, Sequences on_host, int readouts, bool with_backward) {
     const int boundaries = with_backward ? cuda::GridMemory::kept_states(Recurrence{}, on_host) : 0;
     return {block,      n_layers,      on_host.rows(),
             boundaries, with_backward, cuda::GridMemory::rows_of_head(logits_stride, readouts)};
   }
 
   // The batch, halved until a tile is no larger than it may be: a function of sizes alone, for it decides the order of
-  // sums. One sequence is the least: what memory that lacks, its allocation says.
-  int sequences_of_tile(int n_layers, const Batch& batch, bool with_backward) {
+  // sums. One sequence is the least: what memory that lacks, its allocation says. firsts: scratch.
+  static int sequences_of_tile(std::vector<int>& firsts, int n_layers, const Batch& batch, bool with_backward,
+                               std::size_t tile_bytes) {
     int count = batch.batch;
-    while (count > 1 && (static_cast<long long>(count) * batch.length > network::most_tile_rows<A>() ||
-                         bytes_of_tile(n_layers, count, batch.length, with_backward) > tile_bytes_))
+    while (count > 1 &&
+           (static_cast<long long>(count) * batch.length > network::most_tile_rows<A>() ||
+            bytes_of_tile(firsts, n_layers, count, batch.length, count * batch.length, with_backward) > tile_bytes))
       count = (count + 1) / 2;
     return count;
   }
-  // For `count` sequences of this length.
-  std::size_t bytes_of_tile(int n_layers, int count, int length, bool with_backward) {
+  // For `count` sequences of this length, of which so many rows are read out.
+  static std::size_t bytes_of_tile(std::vector<int>& firsts, int n_layers, int count, int length, int readouts,
+                                   bool with_backward) {
+    const Sequences sequences = equal_sequences(firsts, count, length);
+    return activations_of(nullptr, n_layers, sequences, readouts, with_backward).bytes() +
+           scratch_bytes(count, count * length, with_backward);
+  }
+  // What no primitive over such a tile needs more than.
+  static std::size_t scratch_bytes(int sequences, int rows, bool with_backward) {
     using Memory = cuda::GridMemory;
-    const Sequences sequences = equal_sequences(firsts_, count, length);
-    const int rows = count * length;
-    std::size_t scratch = Memory::scratch_bytes<S>(Recurrence{}, rows, count, with_backward);
-    if (with_backward)
-      scratch = (std::max)({scratch, Memory::of_operands<S, T>(rows, network::MixerOf<A>::widest),
-                            Memory::of_operands<S, T>(Memory::rows_of_head(logits_stride, rows), Vp)});
-    return activations_of(nullptr, n_layers, sequences, rows, with_backward).bytes() + scratch;
+    const std::size_t bytes = Memory::scratch_bytes<S>(Recurrence{}, rows, sequences, with_backward);
+    if (!with_backward) return bytes;
+    return (std::max)({bytes, Memory::of_operands<S, T>(rows, network::MixerOf<A>::widest),
+                       Memory::of_operands<S, T>(Memory::rows_of_head(logits_stride, rows), Vp)});
   }
 
   // use(number of the first row, logits on the device) for all rows that are read out; a state is read and advanced.
@@ -257,7 +351,8 @@ class GridRunner {
   // Whether a batch is a decoding step of so few tiles that all can be recorded.
   bool is_step(int n_layers, const Batch& batch) {
     return batch.length == 1 && batch.batch <= cuda::most_step_rows<S> &&
-           batch.batch <= static_cast<int>(most_recorded_steps) * sequences_of_tile(n_layers, batch, false);
+           batch.batch <=
+               static_cast<int>(most_recorded_steps) * sequences_of_tile(firsts_, n_layers, batch, false, tile_bytes_);
   }
 
   Rows<const T, Vp> run_step(Weights w, const network::Tile& tile, Activations& activations,
@@ -290,17 +385,15 @@ class GridRunner {
     return step->logits;
   }
 
-  template <class Loss, class MakeProbe>
-  double sum_of_tiles(Weights w, T* gradients, const Batch& batch, Readout readout, Loss& loss,
-                      MakeProbe&& make_probe) {
+  // run(gradients, activations, tile, sequences, loss) returns a tile's share of the loss.
+  template <class Loss, class Run>
+  double sum_of_tiles(Weights w, T* gradients, const Batch& batch, Readout readout, Loss& loss, Run&& run) {
     cuda::check(cudaMemsetAsync(gradients, 0, network::Tables<A>::size(w.n_layers) * sizeof(T), queue_->stream()),
                 "cudaMemsetAsync");
     const auto of_head = head_loss(batch, readout, loss);
     double sum = 0;
     each_tile(w, batch, readout, true, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
-      auto probe = make_probe(here);
-      sum += network::loss_and_gradients(grid_, network::ModelGradients<A>{gradients, w.n_layers}, activations, tile, w,
-                                         of_head, probe);
+      sum += run(network::ModelGradients<A>{gradients, w.n_layers}, activations, tile, here, of_head);
     });
     return sum;
   }
@@ -345,7 +438,8 @@ class GridRunner {
   DeviceRows rows_{*queue_};
   cuda::DeviceBuffer workspace_{queue_}, labels_{queue_}, mask_{queue_}, reference_{queue_}, record_{queue_},
       choice_positions_{queue_}, chosen_{queue_};
-  CudaState<A> state_{queue_};
+  CudaState<A> state_{queue_}, state_began_{queue_}, gradient_of_state_{queue_};
+  std::optional<State<A>> began_;  // where the sequences of a call did whose state is advanced
   PackedTiles packed_;
   DeviceTiles tiles_{queue_};
   std::vector<int> firsts_, where_, positions_;

@@ -48,7 +48,7 @@ struct ScopeRule {
     return prefers_grid(tokens, longest, call);
   }
 
-  // Whether trainings that draw on the device, for which block scope has kernels alone, run faster by the host's steps.
+  // Whether trainings that draw on the device run faster over the grid.
   static bool trains_by_grid(int batch, int length) {
     const double tokens = static_cast<double>(batch) * length;
     return Tuning::grid_in_training * at_grid_scope(tokens, CallKind::gradients) <

@@ -7,7 +7,8 @@
 //   parameters(), mutable_parameters(), parameters_changed(), gradients()
 //                                         the arenas, seen from the host; whoever writes parameters says so
 //   make_arena(), make_state(batch)       memory for an optimiser, for decoding (engine/arena.hpp has all of these)
-//   memory_bytes()                        of everything that the engine holds
+//   memory_bytes()                        of everything that the engine holds, where it runs
+//   bytes_with_gradients(batch, readout)  the same once it has had a batch's gradients; of it only the sizes are read
 //   gradient_norm(), scale_gradients(factor), adamw(mean, square, step)
 //                                         over the trained parameters; sums in double, in the order of the arena
 //   logits(batch, readout, use, state)    use(number of the first row, Rows<const T, Vp> on the host) for all rows that
@@ -23,8 +24,12 @@
 //                                         first row); CrossEntropy runs where the engine runs
 //   visited_loss_and_gradients(batch, readout, visitor, loss)
 //                                         the same with a visitor of the gradients
-//   Training<Task>                        how it trains without the host: NoTraining, or a class as CudaTraining; then
-//   trains_itself(batch, length)          whether it does so on this device for such batches
+//   passed_loss_and_gradients(batch, readout, loss, state, of_state)
+//                                         the same from a state, which is advanced; of_state, where given, the gradient
+//                                         with respect to where it ends, becomes the one with respect to where it began
+//   keep_gradients(), add_kept_gradients()
+//                                         gradients += those that were kept
+//   Training<Task>                        how it trains without the host: NoTraining, or a class as CudaTraining
 //
 // A call reads nothing that another call has left but parameters, gradients and derived weights. A model allows one
 // call at a time.
@@ -102,6 +107,7 @@ concept HoldsParameters = std::constructible_from<E, const ModelOptions&> && std
                             { fixed.size() } -> std::same_as<std::size_t>;
                             { fixed.n_layers() } -> std::same_as<int>;
                             { fixed.memory_bytes() } -> std::same_as<std::size_t>;
+                            { fixed.bytes_with_gradients(Batch{}, Readout::all) } -> std::same_as<std::size_t>;
                             { fixed.parameters() } -> std::same_as<const typename E::T*>;
                             { fixed.gradients() } -> std::same_as<const typename E::T*>;
                             { engine.mutable_parameters() } -> std::same_as<typename E::T*>;
@@ -124,12 +130,15 @@ concept RunsForward =
       engine.template blocked_logits<Reading::strict>(batch, mask, layers, use);
       engine.substituted_logits(batch, batch, mask, layers, use);
     };
-template <class E>
+template <class E, class A>
 concept RunsBackward = requires(E engine, const Batch& batch, detail::AnyVisitor visitor, detail::AnyLoss loss,
-                                CrossEntropy cross_entropy) {
+                                CrossEntropy cross_entropy, State<A>& state) {
   { engine.loss_and_gradients(batch, Readout::last, cross_entropy) } -> std::same_as<double>;
   { engine.loss_and_gradients(batch, Readout::last, loss) } -> std::same_as<double>;
   { engine.visited_loss_and_gradients(batch, Readout::last, visitor, loss) } -> std::same_as<double>;
+  { engine.passed_loss_and_gradients(batch, Readout::all, cross_entropy, state, &state) } -> std::same_as<double>;
+  engine.keep_gradients();
+  engine.add_kept_gradients();
   typename E::template Training<detail::AnyTask>;
 };
 
@@ -143,9 +152,9 @@ constexpr bool check_engine() {
       RunsForward<E, A>,
       "mamba: the engine lacks a forward pass: logits, choose, visited_logits, blocked_logits or substituted_logits "
       "(engine/engine.hpp)");
-  static_assert(RunsBackward<E>,
-                "mamba: the engine lacks a backward pass: loss_and_gradients, visited_loss_and_gradients or Training "
-                "(engine/engine.hpp)");
+  static_assert(RunsBackward<E, A>,
+                "mamba: the engine lacks a backward pass: loss_and_gradients, visited_loss_and_gradients, "
+                "passed_loss_and_gradients, keep_gradients, add_kept_gradients or Training (engine/engine.hpp)");
   return true;
 }
 

@@ -45,6 +45,13 @@ class State {
   const std::vector<int>& positions() const { return positions_; }
   std::size_t bytes() const { return history_.bytes() + states_.bytes(); }
 
+  // All zeros, and no token: the gradient of nothing, or a beginning.
+  void clear() {
+    std::fill_n(history_.template as<T>(), elements(Mixer::history_size), T(0));
+    std::fill_n(states_.template as<T>(), elements(Mixer::state_size), T(0));
+    std::fill(positions_.begin(), positions_.end(), 0);
+  }
+
   // For the engine: the memory of the convolutions' inputs and of the states; what lies there, as kernels see it; of
   // that, what belongs to the sequences from `sequence` on.
   std::pair<Memory&, Memory&> memory() { return {history_, states_}; }

@@ -29,7 +29,7 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
 
  public:
   using Base::Base, Base::config;
-  using typename Base::Scalar;
+  using typename Base::Architecture, typename Base::Scalar;
 
   // The last token's logits, (batch, vocab_size); ids (batch, length). Throws Error as logits() does.
   Matrix<Scalar> operator()(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
@@ -45,6 +45,18 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
     const auto in_use = this->use();
     const Batch input = check_labels(ids, labels, lengths);
     return this->engine().loss_and_gradients(input, Readout::last, cross_entropy_of(labels));
+  }
+
+  // The same for the last piece of longer sequences, from `state`, which is advanced; gradients_through() takes the
+  // pieces before it. Throws Error on what prefill() refuses, and when piece.of_state is of another batch or model, or
+  // `state` itself; then nothing has changed.
+  double loss_and_gradients(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels,
+                            State<Architecture>& state, const Piece<Architecture>& piece = {},
+                            std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = this->use();
+    check_labels(ids, labels, lengths);
+    const Batch input = this->check(ids, static_cast<int>(labels.size()), lengths, state);
+    return this->piece_gradients(input, Readout::last, cross_entropy_of(labels), state, piece);
   }
 
   // The same with visitor(Point, layer, MatrixView<Scalar> gradient rows, std::span<const int> where) at every point of
@@ -70,6 +82,12 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
               loss(MatrixView<const Scalar>(logits.data, logits.rows, config.vocab_size, logits.stride), first,
                    MatrixView<Scalar>(dlogits.data, dlogits.rows, config.vocab_size, dlogits.stride)));
         });
+  }
+
+  // The bytes that the model will hold, where it runs, once it has had the gradients of `batch` sequences of `length`
+  // tokens; to be asked before. Throws Error for sizes that no batch has.
+  std::size_t gradient_bytes(int batch, int length) const {
+    return this->bytes_with_gradients(batch, length, Readout::last);
   }
 
  private:

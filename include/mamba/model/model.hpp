@@ -22,6 +22,7 @@
 #include <mamba/engine/engine.hpp>
 #include <mamba/engine/packing.hpp>
 #include <mamba/model/device.hpp>
+#include <mamba/model/piece.hpp>
 #include <mamba/network/initialisation.hpp>
 #include <mamba/network/parameters.hpp>
 #ifdef __CUDACC__
@@ -54,7 +55,7 @@ class Model {
   std::optional<double> gamma() const { return options_.gamma; }
   const ModelOptions& options() const { return options_; }
 
-  // The bytes that the model holds now: parameters, gradients, activations.
+  // The bytes that the model holds now, where it runs: parameters, gradients, activations.
   std::size_t memory_bytes() const { return engine_.memory_bytes(); }
 
   // The logits of all positions, (batch * length, padded vocabulary); ids (batch, length). Positions from a sequence's
@@ -119,6 +120,20 @@ class Model {
     for (const std::int32_t token : chosen_)
       if (token < 0) fail(ErrorKind::diverged, "the logits that a token is to be chosen by are not finite");
     return chosen_;
+  }
+
+  // --- gradients through states (specification, section 6) -------------------------------------------------------
+
+  // The gradients of a piece of longer sequences behind which the loss lies: those of the sum of piece.of_state times
+  // the state where the piece ends. ids (batch, length), from `state`, which is advanced. Throws Error on what
+  // prefill() refuses, and when piece.of_state is missing, of another batch or model, or `state` itself; then nothing
+  // has changed.
+  void gradients_through(std::span<const std::int32_t> ids, int batch, State<A>& state, const Piece<A>& piece,
+                         std::span<const std::int32_t> lengths = {}) {
+    require(piece.of_state, "a piece that no loss is taken of has no gradients but those through the state at its end");
+    const auto in_use = use();
+    const Batch input = check(ids, batch, lengths, state);
+    piece_gradients(input, Readout::none, {nullptr, config.vocab_size, 0}, state, piece);
   }
 
   // --- looking and reaching inside (specification, section 11) ---------------------------------------------------
@@ -234,6 +249,31 @@ class Model {
             n_layers());
     require(state.batch() == batch, "the state is of ", state.batch(), " sequences; given ", batch);
     return checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths, state.positions());
+  }
+
+  // Runs a piece; the loss's weight is piece's or else its own.
+  double piece_gradients(const Batch& input, Readout readout, CrossEntropy loss, State<A>& state,
+                         const Piece<A>& piece) {
+    require(is_finite(piece.weight) && piece.weight >= 0, "the weight of a position in the loss must not be negative; ",
+            "given ", piece.weight);
+    if (piece.of_state) {
+      require(piece.of_state != &state, "the gradient with respect to the state cannot be the state itself");
+      require(piece.of_state->n_layers() == n_layers() && piece.of_state->batch() == input.batch,
+              "the gradient with respect to the state is of ", piece.of_state->n_layers(), " layers and ",
+              piece.of_state->batch(), " sequences; the state has ", n_layers(), " and ", input.batch);
+    }
+    if (piece.weight > 0) loss.weight = piece.weight;
+    if (piece.accumulate) engine_.keep_gradients();
+    const double sum = engine_.passed_loss_and_gradients(input, readout, loss, state, piece.of_state);
+    if (piece.accumulate) engine_.add_kept_gradients();
+    return sum;
+  }
+
+  // What the model holds once it has had the gradients of such a batch.
+  std::size_t bytes_with_gradients(int batch, int length, Readout readout) const {
+    require(batch >= 1 && length >= 1 && batch <= 0x7FFFFFFF / length, "a batch of ", batch, " sequences of ", length,
+            " tokens is none");
+    return engine_.bytes_with_gradients(Batch{{}, batch, length, {}}, readout);
   }
 
   // (batch, vocab_size) from what run(use) hands out.

@@ -22,7 +22,7 @@
 //   embedding_backward(be, dtable, dx, tokens)
 //   add_positions(be, x, sequences, positions, table)
 //                                             x (T, D) += rows of table (Lmax, D)
-//   add_positions_backward(be, dtable, dx, sequences)
+//   add_positions_backward(be, dtable, dx, sequences, positions)
 //   add_sinusoids(be, x, sequences, positions)
 // The convolution (network/conv.hpp)
 //   causal_conv(be, v, x, sequences, w, bias, history)
@@ -45,10 +45,11 @@
 //   where activations are recomputed (network/network.hpp), softplus in any case
 // Mamba-1
 //   selective_scan(be, y, boundaries, states, delta, u, b, c, sequences, a, d, blocked rows)
-//   selective_scan_backward(be, ddelta, du, db, dc, da, dd, dy, boundaries, carry, delta, u, b, c, sequences, a, d)
+//   selective_scan_backward(be, ddelta, du, db, dc, da, dd, dy, boundaries, carry, delta, u, b, c, sequences, a, d,
+//                           passed)
 // Mamba-2
 //   ssd<G, N>(be, y, boundaries, states, delta, xbc, sequences, a, d, blocked rows)
-//   ssd_backward<G, N>(be, ddelta, dxbc, da, dd, dy, boundaries, delta, xbc, sequences, a, d)
+//   ssd_backward<G, N>(be, ddelta, dxbc, da, dd, dy, boundaries, delta, xbc, sequences, a, d, passed)
 //   where it says fuses_gated_norm: gated_norm<G>, gated_norm_backward<G> (network/fused.hpp)
 // Both, where it says fuses_recurrence (network/fused.hpp)
 //   selective_scan_gated(be, o, y, states, pi, bias, u, z, b, c, sequences, a, d)
@@ -56,6 +57,13 @@
 //   ssd_of_steps<G, N>(be, y, states, delta, pi, bias, xbc, sequences, a, d)
 //                                             step_sizes and ssd in one; delta is scratch
 // A backend that says adds_to_residual has a layer's last product add to the residual stream, where all share one.
+// Gradients through states (network/mixer.hpp): passed is NoPassedState, or where it says passes_states PassedState<T>;
+// then it has, too
+//   causal_conv(...) whose history is const: it is read and stays
+//   causal_conv_history_backward<learned_weight>(be, dx, dw, dhistory, dv, history, sequences, w)
+//                                             behind the others' gradients: dx, dw += what the history before and
+//                                             behind the sequences adds; dhistory (or null), the gradient of the one
+//                                             behind, <- that of the one before
 // Products side by side (network/linear.hpp)
 //   where it says splits_products: linear, linear_backward and linear_weight_backward with Beside in place of the
 //   outputs' rows, but where it says rounds_gradients linear alone
@@ -66,6 +74,7 @@
 #include <concepts>
 
 #include <mamba/core/views.hpp>
+#include <mamba/network/mixer.hpp>
 #include <mamba/network/recurrence.hpp>
 
 namespace mamba::network {
@@ -132,7 +141,7 @@ concept HasEmbedding = requires(Backend& be, Rows<T, D> x, const int* numbers, S
   embedding(be, x, numbers, table);
   embedding_backward(be, dtable, in(x), numbers);
   add_positions(be, x, sequences, numbers, table);
-  add_positions_backward(be, dtable, in(x), sequences);
+  add_positions_backward(be, dtable, in(x), sequences, numbers);
   add_sinusoids(be, x, sequences, numbers);
 };
 
@@ -156,6 +165,13 @@ concept HasFusedConvolution =
       causal_conv_silu(be, x, in(x), sequences, w, bias, history);
       causal_conv_silu_backward<Write::add, true, true>(be, x, dw, dbias, in(x), in(x), sequences, w, bias);
     };
+
+template <class Backend, class T, int C, int K>
+concept HasPassedHistory = requires(Backend& be, Rows<T, C> x, Sequences sequences, const T* history, T* gradient,
+                                    Weight<T, C, K> w, WeightGradient<T, C, K> dw, Weight<T, 1, C> bias) {
+  causal_conv(be, x, in(x), sequences, w, bias, history);
+  causal_conv_history_backward<true>(be, x, dw, gradient, in(x), history, sequences, w);
+};
 
 template <class Backend, class T, int C>
 concept HasSteps = requires(Backend& be, Rows<T, C> x, Weight<T, 1, C> bias) {
@@ -189,6 +205,21 @@ concept HasSsd =
     };
 
 template <class Backend, class T, int E, int N>
+concept PassesSelectiveScan =
+    requires(Backend& be, Rows<T, E> x, Rows<T, N> b, T* states, const T* kept, Sequences sequences, Weight<T, E, N> a,
+             Weight<T, 1, E> d, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, PassedState<T> passed) {
+      selective_scan_backward(be, x, x, b, b, da, dd, in(x), kept, states, in(x), in(x), in(b), in(b), sequences, a, d,
+                              passed);
+    };
+
+template <class Backend, class T, int H, int P, int G, int N>
+concept PassesSsd =
+    requires(Backend& be, Rows<T, H * P> y, Rows<T, H> delta, Rows<T, H * P + 2 * G * N> xbc, const T* kept,
+             Sequences sequences, Weight<T, 1, H> a, WeightGradient<T, 1, H> da, PassedState<T> passed) {
+      ssd_backward<G, N>(be, delta, xbc, da, da, in(y), kept, in(delta), in(xbc), sequences, a, a, passed);
+    };
+
+template <class Backend, class T, int E, int N>
 concept HasFusedSelectiveScan = requires(Backend& be, Rows<T, E> x, Rows<T, N> b, T* states, Sequences sequences,
                                          Weight<T, E, N> a, Weight<T, 1, E> d) {
   selective_scan_gated(be, x, x, states, x, d, in(x), in(x), in(b), in(b), sequences, a, d);
@@ -208,6 +239,10 @@ constexpr void check_recurrence(SelectiveScanSizes<T, E, N>) {
   if constexpr (Backend::fuses_recurrence)
     static_assert(HasFusedSelectiveScan<Backend, T, E, N>,
                   "mamba: the backend says fuses_recurrence, but lacks selective_scan_gated (network/backend.hpp)");
+  if constexpr (Backend::passes_states)
+    static_assert(
+        PassesSelectiveScan<Backend, T, E, N>,
+        "mamba: the backend says passes_states, but its selective_scan_backward takes none (network/backend.hpp)");
   static_assert(HasSelectiveScan<Backend, T, E, N>,
                 "mamba: the backend lacks selective_scan or selective_scan_backward (network/backend.hpp)");
 }
@@ -216,6 +251,9 @@ constexpr void check_recurrence(SsdSizes<T, H, P, G, N>) {
   if constexpr (Backend::fuses_recurrence)
     static_assert(HasFusedSsd<Backend, T, H, P, G, N>,
                   "mamba: the backend says fuses_recurrence, but lacks ssd_of_steps (network/backend.hpp)");
+  if constexpr (Backend::passes_states)
+    static_assert(PassesSsd<Backend, T, H, P, G, N>,
+                  "mamba: the backend says passes_states, but its ssd_backward takes none (network/backend.hpp)");
   static_assert(HasSsd<Backend, T, H, P, G, N>, "mamba: the backend lacks ssd or ssd_backward (network/backend.hpp)");
   if constexpr (Backend::fuses_gated_norm)
     static_assert(
@@ -231,10 +269,10 @@ constexpr bool check_backend() {
   static_assert(
       requires {
         Backend::fuses_convolution, Backend::fuses_steps, Backend::fuses_gated_norm, Backend::splits_products,
-            Backend::fuses_recurrence, Backend::adds_to_residual, Backend::rounds_gradients;
+            Backend::fuses_recurrence, Backend::adds_to_residual, Backend::rounds_gradients, Backend::passes_states;
       },
       "mamba: the backend does not say what it has in one piece: fuses_convolution, fuses_steps, fuses_gated_norm, "
-      "splits_products, fuses_recurrence, adds_to_residual, rounds_gradients");
+      "splits_products, fuses_recurrence, adds_to_residual, rounds_gradients, passes_states");
   static_assert(HasElementwise<Backend, T, D>,
                 "mamba: the backend lacks assign, add, copy, zero, gather or scatter (network/backend.hpp)");
   static_assert(HasProducts<Backend, T, Vp, D>,
@@ -251,6 +289,10 @@ constexpr bool check_backend() {
     static_assert(
         HasFusedConvolution<Backend, T, C, K>,
         "mamba: the backend says fuses_convolution, but lacks causal_conv_silu or its backward (network/backend.hpp)");
+  if constexpr (Backend::passes_states)
+    static_assert(HasPassedHistory<Backend, T, C, K>,
+                  "mamba: the backend says passes_states, but lacks causal_conv with a history that stays or "
+                  "causal_conv_history_backward (network/backend.hpp)");
   if constexpr (Backend::fuses_steps)
     static_assert(HasFusedSteps<Backend, T, C>,
                   "mamba: the backend says fuses_steps, but lacks step_sizes or its backward (network/backend.hpp)");

@@ -9,6 +9,7 @@
 #include <mamba/core/policies.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/network/linear.hpp>
+#include <mamba/network/mixer.hpp>
 #include <mamba/network/parameters.hpp>
 
 namespace mamba::network {
@@ -81,18 +82,19 @@ MAMBA_HOST_DEVICE void conv_forward(Backend& be, Rows<S, C> v, Rows<S, C> u, Row
   if constexpr (bypass == Bypass::linear) linear<Write::add>(be, u, x, w.template get<"mixer.residual_proj.weight">());
 }
 
-// dx (T, C) <- the gradient with respect to x, dw += those of the learned parameters; du (T, C) is used up.
+// dx (T, C) <- the gradient with respect to x, dw += those of the learned parameters; du (T, C) is used up, and so is v
+// where it is not kept. passed: what it has of the history (mixer.hpp).
 MAMBA_COMPOSITION
-template <class A, class Backend, class S, class T, int C, class LayerGradients, class LayerWeights>
+template <class A, class Backend, class S, class T, int C, class LayerGradients, class LayerWeights, class Passed>
 MAMBA_HOST_DEVICE MAMBA_OUT_OF_LINE void conv_backward(Backend& be, Rows<T, C> dx, LayerGradients dw, Rows<T, C> du,
-                                                       Rows<const S, C> v, Rows<const S, C> x, Sequences sequences,
-                                                       LayerWeights w) {
+                                                       Rows<S, C> v, Rows<const S, C> x, Sequences sequences,
+                                                       LayerWeights w, Passed passed) {
   using Kernel = typename A::ConvKernel;
   constexpr Bypass bypass = bypass_of<typename A::ConvResidual>();
   // dx <- the part that bypasses the convolution.
   constexpr Write rest = bypass == Bypass::none ? Write::set : Write::add;
   if constexpr (bypass == Bypass::gate) {
-    gate_backward(be, dx, du, in(du), x, v);
+    gate_backward(be, dx, du, in(du), x, in(v));
   } else {
     if constexpr (bypass == Bypass::identity) copy(be, dx, in(du));
     if constexpr (bypass == Bypass::linear) {
@@ -103,14 +105,19 @@ MAMBA_HOST_DEVICE MAMBA_OUT_OF_LINE void conv_backward(Backend& be, Rows<T, C> d
   const auto weight = w.template get<"mixer.conv1d.weight">();
   const auto dweight = dw.template get<"mixer.conv1d.weight">();
   const auto dbias = dw.template get<"mixer.conv1d.bias">();
-  if constexpr (fuses_convolution<A, Backend>) {
+  if constexpr (fuses_convolution<A, Backend> && !Passed::passes) {
     causal_conv_silu_backward<rest, Kernel::learned_weight, Kernel::learned_bias>(
         be, dx, dweight, dbias, in(du), x, sequences, weight, w.template get<"mixer.conv1d.bias">());
   } else {
-    if constexpr (bypass != Bypass::gate) silu_backward(be, du, in(du), v);
+    if constexpr (fuses_convolution<A, Backend>)
+      causal_conv(be, v, x, sequences, weight, w.template get<"mixer.conv1d.bias">(), passed.from);
+    if constexpr (bypass != Bypass::gate) silu_backward(be, du, in(du), in(v));
     if constexpr (Kernel::learned_weight) causal_conv_weight_backward(be, dweight, in(du), x, sequences);
     if constexpr (Kernel::learned_bias) add_bias_backward(be, dbias, in(du));
     causal_conv_backward<rest>(be, dx, in(du), sequences, weight);
+    if constexpr (Passed::passes)
+      causal_conv_history_backward<Kernel::learned_weight>(be, dx, dweight, passed.gradient, in(du), passed.from,
+                                                           sequences, weight);
   }
 }
 

@@ -66,14 +66,14 @@ MAMBA_HOST_DEVICE void embed(Backend& be, Rows<T, D> x, const int* tokens, Seque
     add_positions(be, x, sequences, positions, w.template get<"position_embedding.weight">());
 }
 
-// dw += the gradients of the look-ups, given dx (T, D).
+// dw += the gradients of the look-ups, given dx (T, D); positions as embed's.
 MAMBA_COMPOSITION
 template <class A, class Backend, class T, int D, class FrontGradients>
 MAMBA_HOST_DEVICE void embed_backward(Backend& be, FrontGradients dw, Rows<const T, D> dx, const int* tokens,
-                                      Sequences sequences) {
+                                      Sequences sequences, const int* positions) {
   embedding_backward(be, dw.template get<"backbone.embedding.weight">(), dx, tokens);
   if constexpr (position_of<typename A::Position>() == PositionKind::learned)
-    add_positions_backward(be, dw.template get<"position_embedding.weight">(), dx, sequences);
+    add_positions_backward(be, dw.template get<"position_embedding.weight">(), dx, sequences, positions);
 }
 
 }  // namespace mamba::network

@@ -130,11 +130,12 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   }
 
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
+  // passed: what it has of the states (mixer.hpp).
   MAMBA_COMPOSITION
-  template <class Backend, class LayerWeights, class LayerGradients, class Probe>
+  template <class Backend, class LayerWeights, class LayerGradients, class Probe, class Passed>
   MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
                                          Rows<const T, D> dm, const Saved& s, Rows<const S, D> n, Sequences sequences,
-                                         LayerWeights w, Probe& probe) {
+                                         LayerWeights w, Probe& probe, Passed passed) {
     product_gradients<Write::set>(be, g.o, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o),
                                   w.template get<"mixer.out_proj.weight">());
     probe.template visit_gradient<Point::gated_output>(view(g.o));
@@ -143,14 +144,14 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     probe.template visit_gradient<Point::scan_output>(view(g.y));
     ssd_backward<G, N>(be, g.delta, g.u, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y),
                        static_cast<const T*>(s.boundaries), in(s.delta), in(s.u), sequences,
-                       w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+                       w.template get<"mixer.A_log">(), w.template get<"mixer.D">(), passed.states);
     probe.template visit_gradient<Point::delta>(view(g.delta));
     probe.template visit_gradient<Point::c>(columns<E + G * N, G * N>(g.u));
     probe.template visit_gradient<Point::b>(columns<E, G * N>(g.u));
     probe.template visit_gradient<Point::conv_output>(view(g.u));
     steps_backward(be, g.delta, dw.template get<"mixer.dt_bias">(), in(g.delta),
                    in(s.pi));  // in place: now the gradient of pi
-    conv_backward<A>(be, g.x, dw, g.u, in(s.v), in(s.x), sequences, w);
+    conv_backward<A>(be, g.x, dw, g.u, s.v, in(s.x), sequences, w, passed.history);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 
     const auto of_n = beside(in(g.z), in(g.x), in(g.delta));

@@ -28,4 +28,27 @@ struct MixerState {
   T* states = nullptr;   // (sequences, state_size)
 };
 
+// What a backward pass has of those states. Nothing: the sequences began at zero, and nobody asks what becomes of them.
+struct NoPassedState {
+  static constexpr bool passes = false;
+};
+// Of one kind of them: where the sequences began, and the gradient with respect to where they ended, which becomes the
+// one with respect to where they began; null: zero, and not wanted.
+template <class T>
+struct PassedState {
+  static constexpr bool passes = true;
+  const T* from = nullptr;
+  T* gradient = nullptr;
+};
+struct NoPassedStates {
+  static constexpr bool passes = false;
+  NoPassedState history, states;
+};
+template <class T>
+struct PassedStates {
+  static constexpr bool passes = true;
+  PassedState<T> history;  // (sequences, K-1, convolution channels)
+  PassedState<T> states;   // (sequences, state_size)
+};
+
 }  // namespace mamba::network

@@ -267,24 +267,25 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A, recomputes>& activati
 }
 
 // gradients += those of all layers and of the embedding's look-up, given dresidual, the gradient of residual(M).
+// passage: what it has of the sequences' states (NoPassage, Passage).
 MAMBA_COMPOSITION
-template <class A, bool recomputes, class Backend, class Probe>
+template <class A, bool recomputes, class Backend, class Probe, class StatePassage = NoPassage>
 MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
-                                const Tile& tile, ModelWeights<A> w, Probe& probe) {
+                                const Tile& tile, ModelWeights<A> w, Probe& probe, StatePassage passage = {}) {
   for (int l = w.n_layers - 1; l >= 0; --l) {
     probe.layer(l);
     assign(be, activations.current, activations.layer(l));
     const auto& layer = activations.current;
     if constexpr (recomputes) MixerOf<A>::recompute(be, layer.mixer, w.layer(l));
     MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual),
-                         layer.mixer, in(layer.normed), tile.sequences, w.layer(l), probe);
+                         layer.mixer, in(layer.normed), tile.sequences, w.layer(l), probe, passage.layer(l));
     probe.template visit_gradient<Point::normed_input>(view(activations.dnormed));
     rms_norm_backward(be, activations.dresidual, dw.layer(l).template get<"norm.weight">(), in(activations.dnormed),
                       static_cast<const typename A::Scalar*>(layer.rho), in(activations.residual(l)),
                       w.layer(l).template get<"norm.weight">());
     probe.template visit_gradient<Point::residual>(view(activations.dresidual));
   }
-  embed_backward<A>(be, dw.front(), in(activations.dresidual), tile.tokens, tile.sequences);
+  embed_backward<A>(be, dw.front(), in(activations.dresidual), tile.tokens, tile.sequences, tile.positions);
 }
 
 // Hands the logits of the tile's readout rows to use(first readout of the tile, head), some rows at a time.
@@ -347,6 +348,26 @@ MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, A
   HeadLoss<A, recomputes, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
   read_out(be, activations, tile, w, head_loss);
   backward(be, dw, activations, tile, w, probe);
+  return head_loss.sum;
+}
+
+// A forward pass from a state, of which a backward pass needs what lies between: no NoProbe, which would allow it to be
+// fused away (fused.hpp).
+struct BackwardFollows : NoProbe {};
+
+// The same from the sequences' states, which become those at their ends; passage holds a copy of where they begin.
+MAMBA_COMPOSITION
+template <class A, bool recomputes, class Backend, class Loss>
+MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
+                                            const Tile& tile, ModelWeights<A> w, Loss&& loss,
+                                            TileStates<typename A::Scalar> states,
+                                            Passage<typename A::Scalar> passage) {
+  BackwardFollows probe;
+  forward(be, activations, tile, w, states, probe);
+  zero(be, activations.dresidual);
+  HeadLoss<A, recomputes, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
+  read_out(be, activations, tile, w, head_loss);
+  backward(be, dw, activations, tile, w, probe, passage);
   return head_loss.sum;
 }
 

@@ -35,6 +35,20 @@ struct TileStates {
   }
 };
 
+// What a backward pass has of a tile's states: nothing, or where its sequences began and the gradients (mixer.hpp).
+struct NoPassage {
+  MAMBA_HOST_DEVICE static NoPassedStates layer(int) { return {}; }
+};
+template <class T>
+struct Passage {
+  TileStates<T> from, gradient;
+
+  MAMBA_HOST_DEVICE PassedStates<T> layer(int l) const {
+    const MixerState<T> began = from.layer(l), of_end = gradient.layer(l);
+    return {{began.history, of_end.history}, {began.states, of_end.states}};
+  }
+};
+
 // Where a tile's numbers lie in the lists of a packed batch (engine/packing.hpp): offsets into the lists, and how many
 // of each are its.
 struct TileRange {

@@ -73,6 +73,9 @@ io::Json training_record(const Trainer<ModelType, Task>& trainer) {
   // What decides the order of sums on a GPU.
   if constexpr (!std::is_same_v<typename ModelType::Architecture::Backend, Cpu>)
     members.emplace_back("tile_bytes", static_cast<std::uint64_t>(trainer.model().options().tile_bytes));
+  if constexpr (!std::is_same_v<typename ModelType::Architecture::Backend, Cpu>)
+    if (const Scope scope = trainer.model().options().scope; scope != Scope::by_sizes)
+      members.emplace_back("scope", scope == Scope::block ? "block" : "grid");
   if constexpr (!std::is_same_v<typename ModelType::Architecture::Backend, Cpu> &&
                 std::is_same_v<typename ModelType::Architecture::Storage, float>)
     if (trainer.model().options().products == Products::tf32) members.emplace_back("products", "tf32");

@@ -157,10 +157,10 @@ class Trainer {
 
   void advance(long count) {
     if constexpr (on_device) {
-      while (count > 0 && model_.engine().trains_itself(static_cast<int>(position_of(0).count), task_.length))
-        count -= run_on_device((std::min<long>)(count, DeviceTraining::most_steps));
+      while (count > 0) count -= run_on_device(count);
+    } else {
+      for (; count > 0; --count) step_on_host();
     }
-    for (; count > 0; --count) step_on_host();
     if (steps() == total_steps()) check_end();
   }
 
@@ -222,9 +222,11 @@ class Trainer {
     loss_count_ += position.count;
   }
 
+  // Up to `count` steps; returns how many.
   long run_on_device(long count) {
     if (!device_)
       device_.emplace(model_.engine(), task_, static_cast<int>(position_of(0).count), options_.seed, options_.clip);
+    count = (std::min)(count, device_->most_steps());
     plan_.clear();
     for (long i = 0; i < count; ++i) {
       const Position position = position_of(steps() + i);

@@ -53,14 +53,16 @@ __device__ void add_positions(Block&, Rows<T, D> x, Sequences sequences, const i
 
 template <class T, int D, int Lmax>
 __device__ void add_positions_backward(Block&, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx,
-                                       Sequences sequences) {
+                                       Sequences sequences, const int* positions) {
   static_assert(static_cast<long long>(Lmax) * Rows<T, D>::stride < 0x7FFFFFFF - 4096,
                 "mamba: so many positions of such width are beyond what a block counts");
   detail::each(Lmax * D, [&](int i) {
     const int position = i / D, d = i % D;
     T sum = 0;
-    for (int s = 0; s < sequences.count; ++s)
-      if (sequences.begin(s) + position < sequences.end(s)) sum += dx[sequences.begin(s) + position][d];
+    for (int s = 0; s < sequences.count; ++s) {
+      const int time = position - (positions ? positions[s] : 0);
+      if (time >= 0 && sequences.begin(s) + time < sequences.end(s)) sum += dx[sequences.begin(s) + time][d];
+    }
     dtable.row(position)[d] += sum;
   });
   __syncthreads();

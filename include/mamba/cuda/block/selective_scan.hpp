@@ -17,6 +17,7 @@
 #include <mamba/cuda/block/scan_layout.hpp>
 #include <mamba/cuda/block/scan_piece.hpp>
 #include <mamba/math/scan_step.hpp>
+#include <mamba/network/mixer.hpp>
 
 namespace mamba::cuda {
 
@@ -394,7 +395,7 @@ __device__ void selective_scan_backward(Block& be, Rows<T, E> ddelta, Rows<T, E>
                                         WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
                                         const T* boundaries, T* carry, Rows<const T, E> delta, Rows<const T, E> u,
                                         Rows<const T, N> b, Rows<const T, N> c, Sequences sequences, Weight<T, E, N> a,
-                                        Weight<T, 1, E> d) {
+                                        Weight<T, 1, E> d, network::NoPassedState = {}) {
   detail::clear_padding(ddelta);
   detail::clear_padding(du);
   detail::SelectiveScan<T, E, N>{delta, u, b, c, a, d}.backward(be, ddelta, du, db, dc, da, dy, boundaries, carry,

@@ -10,6 +10,7 @@
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/cuda/block/ssd_chunk.hpp>
 #include <mamba/cuda/block/ssd_states.hpp>
+#include <mamba/network/mixer.hpp>
 
 namespace mamba::cuda {
 
@@ -198,7 +199,7 @@ template <int G, int N, class T, int E, int H, int C>
 __device__ void ssd_backward(Block& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da,
                              WeightGradient<T, 1, H> dd, Rows<const T, E> dy, const T* boundaries,
                              Rows<const T, H> delta, Rows<const T, C> xbc, Sequences sequences, Weight<T, 1, H> a,
-                             Weight<T, 1, H> d) {
+                             Weight<T, 1, H> d, network::NoPassedState = {}) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   static_assert(C == S::C);
   detail::clear_padding(ddelta);

@@ -164,6 +164,15 @@ void causal_conv(Grid& be, Rows<S, E> v, Rows<const S, E> x, Sequences sequences
                  Weight<T, 1, E> bias, std::type_identity_t<T>* history = nullptr) {
   detail::convolve<false, S, E, K>(be, {v, x, sequences, w, bias, history});
 }
+// The same with a history that is read and stays.
+template <class S, class T, int E, int K>
+void causal_conv(Grid& be, Rows<S, E> v, Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w,
+                 Weight<T, 1, E> bias, const std::type_identity_t<T>* history) {
+  // Convolution's stretches only read it.
+  const detail::Convolution<false, S, E, K> conv{v, x, sequences, w, bias, const_cast<T*>(history)};
+  be.launch_over("convolve_stretches", detail::convolve_stretches<false, S, E, K>,
+                 detail::stretches(x, detail::conv_rows), conv);
+}
 template <class S, class T, int E, int K>
 void causal_conv_silu(Grid& be, Rows<S, E> u, Rows<const S, E> x, Sequences sequences, Weight<S, E, K> w,
                       Weight<T, 1, E> bias, std::type_identity_t<T>* history) {
@@ -195,6 +204,80 @@ void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<cons
                    detail::stretches(x, partials.rows), partials, dv, x, sequences);
     be.add(dw, partials.weight);
   });
+}
+
+namespace detail {
+
+// What the inputs before and behind sequences add to a channel's gradients (causal_conv_history_backward).
+template <class T, class S, int E, int K>
+struct HistoryGradients {
+  static constexpr int stride = Rows<T, E>::stride;
+  Rows<T, E> dx;
+  T* dhistory;
+  Rows<const T, E> dv;
+  const T* history;
+  Sequences sequences;
+  Weight<S, E, K> w;
+
+  // dx and dhistory of one sequence.
+  __device__ void of_rows(int s, int e) const {
+    const int begin = sequences.begin(s), length = sequences.end(s) - begin;
+    T* const own = dhistory + static_cast<std::ptrdiff_t>(s) * (K - 1) * stride + e;
+    T of_left[K] = {};  // the gradient of the rows that are left: of these the first may be the history's own
+    for (int row = 0; row < K - 1; ++row) {
+      of_left[row] = own[row * stride];
+      if (const int t = length - (K - 1) + row; t >= 0) dx[begin + t][e] += of_left[row];
+    }
+    for (int row = 0; row < K - 1; ++row) {
+      T sum = row >= length ? of_left[row - length] : T(0);
+      for (int k = 0; k <= row; ++k)
+        if (row - k < length) sum += static_cast<T>(w.row(e)[k]) * dv[begin + row - k][e];
+      own[row * stride] = sum;
+    }
+  }
+  // The taps' of all sequences: tap k of row t reads the history's row t + k.
+  __device__ void of_taps(WeightGradient<T, E, K> dw, int e) const {
+    T sums[K] = {};
+    for (int s = 0; s < sequences.count; ++s) {
+      const int begin = sequences.begin(s), length = sequences.end(s) - begin;
+      const T* const past = history + static_cast<std::ptrdiff_t>(s) * (K - 1) * stride + e;
+      for (int t = 0; t < min(length, K - 1); ++t)
+        for (int k = 0; t + k < K - 1; ++k) sums[k] += dv[begin + t][e] * past[(t + k) * stride];
+    }
+    for (int k = 0; k < K - 1; ++k) dw.row(e)[k] += sums[k];
+  }
+};
+
+template <class T, class S, int E, int K>
+__global__ void __launch_bounds__(Block::threads) add_history_gradients(HistoryGradients<T, S, E, K> gradients) {
+  begin_kernel();
+  const int i = static_cast<int>(blockIdx.x) * Block::threads + thread(), s = i / E;
+  if (s < gradients.sequences.count) gradients.of_rows(s, i % E);
+}
+template <class T, class S, int E, int K>
+__global__ void __launch_bounds__(Block::threads)
+    add_history_to_taps(WeightGradient<T, E, K> dw, HistoryGradients<T, S, E, K> gradients) {
+  begin_kernel();
+  const int e = static_cast<int>(blockIdx.x) * Block::threads + thread();
+  if (e < E) gradients.of_taps(dw, e);
+}
+
+}  // namespace detail
+
+// What the inputs before a sequence, history (sequences, K-1, E), and those that it leaves behind it add to the
+// gradients: dw (E, K), where it is learned, += dv_t history; dx (T, E) += dhistory (sequences, K-1, E), the gradient
+// of what is left, which becomes that of history; it may be null.
+template <bool learned_weight, class T, class S, int E, int K>
+void causal_conv_history_backward(Grid& be, Rows<T, E> dx, WeightGradient<T, E, K> dw,
+                                  std::type_identity_t<T>* dhistory, Rows<const T, E> dv,
+                                  const std::type_identity_t<T>* history, Sequences sequences, Weight<S, E, K> w) {
+  if constexpr (K == 1) return;
+  const detail::HistoryGradients<T, S, E, K> gradients{dx, dhistory, dv, history, sequences, w};
+  if constexpr (learned_weight)
+    be.launch_over("add_history_to_taps", detail::add_history_to_taps<T, S, E, K>, E, dw, gradients);
+  if (dhistory)
+    be.launch_over("add_history_gradients", detail::add_history_gradients<T, S, E, K>,
+                   static_cast<std::size_t>(sequences.count) * E, gradients);
 }
 
 }  // namespace mamba::cuda

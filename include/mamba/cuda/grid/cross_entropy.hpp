@@ -77,14 +77,20 @@ __global__ void __launch_bounds__(Block::threads)
 
 }  // namespace detail
 
+// losses (rows), dlogits <- each row's share of the loss and its gradient; labels and losses on the device.
+template <class T, int Vp>
+void cross_entropy_of(Grid& be, double* losses, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels,
+                      int classes, double weight) {
+  be.launch_shaped("cross_entropy_of_rows", detail::cross_entropy_of_rows<T, Vp>, {logits.rows, Block::threads, 0},
+                   losses, dlogits, logits, labels, classes, weight);
+}
 // As block/rowwise.hpp's. Waits for the device: the loss is the host's.
 template <class T, int Vp>
 double cross_entropy(Grid& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
                      double weight) {
   const auto rows = static_cast<std::size_t>(logits.rows);
   double* const losses = reinterpret_cast<double*>(be.scratch(rows * sizeof(double)));
-  be.launch_shaped("cross_entropy_of_rows", detail::cross_entropy_of_rows<T, Vp>, {logits.rows, Block::threads, 0},
-                   losses, dlogits, logits, labels, classes, weight);
+  cross_entropy_of(be, losses, dlogits, logits, labels, classes, weight);
   double sum = 0;
   for (const double loss : be.downloaded(losses, rows)) sum += loss;
   return sum;

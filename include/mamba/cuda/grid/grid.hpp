@@ -131,6 +131,14 @@ const char* name_of() {
   return __PRETTY_FUNCTION__;
 }
 
+// to <- from, number by number.
+template <class S, class T>
+__global__ void __launch_bounds__(Block::threads) copy_elements(S* to, const T* from, std::size_t quads) {
+  begin_kernel();
+  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  if (i < quads) store4(to + 4 * i, load4(from + 4 * i));
+}
+
 // sum (size) += the partial sums (count, size), in their order.
 template <class T>
 __global__ void __launch_bounds__(Block::threads) add_partials(T* sum, const T* partials, int count, std::size_t size) {
@@ -158,10 +166,16 @@ struct LaunchShape {
   std::size_t shared_bytes;
 };
 
+// Thrown where a graph is recorded of which something cannot become a part.
+class NotRecordable : public Error {
+ public:
+  using Error::Error;
+};
+
 class Grid {
  public:
   static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true,
-                        fuses_recurrence = true, adds_to_residual = true, rounds_gradients = true;
+                        fuses_recurrence = true, adds_to_residual = true, rounds_gradients = true, passes_states = true;
 
   // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
   explicit Grid(QueuePointer queue, Products products = Products::exact)
@@ -176,8 +190,11 @@ class Grid {
   Products precision() const { return precision_; }  // of products of float
   std::size_t memory_bytes() const { return scratch_.bytes(); }
 
-  // Throws Error while a graph is recorded, of which `what` cannot become a part.
-  void must_run(const char* what) const { require(recording_ == nullptr, what, " cannot become part of a graph"); }
+  // Throws NotRecordable while a graph is recorded, of which `what` cannot become a part.
+  void must_run(const char* what) const {
+    if (recording_)
+      throw NotRecordable(ErrorKind::invalid_argument, std::string(what) + " cannot become part of a graph");
+  }
 
   // Memory for as long as a primitive runs.
   std::byte* scratch(std::size_t bytes) {
@@ -203,7 +220,7 @@ class Grid {
 
   template <class T>
   void zero(T* data, std::size_t count) const {
-    must_run("a memset");
+    if (recording_) return recording_->append_zeros(data, count * sizeof(T));
     check(cudaMemsetAsync(data, 0, count * sizeof(T), stream()), "cudaMemsetAsync");
   }
 
@@ -217,8 +234,8 @@ class Grid {
     return {on_host_.data(), count};
   }
 
-  // The kernels that body() launches become a graph, one behind the other, and do not run now. It must launch kernels
-  // alone: no copies, no products of cuBLAS.
+  // The kernels that body() launches, and the zeros that it asks for, become a graph, one behind the other, and do not
+  // run now. Throws NotRecordable where it does anything else: copies, products of cuBLAS.
   template <class Body>
   void record(Graph& graph, Body&& body) {
     recording_ = &graph;
@@ -243,6 +260,14 @@ class Grid {
       return;
     }
     kernel<<<blocks, threads, shape.shared_bytes, stream()>>>(arguments...);
+    check_launch(name, stream());
+  }
+  // One that does not begin with begin_kernel().
+  template <class... Parameters, class... Arguments>
+  void launch_behind(const char* name, void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
+                     const Arguments&... arguments) const {
+    if (recording_) return recording_->append_behind(kernel, blocks, threads, 0, static_cast<Parameters>(arguments)...);
+    kernel<<<blocks, threads, 0, stream()>>>(arguments...);
     check_launch(name, stream());
   }
   // One with a thread for each of so many elements.

@@ -53,8 +53,7 @@ void multiply(Grid& be, Lines<C> c, Lines<const S> a, Lines<const S> b, ProductS
               bool without_cublas = false) {
   constexpr bool both_along_sum = along_a == Along::sum && along_b == Along::sum;
   bool ours = without_cublas;
-  if constexpr (std::is_same_v<S, float>)
-    ours = ours || (be.precision() == Products::exact && sizes.depth >= tensor_core_depth);
+  if constexpr (std::is_same_v<S, float>) ours = ours || be.precision() == Products::exact;
   if constexpr (std::is_same_v<S, float> || (std::is_same_v<S, BFloat16> && both_along_sum))
     if (ours)
       return multiply_on_grid<along_a, along_b>(be, SideBySide<C, 1>{{c.data}, {0}, {c.stride}}, a, b, sizes, write);
@@ -90,14 +89,6 @@ void multiply_narrow(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, Lines<c
                  side_by_side(y), Lines<const float>{parts, product.stride}, sizes, 1, write == Write::add);
 }
 
-// to <- from, number by number.
-template <class S, class T>
-__global__ void __launch_bounds__(Block::threads) store_elements(S* to, const T* from, std::size_t quads) {
-  begin_kernel();
-  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
-  if (i < quads) store4(to + 4 * i, load4(from + 4 * i));
-}
-
 // x as a product's operand beside one that is stored as S: as it is, or a copy in scratch memory.
 template <class S, class T, int C>
 Rows<const S, C> operand(Grid& be, Rows<const T, C> x) {
@@ -106,7 +97,7 @@ Rows<const S, C> operand(Grid& be, Rows<const T, C> x) {
   } else {
     const std::size_t elements = static_cast<std::size_t>(x.rows) * x.stride;
     S* const copy = reinterpret_cast<S*>(be.scratch(elements * sizeof(S)));
-    be.launch_over("store_elements", store_elements<S, T>, elements / 4, copy, x.data, elements / 4);
+    be.launch_over("copy_elements", copy_elements<S, T>, elements / 4, copy, x.data, elements / 4);
     return {copy, x.rows};
   }
 }

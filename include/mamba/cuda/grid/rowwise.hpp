@@ -138,10 +138,8 @@ void gated_norm_backward(Grid& be, Rows<T, E> dy, Rows<T, E> dz, Rows<T, E> dg, 
 }
 template <class T, int C>
 void copy(Grid& be, Rows<T, C> y, Rows<const T, C> x) {
-  be.must_run("a copy");
-  check(cudaMemcpyAsync(y.data, x.data, static_cast<std::size_t>(x.rows) * x.stride * sizeof(T),
-                        cudaMemcpyDeviceToDevice, be.stream()),
-        "cudaMemcpyAsync");
+  const std::size_t quads = static_cast<std::size_t>(x.rows) * x.stride / 4;
+  be.launch_over("copy_elements", detail::copy_elements<T, T>, quads, y.data, x.data, quads);
 }
 template <class T, int C>
 void zero(Grid& be, Rows<T, C> x) {
@@ -186,8 +184,10 @@ void add_positions(Grid& be, Rows<T, D> x, Sequences sequences, const int* posit
   be.over_sequences<on_block::AddPositions>(sequences, x, sequences, PerSequence<const int>{positions}, table);
 }
 template <class T, int D, int Lmax>
-void add_positions_backward(Grid& be, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences) {
-  be.over_sequences_with_gradient<on_block::AddPositionsBackward>(dtable, sequences, dx, sequences);
+void add_positions_backward(Grid& be, WeightGradient<T, Lmax, D> dtable, Rows<const T, D> dx, Sequences sequences,
+                            const int* positions) {
+  be.over_sequences_with_gradient<on_block::AddPositionsBackward>(dtable, sequences, dx, sequences,
+                                                                  PerSequence<const int>{positions});
 }
 template <class T, int D>
 void add_sinusoids(Grid& be, Rows<T, D> x, Sequences sequences, const int* positions) {

@@ -47,14 +47,14 @@ void selective_scan_gated(Grid& be, Rows<S, E> o, Rows<T, E> y, T* states, Rows<
   }
 }
 
-template <class S, class T, int E, int N>
+template <class S, class T, int E, int N, class Passed = network::NoPassedState>
 void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N> db, Rows<T, N> dc,
                              WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
                              const T* boundaries, T* /*carry*/, Rows<const T, E> delta, Rows<const S, E> u,
                              Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a,
-                             Weight<T, 1, E> d) {
+                             Weight<T, 1, E> d, Passed passed = {}) {
   detail::selective_backward(be, detail::SelectiveInputs<S, E, N>{delta, u, b, c, a, d}, du, ddelta, db, dc, da, dd, dy,
-                             boundaries, sequences);
+                             boundaries, sequences, passed);
 }
 
 // --- Mamba-2; shapes and meanings are those of ssd.hpp --------------------------------------------------------------
@@ -86,14 +86,14 @@ void ssd_of_steps(Grid& be, Rows<S, E> y, T* states, Rows<T, H> delta, Rows<T, H
   }
 }
 
-template <int G, int N, class S, class T, int E, int H, int C>
+template <int G, int N, class S, class T, int E, int H, int C, class Passed = network::NoPassedState>
 void ssd_backward(Grid& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd,
                   Rows<const T, E> dy, const T* boundaries, Rows<const T, H> delta, Rows<const S, C> xbc,
-                  Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
+                  Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Passed passed = {}) {
   if constexpr (detail::ssd_runs_in_chunks<T>) {
     using Shape = detail::SsdShape<S, H, E / H, G, N>;
-    detail::ssd_in_chunks_backward<Shape>(be, ddelta, dxbc, da, dd, dy,
-                                          {delta, {}, xbc, a, d, detail::first_term_of(be.precision())}, sequences);
+    detail::ssd_in_chunks_backward<Shape>(
+        be, ddelta, dxbc, da, dd, dy, {delta, {}, xbc, a, d, detail::first_term_of(be.precision())}, sequences, passed);
   } else {
     using Channels = detail::SsdChannels<T, H, E / H, G, N>;
     const auto shares = detail::shares_of<Channels>(sequences.count);
@@ -102,7 +102,7 @@ void ssd_backward(Grid& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T
     be.carve_zeroed([&](Carver& memory) { partials.carve(memory, shares, dy.rows), memory.take(dsteps, dy.rows); });
     detail::clear_padding(be, dxbc);
     detail::scan_backward(be, Channels{delta, xbc, a, d}, dxbc, dsteps, detail::SsdStateGradients<T, E, G, N>{dxbc},
-                          partials, dy, boundaries, sequences);
+                          partials, dy, boundaries, sequences, passed);
     detail::sum_of_heads<Write::set>(be, ddelta, in(dsteps));
     detail::add_heads<E>(be, da, partials.rates, shares.parts);
     detail::add_heads<E>(be, dd, partials.skips.data, shares.parts);

@@ -55,12 +55,13 @@ struct ScanPartials {
   }
 };
 
-// du, dsteps <- gradients of the channels' inputs and steps, and the partial sums.
-template <class Channels, class T, int Width>
+// du, dsteps <- gradients of the channels' inputs and steps, and the partial sums. passed: where sequences began and
+// the gradient of where they ended, which becomes that of where they began.
+template <class Channels, class T, int Width, class Passed>
 __global__ void __launch_bounds__(Block::threads)
     scan_channels_backward(Channels in, Rows<T, Width> du, Rows<T, Channels::E> dsteps,
                            ScanPartials<Channels, T> partials, Rows<const T, Channels::E> dy, const T* boundaries,
-                           Sequences sequences) {
+                           Sequences sequences, Passed passed) {
   begin_kernel();
   constexpr int E = Channels::E, N = Channels::N, of_group = E / Channels::groups, chunk = grid_scan_chunk;
   using L = LaneLayout<N>;
@@ -89,6 +90,11 @@ __global__ void __launch_bounds__(Block::threads)
       for (int s = first_sequence; s < last_sequence; ++s) {
         const int begin = sequences.begin(s), end = sequences.end(s);
         T from_future[L::states] = {};
+        const auto at = [&](int n) { return s * Channels::state_size + Channels::state_offset(e, n); };
+        if constexpr (Passed::passes)
+#pragma unroll
+          for (int i = 0; i < L::states; ++i)
+            if (const int n = n0 + i * L::lanes; passed.gradient && n < N) from_future[i] = passed.gradient[at(n)];
         for (int number = (end - begin - 1) / chunk; number >= 0; --number) {
           const int first = begin + number * chunk;
           T h[L::states], carried[chunk][L::states], decays[chunk][L::states];
@@ -99,6 +105,8 @@ __global__ void __launch_bounds__(Block::threads)
                 number > 0 && n < N
                     ? boundaries[boundary(begin, number * chunk) * Channels::state_size + Channels::state_offset(e, n)]
                     : T(0);
+            if constexpr (Passed::passes)
+              if (number == 0 && n < N) h[i] = passed.from[at(n)];
           }
 #pragma unroll
           for (int k = 0; k < chunk; ++k) {
@@ -107,7 +115,7 @@ __global__ void __launch_bounds__(Block::threads)
 #pragma unroll
             for (int i = 0; i < L::states; ++i) {
               const int n = n0 + i * L::lanes;
-              decays[k][i] = k == 0 && number == 0 ? T(0) : math::decay(step, rate[i]);
+              decays[k][i] = !Passed::passes && k == 0 && number == 0 ? T(0) : math::decay(step, rate[i]);
               carried[k][i] = decays[k][i] * h[i];
               h[i] = n < N ? math::next_state(carried[k][i], input, in.b(first + k, e, n)) : T(0);
             }
@@ -150,6 +158,11 @@ __global__ void __launch_bounds__(Block::threads)
             turn ^= 1;
           }
         }
+        if constexpr (Passed::passes)
+#pragma unroll
+          for (int i = 0; i < L::states; ++i)
+            if (const int n = n0 + i * L::lanes; passed.gradient && mine && n < N)
+              passed.gradient[at(n)] = from_future[i];
       }
       T* const rates = partials.rates + part * partials.rate_size;
       T of_all = 0;
@@ -214,17 +227,17 @@ void add_heads(Grid& be, WeightGradient<T, 1, H> to, T* of_channels, int parts) 
 }
 
 // to <- the gradients of b and c; returns the partial sums that are left to add.
-template <class Channels, class T, int Width, class To>
+template <class Channels, class T, int Width, class To, class Passed>
 void scan_backward(Grid& be, const Channels& in, Rows<T, Width> du, Rows<T, Channels::E> dsteps, const To& to,
                    const ScanPartials<Channels, T>& partials, Rows<const T, Channels::E> dy, const T* boundaries,
-                   Sequences sequences) {
+                   Sequences sequences, Passed passed) {
   using L = LaneLayout<Channels::N>;
   struct Exchange {
     T values[2][L::channels][2][L::tile];
   };
-  be.launch("scan_channels_backward", scan_channels_backward<Channels, T, Width>,
+  be.launch("scan_channels_backward", scan_channels_backward<Channels, T, Width, Passed>,
             partials.shares.parts * Channels::groups * partials.shares.slices, shared_memory<Exchange>, in, du, dsteps,
-            partials, dy, boundaries, sequences);
+            partials, dy, boundaries, sequences, passed);
   const std::size_t elements = static_cast<std::size_t>(dy.rows) * Channels::groups * 2 * padded(Channels::N);
   be.launch_over("sum_state_gradients", sum_state_gradients<Channels, T, To>, elements, to, partials, dy.rows);
 }

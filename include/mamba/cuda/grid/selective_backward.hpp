@@ -11,6 +11,7 @@
 #include <mamba/cuda/grid/selective_tile.hpp>
 #include <mamba/math/rate.hpp>
 #include <mamba/math/scan_step.hpp>
+#include <mamba/network/mixer.hpp>
 
 namespace mamba::cuda::detail {
 
@@ -61,12 +62,12 @@ struct SelectiveBackwardStage {
 
 // du, ddelta <- the gradients, and the partial sums. A block takes some sequences, and some channels after others; it
 // walks along a sequence from its end, stretch by stretch, and computes the states in it again from the one that is
-// kept.
-template <class Stored, class T, int E, int N>
+// kept. passed: where sequences began and the gradient of where they ended, which becomes that of where they began.
+template <class Stored, class T, int E, int N, class Passed>
 __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
     selective_scan_backward(SelectiveInputs<Stored, E, N> in, Rows<T, E> du, Rows<T, E> ddelta,
                             SelectivePartials<T, E, N> partials, Rows<const T, E> dy, const T* boundaries,
-                            Sequences sequences) {
+                            Sequences sequences, Passed passed) {
   begin_kernel();
   using L = SelectiveTile<T, N>;
   using Stage = SelectiveBackwardStage<Stored, N>;
@@ -93,6 +94,11 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
       for (int s = first_sequence; s < last_sequence; ++s) {
         const int begin = sequences.begin(s), end = sequences.end(s);
         T from_future[S] = {};
+        const auto at = [&](int i) { return s * in.state_size + in.state_offset(e, n0 + i); };
+        if constexpr (Passed::passes)
+#pragma unroll
+          for (int i = 0; i < S; ++i)
+            if (passed.gradient && e < E && n0 + i < N) from_future[i] = passed.gradient[at(i)];
         for (int time = (end - begin - 1) / L::steps * L::steps; time >= 0; time -= L::steps) {
           const int row = begin + time, count = min(L::steps, end - row);
           stage_rows<L::threads, L::steps, L::channels>(stage.delta, in.delta, row, count, first_channel);
@@ -107,16 +113,21 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
             h[i] = time > 0 && e < E && n0 + i < N
                        ? boundaries[kept_state<L::steps>(begin, time) * in.state_size + in.state_offset(e, n0 + i)]
                        : T(0);
+          if constexpr (Passed::passes)
+#pragma unroll
+            for (int i = 0; i < S; ++i)
+              if (time == 0 && e < E && n0 + i < N) h[i] = passed.from[at(i)];
           wait_for_copies<0>();
           __syncthreads();
           const auto input_of = [&](int t) {
             return stage.delta[t * L::channels + L::channel()] *
                    static_cast<T>(stage.u[t * L::channels + L::channel()]);
           };
-          // Nothing comes into a sequence's first step, nor is there anything behind its last one.
+          // Nothing comes into a sequence's first step, nor is there anything behind its last one, but where states are
+          // passed: then what does not exist behind it passes them on.
           const auto decay_of = [&](int t, int i) {
-            return t >= count || time + t == 0 ? T(0)
-                                               : math::decay(stage.delta[t * L::channels + L::channel()], rate[i]);
+            const bool cut = t >= count || (!Passed::passes && time + t == 0);
+            return cut ? T(Passed::passes) : math::decay(stage.delta[t * L::channels + L::channel()], rate[i]);
           };
           const int subs = (count + sub_steps - 1) / sub_steps;
 #pragma unroll 1
@@ -218,6 +229,10 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
           }
           __syncthreads();
         }
+        if constexpr (Passed::passes)
+#pragma unroll
+          for (int i = 0; i < S; ++i)
+            if (passed.gradient && e < E && n0 + i < N) passed.gradient[at(i)] = from_future[i];
       }
 #pragma unroll
       for (int i = 0; i < S; ++i)
@@ -244,10 +259,10 @@ __global__ void __launch_bounds__(Block::threads)
   (which == 0 ? db : dc)[t][n] = sum;
 }
 
-template <class S, class T, int E, int N>
+template <class S, class T, int E, int N, class Passed>
 void selective_backward(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E> du, Rows<T, E> ddelta, Rows<T, N> db,
                         Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
-                        const T* boundaries, Sequences sequences) {
+                        const T* boundaries, Sequences sequences, Passed passed) {
   using L = SelectiveTile<T, N>;
   SelectivePartials<T, E, N> partials(sequences.count);
   be.carve([&](Carver& memory) { partials.carve(memory, dy.rows); });
@@ -255,9 +270,9 @@ void selective_backward(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E>
   be.zero(partials.skips.data, static_cast<std::size_t>(partials.parts) * partials.skips.stride);
   clear_padding(be, ddelta);
   clear_padding(be, du);
-  be.launch_shaped("selective_scan_backward", selective_scan_backward<S, T, E, N>,
+  be.launch_shaped("selective_scan_backward", selective_scan_backward<S, T, E, N, Passed>,
                    {partials.parts * partials.slices, L::threads, shared_memory<SelectiveBackwardStage<S, N>>}, in, du,
-                   ddelta, partials, dy, boundaries, sequences);
+                   ddelta, partials, dy, boundaries, sequences, passed);
   be.launch_over("sum_selective_gradients", sum_selective_gradients<T, E, N>,
                  static_cast<std::size_t>(dy.rows) * 2 * padded(N), db, dc, partials);
   be.add(da, PartialGradients<T, E, N>{partials.rates, partials.parts});

@@ -92,14 +92,15 @@ void ssd_in_chunks(Grid& be, Rows<typename Shape::Stored, Shape::E> y, float* st
   }
   SsdMemory<Shape> memory;
   be.carve([&](Carver& carver) { memory.carve(carver, y.rows, sequences.count, false); });
-  ssd_states(be, in, memory.before, memory.falls, states, sequences, blocked);
+  ssd_states(be, in, memory.before, memory.falls, {states, states}, sequences, blocked);
   ssd_outputs(be, y, in, memory.before, states != nullptr, sequences, blocked);
 }
 
-template <class Shape>
+template <class Shape, class Passed>
 void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, Shape::C> dxbc,
                             WeightGradient<float, 1, Shape::H> da, WeightGradient<float, 1, Shape::H> dd,
-                            Rows<const float, Shape::E> dy, const SsdInputs<Shape>& in, Sequences sequences) {
+                            Rows<const float, Shape::E> dy, const SsdInputs<Shape>& in, Sequences sequences,
+                            Passed passed) {
   SsdMemory<Shape> memory;
   be.carve([&](Carver& carver) { memory.carve(carver, dy.rows, sequences.count, true); });
   const int slots = ssd_slots(dy.rows, sequences.count);
@@ -107,15 +108,19 @@ void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, 
   clear_padding(be, dxbc);
   be.zero(memory.of_rates, static_cast<std::size_t>(slots) * padded(Shape::H));
   be.zero(memory.of_skips, static_cast<std::size_t>(slots) * padded(Shape::H));
-  ssd_states(be, in, memory.before, memory.falls, static_cast<float*>(nullptr), sequences, NoRows{});
-  ssd_adjoints(be, in, dy, memory.behind, memory.falls, sequences);
+  SsdEnds ends;
+  float* gradients = nullptr;
+  if constexpr (Passed::passes) ends.from = passed.from, gradients = passed.gradient;
+  const SsdPassed states{ends.from != nullptr, gradients != nullptr};
+  ssd_states(be, in, memory.before, memory.falls, ends, sequences, NoRows{});
+  ssd_adjoints(be, in, dy, memory.behind, memory.falls, gradients, sequences);
   be.launch_shaped("ssd_input_gradients", ssd_input_gradients<Shape>,
                    {slots * Shape::H, ssd_threads, shared_memory<SsdInputStage<typename Shape::Stored>>}, ddelta, dxbc,
-                   memory.of_rates, memory.of_skips, in, dy, memory.before, memory.behind, sequences);
+                   memory.of_rates, memory.of_skips, in, dy, memory.before, memory.behind, states, sequences);
   be.launch_shaped(
       "ssd_state_gradients", ssd_state_gradients<Shape>,
       {slots * Shape::G * Shape::tiles_of_n, ssd_threads, shared_memory<SsdStateStage<typename Shape::Stored>>}, dxbc,
-      in, dy, memory.before, memory.behind, sequences);
+      in, dy, memory.before, memory.behind, states, sequences);
   be.add(da, PartialGradients<float, 1, Shape::H>{memory.of_rates, slots});
   be.add(dd, PartialGradients<float, 1, Shape::H>{memory.of_skips, slots});
 }

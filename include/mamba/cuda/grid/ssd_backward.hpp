@@ -20,6 +20,11 @@
 
 namespace mamba::cuda::detail {
 
+// Whether sequences began with a state, and whether something follows them.
+struct SsdPassed {
+  bool before = false, behind = false;
+};
+
 // --- of x, of the steps, of rates and skips --------------------------------------------------------------------------
 
 template <class S>
@@ -85,7 +90,7 @@ template <class Shape>
 __global__ void __launch_bounds__(ssd_threads)
     ssd_input_gradients(Rows<float, Shape::H> ddelta, Rows<float, Shape::C> dxbc, float* of_rates, float* of_skips,
                         SsdInputs<Shape> in, Rows<const float, Shape::E> dy, const typename Shape::Stored* before,
-                        const typename Shape::Stored* behind, Sequences sequences) {
+                        const typename Shape::Stored* behind, SsdPassed passed, Sequences sequences) {
   begin_kernel();
   using S = typename Shape::Stored;
   using Stage = SsdInputStage<S>;
@@ -97,6 +102,7 @@ __global__ void __launch_bounds__(ssd_threads)
             group = head / Shape::heads_of_group;
   const SsdChunk chunk = ssd_chunk_of(sequences, slot);
   if (chunk.count == 0) return;
+  const bool has_before = chunk.number > 0 || passed.before, has_behind = !chunk.is_last || passed.behind;
   const S *const x = in.xbc.address(chunk.first) + Shape::x_column(head),
                  *const b = in.xbc.address(chunk.first) + Shape::b_column(group),
                  *const c = in.xbc.address(chunk.first) + Shape::c_column(group);
@@ -143,7 +149,7 @@ __global__ void __launch_bounds__(ssd_threads)
   const float skip = in.d.value[head];
   for (int p0 = 0; p0 < P; p0 += ssd_rows) {
     const auto inside = [&](int i, int p) { return i < chunk.count && p0 + p < P; };
-    if (chunk.number > 0) {  // what rows take from the state before
+    if (has_before) {  // what rows take from the state before
       SsdResult<S> taken;
       typename Stage::WithState{stage.pipeline}.multiply(
           taken, N, in.first_term, [&](auto left, auto right, int n, int count) {
@@ -159,7 +165,7 @@ __global__ void __launch_bounds__(ssd_threads)
       stage_panel<Shape::aligned>(SsdPanel<Along::result>{stage.dy[piece]}, g + piece * ssd_depth * dy_stride + p0,
                                   dy_stride, chunk.count - piece * ssd_depth, P - p0);
     SsdResult<S> v;
-    if (!chunk.is_last) {
+    if (has_behind) {
       typename Stage::WithState{stage.pipeline}.multiply(
           v, N, in.first_term, [&](auto left, auto right, int n, int count) {
             stage_panel<Shape::aligned>(left, b + n, stride, chunk.count, count);
@@ -170,7 +176,7 @@ __global__ void __launch_bounds__(ssd_threads)
       add_row_sums(stage.left, v, [&](int j, int p, float value) {
         return inside(j, p) ? value * x[j * stride + p0 + p] * stage.decays.delta[j] : 0.0F;
       });
-      if (chunk.number > 0)
+      if (has_before)
         for (int i = thread(); i < N * ssd_rows; i += ssd_threads)
           if (const int p = p0 + i % ssd_rows; p < P) {
             const std::ptrdiff_t at = state + static_cast<std::ptrdiff_t>(i / ssd_rows) * padded(P) + p;
@@ -256,7 +262,7 @@ struct SsdStateStage {
 template <class Shape>
 __global__ void __launch_bounds__(ssd_threads)
     ssd_state_gradients(Rows<float, Shape::C> dxbc, SsdInputs<Shape> in, Rows<const float, Shape::E> dy,
-                        const typename Shape::Stored* before, const typename Shape::Stored* behind,
+                        const typename Shape::Stored* before, const typename Shape::Stored* behind, SsdPassed passed,
                         Sequences sequences) {
   begin_kernel();
   using S = typename Shape::Stored;
@@ -274,6 +280,7 @@ __global__ void __launch_bounds__(ssd_threads)
   const int group = index % Shape::G, slot = index / Shape::G;
   const SsdChunk chunk = ssd_chunk_of(sequences, slot);
   if (chunk.count == 0) return;
+  const bool has_before = chunk.number > 0 || passed.before, has_behind = !chunk.is_last || passed.behind;
   const S* const b = in.xbc.address(chunk.first) + Shape::b_column(group) + n0;
   const S* const c = in.xbc.address(chunk.first) + Shape::c_column(group) + n0;
   for (int piece = 0; piece < ssd_pieces; ++piece) {
@@ -295,17 +302,16 @@ __global__ void __launch_bounds__(ssd_threads)
       const int count = min(ssd_depth, P - p);
       stage_panel<Shape::aligned>(PanelOfGradient{stage.dy}, g + p, dy_stride, chunk.count, count);
       stage_panel<Shape::aligned>(PanelAlongSum{stage.x}, x + p, stride, chunk.count, count);
-      if (chunk.number > 0)
+      if (has_before)
         stage_panel<true>(PanelAlongSum{stage.before}, before + state + p, padded(P), N - n0, padded(P) - p);
-      if (!chunk.is_last)
+      if (has_behind)
         stage_panel<true>(PanelAlongSum{stage.behind}, behind + state + p, padded(P), N - n0, padded(P) - p);
       commit_copies();
       wait_for_copies<0>();
       __syncthreads();
       pairs.add(PanelOfGradient{stage.dy}, PanelAlongSum{stage.x}, count, P, in.first_term);
-      if (chunk.number > 0)
-        of_before.add(PanelOfGradient{stage.dy}, PanelAlongSum{stage.before}, count, P, in.first_term);
-      if (!chunk.is_last) of_behind.add(PanelAlongSum{stage.x}, PanelAlongSum{stage.behind}, count, P, in.first_term);
+      if (has_before) of_before.add(PanelOfGradient{stage.dy}, PanelAlongSum{stage.before}, count, P, in.first_term);
+      if (has_behind) of_behind.add(PanelAlongSum{stage.x}, PanelAlongSum{stage.behind}, count, P, in.first_term);
       __syncthreads();
     }
     // The part of the states outside.
@@ -321,9 +327,8 @@ __global__ void __launch_bounds__(ssd_threads)
             for (int k = 0; k < 4; ++k) to.sums.at[m][n][i].at[k] += factor * from.sums.at[m][n][i].at[k];
         }
     };
-    if (chunk.number > 0) add_scaled(dc, of_before, [&](int i) { return stage.decays.from_begin[i]; });
-    if (!chunk.is_last)
-      add_scaled(db, of_behind, [&](int j) { return stage.decays.to_end[j] * stage.decays.delta[j]; });
+    if (has_before) add_scaled(dc, of_before, [&](int i) { return stage.decays.from_begin[i]; });
+    if (has_behind) add_scaled(db, of_behind, [&](int j) { return stage.decays.to_end[j] * stage.decays.delta[j]; });
     // The part within the chunk: once with rows i, then with rows j.
     pairs.each([&](int i, int j, float& value) {
       value = j <= i ? value * stage.decays.between(j, i) * stage.decays.delta[j] : 0.0F;

@@ -118,67 +118,75 @@ __device__ void ssd_pass_through(int chunks, SlotOf&& slot_of, S* of_chunks, con
   }
 }
 
-// of_chunks <- the state before each chunk, given what each adds; states: null, or where sequences begin and,
-// afterwards, end. A thread takes one number of a sequence's state.
+// Where sequences begin (null: at zero) and, where somebody asks for it, end; they may be the same.
+struct SsdEnds {
+  const float* from = nullptr;
+  float* to = nullptr;
+};
+
+// of_chunks <- the state before each chunk, given what each adds. A thread takes one number of a sequence's state.
 template <class Shape>
 __global__ void __launch_bounds__(Block::threads)
-    ssd_pass_states(typename Shape::Stored* of_chunks, const float* falls, float* states, Sequences sequences) {
+    ssd_pass_states(typename Shape::Stored* of_chunks, const float* falls, SsdEnds ends, Sequences sequences) {
   begin_kernel();
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const int s = static_cast<int>(i / Shape::state_size), at = static_cast<int>(i % Shape::state_size);
   if (s >= sequences.count) return;
   const int head = at / static_cast<int>(Shape::head_state);
   const int chunks = (sequences.end(s) - sequences.begin(s) + ssd_rows - 1) / ssd_rows;
-  if (chunks <= 1 && !states) return;
-  const int first = ssd_slot(sequences, s, 0), known = states ? chunks : chunks - 1;  // of which what they add is known
-  float state = states ? states[i] : 0.0F;
+  if (chunks <= 1 && !ends.from) return;
+  const int first = ssd_slot(sequences, s, 0),
+            known = ends.to ? chunks : chunks - 1;  // of which what they add is known
+  float state = ends.from ? ends.from[i] : 0.0F;
   ssd_pass_through(
       chunks, [&](int k) { return SsdSlot{first + k, k < known}; }, of_chunks + at, falls + head, Shape::state_size,
       Shape::H, state);
-  if (states) states[i] = state;
+  if (ends.to) ends.to[i] = state;
 }
 
-// of_chunks <- the gradient of the state behind each chunk, given what each adds to that of the state before it.
+// of_chunks <- the gradient of the state behind each chunk, given what each adds to that of the state before it;
+// gradients: null, or those of where sequences end, which become those of where they begin.
 template <class Shape>
 __global__ void __launch_bounds__(Block::threads)
-    ssd_pass_adjoints(typename Shape::Stored* of_chunks, const float* falls, Sequences sequences) {
+    ssd_pass_adjoints(typename Shape::Stored* of_chunks, const float* falls, float* gradients, Sequences sequences) {
   begin_kernel();
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const int s = static_cast<int>(i / Shape::state_size), at = static_cast<int>(i % Shape::state_size);
   if (s >= sequences.count) return;
   const int head = at / static_cast<int>(Shape::head_state);
   const int chunks = (sequences.end(s) - sequences.begin(s) + ssd_rows - 1) / ssd_rows,
-            first = ssd_slot(sequences, s, 0);
-  if (chunks <= 1) return;
-  float gradient = 0;
+            first = ssd_slot(sequences, s, 0), known = gradients ? chunks : chunks - 1;
+  if (chunks <= 1 && !gradients) return;
+  float gradient = gradients ? gradients[i] : 0.0F;
   ssd_pass_through(
-      chunks, [&](int k) { return SsdSlot{first + chunks - 1 - k, k < chunks - 1}; }, of_chunks + at, falls + head,
+      chunks, [&](int k) { return SsdSlot{first + chunks - 1 - k, k < known}; }, of_chunks + at, falls + head,
       Shape::state_size, Shape::H, gradient);
+  if (gradients) gradients[i] = gradient;
 }
 
 // of_chunks <- the state before each chunk that has one.
 template <class Shape, class Blocked>
-void ssd_states(Grid& be, const SsdInputs<Shape>& in, typename Shape::Stored* of_chunks, float* falls, float* states,
+void ssd_states(Grid& be, const SsdInputs<Shape>& in, typename Shape::Stored* of_chunks, float* falls, SsdEnds ends,
                 Sequences sequences, Blocked blocked) {
   const int slots = ssd_slots(in.xbc.rows, sequences.count);
   be.launch_shaped("ssd_states_of_chunks", ssd_states_of_chunks<Shape, false, Blocked>,
                    {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads,
                     shared_memory<SsdStatesStageOf<Shape, false>>},
-                   in, Rows<const float, Shape::E>{}, of_chunks, falls, states != nullptr, sequences, blocked);
+                   in, Rows<const float, Shape::E>{}, of_chunks, falls, ends.to != nullptr, sequences, blocked);
   be.launch_over("ssd_pass_states", ssd_pass_states<Shape>,
-                 static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, states, sequences);
+                 static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, ends, sequences);
 }
 // of_chunks <- the gradient of the state behind each chunk that has one.
 template <class Shape>
 void ssd_adjoints(Grid& be, const SsdInputs<Shape>& in, Rows<const float, Shape::E> dy,
-                  typename Shape::Stored* of_chunks, float* falls, Sequences sequences) {
+                  typename Shape::Stored* of_chunks, float* falls, float* gradients, Sequences sequences) {
   const int slots = ssd_slots(in.xbc.rows, sequences.count);
   be.launch_shaped("ssd_adjoints_of_chunks", ssd_states_of_chunks<Shape, true, NoRows>,
                    {slots * Shape::H * Shape::tiles_of_n * Shape::tiles_of_p, ssd_threads,
                     shared_memory<SsdStatesStageOf<Shape, true>>},
-                   in, dy, of_chunks, falls, false, sequences, NoRows{});
+                   in, dy, of_chunks, falls, gradients != nullptr, sequences, NoRows{});
   be.launch_over("ssd_pass_adjoints", ssd_pass_adjoints<Shape>,
-                 static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, sequences);
+                 static_cast<std::size_t>(sequences.count) * Shape::state_size, of_chunks, falls, gradients, sequences);
 }
 
 }  // namespace mamba::cuda::detail

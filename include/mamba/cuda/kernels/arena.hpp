@@ -133,6 +133,16 @@ __global__ void sum_squares(double* squares, const T* values, ArenaElements elem
   detail::leave_block_sum(squares, square);
 }
 
+// to += from, everywhere.
+template <class T>
+__global__ void add_gradients(T* to, const T* from, ArenaElements elements) {
+  elements.visit([&](std::size_t at, Kind) {
+    auto sum = detail::load4(static_cast<const T*>(to) + at);
+    detail::add_to(sum, detail::load4(from + at));
+    detail::store4(to + at, sum);
+  });
+}
+
 template <class T>
 __global__ void scale(T* values, T factor, ArenaElements elements) {
   elements.visit([&](std::size_t at, Kind kind) {

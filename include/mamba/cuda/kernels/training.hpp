@@ -11,13 +11,14 @@
 
 namespace mamba::cuda {
 
-// Where batches lie: two take turns, for the next one is drawn beside a step. All their sequences are of one length.
+// Where batches lie: two take turns where the next one is drawn beside a step. All their sequences are of one length.
 struct DrawnBatch {
-  int* tokens;                 // (2, batch, length)
-  int* labels;                 // (2, batch)
-  CrossEntropy* loss;          // (2)
-  network::TileRange* ranges;  // (2, tiles)
+  int* tokens;                 // (turns, batch, length)
+  int* labels;                 // (turns, batch)
+  CrossEntropy* loss;          // (turns), or null: it is known before
+  network::TileRange* ranges;  // (turns, tiles)
   int batch, tiles, per_tile, boundary_states;
+  int turns = 2;
 };
 
 // Draws the sequences of the plan's step that is so far ahead of the one under way, if there is one, from (seed, epoch,
@@ -26,7 +27,7 @@ template <class Task>
 __global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, const math::PlannedStep* plan,
                            TrainingState* training, int ahead) {
   const long long number = training->next + ahead;
-  const int turn = static_cast<int>(number % 2), i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const int turn = static_cast<int>(number % drawn.turns), i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (training->stopped) return;
   if (i == 0) training->step = plan[training->next];
   if (number >= training->planned) return;
@@ -42,7 +43,15 @@ __global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, cons
     drawn.ranges[turn * drawn.tiles + i] = {0,     count, first * task.length,  0, count,
                                             first, first, drawn.boundary_states};
   }
-  if (i == 0) drawn.loss[turn].weight = 1.0 / step.sequences;
+  if (i == 0 && drawn.loss) drawn.loss[turn].weight = 1.0 / step.sequences;
+}
+
+// sum <- that of the numbers, in a fixed order; by one block.
+template <class Number>
+__global__ void __launch_bounds__(Block::threads) add_up(double* sum, const Number* numbers, int count) {
+  double own = 0;
+  for (int i = detail::thread(); i < count; i += Block::threads) own += numbers[i];
+  detail::leave_block_sum(sum, own);
 }
 
 // Ends the plan's step under way: clips the gradients to the norm `clip`, updates parameters and rates; or stops the

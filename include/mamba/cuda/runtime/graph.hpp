@@ -12,9 +12,9 @@
 
 namespace mamba::cuda {
 
-// Kernels and what each of them waits for, to be launched as a whole. Put together node by node: recording a stream
-// would forbid the program's other threads to synchronise the device meanwhile, and be broken by them (as cuBLAS does
-// when one of its handles goes).
+// Kernels, and memory that is set to zero, and what each of them waits for, to be launched as a whole. Put together
+// node by node: recording a stream would forbid the program's other threads to synchronise the device meanwhile, and be
+// broken by them (as cuBLAS does when one of its handles goes).
 class Graph {
  public:
   using Node = cudaGraphNode_t;
@@ -46,14 +46,28 @@ class Graph {
   template <class... Parameters>
   void append(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
               const std::type_identity_t<Parameters>&... arguments) {
-    if (!last_ || !waits_itself(reinterpret_cast<const void*>(kernel))) {
-      last_ = last_ ? add({last_}, kernel, blocks, threads, shared_bytes, arguments...)
-                    : add({}, kernel, blocks, threads, shared_bytes, arguments...);
-      return;
-    }
+    if (!last_is_kernel_ || !waits_itself(reinterpret_cast<const void*>(kernel)))
+      return append_behind(kernel, blocks, threads, shared_bytes, arguments...);
     const Node node = add({}, kernel, blocks, threads, shared_bytes, arguments...);
     connect_early(last_, node);
     last_ = node;
+  }
+  // One that begins when what was appended before is done.
+  template <class... Parameters>
+  void append_behind(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
+                     const std::type_identity_t<Parameters>&... arguments) {
+    last_ = last_ ? add({last_}, kernel, blocks, threads, shared_bytes, arguments...)
+                  : add({}, kernel, blocks, threads, shared_bytes, arguments...);
+    last_is_kernel_ = true;
+  }
+  // Zeros, behind what was appended before.
+  void append_zeros(void* data, std::size_t bytes) {
+    if (bytes == 0) return;
+    cudaMemsetParams parameters{};
+    parameters.dst = data, parameters.elementSize = 1, parameters.width = bytes, parameters.height = 1;
+    Node node = nullptr;
+    check(cudaGraphAddMemsetNode(&node, graph_, &last_, last_ ? 1 : 0, &parameters), "cudaGraphAddMemsetNode");
+    last_ = node, last_is_kernel_ = false;
   }
 
   // The first call, which follows the last add() or append(), makes it ready.
@@ -86,6 +100,7 @@ class Graph {
 
   cudaGraph_t graph_ = nullptr;
   Node last_ = nullptr;
+  bool last_is_kernel_ = false;
   cudaGraphExec_t ready_ = nullptr;
 };
 

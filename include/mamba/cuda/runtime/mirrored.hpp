@@ -11,30 +11,27 @@
 
 namespace mamba::cuda {
 
-// An array that host and device both see: copied when one asks for what the other has written. A copy goes its own way.
+// An array that host and device both see, zeros at first: copied when one asks for what the other has written, and in
+// the memory of neither before it is asked for there. A copy goes its own way.
 class Mirrored {
  public:
-  Mirrored(QueuePointer queue, std::size_t bytes) : queue_(std::move(queue)), host_(bytes), device_(queue_) {
-    device_.reserve(bytes);
+  Mirrored(QueuePointer queue, std::size_t bytes) : queue_(std::move(queue)), bytes_(bytes), device_(queue_) {}
+  Mirrored(const Mirrored& other) : Mirrored(other.queue_, other.bytes_) { take(other); }
+  // Of one size, on one queue: copied where it lies, and nothing is allocated.
+  Mirrored& operator=(const Mirrored& other) {
+    if (this == &other) return *this;
+    if (queue_ != other.queue_ || bytes_ != other.bytes_) return *this = Mirrored(other);
+    take(other);
+    return *this;
   }
-  Mirrored(const Mirrored& other) : Mirrored(other.queue_, other.host_.bytes()) {
-    if (other.newest_ == Newest::device) {
-      check(cudaMemcpyAsync(device_.data(), other.device_.data(), device_.bytes(), cudaMemcpyDeviceToDevice,
-                            queue_->stream()),
-            "cudaMemcpyAsync");
-    } else {
-      host_ = other.host_;
-    }
-    newest_ = other.newest_ == Newest::device ? Newest::device : Newest::host;
-  }
-  Mirrored& operator=(const Mirrored& other) { return *this = Mirrored(other); }
   Mirrored(Mirrored&&) noexcept = default;
   Mirrored& operator=(Mirrored&&) noexcept = default;
 
   // The host's: to read, or to write as well.
   template <class T>
   const T* as() const {
-    if (newest_ == Newest::device) device_.download(host_.as<std::byte>(), host_.bytes()), newest_ = Newest::both;
+    host_.reserve(bytes_);
+    if (newest_ == Newest::device) device_.download(host_.as<std::byte>(), bytes_), newest_ = Newest::both;
     return host_.as<T>();
   }
   template <class T>
@@ -46,7 +43,8 @@ class Mirrored {
   // The device's.
   template <class T>
   const T* on_device() const {
-    if (newest_ == Newest::host) device_.upload(host_.as<std::byte>(), host_.bytes()), newest_ = Newest::both;
+    device_.reserve(bytes_);
+    if (newest_ == Newest::host) device_.upload(host_.as<std::byte>(), bytes_), newest_ = Newest::both;
     return device_.as<T>();
   }
   template <class T>
@@ -61,13 +59,28 @@ class Mirrored {
     as<std::byte>();
     queue_ = queue;
     device_ = DeviceBuffer(queue);
-    device_.reserve(host_.bytes());
   }
-  std::size_t bytes() const { return host_.bytes() + device_.bytes(); }
+  std::size_t bytes() const { return device_.bytes(); }  // of the device
 
  private:
   enum class Newest { both, host, device };
+
+  // What is on the device is copied there.
+  void take(const Mirrored& other) {
+    if (other.newest_ == Newest::host || (other.newest_ == Newest::both && other.device_.bytes() == 0)) {
+      host_ = other.host_;
+      host_.reserve(bytes_);  // the other's zeros may be nowhere
+      newest_ = Newest::host;
+    } else {
+      device_.reserve(bytes_);
+      check(cudaMemcpyAsync(device_.data(), other.device_.data(), bytes_, cudaMemcpyDeviceToDevice, queue_->stream()),
+            "cudaMemcpyAsync");
+      newest_ = Newest::device;
+    }
+  }
+
   QueuePointer queue_;
+  std::size_t bytes_;
   mutable Buffer host_;
   mutable DeviceBuffer device_;
   mutable Newest newest_ = Newest::both;

@@ -1,0 +1,1 @@
+#include "model/passed_states.cpp"
