@@ -1,10 +1,14 @@
 // A language model of 130 million parameters on the GPU, random weights: <what>/cuda/<precision>/<mixer>_130M/<sizes>.
 // gradients: loss and gradients of all positions; prefill: a prompt, and the logits behind it; decode: a token for each
-// sequence, with the logits' way to the host; generate: the same with the next tokens chosen on the device. Timed from
-// the host's call to its return.
+// sequence, with the logits' way to the host; generate: the same with the next tokens chosen on the device;
+// gradients_of_lengths and prefill_of_lengths: sequences of different lengths, as long as they are or padded. Timed
+// from the host's call to its return.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
+#include <iterator>
+#include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,6 +58,41 @@ void prefill(benchmark::State& state) {
   count(state, 1.0 * batch * length, model.memory_bytes());
 }
 
+// Sequences of different lengths, 1024 tokens on average: packed, or padded to the longest. Tokens are those that
+// exist.
+constexpr std::int32_t lengths[] = {701, 2048, 260, 1283, 911, 1531, 449, 1009};
+struct SomeSequences {
+  static constexpr int batch = static_cast<int>(std::size(lengths)), longest = 2048;
+  static constexpr int existing = std::accumulate(std::begin(lengths), std::end(lengths), 0);
+  std::vector<std::int32_t> ids = tokens(static_cast<std::size_t>(batch) * longest);
+  std::span<const std::int32_t> own_lengths;  // none: padded
+
+  explicit SomeSequences(bool packed) {
+    if (packed) own_lengths = lengths;
+  }
+};
+
+template <const Config& config, class... Policies>
+void gradients_of_lengths(benchmark::State& state) {
+  if (const std::string problem = gpu_problem(); !problem.empty()) return state.SkipWithError(problem.c_str());
+  const SomeSequences of(state.range(0) != 0);
+  MambaLMHeadModel<config, Cuda, Policies...> model({.n_layers = n_layers, .seed = 1});
+  model.loss_and_gradients(of.ids, of.batch, of.own_lengths);
+  for (auto _ : state) benchmark::DoNotOptimize(model.loss_and_gradients(of.ids, of.batch, of.own_lengths));
+  count(state, of.existing, model.memory_bytes());
+}
+
+template <const Config& config, class... Policies>
+void prefill_of_lengths(benchmark::State& state) {
+  if (const std::string problem = gpu_problem(); !problem.empty()) return state.SkipWithError(problem.c_str());
+  const SomeSequences of(state.range(0) != 0);
+  MambaLMHeadModel<config, Cuda, Policies...> model({.n_layers = n_layers, .seed = 1});
+  auto decoding = model.initial_state(of.batch);
+  model.prefill(of.ids, of.batch, decoding, of.own_lengths);
+  for (auto _ : state) benchmark::DoNotOptimize(model.prefill(of.ids, of.batch, decoding, of.own_lengths).data());
+  count(state, of.existing, model.memory_bytes());
+}
+
 template <const Config& config, Products products, class... Policies>
 void decode(benchmark::State& state) {
   if (const std::string problem = gpu_problem(); !problem.empty()) return state.SkipWithError(problem.c_str());
@@ -93,6 +132,11 @@ void add_rows(const std::string& mixer) {
   add("prefill", prefill<config, Products::exact, BFloat16, Policies...>, "bfloat16")
       ->Args({8, 2048})
       ->Args({1, 16384});
+  const auto both = [](benchmark::internal::Benchmark* rows) { rows->ArgName("packed")->Arg(1)->Arg(0); };
+  both(add("gradients_of_lengths", gradients_of_lengths<config, Policies...>, "float"));
+  both(add("gradients_of_lengths", gradients_of_lengths<config, BFloat16, Policies...>, "bfloat16"));
+  both(add("prefill_of_lengths", prefill_of_lengths<config, Policies...>, "float"));
+  both(add("prefill_of_lengths", prefill_of_lengths<config, BFloat16, Policies...>, "bfloat16"));
   add("decode", decode<config, Products::exact, Policies...>, "float")->Arg(1)->Arg(8)->Arg(64);
   add("generate", generate<config, Policies...>, "float")->Arg(1)->Arg(8)->Arg(16)->Arg(64)->Arg(256);
   add("generate", generate<config, BFloat16, Policies...>, "bfloat16")->Arg(1)->Arg(8)->Arg(16)->Arg(64)->Arg(256);

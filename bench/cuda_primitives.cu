@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "cuda_device.hpp"
+#include "cuda_readings.hpp"
 
 namespace {
 
@@ -103,16 +103,9 @@ void time_on_tiles(benchmark::State& state, const F& f, const bench::Work& work)
   const auto launch = [&] { on_tiles<<<tiles, Block::threads, shared>>>(f, global.as<std::byte>(), global_bytes); };
   launch();
   cuda::check(cudaDeviceSynchronize(), "a primitive");
-  bench::DeviceTimer timer;
-  double milliseconds = 0;
-  for (auto _ : state) {
-    timer.start();
+  const double milliseconds = bench::time_readings(state, launches, [&] {
     for (int i = 0; i < launches; ++i) launch();
-    const double one = timer.stop() / launches;
-    milliseconds += one;
-    state.SetIterationTime(one / 1e3);
-  }
-  milliseconds /= static_cast<double>(state.iterations());
+  });
   const double floor = bench::floor_milliseconds(work);
   state.counters["floor_us"] = 1e3 * floor;
   state.counters["share_of_floor"] = floor / milliseconds;

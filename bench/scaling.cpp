@@ -1,90 +1,88 @@
-// Draws how time and memory of a training step and of decoding grow with batch, length, d_state, d_model and layers.
+// Draws how time and memory of a training step and of decoding grow with batch, length, d_state, d_model and layers;
+// on a GPU also those of a prompt with its length.
 #include "scaling.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
-#include <mamba/io/figure/figure.hpp>
+#include <mamba/core/error.hpp>
 #include <mamba/io/file.hpp>
 
+#include "scaling_report.hpp"
 #include "support/arguments.hpp"
 #include "support/exit_codes.hpp"
 
 namespace {
 
-using mamba::io::LineChart, mamba::io::Panel, mamba::io::Scale, mamba::io::Series;
-using scaling::Measurement, scaling::Plan;
+using scaling::Measured, scaling::Measurement, scaling::Model, scaling::Plan, scaling::PromptModel, scaling::Shape;
 
-std::string csv(const std::vector<Measurement>& all) {
-  std::string text = "axis,value,mixer,work,milliseconds,tokens_per_second,bytes\n";
-  for (const Measurement& m : all) {
-    char line[200];
-    std::snprintf(line, sizeof line, "%s,%d,%s,%s,%.6g,%.6g,%zu\n", m.axis.c_str(), m.value, m.mixer.c_str(),
-                  m.work.c_str(), 1e3 * m.seconds, m.tokens / m.seconds, m.bytes);
-    text += line;
+// One axis after the other.
+class Measure {
+ public:
+  explicit Measure(const Plan& plan) : plan_(plan) {}
+
+  // Models of one mixer.
+  void along_axes(std::vector<Model> models) {
+    std::sort(models.begin(), models.end(), [](const Model& a, const Model& b) {
+      return std::tuple(a.config.d_model, a.config.d_state) < std::tuple(b.config.d_model, b.config.d_state);
+    });
+    const Model& base =
+        *std::find_if(models.begin(), models.end(), [](const Model& model) { return model.config == scaling::base; });
+    for (const int batch : plan_.batches) both(base, "batch", batch, {.batch = batch}, {.batch = batch});
+    for (const int length : plan_.lengths)
+      both(base, "length", length, {.batch = plan_.tokens / length, .length = length}, {.length = length});
+    for (const int length : plan_.lengths) training(base, "sequence", length, {.length = length});
+    for (const Model& model : models)
+      if (model.config.d_model == base.config.d_model)
+        both(model, "d_state", model.config.d_state, {.batch = plan_.batch}, {});
+    for (const Model& model : models)
+      if (model.config.d_state == base.config.d_state)
+        both(model, "d_model", model.config.d_model, {.batch = plan_.batch}, {});
+    for (const int layers : plan_.layer_counts)
+      both(base, "layers", layers, {.layers = layers, .batch = plan_.batch}, {.layers = layers});
   }
-  return text;
-}
 
-double microseconds_a_token(const Measurement& m) { return 1e6 * m.seconds / m.tokens; }
-double milliseconds(const Measurement& m) { return 1e3 * m.seconds; }
-double megabytes(const Measurement& m) { return 1e-6 * static_cast<double>(m.bytes); }
-
-// One line for each mixer and kind of work that was measured along the axis.
-std::vector<Series> lines(const std::vector<Measurement>& all, const std::string& axis,
-                          double (*y)(const Measurement&)) {
-  std::vector<Series> found;
-  for (const std::string work : {"training", "decoding"})
-    for (const std::string mixer : {"mamba1", "mamba2"}) {
-      Series line{(mixer == "mamba1" ? "Mamba-1, " : "Mamba-2, ") + work, {}, true};
-      for (const Measurement& m : all)
-        if (m.axis == axis && m.work == work && m.mixer == mixer) line.points.emplace_back(m.value, y(m));
-      if (!line.points.empty()) found.push_back(std::move(line));
-    }
-  return found;
-}
-
-// What one sequence's states would take if a training step kept them all.
-Series all_states(const Plan& plan) {
-  Series line{"all states of one sequence: length x d_inner x d_state x layers x 4 bytes", {}};
-  for (const int length : plan.lengths)
-    line.points.emplace_back(
-        length, 1e-6 * length * scaling::base.d_inner() * scaling::base.d_state * scaling::Shape{}.layers * 4);
-  return line;
-}
-
-std::string svg(const std::vector<Measurement>& all, const Plan& plan) {
-  LineChart chart;
-  const scaling::Shape shape;
-  chart.title = "How training and decoding scale, " + (plan.threads == 0   ? std::string("all cores")
-                                                       : plan.threads == 1 ? "one thread"
-                                                                           : std::to_string(plan.threads) + " threads");
-  chart.note = "Unless varied: d_model " + std::to_string(scaling::base.d_model) + ", d_state " +
-               std::to_string(scaling::base.d_state) + ", " + std::to_string(shape.layers) + " layers; training on " +
-               std::to_string(plan.batch) + " sequences of length " + std::to_string(shape.length) +
-               "; decoding one sequence. Held: parameters, gradients, activations, states.";
-  chart.x_scale = chart.y_scale = Scale::log;
-  const std::pair<std::string, std::string> axes[] = {
-      {"batch", "batch"},     {"length", "length, " + std::to_string(plan.tokens) + " tokens a step"},
-      {"d_state", "d_state"}, {"d_model", "d_model"},
-      {"layers", "layers"},   {"sequence", "length of a single sequence"}};
-  chart.columns = static_cast<int>(std::size(axes));
-  for (const auto& [axis, label] : axes)
-    chart.panels.push_back(axis == "sequence" ? Panel{"milliseconds a step", lines(all, axis, milliseconds)}
-                                              : Panel{"microseconds a token", lines(all, axis, microseconds_a_token)});
-  for (const auto& [axis, label] : axes) {
-    Panel memory{"megabytes held", lines(all, axis, megabytes), 0, 0, label};
-    if (axis == "length" || axis == "sequence") memory.series.push_back(all_states(plan));
-    chart.panels.push_back(std::move(memory));
+  void along_prompts(const std::vector<PromptModel>& models) {
+    for (const PromptModel& model : models)
+      for (const int tokens : plan_.prompts)
+        add({model.forward(plan_, tokens), "prompt", tokens, model.mixer, "forward " + model.precision});
   }
-  return chart.svg();
-}
+
+  std::vector<Measurement> results() && { return std::move(results_); }
+
+ private:
+  void both(const Model& model, const char* axis, int value, Shape trained, Shape decoded) {
+    training(model, axis, value, trained);
+    add({model.decoding(plan_, decoded), axis, value, model.mixer, "decoding"});
+  }
+  void training(const Model& model, const char* axis, int value, Shape shape) {
+    add({model.training(plan_, shape), axis, value, model.mixer, "training"});
+  }
+
+  void add(Measurement m) {
+    std::fprintf(stderr, "%s %s, %s %d: %.3g ms a step, %.3g us a token, %.3g MB\n", m.mixer.c_str(), m.work.c_str(),
+                 m.axis.c_str(), m.value, 1e3 * m.seconds, 1e6 * m.seconds / m.tokens,
+                 1e-6 * static_cast<double>(m.bytes));
+    results_.push_back(std::move(m));
+  }
+
+  Plan plan_;
+  std::vector<Measurement> results_;
+};
 
 }  // namespace
 
 int main(int argc, char** argv) {
   std::filesystem::path out = ".";
   Plan plan;
+  // On a GPU all but the longest calls are over in a moment.
+  if (scaling::on_gpu) plan.budget = 0.2, plan.threads = 0;
   bool quick = false;
   support::CommandLine app{
       "Measures a training step (loss and gradients) and decoding of Mamba-1 and Mamba-2 models along batch, length, "
@@ -94,9 +92,10 @@ int main(int argc, char** argv) {
   app.add_flag("--quick", quick, "fewer and smaller points, each measured once: seconds");
   auto* const budget =
       app.add_option("--budget", plan.budget, "seconds of repeats for each point")->check(CLI::NonNegativeNumber);
-  app.add_option("--threads", plan.threads,
-                 "0: all cores; more than one cannot share a sequence, so that long ones scale otherwise")
-      ->check(CLI::NonNegativeNumber);
+  if (!scaling::on_gpu)
+    app.add_option("--threads", plan.threads,
+                   "0: all cores; more than one cannot share a sequence, so that long ones scale otherwise")
+        ->check(CLI::NonNegativeNumber);
   if (const auto ends = support::parse(app, argc, argv)) return *ends;
   if (quick) {
     const Plan given = std::exchange(plan, Plan::quick());
@@ -105,16 +104,20 @@ int main(int argc, char** argv) {
   }
 
   try {
+    std::fprintf(stderr, "On %s.\n", scaling::place(plan).c_str());
     std::error_code error;
     std::filesystem::create_directories(out, error);
     if (error) mamba::fail(mamba::ErrorKind::cannot_write, "cannot create ", out.string(), ": ", error.message());
-    std::vector<Measurement> all = scaling::measure_mamba1(plan);
-    for (Measurement& m : scaling::measure_mamba2(plan)) all.push_back(std::move(m));
-    mamba::io::write_file(out / "scaling.csv", csv(all));
-    mamba::io::write_file(out / "scaling.svg", svg(all, plan));
+    Measure measure(plan);
+    measure.along_axes(scaling::mamba1_models());
+    measure.along_axes(scaling::mamba2_models());
+    measure.along_prompts(scaling::prompt_models());
+    const std::vector<Measurement> all = std::move(measure).results();
+    mamba::io::write_file(out / "scaling.csv", scaling::csv(all));
+    mamba::io::write_file(out / "scaling.svg", scaling::svg(all, plan));
     return support::done;
   } catch (const mamba::Error& error) {
-    std::fprintf(stderr, "bench_scaling: %s\n", error.what());
+    std::fprintf(stderr, "%s: %s\n", scaling::on_gpu ? "bench_cuda_scaling" : "bench_scaling", error.what());
     return support::exit_code(error);
   }
 }

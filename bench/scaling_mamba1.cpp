@@ -1,5 +1,3 @@
-#include "scaling.hpp"
+#include "scaling_model.hpp"
 
-std::vector<scaling::Measurement> scaling::measure_mamba1(const Plan& plan) {
-  return Measure<mamba::Mamba1>(plan).all();
-}
+std::vector<scaling::Model> scaling::mamba1_models() { return models_of<mamba::Mamba1>(); }

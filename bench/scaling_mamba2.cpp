@@ -1,5 +1,3 @@
-#include "scaling.hpp"
+#include "scaling_model.hpp"
 
-std::vector<scaling::Measurement> scaling::measure_mamba2(const Plan& plan) {
-  return Measure<mamba::Mamba2<>>(plan).all();
-}
+std::vector<scaling::Model> scaling::mamba2_models() { return models_of<mamba::Mamba2<>>(); }

@@ -1,4 +1,5 @@
-// A long text in pieces: truncated back-propagation through time, then the whole text's gradients in memory for a piece.
+// A long text in pieces: truncated back-propagation through time, then the whole text's gradients in memory for a
+// piece.
 #include <cmath>
 #include <cstdio>
 #include <vector>

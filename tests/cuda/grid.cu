@@ -13,6 +13,8 @@ namespace {
 inline constexpr Config tiny_config{.vocab_size = 11, .d_model = 8, .d_state = 5};
 inline constexpr Config odd_config{.vocab_size = 50, .d_model = 24, .d_state = 70, .d_conv = 3};
 inline constexpr Config broad_config{.vocab_size = 100, .d_model = 128, .d_state = 128};
+inline constexpr Config wide_conv_config{.vocab_size = 11, .d_model = 20, .d_state = 3, .d_conv = 6};
+inline constexpr Config narrow_conv_config{.vocab_size = 11, .d_model = 20, .d_state = 34, .d_conv = 1};
 inline constexpr Config many_states_config{.vocab_size = 11, .d_model = 4, .d_state = 2600};
 inline constexpr Config many_heads_config{.vocab_size = 11, .d_model = 512, .d_state = 16};
 
@@ -48,6 +50,12 @@ TEST_CASE("CUDA grid: states, and their way between the devices") {
   support::need_backend();
   support::check_states<tiny_config, CudaGrid, Mamba1>();
   support::check_states<tiny_config, CudaGrid, Mamba2<4>>();
+  support::check_states<odd_config, CudaGrid, ConvGate>();
+  support::check_states<wide_conv_config, CudaGrid, ConvResidual, UntiedHead>();
+  support::check_states<narrow_conv_config, CudaGrid, OnesConv, LearnedPosition<20>>();
+  support::check_states<odd_config, CudaGrid, LinearConvResidual>();
+  support::check_states<odd_config, CudaGrid, Mamba2<>, ConvGate>();
+  support::check_states<wide_conv_config, CudaGrid, Mamba2<4, 2>, ConvResidual>();
 
   // A fork goes its own way, and a state goes back, without leaving the device.
   MambaLMHeadModel<tiny_config, CudaGrid> model({.n_layers = 2, .seed = 3});

@@ -44,6 +44,7 @@ struct GridTuning {
   static constexpr double product_small_panel = 0.6, product_begin = 3, product_meeting = 2,
                           product_meeting_byte = 1.4e-7;
   static constexpr int head_elements = 1 << 26;  // of the logits that exist at once
+  static constexpr int token_blocks = 264;       // that look for tokens whose rows of a table they add to
   static constexpr int most_partials = 256, most_sequence_blocks = 65536;
 
   // Mamba-1's scan: threads of a block; what it has of each input, and of b and c, in shared memory; blocks of the

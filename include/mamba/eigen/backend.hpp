@@ -18,7 +18,7 @@ namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 struct Core {
   static constexpr bool fuses_convolution = false, fuses_steps = false, fuses_gated_norm = false,
                         splits_products = false, fuses_recurrence = false, adds_to_residual = false,
-                        rounds_gradients = false, passes_states = true;
+                        rounds_gradients = false, passes_states = true, fuses_token_steps = false;
 
   explicit Core(Buffer& memory, ThreadPool* threads = nullptr) : scratch(memory), team(threads) {}
 

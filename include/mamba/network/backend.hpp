@@ -56,6 +56,16 @@
 //                                             step_sizes, selective_scan and gate in one; pi and y are used up
 //   ssd_of_steps<G, N>(be, y, states, delta, pi, bias, xbc, sequences, a, d)
 //                                             step_sizes and ssd in one; delta is scratch
+// Steps of few sequences, one token each, where it says fuses_token_steps (network/fused.hpp); rows are sequences
+//   is_token_step<S>(be, rows, sequences), has_few_rows<S>(be, rows) -> bool
+//                                             whether what follows is to be used; S: what weights are stored in
+//   normed_linear(be, y, x, norm, w)          rms_norm and linear in one
+//   normed_linear_conv<bypass>(be, to, x, norm, w, taps, bias, history)
+//                                             rms_norm, in_proj and the convolution in one; to: InnerRows
+//   gated_normed_linear(be, y, y_in, z, norm, w)
+//                                             gated_norm and linear<Write::add> in one
+//   linear_scan_gated(be, o, states, r, w, bias, u, z, b, c, sequences, a, d)
+//                                             dt_proj and selective_scan_gated in one
 // A backend that says adds_to_residual has a layer's last product add to the residual stream, where all share one.
 // Gradients through states (network/mixer.hpp): passed is NoPassedState, or where it says passes_states PassedState<T>;
 // then it has, too
@@ -269,10 +279,11 @@ constexpr bool check_backend() {
   static_assert(
       requires {
         Backend::fuses_convolution, Backend::fuses_steps, Backend::fuses_gated_norm, Backend::splits_products,
-            Backend::fuses_recurrence, Backend::adds_to_residual, Backend::rounds_gradients, Backend::passes_states;
+            Backend::fuses_recurrence, Backend::adds_to_residual, Backend::rounds_gradients, Backend::passes_states,
+            Backend::fuses_token_steps;
       },
       "mamba: the backend does not say what it has in one piece: fuses_convolution, fuses_steps, fuses_gated_norm, "
-      "splits_products, fuses_recurrence, adds_to_residual, rounds_gradients, passes_states");
+      "splits_products, fuses_recurrence, adds_to_residual, rounds_gradients, passes_states, fuses_token_steps");
   static_assert(HasElementwise<Backend, T, D>,
                 "mamba: the backend lacks assign, add, copy, zero, gather or scatter (network/backend.hpp)");
   static_assert(HasProducts<Backend, T, Vp, D>,

@@ -3,12 +3,16 @@
 //   fuses_steps       it has step_sizes and step_sizes_backward
 //   fuses_gated_norm  it has gated_norm and gated_norm_backward
 //   fuses_recurrence  it has selective_scan_gated and ssd_of_steps, for calls that leave nothing of what lies between
+//   fuses_token_steps it has what a layer's step of few sequences, one token each, is made of: normed_linear,
+//                     normed_linear_conv, gated_normed_linear, linear_scan_gated
 #pragma once
 
 #include <type_traits>
 
 #include <mamba/core/macros.hpp>
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/network/conv.hpp>
 #include <mamba/network/probe.hpp>
 
 namespace mamba::network {
@@ -16,6 +20,28 @@ namespace mamba::network {
 // Whether calls that go on from a state, behind which no backward pass comes, have the recurrence in one piece.
 template <class Backend, class Probe>
 inline constexpr bool fuses_recurrence = Backend::fuses_recurrence && std::is_same_v<Probe, NoProbe>;
+
+// The same of whole layers in such steps. The convolution's value alone does not say what the linear bypass adds.
+template <class A, class Backend, class Probe>
+inline constexpr bool fuses_token_steps = Backend::fuses_token_steps && std::is_same_v<Probe, NoProbe> &&
+                                          bypass_of<typename A::ConvResidual>() != Bypass::linear;
+
+// Where what in_proj gives goes in such a step, by the number of its first column: z (T, E), what becomes u (T, C) by
+// the convolution, and of Mamba-2 pi (T, H), which becomes step sizes.
+template <class S, int E, int C, int H>
+struct InnerRows {
+  using T = ComputeOf<S>;
+  static constexpr int z_first = H > 0 ? 0 : C, u_first = H > 0 ? E : 0, pi_first = E + C;
+  Rows<S, E> z;
+  Rows<S, C> u;
+  Rows<T, H> pi;
+
+  // What no convolution is for.
+  MAMBA_HOST_DEVICE void place(int row, int column, T value) const {
+    if (column < z_first + E) z[row][column - z_first] = value;
+    else if constexpr (H > 0) pi[row][column - pi_first] = value;
+  }
+};
 
 // The step sizes: pi (T, C) += bias (C), delta (T, C) <- softplus(pi).
 MAMBA_COMPOSITION

@@ -123,6 +123,20 @@ struct MixerOf<A, Mamba1> {
     linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
 
+  // residual (T, D) += mixer(rms_norm(residual)), a row being a sequence's next token, of few sequences.
+  template <class Backend, class NormWeight, class LayerWeights>
+  static void step(Backend& be, Rows<T, D> residual, Saved& s, NormWeight norm, Sequences sequences, LayerWeights w,
+                   MixerState<T> state) {
+    normed_linear_conv<bypass_of<typename A::ConvResidual>()>(
+        be, InnerRows<S, E, E, 0>{s.z, s.u, {}}, in(residual), norm, w.template get<"mixer.in_proj.weight">(),
+        w.template get<"mixer.conv1d.weight">(), w.template get<"mixer.conv1d.bias">(), state.history);
+    products(be, beside(s.r, s.b, s.c), in(s.u), w.template get<"mixer.x_proj.weight">());
+    linear_scan_gated(be, s.o, state.states, in(s.r), w.template get<"mixer.dt_proj.weight">(),
+                      w.template get<"mixer.dt_proj.bias">(), in(s.u), in(s.z), in(s.b), in(s.c), sequences,
+                      w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+    linear<Write::add>(be, residual, in(s.o), w.template get<"mixer.out_proj.weight">());
+  }
+
   // What layers share of Saved is that of this layer again.
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights>

@@ -122,6 +122,25 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
 
+  // residual (T, D) += mixer(rms_norm(residual)), a row being a sequence's next token, of few sequences.
+  template <class Backend, class NormWeight, class LayerWeights>
+  static void step(Backend& be, Rows<T, D> residual, Saved& s, NormWeight norm, Sequences sequences, LayerWeights w,
+                   MixerState<T> state) {
+    normed_linear_conv<bypass_of<typename A::ConvResidual>()>(
+        be, InnerRows<S, E, C, H>{s.z, s.u, s.pi}, in(residual), norm, w.template get<"mixer.in_proj.weight">(),
+        w.template get<"mixer.conv1d.weight">(), w.template get<"mixer.conv1d.bias">(), state.history);
+    ssd_of_steps<G, N>(be, s.y, state.states, s.delta, s.pi, w.template get<"mixer.dt_bias">(), in(s.u), sequences,
+                       w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+    const auto of_norm = w.template get<"mixer.norm.weight">();
+    const auto out_proj = w.template get<"mixer.out_proj.weight">();
+    if constexpr (G == 1) {
+      gated_normed_linear(be, residual, in(s.y), in(s.z), of_norm, out_proj);
+    } else {
+      gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), of_norm);
+      linear<Write::add>(be, residual, in(s.o), out_proj);
+    }
+  }
+
   // What layers share of Saved is that of this layer again.
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights>

@@ -8,6 +8,8 @@
 //   Recurrence                the sizes of its recurrence (recurrence.hpp), by which backends count memory
 //   forward, backward         n (T, D) -> m (T, D)
 //   recompute                 what Saved shares with other layers, before backward
+//   step                      residual += mixer(norm(residual)) for few sequences' next tokens, where a backend has it
+//                             in few kernels (fused.hpp, fuses_token_steps)
 #pragma once
 
 #include <mamba/core/policies.hpp>

@@ -16,6 +16,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/network/backend.hpp>
 #include <mamba/network/embedding.hpp>
+#include <mamba/network/fused.hpp>
 #include <mamba/network/head.hpp>
 #include <mamba/network/linear.hpp>
 #include <mamba/network/mamba1.hpp>
@@ -251,6 +252,13 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A, recomputes>& activati
     probe.layer(l);
     assign(be, activations.current, activations.layer(l));
     auto& layer = activations.current;
+    if constexpr (fuses_token_steps<A, Backend, Probe>)
+      if (states.states && !activations.keeps_layers() &&
+          is_token_step<typename A::Storage>(be, activations.residual(l).rows, tile.sequences)) {
+        MixerOf<A>::step(be, activations.residual(l), layer.mixer, w.layer(l).template get<"norm.weight">(),
+                         tile.sequences, w.layer(l), states.layer(l));
+        continue;
+      }
     probe.template visit<Point::residual>(view(activations.residual(l)));
     rms_norm(be, layer.normed, layer.rho, in(activations.residual(l)), w.layer(l).template get<"norm.weight">());
     probe.template visit<Point::normed_input>(view(layer.normed));
@@ -298,7 +306,14 @@ MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A, recomputes>& activat
   for (int first = 0; first < tile.readouts; first += at_once) {
     assign(be, head, head.resized(tile.readouts - first < at_once ? tile.readouts - first : at_once));
     gather(be, head.input, in(activations.residual(w.n_layers)), tile.readout + first);
-    rms_norm(be, head.normed, head.rho, in(head.input), w.back().template get<"backbone.norm_f.weight">());
+    const auto norm = w.back().template get<"backbone.norm_f.weight">();
+    if constexpr (Backend::fuses_token_steps)
+      if (!activations.keeps_layers() && has_few_rows<typename A::Storage>(be, head.input.rows)) {
+        normed_linear(be, head.logits, in(head.input), norm, head_weight<A>(w));
+        use(first, head);
+        continue;
+      }
+    rms_norm(be, head.normed, head.rho, in(head.input), norm);
     linear(be, head.logits, in(head.normed), head_weight<A>(w));
     use(first, head);
   }

@@ -18,7 +18,7 @@ struct Block {
   static constexpr int threads = BlockTuning::threads, warps = threads / 32;
   static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true,
                         fuses_recurrence = false, adds_to_residual = false, rounds_gradients = false,
-                        passes_states = false;
+                        passes_states = false, fuses_token_steps = false;
   // What primitives exchange between threads; a primitive may use all of it and leaves nothing there.
   static constexpr int shared_elements = BlockTuning::shared_elements;
   template <class T>

@@ -19,15 +19,16 @@ __device__ void embedding(Block&, Rows<T, D> x, const int* tokens, Weight<S, Vp,
 }
 
 namespace detail {
-// dtable's row of every token += dx; tokens may repeat, so each row of the table has one of `warps` that adds to it.
-template <class T, int D, int Vp>
+// add(dtable's row, dx's row) for every token, by a warp; tokens may repeat, so each row of the table has one of
+// `warps` that adds to it.
+template <class T, int D, int Vp, class Add>
 __device__ void add_token_rows(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens, int warp,
-                               int warps) {
+                               int warps, Add&& add) {
   for (int first = 0; first < dx.rows; first += 32) {
     const int own = first + lane() < dx.rows ? tokens[first + lane()] : -1;
     for (unsigned mine = __ballot_sync(~0U, own >= 0 && own % warps == warp); mine != 0; mine &= mine - 1) {
       const int i = __ffs(static_cast<int>(mine)) - 1, token = __shfl_sync(~0U, own, i);
-      for (int d = lane(); d < D; d += 32) dtable.row(token)[d] += dx[first + i][d];
+      add(dtable.row(token), dx[first + i]);
     }
   }
 }
@@ -36,7 +37,9 @@ __device__ void add_token_rows(WeightGradient<T, Vp, D> dtable, Rows<const T, D>
 // dtable's row of every token += dx.
 template <class T, int D, int Vp>
 __device__ void embedding_backward(Block&, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
-  detail::add_token_rows(dtable, dx, tokens, detail::warp(), Block::warps);
+  detail::add_token_rows(dtable, dx, tokens, detail::warp(), Block::warps, [](T* to, const T* from) {
+    for (int d = detail::lane(); d < D; d += 32) to[d] += from[d];
+  });
   __syncthreads();
 }
 

@@ -12,6 +12,7 @@
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/rowwise.hpp>
 #include <mamba/cuda/grid/scan.hpp>
+#include <mamba/cuda/grid/token_step.hpp>
 #include <mamba/network/recurrence.hpp>
 
 namespace mamba::cuda {

@@ -175,7 +175,8 @@ class NotRecordable : public Error {
 class Grid {
  public:
   static constexpr bool fuses_convolution = true, fuses_steps = true, fuses_gated_norm = true, splits_products = true,
-                        fuses_recurrence = true, adds_to_residual = true, rounds_gradients = true, passes_states = true;
+                        fuses_recurrence = true, adds_to_residual = true, rounds_gradients = true, passes_states = true,
+                        fuses_token_steps = true;
 
   // On the queue's device, which is current. Throws Error(device_failed) where cuBLAS cannot be had.
   explicit Grid(QueuePointer queue, Products products = Products::exact)

@@ -166,14 +166,28 @@ template <class T, int D, int Vp>
 __global__ void __launch_bounds__(Block::threads)
     add_token_rows_kernel(WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
   begin_kernel();
+  constexpr int quads = Rows<T, D>::stride / 4, at_once = 4;  // asked for together: a row's way is what takes time
   add_token_rows(dtable, dx, tokens, static_cast<int>(blockIdx.x) * Block::warps + warp(),
-                 static_cast<int>(gridDim.x) * Block::warps);
+                 static_cast<int>(gridDim.x) * Block::warps, [](T* to, const T* from) {
+                   for (int first = lane(); first < quads; first += 32 * at_once) {
+                     Quad<T> sums[at_once], more[at_once];
+#pragma unroll
+                     for (int i = 0; i < at_once; ++i)
+                       if (const int q = first + 32 * i; q < quads)
+                         sums[i] = load4(static_cast<const T*>(to) + 4 * q), more[i] = load4(from + 4 * q);
+#pragma unroll
+                     for (int i = 0; i < at_once; ++i)
+                       if (const int q = first + 32 * i; q < quads)
+                         add_to(sums[i], more[i]), store4(to + 4 * q, sums[i]);
+                   }
+                 });
 }
 }  // namespace detail
 
 template <class T, int D, int Vp>
 void embedding_backward(Grid& be, WeightGradient<T, Vp, D> dtable, Rows<const T, D> dx, const int* tokens) {
-  constexpr int blocks = (std::min)((Vp + Block::warps - 1) / Block::warps, 1024);
+  // Each warp reads all tokens: more of them read more than they share out.
+  constexpr int blocks = (std::min)((Vp + Block::warps - 1) / Block::warps, GridTuning::token_blocks);
   be.launch("add_token_rows", detail::add_token_rows_kernel<T, D, Vp>, blocks, 0, dtable, dx, tokens);
 }
 

@@ -25,17 +25,32 @@ struct SelectiveStage {
 // the output gated. (A long scan is no faster so: its blocks have less of their time for what they wait for in turn.)
 struct StepAlone {
   static constexpr bool gates = false;
+  struct Early {};  // what a lane asks for before the kernel's turn comes
+
+  __device__ Early early(int) const { return {}; }
+  template <class Inputs>
+  __device__ auto step_size(const Inputs& in, int row, int e, Early) const {
+    using T = typename Inputs::T;
+    return e < Inputs::E ? in.delta[row][e] : T(0);
+  }
 };
 template <class S, int E>
 struct StepAndGate {
   static constexpr bool gates = true;
   using T = ComputeOf<S>;
+  struct Early {};
   Weight<T, 1, E> bias;
   Rows<const S, E> z;
   Rows<S, E> o;
 
-  __device__ T step_size(T pi, int e) const { return e < E ? math::softplus(pi + bias.value[e]) : T(0); }
+  __device__ Early early(int) const { return {}; }
+  __device__ T of_pi(T pi, int e) const { return e < E ? math::softplus(pi + bias.value[e]) : T(0); }
+  template <class Inputs>
+  __device__ T step_size(const Inputs& in, int row, int e, Early) const {
+    return of_pi(e < E ? in.delta[row][e] : T(0), e);
+  }
   __device__ void gate(int row, int e, T y) const { o[row][e] = y * math::silu(static_cast<T>(z[row][e])); }
+  Rows<S, E> output() const { return o; }
 };
 
 // y <- the recurrence; a block takes some channels of one sequence, and while it walks along a stretch of it the next
@@ -144,14 +159,15 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 template <class S, class T, int E, int N, class Around>
 __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
     selective_step(SelectiveInputs<S, E, N> in, Rows<T, E> y, T* states, Sequences sequences, Around around) {
-  begin_kernel();
   using L = SelectiveTile<T, N>;
   constexpr int slices = (E + L::channels - 1) / L::channels;
-  const int s = static_cast<int>(blockIdx.x) / slices, row = sequences.begin(s),
+  const int s = static_cast<int>(blockIdx.x) / slices,
             e = static_cast<int>(blockIdx.x) % slices * L::channels + L::channel();
+  const auto early = around.early(e);
+  begin_kernel();
+  const int row = sequences.begin(s);
   const bool exists = e < E;
-  T step = exists ? in.delta[row][e] : T(0);
-  if constexpr (Around::gates) step = around.step_size(step, e);
+  const T step = around.step_size(in, row, e, early);
   const T u = exists ? static_cast<T>(in.u[row][e]) : T(0);
   T* const state = states + s * in.state_size + in.state_offset(e, 0);
   T sum = 0;
@@ -186,8 +202,8 @@ int selective_blocks(Sequences sequences) {
 template <class S, class T, int E, int N, class Around>
 void selective_forward_step(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E> y, T* states, Sequences sequences,
                             const Around& around) {
-  if constexpr (Around::gates) clear_padding(be, around.o);
-  else clear_padding(be, y);
+  if constexpr (std::is_same_v<Around, StepAlone>) clear_padding(be, y);
+  else clear_padding(be, around.output());
   be.launch_shaped("selective_step", selective_step<S, T, E, N, Around>,
                    {selective_blocks<T, E, N>(sequences), SelectiveTile<T, N>::threads, 0}, in, y, states, sequences,
                    around);

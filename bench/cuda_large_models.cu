@@ -1,0 +1,50 @@
+// Decoding with billions of parameters, one sequence: generate/cuda/bfloat16/<model>. A step reads every weight once,
+// which is its floor. The sizes are those of the hub's mamba-1.4b and mamba-2.8b, the weights random. The host has
+// three arenas of float beside the device's, 33 GB for the larger model, and making it takes longer than the row's
+// steps.
+#include <benchmark/benchmark.h>
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cuda_device.hpp"
+
+namespace {
+
+using namespace mamba;
+
+inline constexpr Config of_1400M{.vocab_size = 50280, .d_model = 2048, .d_state = 16},
+    of_2800M{.vocab_size = 50280, .d_model = 2560, .d_state = 16};
+
+template <const Config& config, int n_layers>
+void generate(benchmark::State& state) {
+  if (const std::string problem = gpu_problem(); !problem.empty()) return state.SkipWithError(problem.c_str());
+  MambaLMHeadModel<config, Cuda, BFloat16> model({.n_layers = n_layers, .seed = 1});
+  bench::Work weights;
+  for (const auto& placed : model.engine().placed())
+    weights.bytes += static_cast<double>(sizeof(BFloat16) * placed.parameter.size());
+  auto decoding = model.initial_state(1);
+  std::vector<std::int32_t> ids{42};
+  ids = model.next_tokens(ids, 1, decoding);
+  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now();
+  for (auto _ : state) ids = model.next_tokens(ids, 1, decoding);
+  const double milliseconds =
+      std::chrono::duration<double, std::milli>(Clock::now() - begin).count() / static_cast<double>(state.iterations());
+  const double floor = bench::floor_milliseconds(weights);
+  state.counters["tokens/s"] = 1e3 / milliseconds;
+  state.counters["weight_bytes"] = weights.bytes;
+  state.counters["floor_ms"] = floor;
+  state.counters["share_of_floor"] = floor / milliseconds;
+  state.counters["held_bytes"] = static_cast<double>(model.memory_bytes());
+}
+
+// So many steps that they take some tenths of a second; fewer would have the model made again.
+void steps(benchmark::internal::Benchmark* b) { b->UseRealTime()->Iterations(300)->Unit(benchmark::kMillisecond); }
+
+BENCHMARK(generate<of_1400M, 48>)->Name("generate/cuda/bfloat16/mamba1_1.4B")->Apply(steps);
+BENCHMARK(generate<of_2800M, 64>)->Name("generate/cuda/bfloat16/mamba1_2.8B")->Apply(steps);
+
+}  // namespace

@@ -1,0 +1,3 @@
+#include "cuda_steps.hpp"
+
+[[maybe_unused]] static const bool added = mamba::bench::add_steps<mamba::BFloat16>();

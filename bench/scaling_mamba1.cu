@@ -1,0 +1,1 @@
+#include "scaling_mamba1.cpp"

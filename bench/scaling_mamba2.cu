@@ -1,0 +1,1 @@
+#include "scaling_mamba2.cpp"

@@ -1,0 +1,159 @@
+// A layer's step of few sequences, one token each, in few kernels: what stands before a product, and behind it, is part
+// of it (network/fused.hpp).
+#pragma once
+
+#include <type_traits>
+
+#include <mamba/core/views.hpp>
+#include <mamba/cuda/grid/few_rows.hpp>
+#include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/grid/linear.hpp>
+#include <mamba/cuda/grid/selective_forward.hpp>
+#include <mamba/network/conv.hpp>
+#include <mamba/network/fused.hpp>
+
+namespace mamba::cuda {
+
+namespace detail {
+
+// in_proj's outputs, of which those that the convolution reads go on through it: a lane has a channel of a row, and
+// that channel's history.
+template <network::Bypass bypass, class S, int E, int C, int H, int K>
+struct ConvolvedResult {
+  using T = ComputeOf<S>;
+  using Places = network::InnerRows<S, E, C, H>;
+  struct Early {
+    T history[K], taps[K], bias;  // history: K - 1 of them
+  };
+  Places to;
+  T* history;  // (rows, K-1, C)
+  Weight<S, C, K> taps;
+  Weight<T, 1, C> bias;
+
+  static __device__ bool is_convolved(int output) { return output >= Places::u_first && output < Places::u_first + C; }
+  __device__ T* past(int row, int e) const {
+    return history + static_cast<std::ptrdiff_t>(row) * (K - 1) * Rows<S, C>::stride + e;
+  }
+  __device__ Early early(int row, int output) const {
+    Early early{};
+    if (!is_convolved(output)) return early;
+    const int e = output - Places::u_first;
+    early.bias = bias.value[e];
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      early.taps[k] = static_cast<T>(taps.row(e)[k]);
+      if (k < K - 1) early.history[k] = past(row, e)[k * Rows<S, C>::stride];
+    }
+    return early;
+  }
+  __device__ void take(int row, int output, T sum, const Early& early) const {
+    if (!is_convolved(output)) return to.place(row, output, sum);
+    const int e = output - Places::u_first;
+    const T x = static_cast<T>(static_cast<S>(sum));  // as it is stored elsewhere
+    T v = early.bias + early.taps[K - 1] * x;
+#pragma unroll
+    for (int k = 0; k < K - 1; ++k) v += early.taps[k] * early.history[k];
+    T u = math::silu(v);
+    if constexpr (bypass == network::Bypass::identity) u += x;
+    if constexpr (bypass == network::Bypass::gate) u = x * math::silu(v);
+    to.u[row][e] = u;
+#pragma unroll
+    for (int k = 0; k + 1 < K; ++k) past(row, e)[k * Rows<S, C>::stride] = k + 2 < K ? early.history[k + 1] : x;
+  }
+};
+
+// What becomes step sizes is a product, too: of r, which all channels read, and a row of dt_proj for each. A channel's
+// lanes share its sum. What they need of dt_proj is on its way before the kernel's turn comes.
+template <class S, int E, int R, int N>
+struct ProjectAndGate {
+  static constexpr bool gates = true;
+  using T = ComputeOf<S>;
+  static constexpr int lanes = SelectiveTile<T, N>::lanes, stride = padded(R), quads = (stride / 4 + lanes - 1) / lanes;
+  static constexpr bool fetches = quads <= 16;  // else they do not fit in registers
+  Rows<const S, R> r;
+  Weight<S, E, R> w;
+  StepAndGate<S, E> rest;
+
+  struct Early {
+    Quad<T> of_w[fetches ? quads : 1];
+  };
+  static __device__ int column(int i) { return 4 * (i * lanes + SelectiveTile<T, N>::lane_of_channel()); }
+  __device__ Quad<T> of_weight(int e, int i) const {
+    return e < E && column(i) < stride ? load4(w.row(e) + column(i)) : Quad<T>{};
+  }
+  __device__ Early early(int e) const {
+    Early early;
+    if constexpr (fetches)
+#pragma unroll
+      for (int i = 0; i < quads; ++i) early.of_w[i] = of_weight(e, i);
+    return early;
+  }
+  template <class Inputs>
+  __device__ T step_size(const Inputs& in, int row, int e, const Early& early) const {
+    T sum = 0;
+#pragma unroll
+    for (int i = 0; i < quads; ++i) {
+      if (column(i) >= stride) continue;
+      const auto of_w = fetches ? early.of_w[fetches ? i : 0] : of_weight(e, i);
+      const auto of_r = load4(r[row] + column(i));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) sum += of_w.at[j] * of_r.at[j];
+    }
+    return rest.of_pi(lane_sum<lanes>(sum), e);
+  }
+  __device__ void gate(int row, int e, T y) const { rest.gate(row, e, y); }
+  Rows<S, E> output() const { return rest.o; }
+};
+
+}  // namespace detail
+
+// Whether so many rows are a step of so few sequences.
+template <class S>
+bool is_token_step(const Grid&, int rows, Sequences sequences) {
+  return rows == sequences.count && rows <= detail::most_few_rows<S>;
+}
+template <class S>
+bool has_few_rows(const Grid&, int rows) {
+  return rows <= detail::most_few_rows<S>;
+}
+
+// y <- rms_norm(x) W^T
+template <class Y, class T, class S, int Out, int In, int OfRows, int First>
+void normed_linear(Grid& be, Rows<Y, Out> y, Rows<const T, In> x, Weight<T, 1, In> norm,
+                   Weight<S, Out, In, OfRows, First> w) {
+  detail::launch_few<Out>(be, detail::PlainResult<Write::set, Y, 1>{detail::side_by_side(beside(y))},
+                          detail::NormedOperand<T, In>{x, norm.value}, w.value, x.rows);
+  detail::clear_padding(be, y);
+}
+
+// The same of what in_proj gives, the convolution's part convolved.
+template <network::Bypass bypass, class T, class S, int E, int C, int H, int D, int Out, int K>
+void normed_linear_conv(Grid& be, network::InnerRows<S, E, C, H> to, Rows<const T, D> x, Weight<T, 1, D> norm,
+                        Weight<S, Out, D> w, Weight<S, C, K> taps, Weight<T, 1, C> bias,
+                        std::type_identity_t<T>* history) {
+  static_assert(Out == E + C + H);
+  detail::launch_few<Out>(be, detail::ConvolvedResult<bypass, S, E, C, H, K>{to, history, taps, bias},
+                          detail::NormedOperand<T, D>{x, norm.value}, w.value, x.rows);
+  detail::clear_padding(be, to.z);
+  detail::clear_padding(be, to.u);
+  if constexpr (H > 0) detail::clear_padding(be, to.pi);
+}
+
+// y += rms_norm(y_in silu(z)) W^T
+template <class T, class S, int Out, int In, int OfRows, int First>
+void gated_normed_linear(Grid& be, Rows<T, Out> y, Rows<const S, In> y_in, Rows<const S, In> z, Weight<T, 1, In> norm,
+                         Weight<S, Out, In, OfRows, First> w) {
+  detail::launch_few<Out>(be, detail::PlainResult<Write::add, T, 1>{detail::side_by_side(beside(y))},
+                          detail::GatedNormedOperand<S, In>{y_in, z, norm.value}, w.value, y.rows);
+}
+
+// o <- a step of the scan, gated by z, with step sizes softplus(r W^T + bias).
+template <class S, class T, int E, int N, int R>
+void linear_scan_gated(Grid& be, Rows<S, E> o, T* states, Rows<const S, R> r, Weight<S, E, R> w, Weight<T, 1, E> bias,
+                       Rows<const S, E> u, Rows<const S, E> z, Rows<const S, N> b, Rows<const S, N> c,
+                       Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+  detail::selective_forward_step(be, detail::SelectiveInputs<S, E, N>{{}, u, b, c, a, d}, Rows<T, E>{nullptr, o.rows},
+                                 states, sequences, detail::ProjectAndGate<S, E, R, N>{r, w, {bias, z, o}});
+}
+
+}  // namespace mamba::cuda
