@@ -4,17 +4,35 @@
     cmake --preset release && cmake --build --preset release --target bench_cuda_training
     python3 bench/compare/compare_gpu.py --rounds 3 --json compare.json
 
-Needs Python 3.9, PyTorch with CUDA and mamba_ssm (without mamba_ssm it says so and times ours alone). The task is the composite
-function task: d_model 32, d_state 128, d_conv 4, expand 2, length 8, float32, Mamba-2 with one head. A training step is
-zero_grad, forward, backward, clip_grad_norm 1, fused AdamW; ours draws its batch on the device as well. The peer computes the
-head for the last token alone, as ours does.
+    cmake --build --preset release --target bench_cuda_language_model
+    python3 bench/compare/compare_gpu.py --rows language --quick --json language.json
+
+Needs Python 3.9, PyTorch with CUDA and mamba_ssm (without mamba_ssm it says so and times ours alone). Ours and the
+peers take turns, round after round. Quoted are medians over the rounds, and beside their ratio that of the fastest
+steps. Ours is our program's row of the same name. There are two sets of rows:
+
+--rows composite: the composite function task, float32: d_model 32, d_state 128, d_conv 4, expand 2, length 8, Mamba-2
+with one head. A training step is zero_grad, forward, backward, clip_grad_norm 1, fused AdamW; ours draws its batch on
+the device as well. The peer computes the head for the last token alone, as ours does.
 
     eager   operation by operation
     graph   the whole step captured in a CUDA graph: the peer at its strongest
 
-Ours is bench_cuda_training's row of the same name. Ours and the peers take turns, round after round. Quoted are medians over the
-rounds, and beside their ratio that of the fastest steps. --reference DIR first compares the peer with reference numbers (format:
-reference_check.py); a peer that does not compute the same is not timed.
+--reference DIR first compares the peer with reference numbers (format: reference_check.py); a peer that does not
+compute the same is not timed.
+
+--rows language: a language model of 130 million parameters (24 layers, d_model 768, vocabulary 50,277, padded; Mamba-1
+with d_state 16, Mamba-2 with d_state 128 and heads of 64) in float32 and in bfloat16.
+
+    decoding             a token for each sequence, the likeliest; the peer's step is the graph that generate(...,
+                         cg=True) captures, and its tokens stay on the device, while ours come to the host
+    prompt               8 x 2048 tokens, the logits behind them and the states to go on with
+    loss and gradients   8 x 2048 tokens, the mean cross-entropy of all positions; memory is what parameters, gradients
+                         and activations take at most: by our program's count, and by PyTorch's of its tensors
+
+The peer in bfloat16 is model.to(bfloat16); language_peers.py says why. In float32 its products are exact but for those
+inside Mamba-2's recurrence, which Triton does in TF32; ours are exact all. First its kernels are compiled by as many
+processes as there are cores, without which Triton takes minutes for Mamba-2.
 """
 
 from __future__ import annotations
@@ -22,20 +40,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
-from functools import partial
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
+from composite_rows import CompositePeers, composite_rows
+from gpu_peers import Peer, note, why_no_peer
+from language_rows import LanguagePeers, language_rows
 from our_bench import BUILT, BenchError, OurBench
 from rows import Row, Times, figure, table
-
-STEPS = 20  # of the peer in a turn
-
-
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -44,10 +61,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    program = BUILT / "bench_cuda_training"
+    kinds = ("composite", "language", "all")
+    add("--rows", choices=kinds, default=kinds[0], help="which set (see below; default: %(default)s)")
+    add("--match", default="", metavar="REGEX", help="only rows in whose title it is found ('Mamba-2, bf')")
+    program, language = BUILT / "bench_cuda_training", BUILT / "bench_cuda_language_model"
     add("--bench", type=Path, default=program, metavar="PATH", help="our program (default: that of this clone)")
+    add("--language-bench", type=Path, default=language, metavar="PATH", help="our program for language models")
     add("--rounds", type=int, default=3, metavar="N", help="turns of ours and of each peer (default: %(default)s)")
-    add("--layers", type=int, nargs="+", default=[2, 5, 7], metavar="L", help="of the training steps (default: 2 5 7)")
+    add("--quick", action="store_true", help="two rounds, and one repetition of ours in each: some minutes in all")
+    add("--no-graphs", action="store_true", help="of language models' gradients and prompts the eager peer alone")
+    add("--layers", type=int, nargs="+", default=[2, 5, 7], metavar="L", help="of composite steps (default: 2 5 7)")
     add("--json", type=Path, metavar="FILE", help="write the settings, every round's times and the medians")
     add("--reference", type=Path, metavar="DIR", help="first compare the peer with the reference numbers there")
     options = parser.parse_args(arguments)
@@ -55,171 +78,80 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--rounds and --layers must be positive")
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"--json {options.json}: there is no such folder")
+    if options.quick:
+        options.rounds = min(options.rounds, 2)
     return options
 
 
-class Peer:
-    """A step of mamba_ssm, timed by the device's events."""
+@dataclass
+class Part:
+    """Rows of one of our programs, and what makes the peers: an object whose start(row) warms up the row's."""
 
-    def __init__(self, step: Callable[[], Any]) -> None:
-        import torch
-
-        self.torch, self.step = torch, step
-
-    def milliseconds(self) -> list[float]:
-        cuda = self.torch.cuda
-        marks = [cuda.Event(enable_timing=True) for _ in range(STEPS + 1)]
-        marks[0].record()
-        for mark in marks[1:]:
-            self.step()
-            mark.record()
-        cuda.synchronize()
-        return [begin.elapsed_time(end) for begin, end in zip(marks, marks[1:])]
+    ours: OurBench
+    rows: Sequence[Row]
+    make_peers: Callable[[], Any]
 
 
-def mamba_ssm_model(mixer: str, layers: int = 2) -> Any:
-    """Ids (B,L) to the last token's logits (B,V), under mamba_ssm's names; initialised by the law with gamma 1."""
-    from mamba_ssm.models.config_mamba import MambaConfig
-    from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
-    from torch import nn
-    from torch.nn import functional as F
-    from torch_models import D, E, K, N, V
+def parts(options: argparse.Namespace) -> list[Part]:
+    environment = dict(os.environ)
+    turn = ["--benchmark_repetitions=1" if options.quick else "--benchmark_repetitions=3"]
 
-    ssm: dict[str, Any] = {"layer": mixer.replace("-", ""), "d_state": N, "d_conv": K, "expand": E // D}
-    if mixer == "Mamba-2":
-        ssm["headdim"] = E
+    def wanted(rows: Sequence[Any]) -> list[Any]:
+        return [row for row in rows if re.search(options.match, row.title())]
 
-    class Composite(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            config = MambaConfig(d_model=D, n_layer=layers, vocab_size=V, ssm_cfg=ssm)
-            self.backbone = MambaLMHeadModel(config).backbone
-            for name, parameter in self.named_parameters():
-                if "weight" in name and parameter.dim() >= 2:
-                    nn.init.normal_(parameter, std=1 / parameter.shape[0])
-                elif "bias" in name:
-                    nn.init.zeros_(parameter)
-
-        def forward(self, ids: Any) -> Any:
-            return F.linear(self.backbone(ids)[:, -1], self.backbone.embedding.weight[:V])
-
-    return Composite()
+    found = []
+    if options.rows in ("composite", "all"):
+        rows = wanted(composite_rows(options.layers))
+        found.append(Part(OurBench(options.bench, environment, *turn), rows, lambda: CompositePeers(options.reference)))
+    if options.rows in ("language", "all"):
+        # Every repetition makes a new model; more time for each would go into steps that say nothing new.
+        turn.append(f"--benchmark_min_time={0.1 if options.quick else 0.2}")
+        models = wanted(language_rows())
+        ours = OurBench(options.language_bench, environment, *turn)
+        found.append(Part(ours, models, lambda: LanguagePeers(models, not options.no_graphs)))
+    return [part for part in found if part.rows]
 
 
-def captured(step: Callable[[], Any]) -> Callable[[], Any]:
-    import torch
-
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
-def start(row: Row) -> dict[str, Peer]:
-    """The row's peers, warmed up; notes in the row which are left out, and why."""
-    import torch
-    from torch_models import LENGTH, V, ForwardPass, TrainingStep
-
-    torch.manual_seed(0)
-    ids = torch.randint(V, (row.batch, LENGTH), device="cuda")
-    labels = torch.randint(V, (row.batch,), device="cuda")
-
-    def make() -> Callable[[], Any]:
-        model = mamba_ssm_model(row.mixer, row.layers).cuda()
-        if row.what == "forward":
-            return ForwardPass(model, ids, labels, model)
-        step = TrainingStep(model, ids, labels, model)
-        step.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=2.5e-4, weight_decay=1e-2, fused=True, capturable=True
-        )
-        return step
-
-    peers: dict[str, Peer] = {}
-    for label in ("eager", "graph"):
-        try:
-            step = make()
-            for _ in range(3):
-                step()
-            peers[label] = Peer(captured(step) if label == "graph" else step)
-            peers[label].milliseconds()
-        except Exception as error:  # whatever a compiler or a capture raises; the others go on
-            peers.pop(label, None)
-            row.left_out[label] = in_a_line(error)
-            note(f"{row.title()}: {label} left out: {row.left_out[label]}")
-    return peers
-
-
-def in_a_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
-
-def why_no_peer() -> str | None:
-    try:
-        import torch
-
-        if not torch.cuda.is_available():
-            return "PyTorch sees no GPU"
-        import mamba_ssm  # noqa: F401
-    except Exception as error:  # a broken installation raises anything
-        return in_a_line(error)
-    return None
-
-
-def why_not(mixer: str, reference: Path | None) -> str | None:
-    """Why the peer cannot be timed, if it does not run or not compute what the reference numbers say."""
-    if not reference:
-        return None
-    from reference_check import check
-
-    try:
-        agrees = check(reference, {(mixer, "mamba_ssm"): partial(mamba_ssm_model, mixer)}, note, "cuda")
-        return None if agrees else "does not compute what the reference numbers say"
-    except Exception as error:  # whatever a kernel or its compiler raises
-        return in_a_line(error)
+def take_turns(row: Row, ours: OurBench, running: dict[str, Peer], rounds: int) -> None:
+    name = next((name for name in ours.rows if name.startswith(row.cuda_name())), None)
+    if name is None:
+        note(f"{row.title()}: {ours.program.name} has no row {row.cuda_name()}")
+    for turn in range(rounds):
+        if name:
+            try:
+                row.take_ours(*ours.measure(name))
+            except BenchError as error:  # the other rows go on
+                note(f"{row.title()}: {error}")
+                name = None
+        for label, peer in running.items():
+            row.peers.setdefault(label, Times()).add(peer.milliseconds())
+        last = [f"{label} {figure(times.turns_ms[-1])}" for label, times in row.peers.items()]
+        if row.ours.turns_ms:
+            last.insert(0, f"ours {row.ours.turns_ms[-1]:.3f}")
+        note(f"{row.title()}, round {turn + 1}, ms: {'; '.join(last)}")
 
 
 def run(options: argparse.Namespace) -> int:
-    ours = OurBench(options.bench, dict(os.environ))
+    begin = time.monotonic()
+    measured = parts(options)  # a program that is missing is said before minutes have gone by
     reason = why_no_peer()
     if reason:
         note(f"without mamba_ssm: {reason}")
-    unfit = {} if reason else {mixer: why_not(mixer, options.reference) for mixer in ("Mamba-1", "Mamba-2")}
-    rows = [Row("training_step", mixer, 2048, layers) for mixer in ("Mamba-1", "Mamba-2") for layers in options.layers]
-    rows += [Row("forward", mixer, 2048) for mixer in ("Mamba-1", "Mamba-2")]
     try:
-        for row in rows:
-            kind = row.mixer.lower().replace("-", "")
-            start_of_name = f"{row.what}/cuda/float/{kind}/layers:{row.layers}/batch:{row.batch}/"
-            name = next((name for name in ours.rows if name.startswith(start_of_name)), None)
-            if name is None:
-                note(f"{row.title()}: {options.bench.name} has no row {start_of_name}")
-            if unfit.get(row.mixer):
-                row.left_out["mamba_ssm"] = unfit[row.mixer]
-            running = {} if reason or row.left_out else start(row)
-            for turn in range(options.rounds):
-                if name:
-                    row.ours.add(ours.milliseconds(name))
-                for label, peer in running.items():
-                    row.peers.setdefault(label, Times()).add(peer.milliseconds())
-                last = [f"{label} {figure(times.turns_ms[-1])}" for label, times in row.peers.items()]
-                if row.ours.turns_ms:
-                    last.insert(0, f"ours {row.ours.turns_ms[-1]:.3f}")
-                note(f"{row.title()}, round {turn + 1}, ms: {'; '.join(last)}")
+        for part in measured:
+            peers = None if reason else part.make_peers()
+            for row in part.rows:
+                take_turns(row, part.ours, peers.start(row) if peers else {}, options.rounds)
     except KeyboardInterrupt:
         note("interrupted: the table has what was measured until then")
+    rows = [row for part in measured for row in part.rows]
     if reason:
         for row in rows:
             if row.ours.turns_ms:
                 print(f"{row.title()}: {median(row.ours.turns_ms):.3f} ms")
     else:
         print(table(rows, "mamba_ssm"))
-    settings = describe(options, reason)
+    settings = {**describe(options, reason), "seconds": round(time.monotonic() - begin)}
     print("\n" + ", ".join(f"{key} {value}" for key, value in settings.items()))
     if options.json:
         report = {"settings": settings, "rows": [row.report() for row in rows]}

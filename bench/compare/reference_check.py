@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ def training(model: nn.Module, numbers: dict[str, Tensor]) -> dict[str, float]:
 
 def check(
     folder: Path,
-    models: dict[tuple[str, str], Callable[[], nn.Module]],
+    models: Mapping[tuple[str, str], Callable[[], nn.Module]],
     report: Callable[[str], None],
     device: str = "cpu",
 ) -> bool:

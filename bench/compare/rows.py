@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Sequence
 
 
 @dataclass
@@ -34,9 +34,29 @@ class Row:
         mixer = self.mixer.lower().replace("-", "")
         return f"{self.what}/cpu/float/{mixer}/layers:2/batch:{self.batch}/threads:{threads}/real_time"
 
+    def cuda_name(self) -> str:
+        """How the row's name in our program for GPUs begins."""
+        mixer = self.mixer.lower().replace("-", "")
+        return f"{self.what}/cuda/float/{mixer}/layers:{self.layers}/batch:{self.batch}/"
+
     def title(self) -> str:
         layers = "" if self.layers == 2 else f", {self.layers} layers"
         return f"{self.mixer} {'forward pass' if self.what == 'forward' else 'training step'}{layers}, batch {self.batch}"
+
+    def take_ours(self, milliseconds: list[float], counters: dict[str, float]) -> None:
+        """A turn of ours: the times, and what our program counted beside them."""
+        self.ours.add(milliseconds)
+
+    def written(self, milliseconds: float | None) -> str:
+        return figure(milliseconds, " ms")
+
+    def cells(self) -> list[list[str]]:
+        """The table's lines of this row: title, ours, the peer's name, the peer's, their ratio, that of the fastest."""
+        lines = []
+        for peer, numbers in self.report()["peers"].items():
+            line = [self.title(), self.written(self.ours.median_ms()), peer, self.written(numbers["median_ms"])]
+            lines.append([*line, figure(numbers["over_ours"]), figure(numbers["fastest_over_ours"])])
+        return lines
 
     def report(self) -> dict[str, Any]:
         def numbers(times: Times) -> dict[str, Any]:
@@ -61,14 +81,11 @@ def figure(value: float | None, unit: str = "") -> str:
     return (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}") + unit
 
 
-def table(rows: list[Row], peers: str = "PyTorch") -> str:
+def table(rows: Sequence[Row], peers: str = "PyTorch") -> str:
     lines = [f"| | ours | {peers} | | {peers} / ours | of the fastest |", "|---|---|---|---|---|---|"]
     missing: dict[str, list[str]] = {}
     for row in rows:
-        for peer, numbers in row.report()["peers"].items():
-            cells = [row.title(), figure(row.ours.median_ms(), " ms"), peer, figure(numbers["median_ms"], " ms")]
-            cells += [figure(numbers["over_ours"]), figure(numbers["fastest_over_ours"])]
-            lines.append(f"| {' | '.join(cells)} |")
+        lines += [f"| {' | '.join(cells)} |" for cells in row.cells()]
         for peer, why in row.left_out.items():
             missing.setdefault(why, []).append(f"{row.title()}, {peer}")
     return "\n".join(lines + [f"\nLeft out: {'; '.join(names)}: {why}" for why, names in missing.items()])

@@ -146,7 +146,7 @@ class CompositeModel(nn.Module):
 class TrainingStep:
     """A call is a step; it returns the loss and the gradient's norm before clipping."""
 
-    def __init__(self, model: CompositeModel, ids: Tensor, labels: Tensor, forward: Forward) -> None:
+    def __init__(self, model: nn.Module, ids: Tensor, labels: Tensor, forward: Forward) -> None:
         self.parameters = list(model.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=2.5e-4, weight_decay=1e-2)
         self.forward, self.ids, self.labels = forward, ids, labels
@@ -163,7 +163,7 @@ class TrainingStep:
 class ForwardPass:
     """A call returns the loss and the logits' norm."""
 
-    def __init__(self, model: CompositeModel, ids: Tensor, labels: Tensor, forward: Forward) -> None:
+    def __init__(self, model: nn.Module, ids: Tensor, labels: Tensor, forward: Forward) -> None:
         self.forward, self.ids, self.labels = forward, ids, labels
 
     def __call__(self) -> tuple[Tensor, Tensor]:

@@ -82,6 +82,35 @@ TEST_CASE("CUDA grid: what looks and reaches inside is as on the CPU") {
   support::check_inside<tiny_config, CudaGrid, Mamba2<4, 2>>(1e-12);
 }
 
+// Few long sequences, whose scan is parallel in time: whole, from a state, and back.
+template <Config config, class Scalar, class... Policies>
+void check_long_sequences(double bound) {
+  support::Pair<config, CudaGrid, Scalar, Policies...> pair;
+  const std::vector<std::int32_t> lengths{1500, 257, 700}, labels{1, 2, 3};
+  const auto ids = support::random_tokens(3 * 1500, config.vocab_size, 1);
+  CHECK(support::relative_error(support::values(pair.gpu.logits(ids, 3, lengths)),
+                                support::values(pair.cpu.logits(ids, 3, lengths))) < bound);
+  CHECK(std::abs(pair.gpu.loss_and_gradients(ids, labels, lengths) / pair.cpu.loss_and_gradients(ids, labels, lengths) -
+                 1) < bound);
+  CHECK(support::worst_difference(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 20 * bound);
+  auto here = pair.cpu.initial_state(3);
+  auto there = pair.gpu.initial_state(3);
+  for (int again = 0; again < 2; ++again)
+    CHECK(support::relative_error(support::values(pair.gpu.prefill(ids, 3, there, lengths)),
+                                  support::values(pair.cpu.prefill(ids, 3, here, lengths))) < bound);
+  CHECK(support::relative_error(
+            there.state_tensor().values,
+            std::vector<double>(here.state_tensor().values.begin(), here.state_tensor().values.end())) < bound);
+}
+
+TEST_CASE("CUDA grid: few long sequences") {
+  support::need_backend();
+  check_long_sequences<odd_config, double>(1e-12);
+  check_long_sequences<tiny_config, double, LearnedPosition<3000>>(1e-12);
+  check_long_sequences<tiny_config, float>(1e-5);
+  check_long_sequences<odd_config, float, Mamba2<12, 2>>(1e-5);
+}
+
 template <class Model>
 void check_known_memory(int batch, int length) {
   INFO(Model::config.d_model << " wide, " << batch << " x " << length);

@@ -193,11 +193,17 @@ TEST_CASE("CUDA: a run of many steps is as many single ones, to the last bit, wh
 
 // In float the grid's step is a graph. Other calls in between use the same memory, and may move it.
 template <class Model>
-void check_between_other_calls() {
+void check_between_other_calls(std::size_t tile_bytes = ModelOptions{}.tile_bytes) {
   using Scalar = typename Model::Scalar;
-  Model straight_model(model_options), model(model_options);
+  ModelOptions of_model = model_options;
+  of_model.tile_bytes = tile_bytes;
+  Model straight_model(of_model), model(of_model);
   Trainer straight(straight_model, small_task, by_epochs), trainer(model, small_task, by_epochs);
+  const long launched = cuda::Graph::launches();
   straight.run(15);
+  // All but the first of each size.
+  if constexpr (std::is_same_v<typename Model::Architecture::Storage, float>)
+    CHECK(cuda::Graph::launches() - launched >= 13);
   const auto ids = support::random_tokens(900 * 8, 100, 1), labels = support::random_tokens(900, 100, 2);
   const std::vector<std::int32_t> two{1, 2};
   auto state = model.initial_state(2);
@@ -212,7 +218,7 @@ void check_between_other_calls() {
   CHECK(trainer.loss_sum() == straight.loss_sum());
   CHECK(same_bytes(model.state_dict(), straight_model.state_dict()));
   // What is derived of the parameters, and stored apart from them, is theirs.
-  Model fresh({.n_layers = 2, .seed = 77});
+  Model fresh({.n_layers = 2, .seed = 77, .tile_bytes = tile_bytes});
   fresh.load_state_dict(model.state_dict());
   const std::span some(ids.data(), std::size_t{64 * 8});
   const auto logits = model(some, 64), expected = fresh(some, 64);
@@ -224,6 +230,8 @@ TEST_CASE("CUDA: a training between other calls is the same bytes") {
   check_between_other_calls<MambaForComposite<float_config, support::Backend>>();
   check_between_other_calls<MambaForComposite<float_config, support::Backend, Mamba2<16>, LearnedPosition<8>>>();
   check_between_other_calls<MambaForComposite<float_config, support::Backend, BFloat16>>();
+  // Over the grid every sequence is a tile of its own.
+  check_between_other_calls<MambaForComposite<float_config, support::Backend>>(1);
 }
 
 TEST_CASE("CUDA: a run of more steps than are planned at once") {

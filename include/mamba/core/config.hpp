@@ -61,8 +61,8 @@ enum class Products {
 // How much of a GPU works on a tile of a batch.
 enum class Scope {
   by_sizes,  // Cuda: whichever is faster for the call's sizes; CudaBlock, CudaGrid: as they say
-  block,     // a thread block, many tiles at once; what it has no kernels for (a decoding step, a loss of the user's
-             // own, interventions) runs over the grid all the same
+  block,     // a thread block, many tiles at once, one for each token of decoding, too; what it has no kernels for (a
+             // loss of the user's own, interventions, gradients through states) runs over the grid all the same
   grid,      // the whole device
 };
 

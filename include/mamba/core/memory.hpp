@@ -50,6 +50,10 @@ class Buffer {
     std::memset(data_, 0, bytes);
   }
 
+  void clear() {
+    if (bytes_) std::memset(data_, 0, bytes_);
+  }
+
   std::size_t bytes() const { return bytes_; }
   void* data() const { return data_; }
   template <class T>

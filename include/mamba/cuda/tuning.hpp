@@ -49,6 +49,8 @@ struct GridTuning {
 
   // Mamba-1's scan: threads of a block; what it has of each input, and of b and c, in shared memory; blocks of the
   // backward pass, where there is work for so many.
+  // Where sequences are few, pieces of them: blocks that are to have work; rows of a piece at least.
+  static constexpr int scan_piece_blocks = 1056, scan_least_piece = 256;
   static constexpr int scan_threads = 128, scan_input_bytes = 8192, scan_state_bytes = 4096, scan_blocks = 1024;
   static constexpr int scan_chunk = 8;         // Mamba-2's: steps between kept states
   static constexpr int scan_all_blocks = 512;  // of its backward pass
@@ -76,8 +78,6 @@ struct ScopeTuning {
   static constexpr double grid_launches = 400, grid_channel = 7.5e-5, grid_parameter = 1.35e-7;
   static constexpr double grid_own_state = 3.4e-6, grid_shared_state = 8e-7;
   static constexpr double forward_of_block = 0.28, forward_of_launches = 0.3, forward_of_grid = 0.35;
-  // A training that draws on the device runs at block scope; the host's steps at grid scope wait for it.
-  static constexpr double grid_in_training = 1.5;
 };
 
 }  // namespace mamba::cuda

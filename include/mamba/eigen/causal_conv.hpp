@@ -9,6 +9,7 @@
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
+#include <mamba/math/history_gradients.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
@@ -108,26 +109,17 @@ void causal_conv_history_backward(Core&, Rows<T, E> dx, WeightGradient<T, E, K> 
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), length = sequences.end(s) - begin;
     const T* const past = history + s * (K - 1) * stride;
-    // Tap k of row t reads the history's row t + k.
-    if constexpr (learned_weight)
-      for (int e = 0; e < E; ++e)
-        for (int t = 0; t < (std::min)(length, K - 1); ++t)
-          for (int k = 0; t + k < K - 1; ++k)
-            dw.row(e)[k] += static_cast<T>(dv[begin + t][e]) * past[(t + k) * stride + e];
-    if (!dhistory) continue;
-    T* const own = dhistory + s * (K - 1) * stride;
     for (int e = 0; e < E; ++e) {
-      T of_left[K] = {};  // the gradient of the rows that are left: of these the first may be the history's own
-      for (int row = 0; row < K - 1; ++row) {
-        of_left[row] = own[row * stride + e];
-        if (const int t = length - (K - 1) + row; t >= 0) dx[begin + t][e] += of_left[row];
-      }
-      for (int row = 0; row < K - 1; ++row) {
-        T sum = row >= length ? of_left[row - length] : T(0);
-        for (int k = 0; k <= row; ++k)
-          if (row - k < length) sum += static_cast<T>(w.row(e)[k]) * static_cast<T>(dv[begin + row - k][e]);
-        own[row * stride + e] = sum;
-      }
+      const auto of_output = [&](int t) { return static_cast<T>(dv[begin + t][e]); };
+      if constexpr (learned_weight)
+        math::history_of_taps<K>(
+            length, of_output, [&](int row) { return past[row * stride + e]; },
+            [&](int k, T gradient) { dw.row(e)[k] += gradient; });
+      if (dhistory)
+        math::history_gradients<T, K>(
+            length, [&](int row) -> T& { return dhistory[(s * (K - 1) + row) * stride + e]; },
+            [&](int t) -> T& { return dx[begin + t][e]; }, of_output,
+            [&](int k) { return static_cast<T>(w.row(e)[k]); });
     }
   }
 }

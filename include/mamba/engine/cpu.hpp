@@ -63,7 +63,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
     pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
-      const Piece& piece = trained_[static_cast<std::size_t>(i)];
+      const Trained& piece = trained_[static_cast<std::size_t>(i)];
       squares_[static_cast<std::size_t>(i)] = eigen::sum_of_squares(gradients() + piece.offset, piece.count);
     });
     double sum = 0;
@@ -72,7 +72,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
   void scale_gradients(double factor) {
-    for (const Piece& piece : trained_) eigen::scale(gradients() + piece.offset, piece.count, static_cast<T>(factor));
+    for (const Trained& piece : trained_) eigen::scale(gradients() + piece.offset, piece.count, static_cast<T>(factor));
   }
 
   // One AdamW update of the trained parameters; mean and square are arenas.
@@ -243,7 +243,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
  private:
-  struct Piece {
+  struct Trained {  // elements of an arena that an optimiser changes
+
     std::size_t offset, count;
   };
   // Whether weights are stored in another type than they are computed with: beside the parameters (the master weights)
@@ -405,7 +406,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
   std::unique_ptr<ThreadPool> pool_;
-  std::vector<Piece> trained_;
+  std::vector<Trained> trained_;
   std::vector<double> squares_;
   Buffer stored_, stored_derived_, kept_;
   std::optional<State<A>> began_;  // where the sequences of a call did whose state is advanced

@@ -241,7 +241,11 @@ class Engine<A, CudaBlock> : public CudaBlockEngine<A, false> {
                 "mamba: this configuration does not fit a block, as none of BFloat16 does; Cuda and CudaGrid run it");
 
  public:
-  using CudaBlockEngine<A, false>::CudaBlockEngine;
+  // Throws Error, too, where the options ask for the grid.
+  explicit Engine(const ModelOptions& options) : CudaBlockEngine<A, false>(options) {
+    require(options.scope != Scope::grid,
+            "this model's policy is CudaBlock; over the whole GPU Cuda and CudaGrid run it");
+  }
 };
 
 }  // namespace mamba

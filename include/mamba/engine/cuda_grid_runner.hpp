@@ -388,9 +388,8 @@ class GridRunner {
   // run(gradients, activations, tile, sequences, loss) returns a tile's share of the loss.
   template <class Loss, class Run>
   double sum_of_tiles(Weights w, T* gradients, const Batch& batch, Readout readout, Loss& loss, Run&& run) {
-    cuda::check(cudaMemsetAsync(gradients, 0, network::Tables<A>::size(w.n_layers) * sizeof(T), queue_->stream()),
-                "cudaMemsetAsync");
     const auto of_head = head_loss(batch, readout, loss);
+    grid_.zero(gradients, network::Tables<A>::size(w.n_layers));
     double sum = 0;
     each_tile(w, batch, readout, true, [&](const network::Tile& tile, auto& activations, const TileSequences& here) {
       sum += run(network::ModelGradients<A>{gradients, w.n_layers}, activations, tile, here, of_head);

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <optional>
 #include <span>
 #include <utility>
 
@@ -55,6 +54,7 @@ class CudaGridTraining {
     state_.upload(&state, 1);
     steps_of(batch);
     if (const auto rest = static_cast<int>(task.train_samples() % batch)) steps_of(rest);  // an epoch's last
+    for (const Steps& steps : steps_) runner_->reserve_for(steps.batch, arenas_.n_layers());
     queue_->wait();  // what was handed over goes out of scope
   }
 
@@ -70,6 +70,8 @@ class CudaGridTraining {
   // whether the next one stopped the training.
   cuda::TrainingState run(std::span<const math::PlannedStep> plan, Arena& mean, Arena& square, double loss_sum) {
     const cuda::OnDevice on(queue_->device());
+    require(plan.size() <= static_cast<std::size_t>(most_steps()), "a plan of ", plan.size(), " steps; at most ",
+            most_steps(), " are made at once");
     plan_.upload(plan.data(), plan.size());
     cuda::TrainingState state;
     state.planned = static_cast<long long>(plan.size());
@@ -103,7 +105,7 @@ class CudaGridTraining {
 
     int sequences;
     typename Runner::DrawnTiles batch;
-    std::optional<cuda::Graph> graph;
+    std::unique_ptr<cuda::Graph> graph;
     Addresses of_graph{};
     bool has_run = false;
   };
@@ -118,15 +120,16 @@ class CudaGridTraining {
   // call, or the optimiser's means have, the graph is made anew.
   void run_step(const Pointers& now, Steps& steps) {
     const auto [workspace, scratch] = runner_->reserve_for(steps.batch, arenas_.n_layers());
-    const bool first = !std::exchange(steps.has_run, true);
-    if (first) add_step(now, steps);
+    const bool first = !steps.has_run;
+    if (first) add_step(now, steps), steps.has_run = true;
     const Addresses addresses{now.parameters, now.derived, now.gradients, now.mean, now.square, workspace, scratch};
     if (recordable_ && (!steps.graph || steps.of_graph != addresses)) {
-      steps.graph.emplace(), steps.of_graph = addresses;
+      auto graph = std::make_unique<cuda::Graph>();
       try {
-        runner_->grid().record(*steps.graph, [&] { add_step(now, steps); });
+        runner_->grid().record(*graph, [&] { add_step(now, steps); });
+        steps.graph = std::move(graph), steps.of_graph = addresses;
       } catch (const cuda::NotRecordable&) {
-        steps.graph.reset(), recordable_ = false;
+        recordable_ = false;
       }
     }
     if (first) return;
@@ -180,7 +183,7 @@ class CudaGridTraining {
   double clip_;
   int batch_;
   cuda::DeviceBuffer tokens_{queue_}, labels_{queue_}, losses_{queue_}, sums_{queue_}, plan_{queue_}, state_{queue_};
-  std::deque<Steps> steps_;  // a graph does not move
+  std::deque<Steps> steps_;  // whose references stay
   bool recordable_ = true;
 };
 

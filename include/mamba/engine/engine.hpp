@@ -29,7 +29,8 @@
 //                                         with respect to where it ends, becomes the one with respect to where it began
 //   keep_gradients(), add_kept_gradients()
 //                                         gradients += those that were kept
-//   Training<Task>                        how it trains without the host: NoTraining, or a class as CudaTraining
+//   Training<Task>                        how it trains without the host: NoTraining, or a class as CudaTraining with
+//                                         most_steps() and run()
 //
 // A call reads nothing that another call has left but parameters, gradients and derived weights. A model allows one
 // call at a time.

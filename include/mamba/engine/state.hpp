@@ -43,12 +43,11 @@ class State {
   int batch() const { return batch_; }
   // (batch) how many tokens each sequence has had.
   const std::vector<int>& positions() const { return positions_; }
-  std::size_t bytes() const { return history_.bytes() + states_.bytes(); }
+  std::size_t bytes() const { return elements(Mixer::history_size + Mixer::state_size) * sizeof(T); }
 
   // All zeros, and no token: the gradient of nothing, or a beginning.
   void clear() {
-    std::fill_n(history_.template as<T>(), elements(Mixer::history_size), T(0));
-    std::fill_n(states_.template as<T>(), elements(Mixer::state_size), T(0));
+    history_.clear(), states_.clear();
     std::fill(positions_.begin(), positions_.end(), 0);
   }
 

@@ -85,7 +85,8 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
   }
 
   // The bytes that the model will hold, where it runs, once it has had the gradients of `batch` sequences of `length`
-  // tokens; to be asked before. Throws Error for sizes that no batch has.
+  // tokens; to be asked before. Gradients from a state hold a copy of it besides, and those that add up a copy of the
+  // gradients; on a GPU both run over the grid. Throws Error for sizes that no batch of this model has.
   std::size_t gradient_bytes(int batch, int length) const {
     return this->bytes_with_gradients(batch, length, Readout::last);
   }

@@ -29,13 +29,13 @@ class MambaLMHeadModel : public Model<Resolve<config_, Policies...>> {
   double loss_and_gradients(std::span<const std::int32_t> ids, int batch, std::span<const std::int32_t> lengths = {}) {
     const auto in_use = this->use();
     const Batch input = this->check(ids, batch, lengths);
-    next_tokens_.clear();
+    targets_.clear();
     for (int s = 0; s < input.batch; ++s)
-      next_tokens_.insert(next_tokens_.end(), input.tokens_of(s) + 1, input.tokens_of(s) + input.length_of(s));
-    require(!next_tokens_.empty(), "sequences of one token have no next token to predict");
-    const double weight = 1.0 / static_cast<double>(next_tokens_.size());
+      targets_.insert(targets_.end(), input.tokens_of(s) + 1, input.tokens_of(s) + input.length_of(s));
+    require(!targets_.empty(), "sequences of one token have no next token to predict");
+    const double weight = 1.0 / static_cast<double>(targets_.size());
     return this->engine().loss_and_gradients(input, Readout::predecessors,
-                                             CrossEntropy{next_tokens_.data(), config.padded_vocab_size(), weight});
+                                             CrossEntropy{targets_.data(), config.padded_vocab_size(), weight});
   }
 
   // The same for a piece of longer sequences, from `state`; the last token of each is only predicted: the state, which
@@ -46,26 +46,27 @@ class MambaLMHeadModel : public Model<Resolve<config_, Policies...>> {
                             const Piece<Architecture>& piece = {}, std::span<const std::int32_t> lengths = {}) {
     const auto in_use = this->use();
     const Batch all = checked_batch(config, 0, ids, batch, lengths);
-    predecessors_.clear(), next_tokens_.clear();
+    predecessors_.clear(), targets_.clear();
     for (int s = 0; s < batch; ++s) {
       require(all.length_of(s) >= 2, "sequence ", s, " of the piece has no next token to predict");
       predecessors_.push_back(all.length_of(s) - 1);
-      next_tokens_.insert(next_tokens_.end(), all.tokens_of(s) + 1, all.tokens_of(s) + all.length_of(s));
+      targets_.insert(targets_.end(), all.tokens_of(s) + 1, all.tokens_of(s) + all.length_of(s));
     }
     const Batch input = this->check(ids, batch, predecessors_, state);
-    const double weight = 1.0 / static_cast<double>(next_tokens_.size());
-    return this->piece_gradients(input, Readout::all, {next_tokens_.data(), config.padded_vocab_size(), weight}, state,
+    const double weight = 1.0 / static_cast<double>(targets_.size());
+    return this->piece_gradients(input, Readout::all, {targets_.data(), config.padded_vocab_size(), weight}, state,
                                  piece);
   }
 
   // The bytes that the model will hold, where it runs, once it has had the gradients of `batch` sequences of `length`
-  // tokens; to be asked before. Throws Error for sizes that no batch has.
+  // tokens; to be asked before. Gradients from a state hold a copy of it besides, and those that add up a copy of the
+  // gradients; on a GPU both run over the grid. Throws Error for sizes that no batch of this model has.
   std::size_t gradient_bytes(int batch, int length) const {
     return this->bytes_with_gradients(batch, length, Readout::predecessors);
   }
 
  private:
-  std::vector<int> next_tokens_;
+  std::vector<int> targets_;
   std::vector<std::int32_t> predecessors_;
 };
 

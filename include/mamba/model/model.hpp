@@ -254,15 +254,17 @@ class Model {
   // Runs a piece; the loss's weight is piece's or else its own.
   double piece_gradients(const Batch& input, Readout readout, CrossEntropy loss, State<A>& state,
                          const Piece<A>& piece) {
-    require(is_finite(piece.weight) && piece.weight >= 0, "the weight of a position in the loss must not be negative; ",
-            "given ", piece.weight);
+    if (piece.weight) {
+      require(is_finite(*piece.weight) && *piece.weight >= 0,
+              "the weight of a position in the loss must be a number from 0 on; given ", *piece.weight);
+      loss.weight = *piece.weight;
+    }
     if (piece.of_state) {
       require(piece.of_state != &state, "the gradient with respect to the state cannot be the state itself");
       require(piece.of_state->n_layers() == n_layers() && piece.of_state->batch() == input.batch,
               "the gradient with respect to the state is of ", piece.of_state->n_layers(), " layers and ",
               piece.of_state->batch(), " sequences; the state has ", n_layers(), " and ", input.batch);
     }
-    if (piece.weight > 0) loss.weight = piece.weight;
     if (piece.accumulate) engine_.keep_gradients();
     const double sum = engine_.passed_loss_and_gradients(input, readout, loss, state, piece.of_state);
     if (piece.accumulate) engine_.add_kept_gradients();
@@ -271,8 +273,11 @@ class Model {
 
   // What the model holds once it has had the gradients of such a batch.
   std::size_t bytes_with_gradients(int batch, int length, Readout readout) const {
+    constexpr int longest = network::longest_sequence<A>();
     require(batch >= 1 && length >= 1 && batch <= 0x7FFFFFFF / length, "a batch of ", batch, " sequences of ", length,
             " tokens is none");
+    require(longest == 0 || length <= longest, "a sequence of ", length,
+            " tokens is longer than the model's max_seq_len ", longest);
     return engine_.bytes_with_gradients(Batch{{}, batch, length, {}}, readout);
   }
 

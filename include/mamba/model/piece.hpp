@@ -2,6 +2,8 @@
 // sequence's gradients in pieces, in memory for one of them (Williams and Peng 1990; Sutskever 2013, section 2.8.6).
 #pragma once
 
+#include <optional>
+
 #include <mamba/engine/state.hpp>
 
 namespace mamba {
@@ -20,8 +22,8 @@ struct Piece {
   // The gradient of the whole loss with respect to the state where the piece ends, which becomes the one with respect
   // to the state where it began. Null: zero, and not wanted. Its positions mean nothing.
   State<A>* of_state = nullptr;
-  // Of each of the piece's losses in the whole one; 0: one over their number.
-  double weight = 0;
+  // Of each of the piece's losses in the whole one; empty: one over their number.
+  std::optional<double> weight{};
   // Whether the parameters' gradients are added to those that are there, or take their place.
   bool accumulate = false;
 };

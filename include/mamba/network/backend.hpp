@@ -241,6 +241,15 @@ concept HasFusedSsd = requires(Backend& be, Rows<T, H * P> y, Rows<T, H> delta, 
   ssd_of_steps<G, N>(be, y, states, delta, delta, a, in(xbc), sequences, a, a);
 };
 
+template <class Backend, class T, int Out, int In>
+concept HasTokenSteps = requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Sequences sequences, Weight<T, 1, In> norm,
+                                 Weight<T, Out, In> w) {
+  { is_token_step<T>(be, 1, sequences) } -> std::same_as<bool>;
+  { has_few_rows<T>(be, 1) } -> std::same_as<bool>;
+  normed_linear(be, y, in(x), norm, w);
+  gated_normed_linear(be, y, in(x), in(x), norm, w);
+};
+
 namespace detail {
 
 // What a recurrence adds.
@@ -304,6 +313,10 @@ constexpr bool check_backend() {
     static_assert(HasPassedHistory<Backend, T, C, K>,
                   "mamba: the backend says passes_states, but lacks causal_conv with a history that stays or "
                   "causal_conv_history_backward (network/backend.hpp)");
+  if constexpr (Backend::fuses_token_steps)
+    static_assert(HasTokenSteps<Backend, T, Vp, D>,
+                  "mamba: the backend says fuses_token_steps, but lacks is_token_step, has_few_rows, normed_linear or "
+                  "gated_normed_linear (network/backend.hpp)");
   if constexpr (Backend::fuses_steps)
     static_assert(HasFusedSteps<Backend, T, C>,
                   "mamba: the backend says fuses_steps, but lacks step_sizes or its backward (network/backend.hpp)");

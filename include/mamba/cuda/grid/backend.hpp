@@ -55,7 +55,10 @@ struct GridMemory {
   template <class S, class T, int E, int N>
   static std::size_t of_recurrence(network::SelectiveScanSizes<T, E, N>, int rows, int sequences, bool with_backward) {
     Carver counter;
-    if (with_backward) detail::SelectivePartials<T, E, N>(sequences).carve(counter, rows);
+    const int length = detail::piece_rows(rows, sequences, detail::selective_slices<T, E, N>);
+    detail::SelectivePieces<T, E, N> pieces(rows, sequences, length > 0 ? length : rows + 1);
+    if (with_backward) detail::SelectivePartials<T, E, N>(length > 0 ? pieces.slots : sequences).carve(counter, rows);
+    if (length > 0) pieces.carve(counter, with_backward);
     return counter.used();
   }
   template <class S, class T, int H, int P, int G, int N>

@@ -10,6 +10,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/causal_conv.hpp>
 #include <mamba/cuda/grid/grid.hpp>
+#include <mamba/math/history_gradients.hpp>
 
 namespace mamba::cuda {
 
@@ -223,26 +224,19 @@ struct HistoryGradients {
   __device__ void of_rows(int s, int e) const {
     const int begin = sequences.begin(s), length = sequences.end(s) - begin;
     T* const own = dhistory + static_cast<std::ptrdiff_t>(s) * (K - 1) * stride + e;
-    T of_left[K] = {};  // the gradient of the rows that are left: of these the first may be the history's own
-    for (int row = 0; row < K - 1; ++row) {
-      of_left[row] = own[row * stride];
-      if (const int t = length - (K - 1) + row; t >= 0) dx[begin + t][e] += of_left[row];
-    }
-    for (int row = 0; row < K - 1; ++row) {
-      T sum = row >= length ? of_left[row - length] : T(0);
-      for (int k = 0; k <= row; ++k)
-        if (row - k < length) sum += static_cast<T>(w.row(e)[k]) * dv[begin + row - k][e];
-      own[row * stride] = sum;
-    }
+    math::history_gradients<T, K>(
+        length, [&](int row) -> T& { return own[row * stride]; }, [&](int t) -> T& { return dx[begin + t][e]; },
+        [&](int t) { return dv[begin + t][e]; }, [&](int k) { return static_cast<T>(w.row(e)[k]); });
   }
-  // The taps' of all sequences: tap k of row t reads the history's row t + k.
+  // The taps' of all sequences.
   __device__ void of_taps(WeightGradient<T, E, K> dw, int e) const {
     T sums[K] = {};
     for (int s = 0; s < sequences.count; ++s) {
       const int begin = sequences.begin(s), length = sequences.end(s) - begin;
       const T* const past = history + static_cast<std::ptrdiff_t>(s) * (K - 1) * stride + e;
-      for (int t = 0; t < min(length, K - 1); ++t)
-        for (int k = 0; t + k < K - 1; ++k) sums[k] += dv[begin + t][e] * past[(t + k) * stride];
+      math::history_of_taps<K>(
+          length, [&](int t) { return dv[begin + t][e]; }, [&](int row) { return past[row * stride]; },
+          [&](int k, T gradient) { sums[k] += gradient; });
     }
     for (int k = 0; k < K - 1; ++k) dw.row(e)[k] += sums[k];
   }

@@ -114,7 +114,7 @@ struct PlainResult {
 };
 
 // result <- operand w^T, for all rows at once: warps of a block take one of w's rows. What they need of it is on its
-// way before the kernel's turn comes, for no kernel of a graph writes weights.
+// way before the kernel's turn comes: no product follows a kernel that writes weights at once.
 template <int MostRows, int Outputs, class Result, class Operand, class S>
 __global__ void __launch_bounds__(Block::threads) multiply_few_rows(Result result, Operand x, const S* w) {
   using T = ComputeOf<S>;

@@ -228,10 +228,14 @@ __global__ void __launch_bounds__(Product::threads, Product::blocks_at_once)
   const auto fetch_b = [&](int step) {
     if (const int rest = end - begin - step * depth; rest > 0) reader_b.copy(B{panels[step % stages].b}, rest);
   };
-  // In a graph b is a weight, which no kernel before writes: it is on its way when this one's turn comes.
+  // Where a's lines lie along the sum, b is a weight, which the kernel before this one in a graph does not write: it is
+  // on its way when the turn comes. A weight's gradient multiplies two that are not.
+  constexpr bool early = along_a == Along::sum;
 #pragma unroll
-  for (int step = 0; step < stages - 1; ++step) fetch_b(step);
+  for (int step = 0; early && step < stages - 1; ++step) fetch_b(step);
   begin_kernel();
+#pragma unroll
+  for (int step = 0; !early && step < stages - 1; ++step) fetch_b(step);
 #pragma unroll
   for (int step = 0; step < stages - 1; ++step) fetch_a(step), commit_copies();
   ProductSums<Product> sums;

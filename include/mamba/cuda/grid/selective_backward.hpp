@@ -8,6 +8,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
+#include <mamba/cuda/grid/selective_pieces.hpp>
 #include <mamba/cuda/grid/selective_tile.hpp>
 #include <mamba/math/rate.hpp>
 #include <mamba/math/scan_step.hpp>
@@ -264,15 +265,41 @@ void selective_backward(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E>
                         Rows<T, N> dc, WeightGradient<T, E, N> da, WeightGradient<T, 1, E> dd, Rows<const T, E> dy,
                         const T* boundaries, Sequences sequences, Passed passed) {
   using L = SelectiveTile<T, N>;
-  SelectivePartials<T, E, N> partials(sequences.count);
-  be.carve([&](Carver& memory) { partials.carve(memory, dy.rows); });
+  constexpr int slices = SelectivePartials<T, E, N>::passes;
+  const int length = piece_rows(dy.rows, sequences.count, slices);
+  SelectivePieces<T, E, N> pieces(dy.rows, sequences.count, length > 0 ? length : dy.rows + 1);
+  SelectivePartials<T, E, N> partials(length > 0 ? pieces.slots : sequences.count);
+  be.carve([&](Carver& memory) {
+    partials.carve(memory, dy.rows);
+    if (length > 0) pieces.carve(memory, true);
+  });
   be.zero(partials.rates, partials.parts * partials.rate_size);  // their padding, too, is added up
   be.zero(partials.skips.data, static_cast<std::size_t>(partials.parts) * partials.skips.stride);
   clear_padding(be, ddelta);
   clear_padding(be, du);
-  be.launch_shaped("selective_scan_backward", selective_scan_backward<S, T, E, N, Passed>,
-                   {partials.parts * partials.slices, L::threads, shared_memory<SelectiveBackwardStage<S, N>>}, in, du,
-                   ddelta, partials, dy, boundaries, sequences, passed);
+  const auto run = [&](Sequences of, auto states) {
+    be.launch_shaped("selective_scan_backward", selective_scan_backward<S, T, E, N, decltype(states)>,
+                     {partials.parts * partials.slices, L::threads, shared_memory<SelectiveBackwardStage<S, N>>}, in,
+                     du, ddelta, partials, dy, boundaries, of, states);
+  };
+  if (length > 0) {  // twice: what the first run writes beside the gradients of states the second one replaces
+    const T* from = nullptr;
+    T* gradients = nullptr;
+    if constexpr (Passed::passes) from = passed.from, gradients = passed.gradient;
+    const network::PassedState<T> of_pieces{pieces.states, pieces.gradients};
+    const std::size_t numbers = static_cast<std::size_t>(sequences.count) * pieces.state_size;
+    begin_pieces(be, pieces, in.delta, sequences);
+    be.zero(pieces.states, static_cast<std::size_t>(pieces.slots) * pieces.state_size);
+    be.zero(pieces.gradients, static_cast<std::size_t>(pieces.slots) * pieces.state_size);
+    be.launch_over("gather_states_of_pieces", gather_states_of_pieces<L::steps, T, E, N>, numbers, pieces, boundaries,
+                   from, sequences);
+    run(pieces.as_sequences(), of_pieces);
+    be.launch_over("pass_gradients_of_pieces", pass_gradients_of_pieces<T, E, N>, numbers, pieces, gradients, in.a,
+                   sequences);
+    run(pieces.as_sequences(), of_pieces);
+  } else {
+    run(sequences, passed);
+  }
   be.launch_over("sum_selective_gradients", sum_selective_gradients<T, E, N>,
                  static_cast<std::size_t>(dy.rows) * 2 * padded(N), db, dc, partials);
   be.add(da, PartialGradients<T, E, N>{partials.rates, partials.parts});

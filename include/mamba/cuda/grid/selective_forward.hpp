@@ -7,6 +7,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
+#include <mamba/cuda/grid/selective_pieces.hpp>
 #include <mamba/cuda/grid/selective_tile.hpp>
 #include <mamba/math/activation.hpp>
 #include <mamba/math/scan_step.hpp>
@@ -53,6 +54,9 @@ struct StepAndGate {
   Rows<S, E> output() const { return o; }
 };
 
+// In place of which rows a scan forgets: it gives nothing but the states at the ends.
+struct StatesAlone : NoRows {};
+
 // y <- the recurrence; a block takes some channels of one sequence, and while it walks along a stretch of it the next
 // one comes. boundaries: null, or the states that are kept; states: null, or those that sequences begin from and end
 // with.
@@ -63,6 +67,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
   begin_kernel();
   using L = SelectiveTile<T, N>;
   using Stage = SelectiveStage<S, N>;
+  constexpr bool gives_rows = !std::is_same_v<Blocked, StatesAlone>;
   constexpr int slices = (E + L::channels - 1) / L::channels;
   extern __shared__ __align__(128) std::byte shared[];
   Stage* const stages = reinterpret_cast<Stage*>(shared);
@@ -81,7 +86,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
         stage_rows<L::threads, L::steps, L::channels>(stage.delta, in.delta, row, count, first_channel);
         stage_rows<L::threads, L::steps, L::channels>(stage.u, in.u, row, count, first_channel);
         stage_rows<L::threads, L::steps, L::tile>(stage.b, in.b, row, count, tile);
-        stage_rows<L::threads, L::steps, L::tile>(stage.c, in.c, row, count, tile);
+        if constexpr (gives_rows) stage_rows<L::threads, L::steps, L::tile>(stage.c, in.c, row, count, tile);
       }
       commit_copies();
     };
@@ -115,8 +120,9 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
           const int t = first + k;
           const bool exists = decltype(all_exist)::value || t < count;
           const T step = stage.delta[t * L::channels + L::channel()], u = stage.u[t * L::channels + L::channel()];
-          const auto b = load4(stage.b + t * L::tile + L::first_state()),
-                     c = load4(stage.c + t * L::tile + L::first_state());
+          const auto b = load4(stage.b + t * L::tile + L::first_state());
+          Quad<T> c{};
+          if constexpr (gives_rows) c = load4(stage.c + t * L::tile + L::first_state());
           const bool forgets = exists && rows.blocked(row + t);
           sums[k] = 0;
 #pragma unroll
@@ -127,6 +133,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
             if (exists) h[i] = forgets ? carried : next;
           }
         }
+        if constexpr (!gives_rows) return;
         const int own = sum_over_lanes<at_once, L::lanes>(sums);
         __syncwarp();
         if (L::lane_of_channel() % Share::apart != 0) return;
@@ -141,7 +148,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
       if (count % at_once != 0) walk(count / at_once * at_once, std::false_type{});
       __syncthreads();
 #pragma unroll 4
-      for (int i = thread(); i < count * L::channels; i += L::threads) {
+      for (int i = thread(); gives_rows && i < count * L::channels; i += L::threads) {
         const int column = first_channel + i % L::channels;
         if (column >= E) continue;
         T& out = y[row + i / L::channels][column];
@@ -194,9 +201,10 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 
 // Blocks that take some channels of a sequence each.
 template <class T, int E, int N>
+inline constexpr int selective_slices = (E + SelectiveTile<T, N>::channels - 1) / SelectiveTile<T, N>::channels;
+template <class T, int E, int N>
 int selective_blocks(Sequences sequences) {
-  constexpr int channels = SelectiveTile<T, N>::channels;
-  return sequences.count * ((E + channels - 1) / channels);
+  return sequences.count * selective_slices<T, E, N>;
 }
 
 template <class S, class T, int E, int N, class Around>
@@ -222,10 +230,25 @@ void selective_forward(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E> 
     if (states && !boundaries && is_step(y, sequences))
       return selective_forward_step(be, in, y, states, sequences, StepAlone{});
   clear_padding(be, y);
-  be.launch_shaped(
-      "selective_scan_forward", selective_scan_forward<S, T, E, N, Blocked>,
-      {selective_blocks<T, E, N>(sequences), SelectiveTile<T, N>::threads, shared_memory<SelectiveStage<S, N>, 2>}, in,
-      y, boundaries, states, sequences, rows);
+  const auto run = [&](Sequences of, T* to_keep, T* from, auto which) {
+    be.launch_shaped(
+        "selective_scan_forward", selective_scan_forward<S, T, E, N, decltype(which)>,
+        {selective_blocks<T, E, N>(of), SelectiveTile<T, N>::threads, shared_memory<SelectiveStage<S, N>, 2>}, in, y,
+        to_keep, from, of, which);
+  };
+  if constexpr (std::is_same_v<Blocked, NoRows>)
+    if (const int length = piece_rows(y.rows, sequences.count, selective_slices<T, E, N>); length > 0) {
+      SelectivePieces<T, E, N> pieces(y.rows, sequences.count, length);
+      be.carve([&](Carver& memory) { pieces.carve(memory, false); });
+      begin_pieces(be, pieces, in.delta, sequences);
+      be.zero(pieces.states, static_cast<std::size_t>(pieces.slots) * pieces.state_size);
+      run(pieces.as_sequences(), nullptr, pieces.states, StatesAlone{});
+      be.launch_over("pass_states_of_pieces", pass_states_of_pieces<SelectiveTile<T, N>::steps, T, E, N>,
+                     static_cast<std::size_t>(sequences.count) * pieces.state_size, pieces, boundaries, states, in.a,
+                     sequences);
+      return run(pieces.as_sequences(), boundaries, pieces.states, NoRows{});
+    }
+  run(sequences, boundaries, states, rows);
 }
 
 }  // namespace mamba::cuda::detail

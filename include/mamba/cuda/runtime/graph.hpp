@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
 #include <initializer_list>
 #include <iterator>
@@ -17,6 +18,12 @@ namespace mamba::cuda {
 // broken by them (as cuBLAS does when one of its handles goes).
 class Graph {
  public:
+  // How many have been launched so far, in the whole program: for tests.
+  static std::atomic<long>& launches() {
+    static std::atomic<long> count{0};
+    return count;
+  }
+
   using Node = cudaGraphNode_t;
 
   Graph() { check(cudaGraphCreate(&graph_, 0), "cudaGraphCreate"); }
@@ -74,6 +81,7 @@ class Graph {
   void launch(const Queue& queue) {
     if (!ready_) check(cudaGraphInstantiate(&ready_, graph_, 0), "cudaGraphInstantiate");
     check(cudaGraphLaunch(ready_, queue.stream()), "cudaGraphLaunch");
+    ++launches();
     check_launch("a graph of kernels", queue.stream());
   }
 

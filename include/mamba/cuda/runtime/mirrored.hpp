@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstring>
 #include <utility>
 
 #include <mamba/core/memory.hpp>
@@ -60,6 +61,16 @@ class Mirrored {
     queue_ = queue;
     device_ = DeviceBuffer(queue);
   }
+  // Zeros, where it lies.
+  void clear() {
+    if (device_.bytes() > 0) {
+      check(cudaMemsetAsync(device_.data(), 0, bytes_, queue_->stream()), "cudaMemsetAsync");
+      newest_ = Newest::device;
+    } else if (host_.bytes() > 0) {
+      std::memset(host_.data(), 0, bytes_);
+      newest_ = Newest::host;
+    }
+  }
   std::size_t bytes() const { return device_.bytes(); }  // of the device
 
  private:
@@ -67,9 +78,10 @@ class Mirrored {
 
   // What is on the device is copied there.
   void take(const Mirrored& other) {
-    if (other.newest_ == Newest::host || (other.newest_ == Newest::both && other.device_.bytes() == 0)) {
+    if (other.newest_ == Newest::both && other.device_.bytes() == 0 && other.host_.bytes() == 0) {
+      clear();  // the other's zeros are nowhere yet
+    } else if (other.newest_ == Newest::host || other.device_.bytes() == 0) {
       host_ = other.host_;
-      host_.reserve(bytes_);  // the other's zeros may be nowhere
       newest_ = Newest::host;
     } else {
       device_.reserve(bytes_);
