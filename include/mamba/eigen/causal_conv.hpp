@@ -98,29 +98,32 @@ void causal_conv_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const Y
   }
 }
 
-// What the inputs before a sequence, history (sequences, K-1, E), and those that it leaves behind it add to the
-// gradients: dw (E, K), where it is learned, += dv_t history; dx (T, E) += dhistory (sequences, K-1, E), the gradient
-// of what is left, which becomes that of history; it may be null.
-template <bool learned_weight, class Core, class T, class Y, class W, int E, int K>
-void causal_conv_history_backward(Core&, Rows<T, E> dx, WeightGradient<T, E, K> dw, std::type_identity_t<T>* dhistory,
-                                  Rows<const Y, E> dv, const std::type_identity_t<T>* history, Sequences sequences,
-                                  Weight<W, E, K> w) {
-  const auto stride = static_cast<std::ptrdiff_t>(dx.stride);
+// dx (T, E) += dhistory (sequences, K-1, E), the gradient of the inputs that sequences leave behind them, which becomes
+// that of those before them.
+template <class Core, class T, class Y, class W, int E, int K>
+void causal_conv_history_backward(Core&, Rows<T, E> dx, std::type_identity_t<T>* dhistory, Rows<const Y, E> dv,
+                                  Sequences sequences, Weight<W, E, K> w) {
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), length = sequences.end(s) - begin;
-    const T* const past = history + s * (K - 1) * stride;
-    for (int e = 0; e < E; ++e) {
-      const auto of_output = [&](int t) { return static_cast<T>(dv[begin + t][e]); };
-      if constexpr (learned_weight)
-        math::history_of_taps<K>(
-            length, of_output, [&](int row) { return past[row * stride + e]; },
-            [&](int k, T gradient) { dw.row(e)[k] += gradient; });
-      if (dhistory)
-        math::history_gradients<T, K>(
-            length, [&](int row) -> T& { return dhistory[(s * (K - 1) + row) * stride + e]; },
-            [&](int t) -> T& { return dx[begin + t][e]; }, of_output,
-            [&](int k) { return static_cast<T>(w.row(e)[k]); });
-    }
+    T* const own = dhistory + static_cast<std::ptrdiff_t>(s) * (K - 1) * dx.stride;
+    for (int e = 0; e < E; ++e)
+      math::history_gradients<T, K>(
+          length, [&](int row) -> T& { return own[row * dx.stride + e]; },
+          [&](int t) -> T& { return dx[begin + t][e]; }, [&](int t) { return static_cast<T>(dv[begin + t][e]); },
+          [&](int k) { return static_cast<T>(w.row(e)[k]); });
+  }
+}
+// dw (E, K) += what the inputs before sequences, history (sequences, K-1, E), add.
+template <class Core, class T, class Y, int E, int K>
+void causal_conv_history_weight_backward(Core&, WeightGradient<T, E, K> dw, Rows<const Y, E> dv,
+                                         const std::type_identity_t<T>* history, Sequences sequences) {
+  for (int s = 0; s < sequences.count; ++s) {
+    const int begin = sequences.begin(s), length = sequences.end(s) - begin;
+    const T* const past = history + static_cast<std::ptrdiff_t>(s) * (K - 1) * dv.stride;
+    for (int e = 0; e < E; ++e)
+      math::history_of_taps<K>(
+          length, [&](int t) { return static_cast<T>(dv[begin + t][e]); },
+          [&](int row) { return past[row * dv.stride + e]; }, [&](int k, T gradient) { dw.row(e)[k] += gradient; });
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -105,7 +106,8 @@ class CudaGridTraining {
 
     int sequences;
     typename Runner::DrawnTiles batch;
-    std::unique_ptr<cuda::Graph> graph;
+    std::optional<cuda::Graph> graph;
+    bool whole = false;  // the graph: nothing went wrong while it was recorded
     Addresses of_graph{};
     bool has_run = false;
   };
@@ -123,13 +125,13 @@ class CudaGridTraining {
     const bool first = !steps.has_run;
     if (first) add_step(now, steps), steps.has_run = true;
     const Addresses addresses{now.parameters, now.derived, now.gradients, now.mean, now.square, workspace, scratch};
-    if (recordable_ && (!steps.graph || steps.of_graph != addresses)) {
-      auto graph = std::make_unique<cuda::Graph>();
+    if (recordable_ && (!steps.whole || steps.of_graph != addresses)) {
+      steps.whole = false;
       try {
-        runner_->grid().record(*graph, [&] { add_step(now, steps); });
-        steps.graph = std::move(graph), steps.of_graph = addresses;
+        runner_->grid().record(steps.graph.emplace(), [&] { add_step(now, steps); });
+        steps.whole = true, steps.of_graph = addresses;
       } catch (const cuda::NotRecordable&) {
-        recordable_ = false;
+        steps.graph.reset(), recordable_ = false;
       }
     }
     if (first) return;
@@ -183,7 +185,7 @@ class CudaGridTraining {
   double clip_;
   int batch_;
   cuda::DeviceBuffer tokens_{queue_}, labels_{queue_}, losses_{queue_}, sums_{queue_}, plan_{queue_}, state_{queue_};
-  std::deque<Steps> steps_;  // whose references stay
+  std::deque<Steps> steps_;  // a graph does not move
   bool recordable_ = true;
 };
 

@@ -70,10 +70,11 @@
 // Gradients through states (network/mixer.hpp): passed is NoPassedState, or where it says passes_states PassedState<T>;
 // then it has, too
 //   causal_conv(...) whose history is const: it is read and stays
-//   causal_conv_history_backward<learned_weight>(be, dx, dw, dhistory, dv, history, sequences, w)
-//                                             behind the others' gradients: dx, dw += what the history before and
-//                                             behind the sequences adds; dhistory (or null), the gradient of the one
-//                                             behind, <- that of the one before
+//   causal_conv_history_backward(be, dx, dhistory, dv, sequences, w)
+//                                             behind the others' gradients: dx += dhistory, the gradient of the history
+//                                             behind the sequences, which becomes that of the one before
+//   causal_conv_history_weight_backward(be, dw, dv, history, sequences)
+//                                             dw (C, K) += what the history before them adds
 // Products side by side (network/linear.hpp)
 //   where it says splits_products: linear, linear_backward and linear_weight_backward with Beside in place of the
 //   outputs' rows, but where it says rounds_gradients linear alone
@@ -180,7 +181,8 @@ template <class Backend, class T, int C, int K>
 concept HasPassedHistory = requires(Backend& be, Rows<T, C> x, Sequences sequences, const T* history, T* gradient,
                                     Weight<T, C, K> w, WeightGradient<T, C, K> dw, Weight<T, 1, C> bias) {
   causal_conv(be, x, in(x), sequences, w, bias, history);
-  causal_conv_history_backward<true>(be, x, dw, gradient, in(x), history, sequences, w);
+  causal_conv_history_backward(be, x, gradient, in(x), sequences, w);
+  causal_conv_history_weight_backward(be, dw, in(x), history, sequences);
 };
 
 template <class Backend, class T, int C>
@@ -311,8 +313,8 @@ constexpr bool check_backend() {
         "mamba: the backend says fuses_convolution, but lacks causal_conv_silu or its backward (network/backend.hpp)");
   if constexpr (Backend::passes_states)
     static_assert(HasPassedHistory<Backend, T, C, K>,
-                  "mamba: the backend says passes_states, but lacks causal_conv with a history that stays or "
-                  "causal_conv_history_backward (network/backend.hpp)");
+                  "mamba: the backend says passes_states, but lacks causal_conv with a history that stays, "
+                  "causal_conv_history_backward or causal_conv_history_weight_backward (network/backend.hpp)");
   if constexpr (Backend::fuses_token_steps)
     static_assert(HasTokenSteps<Backend, T, Vp, D>,
                   "mamba: the backend says fuses_token_steps, but lacks is_token_step, has_few_rows, normed_linear or "

@@ -115,9 +115,11 @@ MAMBA_HOST_DEVICE MAMBA_OUT_OF_LINE void conv_backward(Backend& be, Rows<T, C> d
     if constexpr (Kernel::learned_weight) causal_conv_weight_backward(be, dweight, in(du), x, sequences);
     if constexpr (Kernel::learned_bias) add_bias_backward(be, dbias, in(du));
     causal_conv_backward<rest>(be, dx, in(du), sequences, weight);
-    if constexpr (Passed::passes)
-      causal_conv_history_backward<Kernel::learned_weight>(be, dx, dweight, passed.gradient, in(du), passed.from,
-                                                           sequences, weight);
+    if constexpr (Passed::passes) {
+      if constexpr (Kernel::learned_weight)
+        causal_conv_history_weight_backward(be, dweight, in(du), passed.from, sequences);
+      if (passed.gradient) causal_conv_history_backward(be, dx, passed.gradient, in(du), sequences, weight);
+    }
   }
 }
 

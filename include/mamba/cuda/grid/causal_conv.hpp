@@ -209,7 +209,7 @@ void causal_conv_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<cons
 
 namespace detail {
 
-// What the inputs before and behind sequences add to a channel's gradients (causal_conv_history_backward).
+// What the inputs before and behind sequences add to a channel's gradients; each call needs a part of it.
 template <class T, class S, int E, int K>
 struct HistoryGradients {
   static constexpr int stride = Rows<T, E>::stride;
@@ -258,20 +258,23 @@ __global__ void __launch_bounds__(Block::threads)
 
 }  // namespace detail
 
-// What the inputs before a sequence, history (sequences, K-1, E), and those that it leaves behind it add to the
-// gradients: dw (E, K), where it is learned, += dv_t history; dx (T, E) += dhistory (sequences, K-1, E), the gradient
-// of what is left, which becomes that of history; it may be null.
-template <bool learned_weight, class T, class S, int E, int K>
-void causal_conv_history_backward(Grid& be, Rows<T, E> dx, WeightGradient<T, E, K> dw,
-                                  std::type_identity_t<T>* dhistory, Rows<const T, E> dv,
-                                  const std::type_identity_t<T>* history, Sequences sequences, Weight<S, E, K> w) {
-  if constexpr (K == 1) return;
-  const detail::HistoryGradients<T, S, E, K> gradients{dx, dhistory, dv, history, sequences, w};
-  if constexpr (learned_weight)
-    be.launch_over("add_history_to_taps", detail::add_history_to_taps<T, S, E, K>, E, dw, gradients);
-  if (dhistory)
+// dx (T, E) += dhistory (sequences, K-1, E), the gradient of the inputs that sequences leave behind them, which becomes
+// that of those before them.
+template <class T, class S, int E, int K>
+void causal_conv_history_backward(Grid& be, Rows<T, E> dx, std::type_identity_t<T>* dhistory, Rows<const T, E> dv,
+                                  Sequences sequences, Weight<S, E, K> w) {
+  if constexpr (K > 1)
     be.launch_over("add_history_gradients", detail::add_history_gradients<T, S, E, K>,
-                   static_cast<std::size_t>(sequences.count) * E, gradients);
+                   static_cast<std::size_t>(sequences.count) * E,
+                   detail::HistoryGradients<T, S, E, K>{dx, dhistory, dv, nullptr, sequences, w});
+}
+// dw (E, K) += what the inputs before sequences, history (sequences, K-1, E), add.
+template <class T, int E, int K>
+void causal_conv_history_weight_backward(Grid& be, WeightGradient<T, E, K> dw, Rows<const T, E> dv,
+                                         const std::type_identity_t<T>* history, Sequences sequences) {
+  if constexpr (K > 1)
+    be.launch_over("add_history_to_taps", detail::add_history_to_taps<T, T, E, K>, E, dw,
+                   detail::HistoryGradients<T, T, E, K>{{}, nullptr, dv, history, sequences, {}});
 }
 
 }  // namespace mamba::cuda
