@@ -1,5 +1,7 @@
-// Counts what the global operator new hands out during training steps: after the first step, nothing.
+// Counts what the global operator new hands out during steps of training, of decoding and through states: after the
+// first, nothing.
 #include <cstdio>
+#include <vector>
 
 #include <mamba/composite.hpp>
 
@@ -25,8 +27,22 @@ long allocations_in_steps() {
   const long before_decoding = support::allocations;
   for (int t = 0; t < 20; ++t) model.step(tokens, state), model.next_tokens(tokens, 3, state, {.temperature = 1});
   const long decoding = support::allocations - before_decoding;
-  std::printf("%ld allocations in training steps, %ld in decoding steps after the first\n", training, decoding);
-  return training + decoding;
+
+  const std::vector<std::int32_t> ids(3 * 40, 5), labels(3, 7);
+  auto of_state = model.initial_state(3);
+  const auto start = state;
+  const auto piece = [&] {
+    state = start;
+    model.loss_and_gradients(ids, labels, state, {.of_state = &of_state, .accumulate = true});
+    model.gradients_through(ids, 3, state, {.of_state = &of_state});
+  };
+  piece();
+  const long before_pieces = support::allocations;
+  for (int t = 0; t < 5; ++t) piece();
+  const long pieces = support::allocations - before_pieces;
+  std::printf("%ld allocations in training steps, %ld in decoding steps, %ld in pieces after the first\n", training,
+              decoding, pieces);
+  return training + decoding + pieces;
 }
 
 int main() {
