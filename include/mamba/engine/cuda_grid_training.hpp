@@ -2,7 +2,6 @@
 // update; or where cuBLAS has a part in it, which no graph holds, its kernels launched one after the other.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <deque>

@@ -50,8 +50,7 @@ struct ScopeRule {
 
   // Whether trainings that draw on the device run faster over the grid.
   static bool trains_by_grid(int batch, int length) {
-    const double tokens = static_cast<double>(batch) * length;
-    return at_grid_scope(tokens, CallKind::gradients) < at_block_scope(tokens, length, CallKind::gradients);
+    return prefers_grid(static_cast<double>(batch) * length, length, CallKind::gradients);
   }
 
  private:

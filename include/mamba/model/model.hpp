@@ -122,12 +122,12 @@ class Model {
     return chosen_;
   }
 
-  // --- gradients through states (specification, section 6) -------------------------------------------------------
+  // --- gradients through states (specification, section 5) -------------------------------------------------------
 
   // The gradients of a piece of longer sequences behind which the loss lies: those of the sum of piece.of_state times
   // the state where the piece ends. ids (batch, length), from `state`, which is advanced. Throws Error on what
   // prefill() refuses, and when piece.of_state is missing, of another batch or model, or `state` itself; then nothing
-  // has changed.
+  // has changed. piece.weight, of which there is no loss, means nothing.
   void gradients_through(std::span<const std::int32_t> ids, int batch, State<A>& state, const Piece<A>& piece,
                          std::span<const std::int32_t> lengths = {}) {
     require(piece.of_state, "a piece that no loss is taken of has no gradients but those through the state at its end");

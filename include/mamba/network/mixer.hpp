@@ -6,7 +6,7 @@
 //   conv_channels             channels of its convolution
 //   widest                    columns of the widest rows of its activations
 //   Recurrence                the sizes of its recurrence (recurrence.hpp), by which backends count memory
-//   forward, backward         n (T, D) -> m (T, D)
+//   forward, backward         n (T, D) -> m (T, D); backward takes what it has of the states (PassedStates below)
 //   recompute                 what Saved shares with other layers, before backward
 //   step                      residual += mixer(norm(residual)) for few sequences' next tokens, where a backend has it
 //                             in few kernels (fused.hpp, fuses_token_steps)

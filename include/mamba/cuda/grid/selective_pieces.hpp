@@ -63,7 +63,8 @@ struct SelectivePieces {
   }
 };
 
-// firsts (slots + 1) <- where each piece begins, and their end: a thread for each.
+// firsts (slots + 1) <- where each piece begins, and their end: a thread for each. A template, for each source has its
+// own.
 template <class Number>
 __global__ void __launch_bounds__(Block::threads)
     cut_into_pieces(Number* firsts, int slots, int rows_of_piece, Sequences sequences) {

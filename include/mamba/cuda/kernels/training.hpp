@@ -46,7 +46,7 @@ __global__ void draw_batch(DrawnBatch drawn, Task task, std::uint64_t seed, cons
   if (i == 0 && drawn.loss) drawn.loss[turn].weight = 1.0 / step.sequences;
 }
 
-// sum <- that of the numbers, in a fixed order; by one block.
+// sum <- that of the numbers, in a fixed order; by one block. A template, for each source has its own.
 template <class Number>
 __global__ void __launch_bounds__(Block::threads) add_up(double* sum, const Number* numbers, int count) {
   double own = 0;
