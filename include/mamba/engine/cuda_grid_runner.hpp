@@ -297,7 +297,7 @@ class GridRunner {
     using Memory = cuda::GridMemory;
     const std::size_t bytes = Memory::scratch_bytes<S>(Recurrence{}, rows, sequences, with_backward);
     if (!with_backward) return bytes;
-    return (std::max)({bytes, Memory::of_operands<S, T>(rows, network::MixerOf<A>::widest),
+    return (std::max)({bytes, Memory::of_operands<S, T>(rows, network::MixerOf<A>::most_outputs),
                        Memory::of_operands<S, T>(Memory::rows_of_head(logits_stride, rows), Vp)});
   }
 
@@ -345,8 +345,8 @@ class GridRunner {
   };
   static constexpr std::size_t most_recorded_steps = 8;
 
-  // Columns of a product: of the vocabulary, or of all that a layer's first one gives.
-  static constexpr int most_outputs = (std::max)(Vp, 3 * network::widest<A>);
+  // Columns of all that a product gives.
+  static constexpr int most_outputs = (std::max)({Vp, A::config.d_model, network::MixerOf<A>::most_outputs});
 
   // Whether a batch is a decoding step of so few tiles that all can be recorded.
   bool is_step(int n_layers, const Batch& batch) {

@@ -82,6 +82,7 @@ struct MixerOf<A, Mamba1> {
   static constexpr bool rate_per_state = true;          // A (E, N), and S holds the step sizes; else A (H)
   static constexpr int conv_channels = E;               // of the convolution
   static constexpr int widest = (std::max)({E, N, R});  // columns of the widest rows above
+  static constexpr int most_outputs = (std::max)(2 * E, R + 2 * N);
 
   // A sequence's state between calls: the last K-1 rows of x, and (E, N).
   static constexpr std::size_t history_size = static_cast<std::size_t>(K - 1) * padded(E);

@@ -30,6 +30,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   static constexpr bool rate_per_state = false;
   static constexpr int conv_channels = C;
   static constexpr int widest = C;  // columns of the widest rows below
+  static constexpr int most_outputs = E + C + H;
 
   static constexpr auto parameters() {
     Parameter a_log = vector_parameter("mixer.A_log", Role::rate, H, Law::log_uniform, 16);

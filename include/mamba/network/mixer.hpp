@@ -5,6 +5,7 @@
 //   rate_per_state            whether A has a value for each state of a channel, or one for each head
 //   conv_channels             channels of its convolution
 //   widest                    columns of the widest rows of its activations
+//   most_outputs              columns of all that one of its products gives, at most
 //   Recurrence                the sizes of its recurrence (recurrence.hpp), by which backends count memory
 //   forward, backward         n (T, D) -> m (T, D); backward takes what it has of the states (PassedStates below)
 //   recompute                 what Saved shares with other layers, before backward

@@ -110,36 +110,22 @@ struct BFloat16Fragment {
   std::uint32_t at[2][2];
 };
 
-// Numbers of float are rounded.
-template <class S, Along along, int Indices, int Depth>
-__device__ BFloat16Fragment bfloat16_fragment(Panel<S, along, Indices, Depth> panel, int index, int k) {
+template <Along along, int Indices, int Depth>
+__device__ BFloat16Fragment bfloat16_fragment(Panel<BFloat16, along, Indices, Depth> panel, int index, int k) {
   const int first_index = index + lane() / 4 * 2, first_k = k + lane() % 4 * 4;
   BFloat16Fragment f;
   if constexpr (along == Along::sum) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const S* const from = panel.at(first_index + i, first_k);
-      if constexpr (std::is_same_v<S, BFloat16>) {
-        const auto words = *reinterpret_cast<const uint2*>(from);
-        f.at[i][0] = words.x, f.at[i][1] = words.y;
-      } else {
-        const auto four = load4(from);
-        f.at[i][0] = bfloat16_pair(four.at[0], four.at[1]), f.at[i][1] = bfloat16_pair(four.at[2], four.at[3]);
-      }
+      const auto words = *reinterpret_cast<const uint2*>(panel.at(first_index + i, first_k));
+      f.at[i][0] = words.x, f.at[i][1] = words.y;
     }
   } else {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const S *const first = panel.at(first_index, first_k + 2 * j), *const second =
-                                                                         panel.at(first_index, first_k + 2 * j + 1);
-      if constexpr (std::is_same_v<S, BFloat16>) {
-        const auto a = *reinterpret_cast<const std::uint32_t*>(first),
-                   b = *reinterpret_cast<const std::uint32_t*>(second);
-        f.at[0][j] = __byte_perm(a, b, 0x5410), f.at[1][j] = __byte_perm(a, b, 0x7632);
-      } else {
-        const auto a = *reinterpret_cast<const float2*>(first), b = *reinterpret_cast<const float2*>(second);
-        f.at[0][j] = bfloat16_pair(a.x, b.x), f.at[1][j] = bfloat16_pair(a.y, b.y);
-      }
+      const auto a = *reinterpret_cast<const std::uint32_t*>(panel.at(first_index, first_k + 2 * j)),
+                 b = *reinterpret_cast<const std::uint32_t*>(panel.at(first_index, first_k + 2 * j + 1));
+      f.at[0][j] = __byte_perm(a, b, 0x5410), f.at[1][j] = __byte_perm(a, b, 0x7632);
     }
   }
   return f;
@@ -194,19 +180,6 @@ __device__ void multiply_add(Sums<float>& sums, A a, int row, B b, int column, i
       for (int i = 0; i < 2; ++i)
 #pragma unroll
         for (int c = 0; c < 4; ++c) sums.at[m][n][i].at[c] += parts[m][n][c % 2][2 * i + c / 2];
-}
-
-// The same over 16 elements of operands that are, or are rounded to, 16 bits.
-template <class A, class B>
-__device__ void multiply_add_bfloat16(Sums<float>& sums, A a, int row, B b, int column, int k) {
-  BFloat16Fragment left[part_units], right[part_units];
-#pragma unroll
-  for (int i = 0; i < part_units; ++i)
-    left[i] = bfloat16_fragment(a, row + 16 * i, k), right[i] = bfloat16_fragment(b, column + 16 * i, k);
-#pragma unroll
-  for (int m = 0; m < part_units; ++m)
-#pragma unroll
-    for (int n = 0; n < part_units; ++n) multiply_add(sums.at[m][n], left[m], right[n]);
 }
 
 // sums += a b over element k.

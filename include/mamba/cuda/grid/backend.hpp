@@ -26,7 +26,7 @@ struct GridMemory {
   }
   template <class T, int H, int P, int G, int N>
   static int kept_states(network::SsdSizes<T, H, P, G, N>, Sequences sequences) {
-    return detail::ssd_runs_in_chunks<T> ? 0 : detail::most_kept_states(sequences, grid_scan_chunk);
+    return detail::ssd_runs_in_chunks<T, T, N> ? 0 : detail::most_kept_states(sequences, grid_scan_chunk);
   }
 
   // How many rows of logits of so many elements exist at once, where so many are wanted.
@@ -44,11 +44,13 @@ struct GridMemory {
                       (std::min)(GridTuning::most_partial_bytes, GridTuning::most_product_shares * share));
   }
 
-  // The same for rows that are rounded to what the weights are stored in, where gradients are of another type.
+  // The same for the gradients of a product of so many columns, of another type than what it multiplies or not.
   template <class S, class T>
   static std::size_t of_operands(int rows, int columns) {
-    if (std::is_same_v<S, T>) return 0;
-    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(columns)) * sizeof(S);
+    if (std::is_same_v<S, double>) return 0;
+    const int copied = std::is_same_v<S, T> ? (std::min)(columns, GridTuning::narrow_columns) : columns;
+    return detail::operand_place<S> +
+           static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(copied)) * sizeof(S);
   }
 
   // The same for the recurrence of a tile of so many rows and sequences, and for all primitives of its pass.
@@ -64,8 +66,8 @@ struct GridMemory {
   template <class S, class T, int H, int P, int G, int N>
   static std::size_t of_recurrence(network::SsdSizes<T, H, P, G, N>, int rows, int sequences, bool with_backward) {
     Carver counter;
-    if constexpr (detail::ssd_runs_in_chunks<T>) {
-      detail::SsdMemory<detail::SsdShape<S, H, P, G, N>>().carve(counter, rows, sequences, with_backward);
+    if constexpr (detail::ssd_runs_in_chunks<S, T, N>) {
+      detail::SsdMemory<detail::SsdShape<S, H, P, G, N>>(rows, sequences).carve(counter, with_backward);
     } else if (with_backward) {
       using Channels = detail::SsdChannels<T, H, P, G, N>;
       detail::ScanPartials<Channels, T> partials;

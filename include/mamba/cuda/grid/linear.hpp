@@ -89,6 +89,14 @@ void multiply_narrow(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, Lines<c
                  side_by_side(y), Lines<const float>{parts, product.stride}, sizes, 1, write == Write::add);
 }
 
+// Where a product's operand lies that is written for it: in scratch memory, behind what the product itself takes there.
+template <class S>
+inline constexpr std::size_t operand_place = std::is_same_v<S, float> ? GridTuning::most_partial_bytes : 0;
+template <class S>
+S* operand_memory(Grid& be, std::size_t elements) {
+  return reinterpret_cast<S*>(be.scratch(operand_place<S> + elements * sizeof(S)) + operand_place<S>);
+}
+
 // x as a product's operand beside one that is stored as S: as it is, or a copy in scratch memory.
 template <class S, class T, int C>
 Rows<const S, C> operand(Grid& be, Rows<const T, C> x) {
@@ -96,10 +104,45 @@ Rows<const S, C> operand(Grid& be, Rows<const T, C> x) {
     return x;
   } else {
     const std::size_t elements = static_cast<std::size_t>(x.rows) * x.stride;
-    S* const copy = reinterpret_cast<S*>(be.scratch(elements * sizeof(S)));
+    S* const copy = operand_memory<S>(be, elements);
     be.launch_over("copy_elements", copy_elements<S, T>, elements / 4, copy, x.data, elements / 4);
     return {copy, x.rows};
   }
+}
+
+// joined <- pieces side by side, its padding <- 0; `vector` numbers at once, which are of one piece.
+template <int vector, class S, class T, int All, int Count>
+__global__ void __launch_bounds__(Block::threads) join_columns(Rows<S, All> joined, SideBySide<T, Count> pieces) {
+  begin_kernel();
+  constexpr int vectors = Rows<S, All>::stride / vector;
+  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  const auto row = static_cast<int>(i / vectors), column = static_cast<int>(i % vectors) * vector;
+  if (row >= joined.rows) return;
+  S* const to = joined.address(row) + column;
+  if constexpr (vector == 4) store4(to, column < All ? load4(&pieces.at(row, column)) : Quad<std::remove_const_t<T>>{});
+  else *to = column < All ? pieces.at(row, column) : T(0);
+}
+
+// Whether the gradients of a product of several outputs are products over all their columns together: where these are
+// copied anyway, to be rounded, and where they are few.
+template <class S, class Y, int all_columns>
+inline constexpr bool joins_gradients =
+    !std::is_same_v<S, Y> || (std::is_same_v<S, float> && all_columns <= GridTuning::narrow_columns);
+template <class S, class Y, int... Out>
+auto joined(Grid& be, Beside<const Y, Out...> dy) {
+  using Pieces = Beside<const Y, Out...>;
+  constexpr int all = Pieces::all_columns;
+  constexpr bool in_fours = [] {
+    for (int i = 0; i < Pieces::count; ++i)
+      if (Pieces::first(i) % 4 != 0) return false;
+    return true;
+  }();
+  constexpr int vector = in_fours ? 4 : 1;
+  const std::size_t elements = static_cast<std::size_t>(dy.rows) * padded(all);
+  const Rows<S, all> together{operand_memory<S>(be, elements), dy.rows};
+  be.launch_over("join_columns", join_columns<vector, S, const Y, all, Pieces::count>, elements / vector, together,
+                 side_by_side(dy));
+  return in(together);
 }
 
 }  // namespace detail
@@ -167,11 +210,15 @@ template <Write write, class T, class DW, class Y, class S, int... Out, int In, 
 void linear_gradients(Grid& be, Rows<T, In> dx, WeightGradient<DW, All, In> dw, Beside<const Y, Out...> dy,
                       Rows<const S, In> x, Weight<S, All, In, OfRows, First> w) {
   static_assert(All == dy.all_columns);
-  detail::each_piece(dy, [&](auto piece, auto first) {
-    constexpr int columns = decltype(piece)::columns;
-    linear_gradients<first.value == 0 ? write : Write::add>(be, dx, dw.template row_block<first.value, columns>(),
-                                                            piece, x, w.template row_block<first.value, columns>());
-  });
+  if constexpr (detail::joins_gradients<S, Y, All>) {
+    linear_gradients<write>(be, dx, dw, detail::joined<S>(be, dy), x, w);
+  } else {
+    detail::each_piece(dy, [&](auto piece, auto first) {
+      constexpr int columns = decltype(piece)::columns;
+      linear_gradients<first.value == 0 ? write : Write::add>(be, dx, dw.template row_block<first.value, columns>(),
+                                                              piece, x, w.template row_block<first.value, columns>());
+    });
+  }
 }
 
 }  // namespace mamba::cuda

@@ -62,7 +62,7 @@ void selective_scan_backward(Grid& be, Rows<T, E> ddelta, Rows<T, E> du, Rows<T,
 template <int G, int N, class S, class T, int E, int H, int C, class Blocked = NoRows>
 void ssd(Grid& be, Rows<S, E> y, T* boundaries, T* states, Rows<const T, H> delta, Rows<const S, C> xbc,
          Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Blocked rows = {}) {
-  if constexpr (detail::ssd_runs_in_chunks<T>) {
+  if constexpr (detail::ssd_runs_in_chunks<S, T, N>) {
     using Shape = detail::SsdShape<S, H, E / H, G, N>;
     detail::ssd_in_chunks<Shape>(be, y, states, {delta, {}, xbc, a, d, detail::first_term_of(be.precision())},
                                  sequences, rows);
@@ -76,7 +76,7 @@ void ssd(Grid& be, Rows<S, E> y, T* boundaries, T* states, Rows<const T, H> delt
 template <int G, int N, class S, class T, int E, int H, int C>
 void ssd_of_steps(Grid& be, Rows<S, E> y, T* states, Rows<T, H> delta, Rows<T, H> pi, Weight<T, 1, H> bias,
                   Rows<const S, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d) {
-  if constexpr (detail::ssd_runs_in_chunks<T>) {
+  if constexpr (detail::ssd_runs_in_chunks<S, T, N>) {
     using Shape = detail::SsdShape<S, H, E / H, G, N>;
     detail::ssd_in_chunks<Shape>(be, y, states, {in(pi), bias, xbc, a, d, detail::first_term_of(be.precision())},
                                  sequences, NoRows{});
@@ -90,7 +90,7 @@ template <int G, int N, class S, class T, int E, int H, int C, class Passed = ne
 void ssd_backward(Grid& be, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient<T, 1, H> da, WeightGradient<T, 1, H> dd,
                   Rows<const T, E> dy, const T* boundaries, Rows<const T, H> delta, Rows<const S, C> xbc,
                   Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Passed passed = {}) {
-  if constexpr (detail::ssd_runs_in_chunks<T>) {
+  if constexpr (detail::ssd_runs_in_chunks<S, T, N>) {
     using Shape = detail::SsdShape<S, H, E / H, G, N>;
     detail::ssd_in_chunks_backward<Shape>(
         be, ddelta, dxbc, da, dd, dy, {delta, {}, xbc, a, d, detail::first_term_of(be.precision())}, sequences, passed);

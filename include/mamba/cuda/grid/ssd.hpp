@@ -1,6 +1,6 @@
 // Mamba-2's recurrence over the whole device but in double (specification, section 7; Dao and Gu 2024, section 6):
-// within chunks of 64 rows as products of matrices on the tensor cores, between them by states. The states are computed
-// again for the backward pass, which keeps none.
+// within chunks as products of matrices on the tensor cores, from chunk to chunk by states (ssd_walk.hpp). The states
+// are computed again for the backward pass, which keeps none.
 #pragma once
 
 #include <cstddef>
@@ -11,26 +11,30 @@
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/ssd_backward.hpp>
-#include <mamba/cuda/grid/ssd_forward.hpp>
+#include <mamba/cuda/grid/ssd_walk.hpp>
 
 namespace mamba::cuda::detail {
 
-// In double, which has no tensor cores to speak of and is there for checking, the states are walked through (scan.hpp).
-template <class T>
-inline constexpr bool ssd_runs_in_chunks = std::is_same_v<T, float>;
+// In double, which has no tensor cores to speak of and is there for checking, the states are walked through (scan.hpp),
+// as they are in float where a warp has no registers for so many.
+template <class S, class T, int N>
+inline constexpr bool ssd_runs_in_chunks = std::is_same_v<T, float> && (N <= most_ssd_states || !std::is_same_v<S, T>);
 
-// The memory of a call: states before chunks, adjoints behind them, the chunks' shares.
+// The memory of a call: pieces of walks, and backward states before chunks, adjoints behind them, the chunks' shares.
 template <class Shape>
 struct SsdMemory {
   using S = typename Shape::Stored;
+  SsdPieces<Shape> pieces;
+  std::size_t slots;
   S *before = nullptr, *behind = nullptr;
-  float *falls = nullptr, *of_rates = nullptr, *of_skips = nullptr;
+  float *of_rates = nullptr, *of_skips = nullptr;
 
-  void carve(Carver& memory, int rows, int sequences, bool with_backward) {
-    const auto slots = static_cast<std::size_t>(ssd_slots(rows, sequences));
-    before = memory.take<S>(slots * Shape::state_size);
-    falls = memory.take<float>(slots * Shape::H);
+  SsdMemory(int rows, int sequences)
+      : pieces(rows, sequences), slots(static_cast<std::size_t>(ssd_slots(rows, sequences, Shape::rows))) {}
+  void carve(Carver& memory, bool with_backward) {
+    pieces.carve(memory);
     if (!with_backward) return;
+    before = memory.take<S>(slots * Shape::state_size);
     behind = memory.take<S>(slots * Shape::state_size);
     of_rates = memory.take<float>(slots * padded(Shape::H));
     of_skips = memory.take<float>(slots * padded(Shape::H));
@@ -43,12 +47,11 @@ template <class Shape>
 __global__ void __launch_bounds__(Block::threads)
     ssd_step(Rows<typename Shape::Stored, Shape::E> y, SsdInputs<Shape> in, float* states, Sequences sequences) {
   begin_kernel();
-  constexpr int P = Shape::P, N = Shape::N, width = P < ssd_rows ? padded(P) : ssd_rows,
-                groups = Block::threads / width;
+  constexpr int P = Shape::P, N = Shape::N, width = Shape::width, groups = Block::threads / width;
   __shared__ float shares[groups][width];
   int index = static_cast<int>(blockIdx.x);
-  const int p0 = index % Shape::tiles_of_p * ssd_rows;
-  index /= Shape::tiles_of_p;
+  const int p0 = index % Shape::widths * width;
+  index /= Shape::widths;
   const int head = index % Shape::H, s = index / Shape::H, row = sequences.begin(s),
             group = head / Shape::heads_of_group;
   const int column = thread() % width, p = p0 + column, own = thread() / width;
@@ -86,14 +89,14 @@ void ssd_in_chunks(Grid& be, Rows<typename Shape::Stored, Shape::E> y, float* st
                    Sequences sequences, Blocked blocked) {
   clear_padding(be, y);
   if (states && y.rows == sequences.count && std::is_same_v<Blocked, NoRows>) {  // no sequence is empty
-    be.launch_shaped("ssd_step", ssd_step<Shape>, {sequences.count * Shape::H * Shape::tiles_of_p, Block::threads, 0},
-                     y, in, states, sequences);
+    be.launch_shaped("ssd_step", ssd_step<Shape>, {sequences.count * Shape::H * Shape::widths, Block::threads, 0}, y,
+                     in, states, sequences);
     return;
   }
-  SsdMemory<Shape> memory;
-  be.carve([&](Carver& carver) { memory.carve(carver, y.rows, sequences.count, false); });
-  ssd_states(be, in, memory.before, memory.falls, {states, states}, sequences, blocked);
-  ssd_outputs(be, y, in, memory.before, states != nullptr, sequences, blocked);
+  SsdMemory<Shape> memory(y.rows, sequences.count);
+  be.carve([&](Carver& carver) { memory.carve(carver, false); });
+  ssd_walk_all<true>(be, SsdForward<Shape, Blocked>{in, y, blocked}, memory.pieces, {states, states}, nullptr,
+                     sequences);
 }
 
 template <class Shape, class Passed>
@@ -101,26 +104,21 @@ void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, 
                             WeightGradient<float, 1, Shape::H> da, WeightGradient<float, 1, Shape::H> dd,
                             Rows<const float, Shape::E> dy, const SsdInputs<Shape>& in, Sequences sequences,
                             Passed passed) {
-  SsdMemory<Shape> memory;
-  be.carve([&](Carver& carver) { memory.carve(carver, dy.rows, sequences.count, true); });
-  const int slots = ssd_slots(dy.rows, sequences.count);
+  SsdMemory<Shape> memory(dy.rows, sequences.count);
+  be.carve([&](Carver& carver) { memory.carve(carver, true); });
   clear_padding(be, ddelta);
   clear_padding(be, dxbc);
-  be.zero(memory.of_rates, static_cast<std::size_t>(slots) * padded(Shape::H));
-  be.zero(memory.of_skips, static_cast<std::size_t>(slots) * padded(Shape::H));
-  SsdEnds ends;
-  float* gradients = nullptr;
-  if constexpr (Passed::passes) ends.from = passed.from, gradients = passed.gradient;
-  const SsdPassed states{ends.from != nullptr, gradients != nullptr};
-  ssd_states(be, in, memory.before, memory.falls, ends, sequences, NoRows{});
-  ssd_adjoints(be, in, dy, memory.behind, memory.falls, gradients, sequences);
-  be.launch_shaped("ssd_input_gradients", ssd_input_gradients<Shape>,
-                   {slots * Shape::H, ssd_threads, shared_memory<SsdInputStage<typename Shape::Stored>>}, ddelta, dxbc,
-                   memory.of_rates, memory.of_skips, in, dy, memory.before, memory.behind, states, sequences);
-  be.launch_shaped(
-      "ssd_state_gradients", ssd_state_gradients<Shape>,
-      {slots * Shape::G * Shape::tiles_of_n, ssd_threads, shared_memory<SsdStateStage<typename Shape::Stored>>}, dxbc,
-      in, dy, memory.before, memory.behind, states, sequences);
+  be.zero(memory.of_rates, memory.slots * padded(Shape::H));
+  be.zero(memory.of_skips, memory.slots * padded(Shape::H));
+  SsdEnds ends, adjoint_ends;
+  if constexpr (Passed::passes) ends.from = passed.from, adjoint_ends = {passed.gradient, passed.gradient};
+  ssd_walk_all<false>(be, SsdForward<Shape, NoRows>{in, {}, {}}, memory.pieces, ends, memory.before, sequences);
+  ssd_walk_all<true>(be, SsdBackward<Shape>{in, dy, dxbc}, memory.pieces, adjoint_ends, memory.behind, sequences);
+  const int slots = static_cast<int>(memory.slots);
+  be.launch_shaped("ssd_chunk_gradients", ssd_chunk_gradients<Shape>,
+                   {slots * Shape::G, SsdGradientStage<Shape>::threads, shared_memory<SsdGradientStage<Shape>>}, ddelta,
+                   dxbc, memory.of_rates, memory.of_skips, in, dy, memory.before, memory.behind,
+                   SsdPassed{ends.from != nullptr, adjoint_ends.from != nullptr}, sequences);
   be.add(da, PartialGradients<float, 1, Shape::H>{memory.of_rates, slots});
   be.add(dd, PartialGradients<float, 1, Shape::H>{memory.of_skips, slots});
 }

@@ -1,21 +1,22 @@
-// Mamba-2's recurrence over the grid (ssd.hpp), backward. With W_ij = (c_i . b_j) between_ji for j <= i, D_ij = dy_i .
-// x_j, and behind the chunk the state's gradient (the adjoint):
-//   v_j = sum over i of W_ij dy_i + to_end_j adjoint b_j      dx_j = delta_j v_j + d dy_j
+// Mamba-2's recurrence over the grid (ssd.hpp), backward: what remains of a chunk's gradients once the states before
+// chunks and their gradients behind them (the adjoints) are known and dx is (ssd_walk.hpp). With W_ij = (c_i . b_j)
+// between_ji for j <= i and D_ij = dy_i . x_j:
 //   dc_i = sum over j of D_ij between_ji delta_j b_j + from_begin_i (state before) dy_i
 //   db_j = sum over i of D_ij between_ji delta_j c_i + to_end_j delta_j adjoint x_j
-// Of row t's decay, exp(A delta_t), the gradient with respect to the exponent is the sum of all that passes it: of
-// pairs of rows q_ij = D_ij W_ij delta_j over j < t <= i, of what rows i >= t take from the state before, of what rows
-// j < t give to the state behind, and of what goes through the chunk. The first is summed from rows' and columns' sums
-// of the same q_ij, so that what does not pass cancels to the last bit of what they are summed in.
+// Heads that share b and c add up D_ij between_ji delta_j before it is multiplied with b and c. Of row t's decay, exp(A
+// delta_t), the gradient with respect to the exponent is the sum of all that passes it: of pairs of rows q_ij = D_ij
+// W_ij delta_j over j < t <= i, of what rows i >= t take from the state before, of what rows j < t give to the state
+// behind, and of what goes through the chunk. The first is summed from rows' and columns' sums of the same q_ij, so
+// that what does not pass cancels to the last digits of what they are summed in.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
-#include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/grid/grid.hpp>
-#include <mamba/cuda/grid/ssd_states.hpp>
+#include <mamba/cuda/grid/ssd_walk.hpp>
 #include <mamba/math/rate.hpp>
 
 namespace mamba::cuda::detail {
@@ -25,333 +26,340 @@ struct SsdPassed {
   bool before = false, behind = false;
 };
 
-// --- of x, of the steps, of rates and skips --------------------------------------------------------------------------
+template <class Shape>
+struct SsdGradientStage {
+  using S = typename Shape::Stored;
+  using Sum = SsdSum<S>;
+  static constexpr int rows = Shape::rows, tiles = Shape::row_units;
+  using Lines = SwizzledTile<S, rows, padded(Shape::N)>;
+  using X = SwizzledTile<S, rows, Shape::width>;
+  using Dy = SwizzledTile<float, rows, Shape::width>;
+  using Pairs = SwizzledTile<S, rows, rows>;
+  // A warp has 16 of the states, where there are so many, and a share of the pairs of rows.
+  static constexpr int warps = (std::max)(4, Shape::state_units), threads = 32 * warps;
 
-template <class S>
-struct SsdInputStage {
-  // Products of c and b, of dy and x, and of c or b and a state.
-  using Inside = SsdPipeline<SsdPanel<Along::sum, S>, SsdPanel<Along::sum, S>>;
-  using Pairs = SsdPipeline<SsdPanel<Along::sum>, SsdPanel<Along::sum, S>>;
-  using WithState = SsdPipeline<SsdPanel<Along::sum, S>, SsdPanel<Along::result, S>>;
-  alignas(16) std::byte pipeline[(std::max)({Inside::bytes, Pairs::bytes, WithState::bytes})];
-  S weights[ssd_pieces][SsdPanel<Along::result, S>::elements];  // W, rows i
-  float dy[ssd_pieces][SsdPanel<Along::result>::elements];
-  SsdDecays<S> decays;
-  // Sums over a row's channels or other rows, a half by each of the two warps beside each other.
-  SsdSum<S> taken[2][ssd_rows], given[2][ssd_rows];             // from earlier rows and the state before; to later rows
-  SsdSum<S> left[2][ssd_rows], of_steps[2][ssd_rows];           // to the state behind; x . v
-  SsdSum<S> through[ssd_threads / 32], skip[ssd_threads / 32];  // by each warp: what comes in and leaves; d's
+  alignas(128) S b[Lines::elements];
+  S c[Lines::elements];
+  struct Turn {
+    alignas(128) S x[X::elements];
+    float dy[Dy::elements];
+  } turns[2];
+  static_assert(sizeof(turns) >= Pairs::elements * sizeof(S));  // whose place they leave to the pairs of all heads
+  // What a head's sums are made of, in the shares of those who had them.
+  struct Head {
+    Sum taken[Shape::state_units][rows];  // from the state before
+    Sum given[Shape::state_units][rows];  // to the state behind, but for a step size
+    Sum pairs_taken[tiles][rows];         // from rows of a unit's columns
+    Sum pairs_given[tiles][rows];         // to rows of a unit's rows, but for a step size
+    Sum through[Shape::state_units];
+    float diagonal[rows], skip[rows];  // W_ii D_ii, D_ii
+  } heads[2];
+  SsdDecays<S, rows> decays[3];  // of this head, the next, and the one before, whose sums are still read
 };
 
-// sums (2, rows) += each row's sum of the lanes' numbers f(row, column, value) of a result, in a fixed order.
-template <class S, class F>
-__device__ void add_row_sums(SsdSum<S> (&sums)[2][ssd_rows], SsdResult<S>& result, F&& f) {
-#pragma unroll
-  for (int m = 0; m < part_units; ++m)
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = result.row() + Sums<float>::row() + 16 * m + i;
-      SsdSum<S> own = 0;
-#pragma unroll
-      for (int n = 0; n < part_units; ++n)
-#pragma unroll
-        for (int k = 0; k < 4; ++k)
-          own += static_cast<SsdSum<S>>(
-              f(row, result.column() + Sums<float>::column() + 16 * n + k, result.sums.at[m][n][i].at[k]));
-      own = lane_sum<4>(own);
-      if (lane() % 4 == 0) sums[warp() % 2][row] += own;
-    }
-}
-
-// The same of columns, of which the warps below each other have a half.
-template <class S, class F>
-__device__ void add_column_sums(SsdSum<S> (&sums)[2][ssd_rows], SsdResult<S>& result, F&& f) {
-#pragma unroll
-  for (int n = 0; n < part_units; ++n)
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const int column = result.column() + Sums<float>::column() + 16 * n + k;
-      SsdSum<S> own = 0;
-#pragma unroll
-      for (int m = 0; m < part_units; ++m)
-#pragma unroll
-        for (int i = 0; i < 2; ++i)
-          own += static_cast<SsdSum<S>>(
-              f(result.row() + Sums<float>::row() + 16 * m + i, column, result.sums.at[m][n][i].at[k]));
-#pragma unroll
-      for (int offset = 4; offset < 32; offset *= 2) own += __shfl_xor_sync(~0U, own, offset);
-      if (lane() < 4) sums[warp() / 2][column] += own;
-    }
-}
-
-// dxbc's x, ddelta <- gradients; of_rates, of_skips (slots, padded(H)), which are zero, <- a chunk's shares. A block
-// takes a chunk and a head.
+// ddelta, and of_rates, of_skips (slots, padded(H)), from a head's sums: by one warp, of which a lane has a row or two,
+// and adds up what the lanes behind and before it have.
 template <class Shape>
-__global__ void __launch_bounds__(ssd_threads)
-    ssd_input_gradients(Rows<float, Shape::H> ddelta, Rows<float, Shape::C> dxbc, float* of_rates, float* of_skips,
+__device__ void ssd_head_sums(const typename SsdGradientStage<Shape>::Head& head_sums,
+                              const SsdDecays<typename Shape::Stored, Shape::rows>& decays,
+                              Rows<float, Shape::H> ddelta, float* of_rates, float* of_skips, float rate,
+                              const SsdStretch& chunk, int slot, int head) {
+  constexpr int of_lane = SsdDecays<typename Shape::Stored, Shape::rows>::of_lane;
+  double from_here[of_lane + 1] = {}, up_to_here[of_lane + 1] = {}, of_steps[of_lane] = {}, skip = 0;
+  double own[of_lane] = {}, given_behind[of_lane] = {};
+#pragma unroll
+  for (int i = 0; i < of_lane; ++i) {
+    const int t = of_lane * lane() + i;
+    if (t >= Shape::rows) break;
+    double taken = 0, given = 0, behind = 0;
+    for (int n = 0; n <= t / unit_side; ++n) taken += static_cast<double>(head_sums.pairs_taken[n][t]);
+    for (int m = t / unit_side; m < Shape::row_units; ++m) given += static_cast<double>(head_sums.pairs_given[m][t]);
+    for (int w = 0; w < Shape::state_units; ++w)
+      taken += static_cast<double>(head_sums.taken[w][t]), behind += static_cast<double>(head_sums.given[w][t]);
+    const auto delta = static_cast<double>(decays.delta[t]);
+    own[i] = taken - delta * given, given_behind[i] = delta * behind;
+    of_steps[i] = given + static_cast<double>(head_sums.diagonal[t]) + behind;
+    skip += static_cast<double>(head_sums.skip[t]);
+  }
+  double all_own = 0, all_given = 0, through = 0;
+#pragma unroll
+  for (int i = 0; i < of_lane; ++i) all_own += own[i], all_given += given_behind[i];
+  double behind_it = all_own, before_it = all_given;
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double more = __shfl_down_sync(~0U, behind_it, offset), less = __shfl_up_sync(~0U, before_it, offset);
+    if (lane() + offset < 32) behind_it += more;
+    if (lane() >= offset) before_it += less;
+  }
+  behind_it -= all_own, before_it -= all_given;
+  for (int w = 0; w < Shape::state_units; ++w) through += static_cast<double>(head_sums.through[w]);
+  through *= static_cast<double>(decays.of_chunk);
+#pragma unroll
+  for (int i = of_lane - 1; i >= 0; --i) from_here[i] = from_here[i + 1] + own[i];
+#pragma unroll
+  for (int i = 0; i < of_lane; ++i) up_to_here[i + 1] = up_to_here[i] + given_behind[i];
+  const double a = math::ln2 * static_cast<double>(rate);
+  double of_rate = 0;
+#pragma unroll
+  for (int i = 0; i < of_lane; ++i) {
+    const int t = of_lane * lane() + i;
+    if (t >= chunk.count) break;
+    const double passes = behind_it + from_here[i] + before_it + up_to_here[i] + through;
+    ddelta.address(chunk.first + t)[head] = static_cast<float>(of_steps[i] + a * passes);
+    of_rate += static_cast<double>(decays.delta[t]) * passes;
+  }
+  of_rate = lane_sum(of_rate), skip = lane_sum(skip);
+  if (lane() == 0) {
+    of_rates[slot * padded(Shape::H) + head] = static_cast<float>(of_rate);
+    of_skips[slot * padded(Shape::H) + head] = static_cast<float>(skip);
+  }
+}
+
+// A unit of a matrix in global memory, lines of `stride` numbers, of which so many exist.
+template <class S>
+__device__ Unit load_unit(const S* from, std::ptrdiff_t stride, int lines) {
+  Unit unit;
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    if (const int line = Unit::first_row() + i; line < lines)
+      unit.row[i] = load4(from + line * stride + Unit::first_column());
+  return unit;
+}
+
+// dxbc's b and c, ddelta <- gradients; of_rates, of_skips (slots, padded(H)), which are zero, <- a chunk's shares. A
+// block takes a chunk and a group, head by head; a warp has 16 of the states.
+template <class Shape>
+__global__ void __launch_bounds__(SsdGradientStage<Shape>::threads)
+    ssd_chunk_gradients(Rows<float, Shape::H> ddelta, Rows<float, Shape::C> dxbc, float* of_rates, float* of_skips,
                         SsdInputs<Shape> in, Rows<const float, Shape::E> dy, const typename Shape::Stored* before,
                         const typename Shape::Stored* behind, SsdPassed passed, Sequences sequences) {
   begin_kernel();
   using S = typename Shape::Stored;
-  using Stage = SsdInputStage<S>;
-  constexpr int P = Shape::P, N = Shape::N;
-  constexpr std::ptrdiff_t stride = Rows<const S, Shape::C>::stride, dy_stride = Rows<const float, Shape::E>::stride;
+  using Stage = SsdGradientStage<Shape>;
+  using Sum = typename Stage::Sum;
+  using Decays = SsdDecays<S, Shape::rows>;
+  using In = Rows<const S, Shape::C>;
+  using InDy = Rows<const float, Shape::E>;
+  constexpr int P = Shape::P, N = Shape::N, rows = Shape::rows, tiles = Stage::tiles, warps = Stage::warps,
+                depth = Shape::width / unit_side;
   extern __shared__ __align__(128) std::byte shared[];
   Stage& stage = *reinterpret_cast<Stage*>(shared);
-  const int head = static_cast<int>(blockIdx.x) % Shape::H, slot = static_cast<int>(blockIdx.x) / Shape::H,
-            group = head / Shape::heads_of_group;
-  const SsdChunk chunk = ssd_chunk_of(sequences, slot);
+  const int group = static_cast<int>(blockIdx.x) % Shape::G, slot = static_cast<int>(blockIdx.x) / Shape::G;
+  const SsdStretch chunk = ssd_stretch_of(sequences, slot, rows);
   if (chunk.count == 0) return;
   const bool has_before = chunk.number > 0 || passed.before, has_behind = !chunk.is_last || passed.behind;
-  const S *const x = in.xbc.address(chunk.first) + Shape::x_column(head),
-                 *const b = in.xbc.address(chunk.first) + Shape::b_column(group),
-                 *const c = in.xbc.address(chunk.first) + Shape::c_column(group);
-  const float* const g = dy.address(chunk.first) + Shape::x_column(head);
-  const std::ptrdiff_t state = slot * Shape::state_size + head * Shape::head_state;
-  for (int i = thread(); i < 2 * ssd_rows; i += ssd_threads)
-    stage.taken[i / ssd_rows][i % ssd_rows] = stage.given[i / ssd_rows][i % ssd_rows] =
-        stage.left[i / ssd_rows][i % ssd_rows] = stage.of_steps[i / ssd_rows][i % ssd_rows] = 0;
-  SsdSum<S> through = 0, of_skip = 0;
-  stage.decays.load(in, chunk, head);
+  const int first_head = group * Shape::heads_of_group, n0 = warp() * unit_side, first_term = in.first_term;
+  const bool has_states = n0 < N;
+  const typename Stage::Lines b{stage.b}, c{stage.c};
 
-  SsdResult<S> weights;
-  typename Stage::Inside{stage.pipeline}.multiply(
-      weights, N, in.first_term, [&](auto left, auto right, int n, int count) {
-        stage_panel<Shape::aligned>(left, c + n, stride, chunk.count, count);
-        stage_panel<Shape::aligned>(right, b + n, stride, chunk.count, count);
-      });
-  weights.each([&](int i, int j, float& value) {
-    value = j <= i ? value * stage.decays.between(j, i) : 0.0F;
-    stage.weights[i / ssd_depth][i % ssd_depth * SsdPanel<Along::result, S>::stride + j] = value;
-  });
+  // A turn is a head's channels, 64 of them at most.
+  constexpr int turns = Shape::heads_of_group * Shape::widths;
+  const auto x_of = [&](int turn) { return typename Stage::X{stage.turns[turn % 2].x}; };
+  const auto dy_of = [&](int turn) { return typename Stage::Dy{stage.turns[turn % 2].dy}; };
+  const auto fetch = [&](int turn) {
+    const int head = first_head + turn / Shape::widths, p0 = turn % Shape::widths * Shape::width,
+              column = Shape::x_column(head) + p0;
+    stage_lines<Shape::vector, Stage::threads>(x_of(turn), in.xbc.address(chunk.first) + column, In::stride,
+                                               chunk.count, P - p0);
+    stage_lines<Shape::gradient_vector, Stage::threads>(dy_of(turn), dy.address(chunk.first) + column, InDy::stride,
+                                                        chunk.count, P - p0);
+  };
+  const auto multiply_lines = [&](auto& result, auto tile, int k, const Unit& other) {
+    Operand<S> lines[tiles];
+#pragma unroll
+    for (int m = 0; m < tiles; ++m) lines[m] = along_lines<S>(tile, m * unit_side, k * unit_side);
+    const Operand<S> right[1] = {operand_of<S>(other)};
+    multiply_add(result, lines, right, first_term);
+  };
+  const auto steps_of = [&](int head) { return Decays::template load<false>(in, chunk.first, chunk.count, head); };
 
-  {  // what rows take from earlier ones
-    SsdResult<S> pairs;
-    typename Stage::Pairs{stage.pipeline}.multiply(
-        pairs, P, in.first_term, [&](auto left, auto right, int p, int count) {
-          stage_panel<Shape::aligned>(left, g + p, dy_stride, chunk.count, count);
-          stage_panel<Shape::aligned>(right, x + p, stride, chunk.count, count);
-        });
-    pairs.each([&](int, int j, float& value) { value *= stage.decays.delta[j]; });
-#pragma unroll
-    for (int m = 0; m < part_units; ++m)
-#pragma unroll
-      for (int n = 0; n < part_units; ++n)
-#pragma unroll
-        for (int i = 0; i < 2; ++i)
-#pragma unroll
-          for (int k = 0; k < 4; ++k) pairs.sums.at[m][n][i].at[k] *= weights.sums.at[m][n][i].at[k];
-    const auto of_another = [](int i, int j, float value) { return i == j ? 0.0F : value; };
-    add_row_sums(stage.taken, pairs, of_another);
-    add_column_sums(stage.given, pairs, of_another);
-  }
-
-  const float skip = in.d.value[head];
-  for (int p0 = 0; p0 < P; p0 += ssd_rows) {
-    const auto inside = [&](int i, int p) { return i < chunk.count && p0 + p < P; };
-    if (has_before) {  // what rows take from the state before
-      SsdResult<S> taken;
-      typename Stage::WithState{stage.pipeline}.multiply(
-          taken, N, in.first_term, [&](auto left, auto right, int n, int count) {
-            stage_panel<Shape::aligned>(left, c + n, stride, chunk.count, count);
-            stage_panel<true>(right, before + state + static_cast<std::ptrdiff_t>(n) * padded(P) + p0, padded(P), count,
-                              padded(P) - p0);
-          });
-      add_row_sums(stage.taken, taken, [&](int i, int p, float value) {
-        return inside(i, p) ? value * stage.decays.from_begin[i] * g[i * dy_stride + p0 + p] : 0.0F;
-      });
-    }
-    for (int piece = 0; piece < ssd_pieces; ++piece)
-      stage_panel<Shape::aligned>(SsdPanel<Along::result>{stage.dy[piece]}, g + piece * ssd_depth * dy_stride + p0,
-                                  dy_stride, chunk.count - piece * ssd_depth, P - p0);
-    SsdResult<S> v;
-    if (has_behind) {
-      typename Stage::WithState{stage.pipeline}.multiply(
-          v, N, in.first_term, [&](auto left, auto right, int n, int count) {
-            stage_panel<Shape::aligned>(left, b + n, stride, chunk.count, count);
-            stage_panel<true>(right, behind + state + static_cast<std::ptrdiff_t>(n) * padded(P) + p0, padded(P), count,
-                              padded(P) - p0);
-          });
-      v.each([&](int j, int, float& value) { value *= stage.decays.to_end[j]; });
-      add_row_sums(stage.left, v, [&](int j, int p, float value) {
-        return inside(j, p) ? value * x[j * stride + p0 + p] * stage.decays.delta[j] : 0.0F;
-      });
-      if (has_before)
-        for (int i = thread(); i < N * ssd_rows; i += ssd_threads)
-          if (const int p = p0 + i % ssd_rows; p < P) {
-            const std::ptrdiff_t at = state + static_cast<std::ptrdiff_t>(i / ssd_rows) * padded(P) + p;
-            through += static_cast<SsdSum<S>>(static_cast<float>(before[at])) *
-                       static_cast<SsdSum<S>>(static_cast<float>(behind[at]));
-          }
-    } else {
-      commit_copies();
-      wait_for_copies<0>();
-    }
-    __syncthreads();
-    for (int piece = 0; piece < ssd_pieces; ++piece)
-      v.add(SsdPanel<Along::result, S>{stage.weights[piece]}, SsdPanel<Along::result>{stage.dy[piece]}, ssd_depth,
-            ssd_rows, in.first_term);
-    add_row_sums(stage.of_steps, v,
-                 [&](int j, int p, float value) { return inside(j, p) ? value * x[j * stride + p0 + p] : 0.0F; });
-    v.each([&](int j, int p, float value) {
-      if (!inside(j, p)) return;
-      const float own = stage.dy[j / ssd_depth][j % ssd_depth * SsdPanel<Along::result>::stride + p];
-      of_skip += static_cast<SsdSum<S>>(own) * static_cast<SsdSum<S>>(static_cast<float>(x[j * stride + p0 + p]));
-      dxbc.address(chunk.first + j)[Shape::x_column(head) + p0 + p] = stage.decays.delta[j] * value + skip * own;
-    });
-    __syncthreads();  // before dy's place is taken
-  }
-
-  through = lane_sum(through), of_skip = lane_sum(of_skip);
-  if (lane() == 0) stage.through[warp()] = through, stage.skip[warp()] = of_skip;
+  stage_lines<Shape::vector, Stage::threads>(b, in.xbc.address(chunk.first) + Shape::b_column(group), In::stride,
+                                             chunk.count, N);
+  stage_lines<Shape::vector, Stage::threads>(c, in.xbc.address(chunk.first) + Shape::c_column(group), In::stride,
+                                             chunk.count, N);
+  fetch(0);
+  commit_copies();
+  if (warp() == 0) stage.decays[0].template set<false>(steps_of(first_head), in.a.derived[first_head]);
+  wait_for_copies<0>();
   __syncthreads();
-  if (warp() != 0) return;
-  // A lane has two rows, and adds up what the lanes behind and before it have.
-  double own[2], given[2];
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int t = 2 * lane() + i;
-    own[i] = stage.taken[0][t] + stage.taken[1][t] - (stage.given[0][t] + stage.given[1][t]);
-    given[i] = stage.left[0][t] + stage.left[1][t];
-  }
-  double from_here = own[0] + own[1], up_to_here = given[0] + given[1];
-#pragma unroll
-  for (int offset = 1; offset < 32; offset *= 2) {
-    const double behind_it = __shfl_down_sync(~0U, from_here, offset),
-                 before_it = __shfl_up_sync(~0U, up_to_here, offset);
-    if (lane() + offset < 32) from_here += behind_it;
-    if (lane() >= offset) up_to_here += before_it;
-  }
-  up_to_here -= given[0] + given[1];
-  double all_through = 0, all_skip = 0;
-  for (int w = 0; w < ssd_threads / 32; ++w)
-    all_through += static_cast<double>(stage.through[w]), all_skip += static_cast<double>(stage.skip[w]);
-  all_through *= static_cast<double>(stage.decays.of_chunk());
-  const double sums[2] = {from_here + up_to_here + all_through,
-                          from_here - own[0] + up_to_here + given[0] + all_through};
-  const double a = math::ln2 * static_cast<double>(in.a.derived[head]);
-  double of_rate = 0;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int t = 2 * lane() + i;
-    if (t >= chunk.count) continue;
-    ddelta.address(chunk.first + t)[head] =
-        static_cast<float>(stage.of_steps[0][t] + stage.of_steps[1][t] + a * sums[i]);
-    of_rate += static_cast<double>(stage.decays.delta[t]) * sums[i];
-  }
-  of_rate = lane_sum(of_rate);
-  if (lane() == 0) {
-    of_rates[slot * padded(Shape::H) + head] = static_cast<float>(of_rate);
-    of_skips[slot * padded(Shape::H) + head] = static_cast<float>(all_skip);
-  }
-}
 
-// --- of b and c ------------------------------------------------------------------------------------------------------
-
-template <class S>
-struct SsdStateStage {
-  float dy[SsdPanel<Along::sum>::elements];
-  S x[SsdPanel<Along::sum, S>::elements], before[SsdPanel<Along::sum, S>::elements],
-      behind[SsdPanel<Along::sum, S>::elements];
-  S b[ssd_pieces][SsdPanel<Along::result, S>::elements], c[ssd_pieces][SsdPanel<Along::result, S>::elements];
-  S pairs[ssd_pieces * (std::max)(SsdPanel<Along::sum, S>::elements, SsdPanel<Along::result, S>::elements)];
-  SsdDecays<S> decays;
-};
-
-// dxbc's b and c <- gradients. A block takes a chunk, a group and up to 64 of its states, and adds up over the heads.
-template <class Shape>
-__global__ void __launch_bounds__(ssd_threads)
-    ssd_state_gradients(Rows<float, Shape::C> dxbc, SsdInputs<Shape> in, Rows<const float, Shape::E> dy,
-                        const typename Shape::Stored* before, const typename Shape::Stored* behind, SsdPassed passed,
-                        Sequences sequences) {
-  begin_kernel();
-  using S = typename Shape::Stored;
-  using Stage = SsdStateStage<S>;
-  constexpr int P = Shape::P, N = Shape::N;
-  constexpr std::ptrdiff_t stride = Rows<const S, Shape::C>::stride, dy_stride = Rows<const float, Shape::E>::stride;
-  using PanelOfGradient = SsdPanel<Along::sum>;
-  using PanelAlongSum = SsdPanel<Along::sum, S>;
-  using PanelAlongRows = SsdPanel<Along::result, S>;
-  extern __shared__ __align__(128) std::byte shared[];
-  Stage& stage = *reinterpret_cast<Stage*>(shared);
-  int index = static_cast<int>(blockIdx.x);
-  const int n0 = index % Shape::tiles_of_n * ssd_rows;
-  index /= Shape::tiles_of_n;
-  const int group = index % Shape::G, slot = index / Shape::G;
-  const SsdChunk chunk = ssd_chunk_of(sequences, slot);
-  if (chunk.count == 0) return;
-  const bool has_before = chunk.number > 0 || passed.before, has_behind = !chunk.is_last || passed.behind;
-  const S* const b = in.xbc.address(chunk.first) + Shape::b_column(group) + n0;
-  const S* const c = in.xbc.address(chunk.first) + Shape::c_column(group) + n0;
-  for (int piece = 0; piece < ssd_pieces; ++piece) {
-    const int lines = chunk.count - piece * ssd_depth;
-    stage_panel<Shape::aligned>(PanelAlongRows{stage.b[piece]}, b + piece * ssd_depth * stride, stride, lines, N - n0);
-    stage_panel<Shape::aligned>(PanelAlongRows{stage.c[piece]}, c + piece * ssd_depth * stride, stride, lines, N - n0);
+  // Units of pairs of rows, on and below the diagonal, that are this warp's: c_i . b_j, and what heads add up.
+  constexpr int units = tiles * (tiles + 1) / 2, own = (units + warps - 1) / warps;
+  Unit of_bc[own], all_pairs[own];
+  int at_row[own], at_column[own];
+  bool has_unit[own];
+#pragma unroll
+  for (int u = 0; u < own; ++u) {
+    has_unit[u] = u * warps + warp() < units;
+    lower_unit(min(u * warps + warp(), units - 1), at_row[u], at_column[u]);
+    at_row[u] *= unit_side, at_column[u] *= unit_side;
   }
-  SsdResult<S> db, dc;
 #pragma unroll 1
-  for (int head = group * Shape::heads_of_group; head < (group + 1) * Shape::heads_of_group; ++head) {
-    const S* const x = in.xbc.address(chunk.first) + Shape::x_column(head);
-    const float* const g = dy.address(chunk.first) + Shape::x_column(head);
+  for (int n = 0; n < padded(N); n += unit_side)
+#pragma unroll
+    for (int u = 0; u < own; ++u)
+      multiply_add(of_bc[u], along_lines<S>(c, at_row[u], n), along_lines<S>(b, at_column[u], n), first_term);
+
+  Unit dc[tiles][1], db[tiles][1];  // of the warp's states
+#pragma unroll 1
+  for (int h = 0; h < Shape::heads_of_group; ++h) {
+    typename Stage::Head& sums = stage.heads[h % 2];
+    const int head = first_head + h;
     const std::ptrdiff_t state =
         slot * Shape::state_size + head * Shape::head_state + static_cast<std::ptrdiff_t>(n0) * padded(P);
-    stage.decays.load(in, chunk, head);
-    SsdResult<S> pairs, of_before, of_behind;
+    const Decays& decays = stage.decays[h % 3];
+    const bool sets_next = h + 1 < Shape::heads_of_group && warp() == (h + 1) % warps;
+    typename Decays::Steps next_steps{};
+    if (sets_next) next_steps = steps_of(head + 1);
+    Unit pairs[own], taken[tiles][1], given[tiles][1];
+    Sum through = 0;
 #pragma unroll 1
-    for (int p = 0; p < P; p += ssd_depth) {
-      const int count = min(ssd_depth, P - p);
-      stage_panel<Shape::aligned>(PanelOfGradient{stage.dy}, g + p, dy_stride, chunk.count, count);
-      stage_panel<Shape::aligned>(PanelAlongSum{stage.x}, x + p, stride, chunk.count, count);
-      if (has_before)
-        stage_panel<true>(PanelAlongSum{stage.before}, before + state + p, padded(P), N - n0, padded(P) - p);
-      if (has_behind)
-        stage_panel<true>(PanelAlongSum{stage.behind}, behind + state + p, padded(P), N - n0, padded(P) - p);
+    for (int width = 0; width < Shape::widths; ++width) {
+      const int turn = h * Shape::widths + width, p0 = width * Shape::width;
+      if (turn + 1 < turns) fetch(turn + 1);
       commit_copies();
-      wait_for_copies<0>();
-      __syncthreads();
-      pairs.add(PanelOfGradient{stage.dy}, PanelAlongSum{stage.x}, count, P, in.first_term);
-      if (has_before) of_before.add(PanelOfGradient{stage.dy}, PanelAlongSum{stage.before}, count, P, in.first_term);
-      if (has_behind) of_behind.add(PanelAlongSum{stage.x}, PanelAlongSum{stage.behind}, count, P, in.first_term);
-      __syncthreads();
-    }
-    // The part of the states outside.
-    const auto add_scaled = [](SsdResult<S>& to, SsdResult<S>& from, auto&& factor_of_row) {
+      const auto x = x_of(turn);
+      const auto gradient = dy_of(turn);
+      // On their way while pairs of rows are multiplied.
+      Unit of_before[depth], of_behind[depth];
 #pragma unroll
-      for (int m = 0; m < part_units; ++m)
+      for (int k = 0; k < depth; ++k) {
+        const std::ptrdiff_t at = state + p0 + k * unit_side;
+        if (p0 + k * unit_side >= padded(P)) break;
+        if (has_before) of_before[k] = load_unit(before + at, padded(P), N - n0);
+        if (has_behind) of_behind[k] = load_unit(behind + at, padded(P), N - n0);
+      }
+#pragma unroll
+      for (int k = 0; k < depth; ++k)
+#pragma unroll
+        for (int u = 0; u < own; ++u)
+          multiply_add(pairs[u], along_lines<S>(gradient, at_row[u], k * unit_side),
+                       along_lines<S>(x, at_column[u], k * unit_side), first_term);
+#pragma unroll
+      for (int k = 0; k < depth; ++k) {
+        if (p0 + k * unit_side >= padded(P)) break;
+        if (has_before && has_states) multiply_lines(taken, gradient, k, of_before[k]);
+        if (has_behind && has_states) multiply_lines(given, x, k, of_behind[k]);
+        if (has_before && has_behind) {
+#pragma unroll
+          for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+              through += static_cast<Sum>(of_before[k].row[i].at[j]) * static_cast<Sum>(of_behind[k].row[i].at[j]);
+        }
+      }
+      if (width + 1 < Shape::widths) {
+        wait_for_copies<0>();
+        __syncthreads();
+      }
+    }
+
+    // Rows' shares of the states outside.
+    const auto of_states = [&](auto& to, auto& from, typename Stage::Lines other, auto& row_sums, auto&& factor_of,
+                               auto&& factor_of_sum) {
+#pragma unroll
+      for (int m = 0; m < tiles; ++m)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const float factor = factor_of_row(to.row() + Sums<float>::row() + 16 * m + i);
+          const int row = m * unit_side + Unit::first_row() + i;
+          const Quad<float> beside = load4(static_cast<const S*>(other.at(row, n0 + Unit::first_column())));
+          const float factor = factor_of(row);
+          Sum sum = 0;
 #pragma unroll
-          for (int n = 0; n < part_units; ++n)
-#pragma unroll
-            for (int k = 0; k < 4; ++k) to.sums.at[m][n][i].at[k] += factor * from.sums.at[m][n][i].at[k];
+          for (int k = 0; k < 4; ++k) {
+            sum += static_cast<Sum>(beside.at[k]) * static_cast<Sum>(from[m][0].row[i].at[k]);
+            to[m][0].row[i].at[k] += factor * from[m][0].row[i].at[k];
+          }
+          sum = lane_sum<4>(sum) * static_cast<Sum>(factor_of_sum(row));
+          if (lane() % 4 == 0) row_sums[row] = sum;
         }
     };
-    if (has_before) add_scaled(dc, of_before, [&](int i) { return stage.decays.from_begin[i]; });
-    if (has_behind) add_scaled(db, of_behind, [&](int j) { return stage.decays.to_end[j] * stage.decays.delta[j]; });
-    // The part within the chunk: once with rows i, then with rows j.
-    pairs.each([&](int i, int j, float& value) {
-      value = j <= i ? value * stage.decays.between(j, i) * stage.decays.delta[j] : 0.0F;
-      stage.pairs[j / ssd_depth * PanelAlongSum::elements + i * PanelAlongSum::stride + j % ssd_depth] = value;
-    });
+    through = lane_sum(through);
+    if (has_states) {
+      const auto from_begin = [&](int i) { return decays.from_begin[i]; };
+      of_states(dc, taken, c, sums.taken[warp()], from_begin, from_begin);
+      of_states(
+          db, given, b, sums.given[warp()], [&](int j) { return decays.to_end[j] * decays.delta[j]; },
+          [&](int j) { return decays.to_end[j]; });
+      if (lane() == 0) sums.through[warp()] = through;
+    }
+
+    // Pairs of rows.
+#pragma unroll
+    for (int u = 0; u < own; ++u) {
+      if (!has_unit[u]) break;
+      Sum of_rows[2] = {}, of_columns[4] = {};
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const int row = at_row[u] + Unit::first_row() + i, column = at_column[u] + Unit::first_column() + k;
+          const float pair = pairs[u].row[i].at[k], of_both = of_bc[u].row[i].at[k];
+          if (column > row) continue;
+          const float decayed = pair * decays.between(column, row), delta = decays.delta[column];
+          all_pairs[u].row[i].at[k] += decayed * delta;
+          if (column == row) {
+            sums.diagonal[row] = decayed * of_both, sums.skip[row] = pair;
+          } else {
+            const Sum q = static_cast<Sum>(decayed) * static_cast<Sum>(of_both);
+            of_rows[i] += q * static_cast<Sum>(delta), of_columns[k] += q;
+          }
+        }
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        of_rows[i] = lane_sum<4>(of_rows[i]);
+        if (lane() % 4 == 0) sums.pairs_taken[at_column[u] / unit_side][at_row[u] + Unit::first_row() + i] = of_rows[i];
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+#pragma unroll
+        for (int offset = 4; offset < 32; offset *= 2) of_columns[k] += __shfl_xor_sync(~0U, of_columns[k], offset);
+        if (lane() < 4)
+          sums.pairs_given[at_row[u] / unit_side][at_column[u] + Unit::first_column() + k] = of_columns[k];
+      }
+    }
+    if (sets_next) stage.decays[(h + 1) % 3].template set<false>(next_steps, in.a.derived[head + 1]);
+    wait_for_copies<0>();
     __syncthreads();
-    for (int piece = 0; piece < ssd_pieces; ++piece)
-      dc.add(PanelAlongSum{stage.pairs + piece * PanelAlongSum::elements}, PanelAlongRows{stage.b[piece]}, ssd_depth,
-             ssd_rows, in.first_term);
-    __syncthreads();
-    pairs.each([&](int i, int j, float value) {
-      stage.pairs[i / ssd_depth * PanelAlongRows::elements + i % ssd_depth * PanelAlongRows::stride + j] = value;
-    });
-    __syncthreads();
-    for (int piece = 0; piece < ssd_pieces; ++piece)
-      db.add(PanelAlongRows{stage.pairs + piece * PanelAlongRows::elements}, PanelAlongRows{stage.c[piece]}, ssd_depth,
-             ssd_rows, in.first_term);
-    __syncthreads();
+    // While others go on: these sums' place is taken after the next barrier.
+    if (warp() == h % warps)
+      ssd_head_sums<Shape>(sums, decays, ddelta, of_rates, of_skips, in.a.derived[head], chunk, slot, head);
   }
-  const auto write = [&](SsdResult<S>& result, int column) {
-    result.each([&](int t, int n, float value) {
-      if (t < chunk.count && n0 + n < N) dxbc.address(chunk.first + t)[column + n0 + n] = value;
-    });
+
+  // Pairs of rows, of all heads together.
+  const typename Stage::Pairs pairs{reinterpret_cast<S*>(stage.turns)};
+#pragma unroll
+  for (int u = 0; u < own; ++u)
+    if (has_unit[u])
+      all_pairs[u].each(
+          [&](int r, int k, const Quad<float>& quad) { store4(pairs.at(at_row[u] + r, at_column[u] + k), quad); });
+  __syncthreads();
+  if (!has_states) return;
+#pragma unroll
+  for (int k = 0; k < tiles; ++k) {
+    const Operand<S> of_b = across_lines<S>(b, k * unit_side, n0), of_c = across_lines<S>(c, k * unit_side, n0);
+#pragma unroll
+    for (int m = k; m < tiles; ++m)
+      multiply_add(dc[m][0], along_lines<S>(pairs, m * unit_side, k * unit_side), of_b, first_term);
+#pragma unroll
+    for (int m = 0; m <= k; ++m)
+      multiply_add(db[m][0], across_lines<S>(pairs, k * unit_side, m * unit_side), of_c, first_term);
+  }
+  const auto write = [&](auto& result, int column) {
+#pragma unroll
+    for (int m = 0; m < tiles; ++m)
+      result[m][0].each([&](int r, int k, const Quad<float>& quad) {
+        const int row = m * unit_side + r, n = n0 + k;
+        if (row >= chunk.count) return;
+        float* const to = dxbc.address(chunk.first + row) + column + n;
+        if constexpr (N % 4 == 0 && Shape::E % 4 == 0) {
+          if (n < N) store4(to, quad);
+        } else {
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+            if (n + j < N) to[j] = quad.at[j];
+        }
+      });
   };
   write(db, Shape::b_column(group));
   write(dc, Shape::c_column(group));
