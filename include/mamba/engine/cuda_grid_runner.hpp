@@ -211,7 +211,8 @@ class GridRunner {
   }
 
  private:
-  using Activations = network::Activations<A, true>;
+  using Activations = network::Activations<A, network::KeepsLittle>;
+  using OfProducts = typename Activations::OfProducts;
   static constexpr int Vp = network::HeadActivations<A>::Vp, logits_stride = padded(Vp);
 
   // A tile's sequences in the batch, and each row's index there, sequence * length + time.
@@ -416,9 +417,11 @@ class GridRunner {
       eigen::Core on_host(scratch);
       const double share = loss(on_host, Rows<T, Vp>{dlogits_.data(), logits.rows},
                                 Rows<const T, Vp>{logits_.data(), logits.rows}, first);
-      cuda::check(cudaMemcpyAsync(dlogits.data, dlogits_.data(), dlogits_.size() * sizeof(T), cudaMemcpyHostToDevice,
-                                  queue_->stream()),
+      const std::vector<OfProducts> as_stored(dlogits_.begin(), dlogits_.end());
+      cuda::check(cudaMemcpyAsync(dlogits.data, as_stored.data(), as_stored.size() * sizeof(OfProducts),
+                                  cudaMemcpyHostToDevice, queue_->stream()),
                   "cudaMemcpyAsync to the device");
+      queue_->wait();
       return share;
     };
   }

@@ -56,8 +56,8 @@ MAMBA_HOST_DEVICE void steps_forward(Backend& be, Rows<T, C> delta, Rows<T, C> p
 }
 // dpi (T, C) <- ddelta softplus'(pi), which may be the same memory; dbias (C) += its sum over the rows.
 MAMBA_COMPOSITION
-template <class Backend, class T, int C>
-MAMBA_HOST_DEVICE void steps_backward(Backend& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias,
+template <class Backend, class P, class T, int C>
+MAMBA_HOST_DEVICE void steps_backward(Backend& be, Rows<P, C> dpi, WeightGradient<T, 1, C> dbias,
                                       Rows<const T, C> ddelta, Rows<const T, C> pi) {
   if constexpr (Backend::fuses_steps) {
     step_sizes_backward(be, dpi, dbias, ddelta, pi);

@@ -64,9 +64,11 @@ struct MixerOf<A, Mamba1> {
     }
   };
 
-  // What backward needs for itself; one serves all layers.
+  // What backward needs for itself; one serves all layers. O: what gradients are stored in that only products read.
+  template <class O>
   struct Gradient {
     Rows<T, E> x, z, u, delta, y, o;
+    Rows<O, E> pi;  // in delta's place where both are stored alike
     Rows<T, R> r;
     Rows<T, N> b, c;
     T* carry = nullptr;
@@ -75,6 +77,8 @@ struct MixerOf<A, Mamba1> {
       memory.take(x, rows), memory.take(z, rows), memory.take(u, rows), memory.take(delta, rows), memory.take(y, rows),
           memory.take(o, rows);
       memory.take(r, rows), memory.take(b, rows), memory.take(c, rows);
+      if constexpr (std::is_same_v<O, T>) pi = delta;
+      else memory.take(pi, rows);
       carry = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(E) * padded(N)) : nullptr;
     }
   };
@@ -149,8 +153,8 @@ struct MixerOf<A, Mamba1> {
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
   // passed: what it has of the states (mixer.hpp).
   MAMBA_COMPOSITION
-  template <class Backend, class LayerWeights, class LayerGradients, class Probe, class Passed>
-  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
+  template <class Backend, class LayerWeights, class LayerGradients, class O, class Probe, class Passed>
+  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient<O>& g,
                                          Rows<const T, D> dm, const Saved& s, Rows<const S, D> n, Sequences sequences,
                                          LayerWeights w, Probe& probe, Passed passed) {
     product_gradients<Write::set>(be, g.o, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o),
@@ -165,9 +169,8 @@ struct MixerOf<A, Mamba1> {
     probe.template visit_gradient<Point::delta>(view(g.delta));
     probe.template visit_gradient<Point::c>(view(g.c));
     probe.template visit_gradient<Point::b>(view(g.b));
-    steps_backward(be, g.delta, dw.template get<"mixer.dt_proj.bias">(), in(g.delta),
-                   in(s.pi));  // in place: now the gradient of pi
-    product_gradients<Write::set>(be, g.r, dw.template get<"mixer.dt_proj.weight">(), in(g.delta), in(s.r),
+    steps_backward(be, g.pi, dw.template get<"mixer.dt_proj.bias">(), in(g.delta), in(s.pi));
+    product_gradients<Write::set>(be, g.r, dw.template get<"mixer.dt_proj.weight">(), in(g.pi), in(s.r),
                                   w.template get<"mixer.dt_proj.weight">());
 
     const auto of_u = beside(in(g.r), in(g.b), in(g.c));

@@ -66,7 +66,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     }
   };
 
-  // What backward needs for itself; one serves all layers.
+  // What backward needs for itself; one serves all layers. O: what gradients are stored in that only products read.
+  template <class O>
   struct Gradient {
     Rows<T, E> z, y, g, o;
     Rows<T, C> x, u;
@@ -152,8 +153,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
   // passed: what it has of the states (mixer.hpp).
   MAMBA_COMPOSITION
-  template <class Backend, class LayerWeights, class LayerGradients, class Probe, class Passed>
-  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient& g,
+  template <class Backend, class LayerWeights, class LayerGradients, class O, class Probe, class Passed>
+  MAMBA_HOST_DEVICE static void backward(Backend& be, Rows<T, D> dn, LayerGradients dw, Gradient<O>& g,
                                          Rows<const T, D> dm, const Saved& s, Rows<const S, D> n, Sequences sequences,
                                          LayerWeights w, Probe& probe, Passed passed) {
     product_gradients<Write::set>(be, g.o, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o),

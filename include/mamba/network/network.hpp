@@ -119,14 +119,28 @@ struct LayerActivations {
   }
 };
 
-// The head's activations, for as many rows as exist at once.
-template <class A>
+// What a backend keeps for a backward pass, and what it stores gradients in that nothing but products read: of all
+// layers everything, as it is computed; or, where layers share what is cheap to compute again, as products take it.
+struct KeepsAll {
+  static constexpr bool recomputes = false;
+  template <class A>
+  using OfProducts = typename A::Scalar;
+};
+struct KeepsLittle {
+  static constexpr bool recomputes = true;
+  template <class A>
+  using OfProducts = typename A::Storage;
+};
+
+// The head's activations, for as many rows as exist at once; the logits' gradient is stored as O.
+template <class A, class O = typename A::Scalar>
 struct HeadActivations {
   using T = typename A::Scalar;
   static constexpr int D = A::config.d_model, Vp = A::config.padded_vocab_size();
   Rows<typename A::Storage, D> normed;
   Rows<T, D> input, dnormed, dinput;
-  Rows<T, Vp> logits, dlogits;
+  Rows<T, Vp> logits;
+  Rows<O, Vp> dlogits;
   T* rho = nullptr;
 
   MAMBA_HOST_DEVICE void carve(Carver& memory, int rows, bool with_backward) {
@@ -144,12 +158,13 @@ struct HeadActivations {
 
 // All activations of a tile: what is kept for a backward pass as it is stored, the residual stream, logits and
 // gradients as they are computed. With a backward pass to follow every layer keeps its own; without, all share one.
-// Where a backward pass recomputes, layers share, too, what it costs little to compute again. What changes from layer
-// to layer is a member too, for a backend keeps the object where it costs no registers.
-template <class A, bool recomputes = false>
+// Where the backend keeps little, layers share, too, what it costs little to compute again. What changes from layer to
+// layer is a member too, for a backend keeps the object where it costs no registers.
+template <class A, class Keep = KeepsAll>
 class Activations {
  public:
   using T = typename A::Scalar;
+  using OfProducts = typename Keep::template OfProducts<A>;
   static constexpr int D = A::config.d_model;
 
   // Over a null block it only counts: bytes() says how much is needed.
@@ -172,7 +187,7 @@ class Activations {
     }
     LayerActivations<A> one;
     Carver counter;
-    if constexpr (recomputes) {
+    if constexpr (Keep::recomputes) {
       Carver shared_counter;
       one.carve(counter, shared_counter, rows, boundary_states_);
       shared_.begin = memory.template take<std::byte>(shared_counter.used());
@@ -193,7 +208,7 @@ class Activations {
   MAMBA_HOST_DEVICE LayerActivations<A> layer(int l) const {
     LayerActivations<A> activations;
     Carver memory(layers_ + (with_backward_ ? static_cast<std::size_t>(l) * layer_bytes_ : 0));
-    if constexpr (recomputes) {
+    if constexpr (Keep::recomputes) {
       Carver shared(shared_.begin);
       activations.carve(memory, shared, rows_, boundary_states_);
     } else {
@@ -208,9 +223,9 @@ class Activations {
 
   LayerActivations<A> current;         // of the layer at hand
   Rows<typename A::Storage, D> mixed;  // a mixer's output
-  HeadActivations<A> head;
+  HeadActivations<A, OfProducts> head;
   Rows<T, D> dresidual, dnormed;
-  typename MixerOf<A>::Gradient gradient;
+  typename MixerOf<A>::template Gradient<OfProducts> gradient;
 
  private:
   struct Nothing {};
@@ -220,7 +235,7 @@ class Activations {
 
   int n_layers_, rows_, rows_of_head_, boundary_states_;
   bool with_backward_;
-  [[no_unique_address]] std::conditional_t<recomputes, Shared, Nothing> shared_;
+  [[no_unique_address]] std::conditional_t<Keep::recomputes, Shared, Nothing> shared_;
   T* residuals_;
   std::byte* layers_ = nullptr;
   std::size_t layer_bytes_ = 0, bytes_ = 0;
@@ -244,9 +259,9 @@ void check_tile_size(int rows) {
 
 // residual(M) <- the stack over a tile's tokens (specification, section 3).
 MAMBA_COMPOSITION
-template <class A, bool recomputes, class Backend, class Probe>
-MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A, recomputes>& activations, const Tile& tile,
-                               ModelWeights<A> w, TileStates<typename A::Scalar> states, Probe& probe) {
+template <class A, class Keep, class Backend, class Probe>
+MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A, Keep>& activations, const Tile& tile, ModelWeights<A> w,
+                               TileStates<typename A::Scalar> states, Probe& probe) {
   embed<A>(be, activations.residual(0), tile.tokens, tile.sequences, tile.positions, w.front());
   for (int l = 0; l < w.n_layers; ++l) {
     probe.layer(l);
@@ -277,14 +292,14 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A, recomputes>& activati
 // gradients += those of all layers and of the embedding's look-up, given dresidual, the gradient of residual(M).
 // passage: what it has of the sequences' states (NoPassage, Passage).
 MAMBA_COMPOSITION
-template <class A, bool recomputes, class Backend, class Probe, class StatePassage = NoPassage>
-MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
-                                const Tile& tile, ModelWeights<A> w, Probe& probe, StatePassage passage = {}) {
+template <class A, class Keep, class Backend, class Probe, class StatePassage = NoPassage>
+MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A, Keep>& activations, const Tile& tile,
+                                ModelWeights<A> w, Probe& probe, StatePassage passage = {}) {
   for (int l = w.n_layers - 1; l >= 0; --l) {
     probe.layer(l);
     assign(be, activations.current, activations.layer(l));
     const auto& layer = activations.current;
-    if constexpr (recomputes) MixerOf<A>::recompute(be, layer.mixer, w.layer(l));
+    if constexpr (Keep::recomputes) MixerOf<A>::recompute(be, layer.mixer, w.layer(l));
     MixerOf<A>::backward(be, activations.dnormed, dw.layer(l), activations.gradient, in(activations.dresidual),
                          layer.mixer, in(layer.normed), tile.sequences, w.layer(l), probe, passage.layer(l));
     probe.template visit_gradient<Point::normed_input>(view(activations.dnormed));
@@ -298,9 +313,9 @@ MAMBA_HOST_DEVICE void backward(Backend& be, ModelGradients<A> dw, Activations<A
 
 // Hands the logits of the tile's readout rows to use(first readout of the tile, head), some rows at a time.
 MAMBA_COMPOSITION
-template <class A, bool recomputes, class Backend, class Use>
-MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A, recomputes>& activations, const Tile& tile,
-                                ModelWeights<A> w, Use&& use) {
+template <class A, class Keep, class Backend, class Use>
+MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A, Keep>& activations, const Tile& tile, ModelWeights<A> w,
+                                Use&& use) {
   auto& head = activations.head;
   const int at_once = activations.rows_of_head();
   for (int first = 0; first < tile.readouts; first += at_once) {
@@ -321,8 +336,8 @@ MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A, recomputes>& activat
 
 // The head's own backward pass for the rows at hand: dresidual's rows <- the gradient of residual(M), given dlogits.
 MAMBA_COMPOSITION
-template <class A, bool recomputes, class Backend>
-MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
+template <class A, class Keep, class Backend>
+MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Activations<A, Keep>& activations,
                                          const int* rows, ModelWeights<A> w) {
   auto& head = activations.head;
   product_gradients<Write::set>(be, head.dnormed, head_weight<A>(dw), in(head.dlogits), in(head.normed),
@@ -335,18 +350,18 @@ MAMBA_HOST_DEVICE void read_out_backward(Backend& be, ModelGradients<A> dw, Acti
 }
 
 // The loss of the head's rows at hand and its gradient. Not a lambda: nvcc checks the calls of those.
-template <class A, bool recomputes, class Backend, class Loss>
+template <class A, class Keep, class Backend, class Loss>
 struct HeadLoss {
   Backend& be;
   ModelGradients<A> dw;
-  Activations<A, recomputes>& activations;
+  Activations<A, Keep>& activations;
   const Tile& tile;
   ModelWeights<A> w;
   Loss& loss;
   double sum = 0;
 
   MAMBA_COMPOSITION
-  MAMBA_HOST_DEVICE void operator()(int first, HeadActivations<A>& head) {
+  MAMBA_HOST_DEVICE void operator()(int first, HeadActivations<A, typename Keep::template OfProducts<A>>& head) {
     sum += loss(head.dlogits, in(head.logits), tile.first_readout + first);
     read_out_backward(be, dw, activations, tile.readout + first, w);
   }
@@ -355,12 +370,12 @@ struct HeadLoss {
 // Forward, the loss, backward: gradients += the tile's; returns its share of the loss.
 //   loss(dlogits, logits, number of the first row in the call): writes the gradient, returns the rows' share
 MAMBA_COMPOSITION
-template <class A, bool recomputes, class Backend, class Loss, class Probe>
-MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
+template <class A, class Keep, class Backend, class Loss, class Probe>
+MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A, Keep>& activations,
                                             const Tile& tile, ModelWeights<A> w, Loss&& loss, Probe& probe) {
   forward(be, activations, tile, w, TileStates<typename A::Scalar>{}, probe);
   zero(be, activations.dresidual);
-  HeadLoss<A, recomputes, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
+  HeadLoss<A, Keep, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
   read_out(be, activations, tile, w, head_loss);
   backward(be, dw, activations, tile, w, probe);
   return head_loss.sum;
@@ -372,15 +387,15 @@ struct BackwardFollows : NoProbe {};
 
 // The same from the sequences' states, which become those at their ends; passage holds a copy of where they begin.
 MAMBA_COMPOSITION
-template <class A, bool recomputes, class Backend, class Loss>
-MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A, recomputes>& activations,
+template <class A, class Keep, class Backend, class Loss>
+MAMBA_HOST_DEVICE double loss_and_gradients(Backend& be, ModelGradients<A> dw, Activations<A, Keep>& activations,
                                             const Tile& tile, ModelWeights<A> w, Loss&& loss,
                                             TileStates<typename A::Scalar> states,
                                             Passage<typename A::Scalar> passage) {
   BackwardFollows probe;
   forward(be, activations, tile, w, states, probe);
   zero(be, activations.dresidual);
-  HeadLoss<A, recomputes, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
+  HeadLoss<A, Keep, Backend, std::remove_reference_t<Loss>> head_loss{be, dw, activations, tile, w, loss};
   read_out(be, activations, tile, w, head_loss);
   backward(be, dw, activations, tile, w, probe, passage);
   return head_loss.sum;

@@ -179,8 +179,8 @@ __device__ void step_sizes(Block&, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1,
 }
 
 // dpi (T, C) <- ddelta softplus'(pi), which may be the same memory; dbias (C) += its sum over the rows.
-template <class T, int C>
-__device__ void step_sizes_backward(Block& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta,
+template <class P, class T, int C>
+__device__ void step_sizes_backward(Block& be, Rows<P, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta,
                                     Rows<const T, C> pi) {
   using Share = detail::ColumnShare<C>;
   constexpr int batch = BlockTuning::rowwise_batch;

@@ -15,8 +15,7 @@ namespace mamba::cuda::detail {
 enum class Along { result, sum };
 
 // A stretch of an operand in shared memory as it lies in global memory: Indices rows (or columns) of the result by
-// `depth` elements of the sum. Lines are as far apart as keeps the accesses below in banks of their own, but for float
-// that is read as 16 bits, where two meet.
+// `depth` elements of the sum. Lines are as far apart as keeps the accesses below in banks of their own.
 template <class S, Along along, int Indices, int Depth = 32>
 struct Panel {
   using Stored = S;

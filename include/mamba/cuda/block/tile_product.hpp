@@ -1,8 +1,10 @@
 // Products of matrices in shared memory, of which a warp's results are operands of the next product where they are, in
-// its registers: units of 16 x 16 results, over 16 elements of a sum at a time.
+// its registers: units of 16 x 16 results, over 16 elements of a sum at a time. Indices and elements are where the
+// tensor cores have them.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include <mamba/core/storage.hpp>
@@ -13,181 +15,260 @@ namespace mamba::cuda::detail {
 
 inline constexpr int unit_side = 16;
 
-// A matrix in shared memory, on a multiple of 128 bytes, as its lines are. Their stretches of 32 bytes are mixed, so
-// that a warp that reads operands from it, along lines or across them, meets every bank once.
-template <class S, int Lines, int Columns>
-struct SwizzledTile {
-  using Stored = S;
-  static constexpr int line_unit = 128 / sizeof(S), stride = (Columns + line_unit - 1) / line_unit * line_unit;
-  static constexpr int lines = Lines, columns = Columns, elements = Lines * stride;
-
-  S* data;
-
-  // Numbers stay neighbours within stretches of 32 bytes.
-  __device__ S* at(int line, int column) const { return at_unit(0, 0, line, column); }
-  // From the unit on that begins at (line, column): what differs from lane to lane is the same for all units.
-  __device__ S* at_unit(int line, int column, int own_line, int own_column) const {
-    constexpr int stretch = 32 / sizeof(S);
-    const int turn = (own_line >> 2 & 1) | ((own_line >> 3 ^ own_line >> 1) & 1) << 1,
-              own = (own_column / stretch ^ turn) * stretch;
-    return data + line * stride + (own_line * stride + own_column % stretch) + (column ^ own);
+// Two numbers beside each other.
+template <class S>
+__device__ float2 load2(const S* p) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    const auto word = *reinterpret_cast<const unsigned*>(p);
+    return {lower_half(word), upper_half(word)};
+  } else {
+    return *reinterpret_cast<const float2*>(p);
   }
-};
+}
+template <class S>
+__device__ void store2(S* p, float first, float second) {
+  if constexpr (std::is_same_v<S, BFloat16>) *reinterpret_cast<unsigned*>(p) = bfloat16_pair(first, second);
+  else *reinterpret_cast<float2*>(p) = float2{first, second};
+}
 
-// A lane's share of a unit of results: rows 2 (lane / 4) + i, columns 4 (lane % 4) .. + 3.
+// A lane's share of a unit of results: rows lane / 4 + 8 i, columns 8 h + 2 (lane % 4) + j.
 struct Unit {
-  Quad<float> row[2] = {};
+  float at[2][2][2] = {};  // h, i, j
 
-  static __device__ int first_row() { return lane() / 4 * 2; }
-  static __device__ int first_column() { return lane() % 4 * 4; }
+  static __device__ int first_row() { return lane() / 4; }
+  static __device__ int first_column() { return lane() % 4 * 2; }
 
-  // f(row, the first of four columns, quad), counted from the unit's first.
+  // f(row, the first of two columns, the two), counted from the unit's first.
   template <class F>
   __device__ void each(F&& f) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) f(first_row() + i, first_column(), row[i]);
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) f(first_row() + 8 * i, 8 * h + first_column(), at[h][i]);
+  }
+  // Row i's numbers times a factor.
+  __device__ void scale_row(int i, float factor) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) at[h][i][j] *= factor;
   }
 };
 
-// A lane's share of an operand: indices (rows or columns of the result) 2 (lane / 4) + i, elements of the sum 4 (lane %
-// 4) .. + 3. A unit is one with its rows as indices. Numbers are split, or rounded, to what the tensor cores take.
-template <class S>
+// A matrix in shared memory, on a multiple of 128 bytes, as its lines are. What lies in a line is mixed so that a warp
+// that reads operands from it, along lines or across them, meets every bank once: stretches of 16 bytes where numbers
+// have 16 bits, which eight lanes fetch for all (ldmatrix), else of 32.
+template <class S, int Lines, int Columns>
+struct SwizzledTile {
+  using Stored = S;
+  static constexpr int in_128_bytes = 128 / sizeof(S), stretch = 8;
+  static constexpr int lines = Lines, columns = Columns,
+                       stride = (Columns + in_128_bytes - 1) / in_128_bytes * in_128_bytes, elements = Lines * stride;
+
+  S* data;
+
+  // A line's stretches are at their numbers with this one's, in base 2, digit by digit.
+  static __device__ int turn(int line) { return sizeof(S) == 2 ? line & 7 : (line & 3) ^ (line >> 2 & 1); }
+  // Numbers stay neighbours within stretches.
+  __device__ S* at(int line, int column) const { return data + line * stride + (column ^ turn(line) * stretch); }
+};
+
+// Which operand of a product: its rows are the result's rows, or its columns. And how its indices and the elements of
+// the sum lie: indices are lines, or elements are.
+enum class Side { left, right };
+enum class Way { along_lines, across_lines };
+
+// A lane's share of an operand: indices lane / 4 + 8 i, elements 8 k + 2 (lane % 4) + j. A unit is one with its rows as
+// indices. Numbers are split, or rounded, to what the tensor cores take.
+template <class S, Side side>
 struct Operand;
 
-template <>
-struct Operand<float> {
-  Fragment half[2];  // elements 4 (lane % 4) + 2 h + j
+template <Side side>
+struct Operand<float, side> {
+  std::uint32_t high[2][2][2], low[2][2][2];  // k, i, j
 
-  __device__ void set(int index, const Quad<float>& elements) {
-#pragma unroll
-    for (int k = 0; k < 4; ++k) split(elements.at[k], half[k / 2].high[index][k % 2], half[k / 2].low[index][k % 2]);
+  __device__ void set(int i, int k, float first, float second) {
+    split(first, high[k][i][0], low[k][i][0]), split(second, high[k][i][1], low[k][i][1]);
   }
 };
-template <>
-struct Operand<BFloat16> {
-  BFloat16Fragment words;
+template <Side side>
+struct Operand<BFloat16, side> {
+  std::uint32_t words[4];  // in the order of the tensor cores' registers
 
-  __device__ void set(int index, const Quad<float>& elements) {
-#pragma unroll
-    for (int j = 0; j < 2; ++j) words.at[index][j] = bfloat16_pair(elements.at[2 * j], elements.at[2 * j + 1]);
-  }
+  static __device__ constexpr int place(int i, int k) { return side == Side::left ? i + 2 * k : 2 * i + k; }
+  __device__ void set(int i, int k, float first, float second) { words[place(i, k)] = bfloat16_pair(first, second); }
 };
 
-template <class S>
-__device__ Operand<S> operand_of(const Unit& unit) {
-  Operand<S> operand;
+template <class S, Side side>
+__device__ Operand<S, side> operand_of(const Unit& unit) {
+  Operand<S, side> operand;
 #pragma unroll
-  for (int i = 0; i < 2; ++i) operand.set(i, unit.row[i]);
+  for (int i = 0; i < 2; ++i)
+#pragma unroll
+    for (int k = 0; k < 2; ++k) operand.set(i, k, unit.at[k][i][0], unit.at[k][i][1]);
   return operand;
 }
 
-// Indices are lines from `line` on, elements of the sum columns from `column` on.
-template <class S, class Tile>
-__device__ Operand<S> along_lines(Tile tile, int line, int column) {
-  Operand<S> operand;
+// Reads operands from a tile. What differs from lane to lane is computed once; from unit to unit addresses are a
+// constant apart. S: what the product is of.
+template <class S, Side side, Way way, class Tile>
+class TileReader {
+ public:
+  // first_column: from where on units' columns are counted; with another than 0 there is one column of units.
+  explicit __device__ TileReader(Tile tile, int first_column = 0) {
+    // The lane's own line and stretch: of its numbers, or where eight lanes fetch for all, of what it fetches.
+    const int line = fetches ? 8 * (way == Way::along_lines ? fetched_index() : fetched_element()) + lane() % 8
+                     : way == Way::along_lines ? Unit::first_row()
+                                               : Unit::first_column(),
+              number = first_column / Tile::stretch +
+                       (fetches ? (way == Way::along_lines ? fetched_element() : fetched_index()) : 0),
+              within = fetches                   ? 0
+                       : way == Way::along_lines ? Unit::first_column()
+                                                 : Unit::first_row();
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const auto* const from = tile.at_unit(line, column, Unit::first_row() + i, Unit::first_column());
-    if constexpr (std::is_same_v<S, BFloat16> && std::is_same_v<typename Tile::Stored, BFloat16>) {
-      const uint2 words = *reinterpret_cast<const uint2*>(from);
-      operand.words.at[i][0] = words.x, operand.words.at[i][1] = words.y;
+    for (int q = 0; q < patterns; ++q)
+      starts_[q] = tile.data + line * Tile::stride +
+                   (number ^ q * (fetches ? 2 : 1) ^ Tile::turn(line)) * Tile::stretch + within;
+  }
+
+  // Of the unit that begins at (line, column).
+  __device__ Operand<S, side> read(int line, int column) const {
+    Operand<S, side> operand;
+    if constexpr (fetches) {
+      const auto from = static_cast<unsigned>(__cvta_generic_to_shared(start(line, column / unit_side)));
+      if constexpr (way == Way::along_lines)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(operand.words[0]), "=r"(operand.words[1]), "=r"(operand.words[2]), "=r"(operand.words[3])
+                     : "r"(from)
+                     : "memory");
+      else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(operand.words[0]), "=r"(operand.words[1]), "=r"(operand.words[2]), "=r"(operand.words[3])
+                     : "r"(from)
+                     : "memory");
     } else {
-      operand.set(i, load4(from));
-    }
-  }
-  return operand;
-}
-
-// Indices are columns, elements of the sum lines, each of which factors may multiply: those of the lane's four.
-template <class S, class Tile>
-__device__ Operand<S> across_lines(Tile tile, int line, int column, const Quad<float>* factors = nullptr) {
-  using Stored = typename Tile::Stored;
-  const auto pair_of = [&](int k) { return tile.at_unit(line, column, Unit::first_column() + k, Unit::first_row()); };
-  Operand<S> operand;
-  if constexpr (std::is_same_v<S, BFloat16> && std::is_same_v<Stored, BFloat16>) {
-    if (!factors) {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const auto a = *reinterpret_cast<const std::uint32_t*>(pair_of(2 * j)),
-                   b = *reinterpret_cast<const std::uint32_t*>(pair_of(2 * j + 1));
-        operand.words.at[0][j] = __byte_perm(a, b, 0x5410), operand.words.at[1][j] = __byte_perm(a, b, 0x7632);
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          const float2 x = pair(line, column, i, k);
+          operand.set(i, k, x.x, x.y);
+        }
+    }
+    return operand;
+  }
+  // The same, elements of the sum times factors: of the lane's four, 8 k + 2 (lane % 4) + j.
+  __device__ Operand<S, side> read(int line, int column, const float (&factors)[2][2]) const {
+    Operand<S, side> operand;
+    if constexpr (fetches) operand = read(line, column);
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        float2 x;
+        if constexpr (fetches) {
+          const std::uint32_t word = operand.words[operand.place(i, k)];
+          x = {lower_half(word), upper_half(word)};
+        } else {
+          x = pair(line, column, i, k);
+        }
+        operand.set(i, k, factors[k][0] * x.x, factors[k][1] * x.y);
       }
-      return operand;
-    }
+    return operand;
   }
-  Quad<float> elements[2];
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    const Stored* const pair = pair_of(k);
-    float x[2];
-    if constexpr (std::is_same_v<Stored, BFloat16>) {
-      const auto word = *reinterpret_cast<const std::uint32_t*>(pair);
-      x[0] = __uint_as_float(word << 16), x[1] = __uint_as_float(word & 0xFFFF0000U);
+
+ private:
+  using Stored = typename Tile::Stored;
+  static constexpr bool fetches = sizeof(Stored) == 2;
+  static constexpr int patterns = 4;  // of where units are in 128 bytes
+
+  // Which quarter of a unit the lane fetches: the one that the register of its number wants.
+  static __device__ int fetched_index() { return side == Side::left ? lane() / 8 % 2 : lane() / 16; }
+  static __device__ int fetched_element() { return side == Side::left ? lane() / 16 : lane() / 8 % 2; }
+
+  // The lane's own, so many units (where it fetches) or stretches from the first on.
+  __device__ const Stored* start(int line, int number, int changes = 0) const {
+    return starts_[number % patterns ^ changes] + line * Tile::stride + number / patterns * Tile::in_128_bytes;
+  }
+  // Two elements of the sum.
+  __device__ float2 pair(int line, int column, int i, int k) const {
+    const int first = column / Tile::stretch;
+    if constexpr (way == Way::along_lines) {
+      return load2(start(line + 8 * i, first + k));
     } else {
-      const auto both = *reinterpret_cast<const float2*>(pair);
-      x[0] = both.x, x[1] = both.y;
+      // The line behind an even one has its stretches by turns of one more.
+      return {static_cast<float>(*start(line + 8 * k, first + i)),
+              static_cast<float>(*start(line + 8 * k + 1, first + i, 1))};
     }
-    const float factor = factors ? factors->at[k] : 1.0F;
-    elements[0].at[k] = factors ? factor * x[0] : x[0], elements[1].at[k] = factors ? factor * x[1] : x[1];
   }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) operand.set(i, elements[i]);
-  return operand;
-}
+
+  const Stored* starts_[patterns];
+};
 
 // units (M, N) += a b, over 16 elements of the sum. Of float by up to three multiplications (tensor_core.hpp, which
 // says why 8 elements are added up apart), all units' turn before one's next: few units take both halves of the sum at
 // once.
 template <int M, int N>
-__device__ void multiply_add(Unit (&units)[M][N], const Operand<float> (&a)[M], const Operand<float> (&b)[N],
-                             int first_term) {
+__device__ void multiply_add(Unit (&units)[M][N], const Operand<float, Side::left> (&a)[M],
+                             const Operand<float, Side::right> (&b)[N], int first_term) {
   constexpr int at_once = M * N <= 2 ? 2 : 1;
 #pragma unroll
   for (int first = 0; first < 2; first += at_once) {
     float parts[at_once][M][N][2][4] = {};
     const auto each_part = [&](auto&& f) {
 #pragma unroll
-      for (int h = 0; h < at_once; ++h)
+      for (int k = 0; k < at_once; ++k)
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
           for (int n = 0; n < N; ++n)
 #pragma unroll
-            for (int side = 0; side < 2; ++side)
-              f(parts[h][m][n][side], a[m].half[first + h], b[n].half[first + h], side);
+            for (int h = 0; h < 2; ++h) f(parts[k][m][n][h], a[m], b[n], first + k, h);
     };
     if (first_term == first_exact_term) {
       each_part(
-          [](auto& part, const Fragment& l, const Fragment& r, int side) { multiply_add(part, l.low, r.high[side]); });
+          [](auto& part, const auto& l, const auto& r, int k, int h) { multiply_add(part, l.low[k], r.high[k][h]); });
       each_part(
-          [](auto& part, const Fragment& l, const Fragment& r, int side) { multiply_add(part, l.high, r.low[side]); });
+          [](auto& part, const auto& l, const auto& r, int k, int h) { multiply_add(part, l.high[k], r.low[k][h]); });
     }
     each_part(
-        [](auto& part, const Fragment& l, const Fragment& r, int side) { multiply_add(part, l.high, r.high[side]); });
+        [](auto& part, const auto& l, const auto& r, int k, int h) { multiply_add(part, l.high[k], r.high[k][h]); });
 #pragma unroll
-    for (int h = 0; h < at_once; ++h)
+    for (int k = 0; k < at_once; ++k)
 #pragma unroll
       for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int n = 0; n < N; ++n)
 #pragma unroll
-          for (int i = 0; i < 2; ++i)
+          for (int h = 0; h < 2; ++h)
 #pragma unroll
-            for (int c = 0; c < 4; ++c) units[m][n].row[i].at[c] += parts[h][m][n][c % 2][2 * i + c / 2];
+            for (int c = 0; c < 4; ++c) units[m][n].at[h][c / 2][c % 2] += parts[k][m][n][h][c];
   }
 }
 template <int M, int N>
-__device__ void multiply_add(Unit (&units)[M][N], const Operand<BFloat16> (&a)[M], const Operand<BFloat16> (&b)[N],
-                             int /*first_term*/) {
+__device__ void multiply_add(Unit (&units)[M][N], const Operand<BFloat16, Side::left> (&a)[M],
+                             const Operand<BFloat16, Side::right> (&b)[N], int /*first_term*/) {
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
-    for (int n = 0; n < N; ++n) multiply_add(units[m][n].row, a[m].words, b[n].words);
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        auto& d = units[m][n].at[h];
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+            "%1, %2, %3};"
+            : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[1][0]), "+f"(d[1][1])
+            : "r"(a[m].words[0]), "r"(a[m].words[1]), "r"(a[m].words[2]), "r"(a[m].words[3]), "r"(b[n].words[2 * h]),
+              "r"(b[n].words[2 * h + 1]));
+      }
 }
 template <class S>
-__device__ void multiply_add(Unit& unit, const Operand<S>& a, const Operand<S>& b, int first_term) {
+__device__ void multiply_add(Unit& unit, const Operand<S, Side::left>& a, const Operand<S, Side::right>& b,
+                             int first_term) {
   Unit one[1][1] = {{unit}};
-  const Operand<S> left[1] = {a}, right[1] = {b};
+  const Operand<S, Side::left> left[1] = {a};
+  const Operand<S, Side::right> right[1] = {b};
   multiply_add(one, left, right, first_term);
   unit = one[0][0];
 }

@@ -27,14 +27,19 @@ struct SoftmaxSum {
   }
 };
 
+// Threads for a row: so many that few rows are at work at once, and what is read a second time is in the cache still.
+template <int Vp>
+inline constexpr int cross_entropy_threads = Vp >= 8192 ? 1024 : Block::threads;
+
 // A row's loss and gradient by a block.
-template <class T, int Vp>
-__global__ void __launch_bounds__(Block::threads)
-    cross_entropy_of_rows(double* losses, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
-                          double weight) {
+template <class DL, class T, int Vp>
+__global__ void __launch_bounds__(cross_entropy_threads<Vp>)
+    cross_entropy_of_rows(double* losses, Rows<DL, Vp> dlogits, Rows<const T, Vp> logits, const int* labels,
+                          int classes, double weight) {
   begin_kernel();
-  __shared__ SoftmaxSum<T> shares[Block::warps];
-  const int row = static_cast<int>(blockIdx.x), first = 4 * thread(), step = 4 * Block::threads;
+  constexpr int threads = cross_entropy_threads<Vp>;
+  __shared__ SoftmaxSum<T> shares[threads / 32];
+  const int row = static_cast<int>(blockIdx.x), first = 4 * thread(), step = 4 * threads;
   const T* const x = logits[row];
   // A thread takes four numbers at a time, each into a sum of its own, for an exponential waits for the one before.
   // Sums begin with a number that there is, for e^(-infinity + infinity) is none.
@@ -57,7 +62,7 @@ __global__ void __launch_bounds__(Block::threads)
   if (lane() == 0) shares[warp()] = own;
   __syncthreads();
   SoftmaxSum<T> all = shares[0];
-  for (int w = 1; w < Block::warps; ++w) all.add(shares[w]);
+  for (int w = 1; w < threads / 32; ++w) all.add(shares[w]);
   const T scale = static_cast<T>(weight) / all.sum;
   const int label = labels[row];
 #pragma unroll 2
@@ -78,15 +83,16 @@ __global__ void __launch_bounds__(Block::threads)
 }  // namespace detail
 
 // losses (rows), dlogits <- each row's share of the loss and its gradient; labels and losses on the device.
-template <class T, int Vp>
-void cross_entropy_of(Grid& be, double* losses, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels,
+template <class DL, class T, int Vp>
+void cross_entropy_of(Grid& be, double* losses, Rows<DL, Vp> dlogits, Rows<const T, Vp> logits, const int* labels,
                       int classes, double weight) {
-  be.launch_shaped("cross_entropy_of_rows", detail::cross_entropy_of_rows<T, Vp>, {logits.rows, Block::threads, 0},
-                   losses, dlogits, logits, labels, classes, weight);
+  be.launch_shaped("cross_entropy_of_rows", detail::cross_entropy_of_rows<DL, T, Vp>,
+                   {logits.rows, detail::cross_entropy_threads<Vp>, 0}, losses, dlogits, logits, labels, classes,
+                   weight);
 }
 // As block/rowwise.hpp's. Waits for the device: the loss is the host's.
-template <class T, int Vp>
-double cross_entropy(Grid& be, Rows<T, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
+template <class DL, class T, int Vp>
+double cross_entropy(Grid& be, Rows<DL, Vp> dlogits, Rows<const T, Vp> logits, const int* labels, int classes,
                      double weight) {
   const auto rows = static_cast<std::size_t>(logits.rows);
   double* const losses = reinterpret_cast<double*>(be.scratch(rows * sizeof(double)));

@@ -110,17 +110,18 @@ Rows<const S, C> operand(Grid& be, Rows<const T, C> x) {
   }
 }
 
-// joined <- pieces side by side, its padding <- 0; `vector` numbers at once, which are of one piece.
-template <int vector, class S, class T, int All, int Count>
-__global__ void __launch_bounds__(Block::threads) join_columns(Rows<S, All> joined, SideBySide<T, Count> pieces) {
+// Columns first .. first + width of joined <- x's, or zeros beyond them; `vector` numbers at once, which begin at a
+// multiple of it in both.
+template <int vector, int first, int width, class S, class T, int All, int C>
+__global__ void __launch_bounds__(Block::threads) copy_columns(Rows<S, All> joined, Rows<const T, C> x) {
   begin_kernel();
-  constexpr int vectors = Rows<S, All>::stride / vector;
-  const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
+  constexpr unsigned vectors = width / vector;
+  const unsigned i = blockIdx.x * Block::threads + threadIdx.x;
   const auto row = static_cast<int>(i / vectors), column = static_cast<int>(i % vectors) * vector;
-  if (row >= joined.rows) return;
-  S* const to = joined.address(row) + column;
-  if constexpr (vector == 4) store4(to, column < All ? load4(&pieces.at(row, column)) : Quad<std::remove_const_t<T>>{});
-  else *to = column < All ? pieces.at(row, column) : T(0);
+  if (row >= x.rows) return;
+  S* const to = joined.address(row) + first + column;
+  if constexpr (vector == 4) store4(to, column < Rows<T, C>::stride ? load4(x.address(row) + column) : Quad<T>{});
+  else *to = column < C ? x.address(row)[column] : T(0);
 }
 
 // Whether the gradients of a product of several outputs are products over all their columns together: where these are
@@ -140,8 +141,11 @@ auto joined(Grid& be, Beside<const Y, Out...> dy) {
   constexpr int vector = in_fours ? 4 : 1;
   const std::size_t elements = static_cast<std::size_t>(dy.rows) * padded(all);
   const Rows<S, all> together{operand_memory<S>(be, elements), dy.rows};
-  be.launch_over("join_columns", join_columns<vector, S, const Y, all, Pieces::count>, elements / vector, together,
-                 side_by_side(dy));
+  each_piece(dy, [&](auto piece, auto first) {
+    constexpr int columns = decltype(piece)::columns, width = first + columns == all ? padded(all) - first : columns;
+    be.launch_over("copy_columns", copy_columns<vector, first, width, S, Y, all, columns>,
+                   static_cast<std::size_t>(dy.rows) * width / vector, together, piece);
+  });
   return in(together);
 }
 

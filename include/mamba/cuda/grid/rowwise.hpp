@@ -119,8 +119,8 @@ template <class T, int C>
 void step_sizes(Grid& be, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1, C> bias) {
   be.over_rows<on_block::StepSizes>(pi, delta, pi, bias);
 }
-template <class T, int C>
-void step_sizes_backward(Grid& be, Rows<T, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta,
+template <class P, class T, int C>
+void step_sizes_backward(Grid& be, Rows<P, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta,
                          Rows<const T, C> pi) {
   be.over_rows_with_gradient<on_block::StepSizesBackward>(dbias, pi.rows, dpi, ddelta, pi);
 }

@@ -40,11 +40,9 @@ struct SsdGradientStage {
 
   alignas(128) S b[Lines::elements];
   S c[Lines::elements];
-  struct Turn {
-    alignas(128) S x[X::elements];
-    float dy[Dy::elements];
-  } turns[2];
-  static_assert(sizeof(turns) >= Pairs::elements * sizeof(S));  // whose place they leave to the pairs of all heads
+  S x[2][X::elements], dy[X::elements];
+  float next_dy[Dy::elements];                                           // on its way, before it is stored as x is
+  static_assert(sizeof(x) + sizeof(dy) >= Pairs::elements * sizeof(S));  // whose place the pairs of all heads take
   // What a head's sums are made of, in the shares of those who had them.
   struct Head {
     Sum taken[Shape::state_units][rows];  // from the state before
@@ -115,16 +113,60 @@ __device__ void ssd_head_sums(const typename SsdGradientStage<Shape>::Head& head
   }
 }
 
-// A unit of a matrix in global memory, lines of `stride` numbers, of which so many exist.
-template <class S>
-__device__ Unit load_unit(const S* from, std::ptrdiff_t stride, int lines) {
-  Unit unit;
+// A lane's share of a state's 16 lines by `width` channels, as they are stored: an operand with lines as indices.
+template <class Shape>
+class SsdStateLines {
+ public:
+  using S = typename Shape::Stored;
+
+  // Of a state's lines (N, padded(P)) from `from` on, of which so many lines and channels exist.
+  __device__ void load(const S* from, int lines, int channels) {
 #pragma unroll
-  for (int i = 0; i < 2; ++i)
-    if (const int line = Unit::first_row() + i; line < lines)
-      unit.row[i] = load4(from + line * stride + Unit::first_column());
-  return unit;
-}
+    for (int u = 0; u < units; ++u)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          const int line = Unit::first_row() + 8 * i;
+          const S* const pair = from + line * padded(Shape::P) + u * unit_side + 8 * k + Unit::first_column();
+          pairs_[u][i][k] = line < lines && u * unit_side < channels ? *reinterpret_cast<const Pair*>(pair) : Pair{};
+        }
+  }
+  __device__ Operand<S, Side::right> operand(int u) const {
+    Operand<S, Side::right> operand;
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int k = 0; k < 2; ++k)
+        if constexpr (std::is_same_v<S, BFloat16>) operand.words[operand.place(i, k)] = pairs_[u][i][k];
+        else operand.set(i, k, pairs_[u][i][k].x, pairs_[u][i][k].y);
+    return operand;
+  }
+  // The sum of the products with another's, number by number.
+  __device__ SsdSum<S> times(const SsdStateLines& other) const {
+    using Sum = SsdSum<S>;
+    Sum sum = 0;
+#pragma unroll
+    for (int u = 0; u < units; ++u)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          const float2 a = numbers(pairs_[u][i][k]), b = numbers(other.pairs_[u][i][k]);
+          sum += static_cast<Sum>(a.x) * static_cast<Sum>(b.x) + static_cast<Sum>(a.y) * static_cast<Sum>(b.y);
+        }
+    return sum;
+  }
+
+ private:
+  static constexpr int units = Shape::width / unit_side;
+  using Pair = std::conditional_t<std::is_same_v<S, BFloat16>, unsigned, float2>;
+
+  static __device__ float2 numbers(unsigned word) { return {lower_half(word), upper_half(word)}; }
+  static __device__ float2 numbers(float2 pair) { return pair; }
+
+  Pair pairs_[units][2][2];
+};
 
 // dxbc's b and c, ddelta <- gradients; of_rates, of_skips (slots, padded(H)), which are zero, <- a chunk's shares. A
 // block takes a chunk and a group, head by head; a warp has 16 of the states.
@@ -154,21 +196,22 @@ __global__ void __launch_bounds__(SsdGradientStage<Shape>::threads)
 
   // A turn is a head's channels, 64 of them at most.
   constexpr int turns = Shape::heads_of_group * Shape::widths;
-  const auto x_of = [&](int turn) { return typename Stage::X{stage.turns[turn % 2].x}; };
-  const auto dy_of = [&](int turn) { return typename Stage::Dy{stage.turns[turn % 2].dy}; };
+  const auto x_of = [&](int turn) { return typename Stage::X{stage.x[turn % 2]}; };
+  const typename Stage::X gradient{stage.dy};
+  const typename Stage::Dy next_gradient{stage.next_dy};
   const auto fetch = [&](int turn) {
     const int head = first_head + turn / Shape::widths, p0 = turn % Shape::widths * Shape::width,
               column = Shape::x_column(head) + p0;
     stage_lines<Shape::vector, Stage::threads>(x_of(turn), in.xbc.address(chunk.first) + column, In::stride,
                                                chunk.count, P - p0);
-    stage_lines<Shape::gradient_vector, Stage::threads>(dy_of(turn), dy.address(chunk.first) + column, InDy::stride,
+    stage_lines<Shape::gradient_vector, Stage::threads>(next_gradient, dy.address(chunk.first) + column, InDy::stride,
                                                         chunk.count, P - p0);
   };
-  const auto multiply_lines = [&](auto& result, auto tile, int k, const Unit& other) {
-    Operand<S> lines[tiles];
+  const auto multiply_lines = [&](auto& result, const auto& reader, int k, const Operand<S, Side::right>& other) {
+    Operand<S, Side::left> lines[tiles];
 #pragma unroll
-    for (int m = 0; m < tiles; ++m) lines[m] = along_lines<S>(tile, m * unit_side, k * unit_side);
-    const Operand<S> right[1] = {operand_of<S>(other)};
+    for (int m = 0; m < tiles; ++m) lines[m] = reader.read(m * unit_side, k * unit_side);
+    const Operand<S, Side::right> right[1] = {other};
     multiply_add(result, lines, right, first_term);
   };
   const auto steps_of = [&](int head) { return Decays::template load<false>(in, chunk.first, chunk.count, head); };
@@ -194,19 +237,32 @@ __global__ void __launch_bounds__(SsdGradientStage<Shape>::threads)
     lower_unit(min(u * warps + warp(), units - 1), at_row[u], at_column[u]);
     at_row[u] *= unit_side, at_column[u] *= unit_side;
   }
-#pragma unroll 1
-  for (int n = 0; n < padded(N); n += unit_side)
+  {
+    const TileReader<S, Side::left, Way::along_lines, typename Stage::Lines> c_lines(c);
+    const TileReader<S, Side::right, Way::along_lines, typename Stage::Lines> b_lines(b);
 #pragma unroll
-    for (int u = 0; u < own; ++u)
-      multiply_add(of_bc[u], along_lines<S>(c, at_row[u], n), along_lines<S>(b, at_column[u], n), first_term);
+    for (int n = 0; n < padded(N); n += unit_side)
+#pragma unroll
+      for (int u = 0; u < own; ++u)
+        multiply_add(of_bc[u], c_lines.read(at_row[u], n), b_lines.read(at_column[u], n), first_term);
+  }
+
+  // A warp's share of the states before and behind, which come while the turn before is not done yet.
+  SsdStateLines<Shape> of_before, of_behind;
+  const auto load_states = [&](int turn) {
+    const int head = first_head + turn / Shape::widths, p0 = turn % Shape::widths * Shape::width;
+    const std::ptrdiff_t at =
+        slot * Shape::state_size + head * Shape::head_state + static_cast<std::ptrdiff_t>(n0) * padded(P) + p0;
+    if (has_before) of_before.load(before + at, N - n0, padded(P) - p0);
+    if (has_behind) of_behind.load(behind + at, N - n0, padded(P) - p0);
+  };
+  load_states(0);
 
   Unit dc[tiles][1], db[tiles][1];  // of the warp's states
 #pragma unroll 1
   for (int h = 0; h < Shape::heads_of_group; ++h) {
     typename Stage::Head& sums = stage.heads[h % 2];
     const int head = first_head + h;
-    const std::ptrdiff_t state =
-        slot * Shape::state_size + head * Shape::head_state + static_cast<std::ptrdiff_t>(n0) * padded(P);
     const Decays& decays = stage.decays[h % 3];
     const bool sets_next = h + 1 < Shape::heads_of_group && warp() == (h + 1) % warps;
     typename Decays::Steps next_steps{};
@@ -215,38 +271,32 @@ __global__ void __launch_bounds__(SsdGradientStage<Shape>::threads)
     Sum through = 0;
 #pragma unroll 1
     for (int width = 0; width < Shape::widths; ++width) {
-      const int turn = h * Shape::widths + width, p0 = width * Shape::width;
+      const int turn = h * Shape::widths + width;
+      for (int i = thread(); i < rows * Shape::width / 4; i += Stage::threads) {
+        const int row = i / (Shape::width / 4), column = i % (Shape::width / 4) * 4;
+        store4(gradient.at(row, column), load4(static_cast<const float*>(next_gradient.at(row, column))));
+      }
+      __syncthreads();
       if (turn + 1 < turns) fetch(turn + 1);
       commit_copies();
-      const auto x = x_of(turn);
-      const auto gradient = dy_of(turn);
-      // On their way while pairs of rows are multiplied.
-      Unit of_before[depth], of_behind[depth];
-#pragma unroll
-      for (int k = 0; k < depth; ++k) {
-        const std::ptrdiff_t at = state + p0 + k * unit_side;
-        if (p0 + k * unit_side >= padded(P)) break;
-        if (has_before) of_before[k] = load_unit(before + at, padded(P), N - n0);
-        if (has_behind) of_behind[k] = load_unit(behind + at, padded(P), N - n0);
-      }
+      const TileReader<S, Side::left, Way::along_lines, typename Stage::X> x_lines(x_of(turn)),
+          gradient_lines(gradient);
+      const TileReader<S, Side::right, Way::along_lines, typename Stage::X> x_as_right(x_of(turn));
 #pragma unroll
       for (int k = 0; k < depth; ++k)
 #pragma unroll
         for (int u = 0; u < own; ++u)
-          multiply_add(pairs[u], along_lines<S>(gradient, at_row[u], k * unit_side),
-                       along_lines<S>(x, at_column[u], k * unit_side), first_term);
+          multiply_add(pairs[u], gradient_lines.read(at_row[u], k * unit_side),
+                       x_as_right.read(at_column[u], k * unit_side), first_term);
+      if (has_states) {
 #pragma unroll
-      for (int k = 0; k < depth; ++k) {
-        if (p0 + k * unit_side >= padded(P)) break;
-        if (has_before && has_states) multiply_lines(taken, gradient, k, of_before[k]);
-        if (has_behind && has_states) multiply_lines(given, x, k, of_behind[k]);
-        if (has_before && has_behind) {
+        for (int k = 0; k < depth; ++k)
+          if (has_before) multiply_lines(taken, gradient_lines, k, of_before.operand(k));
 #pragma unroll
-          for (int i = 0; i < 2; ++i)
-#pragma unroll
-            for (int j = 0; j < 4; ++j)
-              through += static_cast<Sum>(of_before[k].row[i].at[j]) * static_cast<Sum>(of_behind[k].row[i].at[j]);
-        }
+        for (int k = 0; k < depth; ++k)
+          if (has_behind) multiply_lines(given, x_lines, k, of_behind.operand(k));
+        if (has_before && has_behind) through += of_before.times(of_behind);
+        if (turn + 1 < turns) load_states(turn + 1);
       }
       if (width + 1 < Shape::widths) {
         wait_for_copies<0>();
@@ -261,14 +311,17 @@ __global__ void __launch_bounds__(SsdGradientStage<Shape>::threads)
       for (int m = 0; m < tiles; ++m)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const int row = m * unit_side + Unit::first_row() + i;
-          const Quad<float> beside = load4(static_cast<const S*>(other.at(row, n0 + Unit::first_column())));
+          const int row = m * unit_side + Unit::first_row() + 8 * i;
           const float factor = factor_of(row);
           Sum sum = 0;
 #pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            sum += static_cast<Sum>(beside.at[k]) * static_cast<Sum>(from[m][0].row[i].at[k]);
-            to[m][0].row[i].at[k] += factor * from[m][0].row[i].at[k];
+          for (int h = 0; h < 2; ++h) {
+            const float2 beside = load2(static_cast<const S*>(other.at(row, n0 + 8 * h + Unit::first_column())));
+            const auto& own = from[m][0].at[h][i];
+            sum += static_cast<Sum>(beside.x) * static_cast<Sum>(own[0]) +
+                   static_cast<Sum>(beside.y) * static_cast<Sum>(own[1]);
+#pragma unroll
+            for (int j = 0; j < 2; ++j) to[m][0].at[h][i][j] += factor * own[j];
           }
           sum = lane_sum<4>(sum) * static_cast<Sum>(factor_of_sum(row));
           if (lane() % 4 == 0) row_sums[row] = sum;
@@ -288,35 +341,39 @@ __global__ void __launch_bounds__(SsdGradientStage<Shape>::threads)
 #pragma unroll
     for (int u = 0; u < own; ++u) {
       if (!has_unit[u]) break;
-      Sum of_rows[2] = {}, of_columns[4] = {};
+      Sum of_rows[2] = {}, of_columns[2][2] = {};
 #pragma unroll
       for (int i = 0; i < 2; ++i)
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const int row = at_row[u] + Unit::first_row() + i, column = at_column[u] + Unit::first_column() + k;
-          const float pair = pairs[u].row[i].at[k], of_both = of_bc[u].row[i].at[k];
-          if (column > row) continue;
-          const float decayed = pair * decays.between(column, row), delta = decays.delta[column];
-          all_pairs[u].row[i].at[k] += decayed * delta;
-          if (column == row) {
-            sums.diagonal[row] = decayed * of_both, sums.skip[row] = pair;
-          } else {
-            const Sum q = static_cast<Sum>(decayed) * static_cast<Sum>(of_both);
-            of_rows[i] += q * static_cast<Sum>(delta), of_columns[k] += q;
+        for (int k = 0; k < 2; ++k)
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            const int row = at_row[u] + Unit::first_row() + 8 * i,
+                      column = at_column[u] + Unit::first_column() + 8 * k + j;
+            const float pair = pairs[u].at[k][i][j], of_both = of_bc[u].at[k][i][j];
+            const float decayed = column <= row ? pair * decays.between(column, row) : 0.0F,
+                        delta = decays.delta[column];
+            all_pairs[u].at[k][i][j] += decayed * delta;
+            const Sum q = column < row ? static_cast<Sum>(decayed) * static_cast<Sum>(of_both) : Sum(0);
+            of_rows[i] += q * static_cast<Sum>(delta), of_columns[k][j] += q;
+            if (column == row) sums.diagonal[row] = decayed * of_both, sums.skip[row] = pair;
           }
-        }
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         of_rows[i] = lane_sum<4>(of_rows[i]);
-        if (lane() % 4 == 0) sums.pairs_taken[at_column[u] / unit_side][at_row[u] + Unit::first_row() + i] = of_rows[i];
+        if (lane() % 4 == 0)
+          sums.pairs_taken[at_column[u] / unit_side][at_row[u] + Unit::first_row() + 8 * i] = of_rows[i];
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
+      for (int k = 0; k < 2; ++k)
 #pragma unroll
-        for (int offset = 4; offset < 32; offset *= 2) of_columns[k] += __shfl_xor_sync(~0U, of_columns[k], offset);
-        if (lane() < 4)
-          sums.pairs_given[at_row[u] / unit_side][at_column[u] + Unit::first_column() + k] = of_columns[k];
-      }
+        for (int j = 0; j < 2; ++j) {
+          Sum& own_sum = of_columns[k][j];
+#pragma unroll
+          for (int offset = 4; offset < 32; offset *= 2) own_sum += __shfl_xor_sync(~0U, own_sum, offset);
+          if (lane() < 4)
+            sums.pairs_given[at_row[u] / unit_side][at_column[u] + Unit::first_column() + 8 * k + j] = own_sum;
+        }
     }
     if (sets_next) stage.decays[(h + 1) % 3].template set<false>(next_steps, in.a.derived[head + 1]);
     wait_for_copies<0>();
@@ -327,37 +384,40 @@ __global__ void __launch_bounds__(SsdGradientStage<Shape>::threads)
   }
 
   // Pairs of rows, of all heads together.
-  const typename Stage::Pairs pairs{reinterpret_cast<S*>(stage.turns)};
+  const typename Stage::Pairs pairs{stage.x[0]};
 #pragma unroll
   for (int u = 0; u < own; ++u)
     if (has_unit[u])
-      all_pairs[u].each(
-          [&](int r, int k, const Quad<float>& quad) { store4(pairs.at(at_row[u] + r, at_column[u] + k), quad); });
+      all_pairs[u].each([&](int r, int k, const float(&pair)[2]) {
+        store2(pairs.at(at_row[u] + r, at_column[u] + k), pair[0], pair[1]);
+      });
   __syncthreads();
   if (!has_states) return;
+  const TileReader<S, Side::right, Way::across_lines, typename Stage::Lines> b_across(b, n0), c_across(c, n0);
+  const TileReader<S, Side::left, Way::along_lines, typename Stage::Pairs> pairs_along(pairs);
+  const TileReader<S, Side::left, Way::across_lines, typename Stage::Pairs> pairs_across(pairs);
 #pragma unroll
   for (int k = 0; k < tiles; ++k) {
-    const Operand<S> of_b = across_lines<S>(b, k * unit_side, n0), of_c = across_lines<S>(c, k * unit_side, n0);
+    const auto of_b = b_across.read(k * unit_side, 0), of_c = c_across.read(k * unit_side, 0);
 #pragma unroll
     for (int m = k; m < tiles; ++m)
-      multiply_add(dc[m][0], along_lines<S>(pairs, m * unit_side, k * unit_side), of_b, first_term);
+      multiply_add(dc[m][0], pairs_along.read(m * unit_side, k * unit_side), of_b, first_term);
 #pragma unroll
     for (int m = 0; m <= k; ++m)
-      multiply_add(db[m][0], across_lines<S>(pairs, k * unit_side, m * unit_side), of_c, first_term);
+      multiply_add(db[m][0], pairs_across.read(k * unit_side, m * unit_side), of_c, first_term);
   }
   const auto write = [&](auto& result, int column) {
 #pragma unroll
     for (int m = 0; m < tiles; ++m)
-      result[m][0].each([&](int r, int k, const Quad<float>& quad) {
+      result[m][0].each([&](int r, int k, const float(&pair)[2]) {
         const int row = m * unit_side + r, n = n0 + k;
         if (row >= chunk.count) return;
         float* const to = dxbc.address(chunk.first + row) + column + n;
-        if constexpr (N % 4 == 0 && Shape::E % 4 == 0) {
-          if (n < N) store4(to, quad);
+        if constexpr (N % 2 == 0 && Shape::E % 2 == 0) {
+          if (n < N) store2(to, pair[0], pair[1]);
         } else {
-#pragma unroll
-          for (int j = 0; j < 4; ++j)
-            if (n + j < N) to[j] = quad.at[j];
+          if (n < N) to[0] = pair[0];
+          if (n + 1 < N) to[1] = pair[1];
         }
       });
   };

@@ -97,6 +97,13 @@ inline constexpr int ssd_walks_at_once =
         ? 3
         : 2;
 
+// Eight lines of four pairs of 16 bits, a pair a lane, as eight columns.
+__device__ inline unsigned transposed(unsigned pair) {
+  unsigned turned;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
+  return turned;
+}
+
 // The u-th unit on or below the diagonal.
 __device__ inline void lower_unit(int u, int& row, int& column) {
   row = 0;
@@ -164,21 +171,27 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
 #pragma unroll
     for (int k = 0; k < Shape::state_units; ++k)
 #pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        const int n = k * unit_side + Unit::first_column() + c;
-        if (exists && n < N)
-          f(static_cast<std::ptrdiff_t>(n) * padded(P) + Unit::first_row(), state[k].row[0].at[c],
-            state[k].row[1].at[c]);
-      }
+      for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+          if (const int n = k * unit_side + 8 * h + Unit::first_column() + j; exists && n < N)
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+              f(static_cast<std::ptrdiff_t>(n) * padded(P) + Unit::first_row() + 8 * i, state[k].at[h][i][j]);
   };
   if (path.from) {
     const float* const from = path.from + slot * Shape::state_size + of_head;
-    each_state([&](std::ptrdiff_t at, float& x, float& y) {
-      const auto pair = *reinterpret_cast<const float2*>(from + at);
-      x = pair.x, y = pair.y;
-    });
+    each_state([&](std::ptrdiff_t at, float& x) { x = from[at]; });
   }
   bool is_zero = path.from == nullptr;
+  // Pairs of rows, in units on and below the diagonal, of which a warp has its share.
+  constexpr int units = tiles * (tiles + 1) / 2, own = (units + Stage::warps - 1) / Stage::warps;
+  int at_row[own], at_column[own];
+#pragma unroll
+  for (int u = 0; u < own; ++u) {
+    lower_unit(min(u * Stage::warps + warp(), units - 1), at_row[u], at_column[u]);
+    at_row[u] *= unit_side, at_column[u] *= unit_side;
+  }
   float fall = 1;
 
   {
@@ -199,6 +212,8 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
     const Decays& decays = stage.decays[turn % 2];
     const Source source{stage.turns[turn % 2].source};
     const Lines right{stage.turns[turn % 2].right};
+    const TileReader<S, Side::right, Way::across_lines, Source> source_as_right(source, own_p);
+    const TileReader<S, Side::left, Way::across_lines, Source> source_as_left(source, own_p);
     if (more) fetch_others(next, turn + 1);
     commit_copies();
     typename Decays::Steps steps{};
@@ -206,41 +221,50 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
     if (path.kept && !is_zero) {
       S* const to =
           path.kept + ssd_slot(begin, piece.sequence, (chunk.first - begin) / rows, rows) * Shape::state_size + of_head;
-      each_state([&](std::ptrdiff_t at, float x, float y) {
-        if constexpr (std::is_same_v<S, BFloat16>) *reinterpret_cast<unsigned*>(to + at) = bfloat16_pair(x, y);
-        else *reinterpret_cast<float2*>(to + at) = float2{x, y};
-      });
+      if constexpr (std::is_same_v<S, BFloat16>) {
+#pragma unroll
+        for (int k = 0; k < Shape::state_units; ++k)
+#pragma unroll
+          for (int h = 0; h < 2; ++h)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+              const unsigned pair = transposed(bfloat16_pair(state[k].at[h][i][0], state[k].at[h][i][1]));
+              const int n = k * unit_side + 8 * h + Unit::first_row();
+              if (exists && n < N)
+                *reinterpret_cast<unsigned*>(to + static_cast<std::ptrdiff_t>(n) * padded(P) + 8 * i +
+                                             Unit::first_column()) = pair;
+            }
+      } else {
+        each_state([&](std::ptrdiff_t at, float x) { to[at] = x; });
+      }
     }
 
     if constexpr (gives) {
-      const Lines left{stage.left};
+      const TileReader<S, Side::left, Way::along_lines, Lines> left(Lines{stage.left});
       const Weights weights{stage.weights};
-      {  // how much of each row comes to each: units on and below the diagonal, shared out
-        constexpr int units = tiles * (tiles + 1) / 2, own = (units + Stage::warps - 1) / Stage::warps;
+      {  // how much of each row comes to each
+        const TileReader<S, Side::right, Way::along_lines, Lines> right_lines(right);
         Unit of_pairs[own];
-        int at_row[own], at_column[own];
 #pragma unroll
-        for (int u = 0; u < own; ++u) lower_unit(min(u * Stage::warps + warp(), units - 1), at_row[u], at_column[u]);
-#pragma unroll 2
         for (int n = 0; n < padded(N); n += unit_side)
 #pragma unroll
           for (int u = 0; u < own; ++u)
-            multiply_add(of_pairs[u], along_lines<S>(left, at_row[u] * unit_side, n),
-                         along_lines<S>(right, at_column[u] * unit_side, n), first_term);
+            multiply_add(of_pairs[u], left.read(at_row[u], n), right_lines.read(at_column[u], n), first_term);
 #pragma unroll
         for (int u = 0; u < own; ++u) {
           if (u * Stage::warps + warp() >= units) break;
-          of_pairs[u].each([&](int r, int c, Quad<float> quad) {
-            const int row = at_row[u] * unit_side + r, column = at_column[u] * unit_side + c;
+          of_pairs[u].each([&](int r, int c, const float(&pair)[2]) {
+            const int row = at_row[u] + r, column = at_column[u] + c;
+            float weight[2];
 #pragma unroll
-            for (int k = 0; k < 4; ++k) {
-              const int from = column + k;
+            for (int j = 0; j < 2; ++j) {
+              const int from = column + j;
               const bool counts =
                   from <= row && !(from < row && from < chunk.count && walk.is_blocked(chunk.row(from)));
-              quad.at[k] *= counts ? decays.between(from, row) * Walk::of_source(decays.delta[from]) : 0.0F;
-              if (!counts) quad.at[k] = 0;
+              const float decayed = pair[j] * decays.between(from, row) * Walk::of_source(decays.delta[from]);
+              weight[j] = counts ? decayed : 0.0F;  // where it does not, the power may be infinite
             }
-            store4(weights.at(row, column), quad);
+            store2(weights.at(row, column), weight[0], weight[1]);
           });
         }
       }
@@ -248,74 +272,72 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
       if (!is_zero) {  // what comes of the state
 #pragma unroll
         for (int k = 0; k < Shape::state_units; ++k) {
-          const Operand<S> of_state[1] = {operand_of<S>(state[k])};
-          Operand<S> lines[tiles];
+          const Operand<S, Side::right> of_state[1] = {operand_of<S, Side::right>(state[k])};
+          Operand<S, Side::left> lines[tiles];
 #pragma unroll
-          for (int m = 0; m < tiles; ++m) lines[m] = along_lines<S>(left, m * unit_side, k * unit_side);
+          for (int m = 0; m < tiles; ++m) lines[m] = left.read(m * unit_side, k * unit_side);
           multiply_add(result, lines, of_state, first_term);
         }
 #pragma unroll
         for (int m = 0; m < tiles; ++m)
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            const float factor = decays.from_begin[m * unit_side + Unit::first_row() + i];
-#pragma unroll
-            for (int c = 0; c < 4; ++c) result[m][0].row[i].at[c] *= factor;
-          }
+          for (int i = 0; i < 2; ++i)
+            result[m][0].scale_row(i, decays.from_begin[m * unit_side + Unit::first_row() + 8 * i]);
       }
       __syncthreads();  // the weights are there, and nobody reads left any more
       if (more) fetch_left(next);
       commit_copies();
+      const TileReader<S, Side::left, Way::along_lines, Weights> weights_as_left(weights);
 #pragma unroll
       for (int k = 0; k < tiles; ++k) {
-        const Operand<S> of_source = across_lines<S>(source, k * unit_side, own_p);
+        const auto of_source = source_as_right.read(k * unit_side, 0);
 #pragma unroll
         for (int m = k; m < tiles; ++m)
-          multiply_add(result[m][0], along_lines<S>(weights, m * unit_side, k * unit_side), of_source, first_term);
+          multiply_add(result[m][0], weights_as_left.read(m * unit_side, k * unit_side), of_source, first_term);
       }
       const float skip = walk.in.d.value[head];
 #pragma unroll
       for (int m = 0; m < tiles; ++m)
-        result[m][0].each([&](int r, int c, Quad<float> quad) {
+        result[m][0].each([&](int r, int c, const float(&pair)[2]) {
           const int row = m * unit_side + r, p = p0 + own_p + c;
-          if (row >= chunk.count) return;
-          const Quad<float> own = load4(static_cast<const typename Walk::Source*>(source.at(row, own_p + c)));
-#pragma unroll
-          for (int k = 0; k < 4; ++k) quad.at[k] = Walk::of_result(decays.delta[row]) * quad.at[k] + skip * own.at[k];
+          const float2 before = load2(static_cast<const typename Walk::Source*>(source.at(row, own_p + c)));
+          const float factor = Walk::of_result(decays.delta[row]), first = factor * pair[0] + skip * before.x,
+                      second = factor * pair[1] + skip * before.y;
           auto* const to = walk.result(chunk.row(row)) + Shape::x_column(head) + p;
-          if constexpr (P % 4 == 0) {
-            if (p < P) store4(to, quad);
+          const bool exists = row < chunk.count && p < P;
+          if constexpr (P % 2 == 0) {
+            if (exists) store2(to, first, second);
           } else {
-#pragma unroll
-            for (int k = 0; k < 4; ++k)
-              if (p + k < P) to[k] = quad.at[k];
+            if (exists) to[0] = first;
+            if (exists && p + 1 < P) to[1] = second;
           }
         });
     }
 
     // What is carried on.
     if (more || path.to) {
+      const TileReader<S, Side::right, Way::across_lines, Lines> right_across(right);
       const float of_chunk = decays.of_chunk;
       fall *= of_chunk;
 #pragma unroll
       for (int k = 0; k < Shape::state_units; ++k)
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) state[k].row[i].at[c] *= of_chunk;
+        for (int i = 0; i < 2; ++i) state[k].scale_row(i, of_chunk);
 #pragma unroll 1
       for (int t = 0; t < rows; t += unit_side) {
-        Quad<float> factors;
+        float factors[2][2];
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const int r = t + Unit::first_column() + k;
-          const bool counts = !(r < chunk.count && walk.is_blocked(chunk.row(r)));
-          factors.at[k] = counts ? decays.to_end[r] * Walk::of_source(decays.delta[r]) : 0.0F;
-        }
-        const Operand<S> of_source = across_lines<S>(source, t, own_p, &factors);
+        for (int k = 0; k < 2; ++k)
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            const int r = t + 8 * k + Unit::first_column() + j;
+            const bool counts = !(r < chunk.count && walk.is_blocked(chunk.row(r)));
+            factors[k][j] = counts ? decays.to_end[r] * Walk::of_source(decays.delta[r]) : 0.0F;
+          }
+        const auto of_source = source_as_left.read(t, 0, factors);
 #pragma unroll
         for (int k = 0; k < Shape::state_units; ++k)
-          multiply_add(state[k], of_source, across_lines<S>(right, t, k * unit_side), first_term);
+          multiply_add(state[k], of_source, right_across.read(t, k * unit_side), first_term);
       }
       is_zero = false;
     }
@@ -325,7 +347,7 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
   }
   if (path.to) {
     float* const to = path.to + slot * Shape::state_size + of_head;
-    each_state([&](std::ptrdiff_t at, float x, float y) { *reinterpret_cast<float2*>(to + at) = float2{x, y}; });
+    each_state([&](std::ptrdiff_t at, float x) { to[at] = x; });
     if (path.falls && p0 == 0 && thread() == 0) path.falls[slot * Shape::H + head] = fall;
   }
 }

@@ -1,0 +1,146 @@
+// Decoding at the scope of the whole device: prompts, steps as graphs, many sequences.
+#include <mamba/language_model.hpp>
+
+#include "support/cuda.hpp"
+#include "support/grid_configs.hpp"
+
+using namespace mamba;
+using support::odd_config, support::wide_config, support::broad_config;
+
+// Prompts by pieces, tokens one by one, and two states in turn.
+template <Config config, class... Policies>
+void check_decoding(double bound) {
+  support::Pair<config, CudaGrid, float, Policies...> pair;
+  constexpr int batch = 3, length = 150;
+  const auto ids = support::random_tokens(batch * length, config.vocab_size, 5);
+  const auto whole = pair.cpu.logits(ids, batch);
+  const auto piece = [&](int first, int count) {
+    std::vector<std::int32_t> tokens;
+    for (int s = 0; s < batch; ++s)
+      for (int t = 0; t < count; ++t) tokens.push_back(ids[static_cast<std::size_t>(s * length + first + t)]);
+    return tokens;
+  };
+  double worst = 0;
+  const auto compare = [&](const auto& logits, int time) {
+    for (int s = 0; s < batch; ++s)
+      for (int v = 0; v < config.vocab_size; ++v)
+        worst = support::larger(worst, static_cast<double>(std::abs(logits(s, v) - whole(s * length + time, v))));
+  };
+  auto a = pair.gpu.initial_state(batch), b = pair.gpu.initial_state(batch);
+  compare(pair.gpu.prefill(piece(0, 70), batch, a), 69);
+  for (int t = 0; t < 20; ++t) {
+    compare(pair.gpu.step(piece(t, 1), b), t);
+    compare(pair.gpu.step(piece(70 + t, 1), a), 70 + t);
+  }
+  compare(pair.gpu.prefill(piece(90, 60), batch, a), 149);
+  compare(pair.gpu.prefill(piece(20, 130), batch, b), 149);
+  INFO("largest difference " << worst);
+  CHECK(worst < bound);
+}
+
+TEST_CASE("CUDA grid: decoding in float") {
+  support::need_backend();
+  check_decoding<odd_config>(1e-5);
+  check_decoding<broad_config>(1e-5);
+  check_decoding<odd_config, Mamba2<12, 2>>(1e-5);
+  check_decoding<wide_config, Mamba2<>>(1e-5);
+  check_decoding<broad_config, Mamba2<64>>(1e-5);
+}
+
+// Steps are recorded by the addresses that they read and write: what these stand for may change between two of them.
+TEST_CASE("CUDA grid: recorded steps are those of the state, the weights and the tiles at hand") {
+  support::need_backend();
+  const ModelOptions whole{.n_layers = 2, .gamma = 0.5, .seed = 3};
+  ModelOptions in_parts = whole;
+  in_parts.tile_bytes = 1;  // a sequence at a time
+  const auto ids = support::random_tokens(4 * 30, 50, 5);
+  const auto compare = [&](const ModelOptions& options) {
+    support::Pair<odd_config, CudaGrid, Mamba2<12, 2>> pair{.options = options};
+    double worst = 0;
+    // More states than are recorded, of two sizes in turn, at addresses that come back; the last ones used again.
+    for (int round = 0; round < 3; ++round) {
+      for (int batch : {4, 1, 2}) {
+        auto here = pair.cpu.initial_state(batch);
+        std::vector there(round == 1 ? 10 : 1, pair.gpu.initial_state(batch));
+        for (int t = 0; t < 3; ++t) {
+          const std::span tokens(ids.data() + 4 * (t + 3 * round), static_cast<std::size_t>(batch));
+          const auto expected = support::values(pair.cpu.step(tokens, here));
+          for (auto& state : there)
+            worst = support::larger(worst,
+                                    support::relative_error(support::values(pair.gpu.step(tokens, state)), expected));
+        }
+      }
+      // Other weights at the same addresses.
+      AdamW optimizer(pair.cpu, {.lr = 1e-2});
+      pair.cpu.loss_and_gradients(ids, support::random_tokens(4, 50, 7));
+      optimizer.step();
+      pair.gpu.load_state_dict(pair.cpu.state_dict());
+    }
+    INFO("largest difference " << worst);
+    CHECK(worst < 1e-5);
+  };
+  compare(whole);
+  compare(in_parts);
+}
+
+// On both sides of the numbers of sequences at which products go other ways and steps are recorded no more.
+template <class Backend, class... Policies>
+void check_steps_of_many(std::initializer_list<int> batches,
+                         const ModelOptions& options = {.n_layers = 2, .gamma = 0.5, .seed = 3}) {
+  support::Pair<odd_config, Backend, Policies...> pair{.options = options};
+  for (const int batch : batches) {
+    INFO("batch " << batch);
+    auto here = pair.cpu.initial_state(batch);
+    auto there = pair.gpu.initial_state(batch);
+    for (int t = 0; t < 4; ++t) {
+      const auto tokens = support::random_tokens(static_cast<std::size_t>(batch), 50, static_cast<std::uint64_t>(t));
+      auto before = there;
+      const auto expected = support::values(pair.cpu.step(tokens, here));
+      const auto logits = pair.gpu.step(tokens, there);
+      CHECK(support::relative_error(support::values(logits), expected) < 1e-5);
+      // Tokens chosen on the device are those that its logits lead to on the host.
+      for (const double temperature : {0.0, 0.9}) {
+        const Sampling sampling{.temperature = temperature, .seed = 11};
+        auto state = before;
+        const std::vector<std::int32_t> chosen = pair.gpu.next_tokens(tokens, batch, state, sampling);
+        CHECK(state.positions() == there.positions());
+        std::vector<std::int32_t> on_host;
+        for (int s = 0; s < batch; ++s)
+          on_host.push_back(math::TokenChooser<float>(sampling, s, t + 1)(&logits(s, 0), odd_config.vocab_size));
+        CHECK(chosen == on_host);
+      }
+    }
+  }
+}
+
+TEST_CASE("CUDA grid: steps of many sequences, and the next tokens") {
+  support::need_backend();
+  check_steps_of_many<CudaGrid>({1, 8, 9, 64, 100, 256, 257});
+  check_steps_of_many<Cuda, Mamba2<12, 2>>({1, 8, 9, 64, 100, 256, 257});
+  check_steps_of_many<CudaBlock>({1, 9, 100});
+  check_steps_of_many<CudaGrid, ConvGate, SinusoidalPosition>({9});
+  check_steps_of_many<CudaGrid, LinearConvResidual, UntiedHead>({12});
+  check_steps_of_many<CudaGrid, Mamba2<12, 2>, ConvResidual, LearnedPosition<40>>({33});
+  // Steps of so few rows are exact; a tile for each sequence, of more than are recorded.
+  check_steps_of_many<CudaGrid>({9, 100}, {.n_layers = 2, .gamma = 0.5, .seed = 3, .products = Products::tf32});
+  check_steps_of_many<CudaGrid>({7, 20}, {.n_layers = 2, .gamma = 0.5, .seed = 3, .tile_bytes = 1});
+}
+
+// What moves memory that a recorded step knows.
+TEST_CASE("CUDA grid: steps of many sequences between trainings") {
+  support::need_backend();
+  support::Pair<broad_config, CudaGrid> pair;
+  constexpr int batch = 12;
+  auto here = pair.cpu.initial_state(batch);
+  auto there = pair.gpu.initial_state(batch);
+  double worst = 0;
+  for (int t = 0; t < 5; ++t) {
+    const auto tokens = support::random_tokens(batch, broad_config.vocab_size, static_cast<std::uint64_t>(t));
+    worst = support::larger(worst, support::relative_error(support::values(pair.gpu.step(tokens, there)),
+                                                           support::values(pair.cpu.step(tokens, here))));
+    const int sequences = 8 << t;
+    pair.gpu.loss_and_gradients(support::random_tokens(static_cast<std::size_t>(sequences * 9), 50, 1),
+                                support::random_tokens(static_cast<std::size_t>(sequences), 50, 2));
+  }
+  CHECK(worst < 1e-5);
+}
