@@ -7,7 +7,7 @@
 using namespace mamba;
 using support::tiny_config, support::odd_config, support::wide_config, support::broad_config;
 
-// Chunks of 64 rows in Mamba-2, stretches of 8 to 64 in Mamba-1: lengths on either side of them.
+// Chunks of 16 to 64 rows in Mamba-2, stretches of 8 to 64 in Mamba-1: lengths on either side of them.
 template <Config config, class... Policies>
 void check_chunks(double bound) {
   support::Pair<config, CudaGrid, Policies...> pair;

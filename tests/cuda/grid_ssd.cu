@@ -51,5 +51,25 @@ TEST_CASE("CUDA grid: Mamba-2's recurrence is the CPU's in pieces of long sequen
   support::need_device();
   check_all<WholeDevice, 2, 16, 1, 32>({3000});
   check_all<WholeDevice, 2, 16, 1, 32>({1500, 7, 700});
+  check_all<WholeDevice, 2, 80, 2, 20>({900, 300});
   check_all<WholeDevice, 1, 64, 1, 128>({1025});
+}
+
+TEST_CASE("CUDA grid: Mamba-2's recurrence in 16 bits is the CPU's in double, to rounded operands") {
+  support::need_device();
+  check_16_bits<WholeDevice, 4, 64, 1, 128>(long_lengths);
+  check_16_bits<WholeDevice, 2, 128, 2, 256>(long_lengths);
+  check_16_bits<WholeDevice, 2, 40, 2, 70>(long_lengths);
+  check_16_bits<WholeDevice, 4, 3, 2, 5>(long_lengths);
+  check_16_bits<WholeDevice, 1, 16, 1, 264>({3, 25, 40});
+  check_16_bits<WholeDevice, 2, 16, 1, 32>({1500, 7, 700});
+}
+
+TEST_CASE("CUDA grid: Mamba-2's recurrence gives the same bytes again") {
+  support::need_device();
+  Pass<WholeDevice, float, 4, 16, 2, 24> first(long_lengths, {}), second(long_lengths, {});
+  first.on_gpu(), second.on_gpu();
+  CHECK(first.ddelta.dense() == second.ddelta.dense());
+  CHECK(first.dxbc.dense() == second.dxbc.dense());
+  CHECK(first.da.dense() == second.da.dense());
 }

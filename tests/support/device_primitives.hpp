@@ -25,7 +25,7 @@ Tensor<T, Columns> tensor(int rows, std::uint64_t seed, bool positive = false) {
     for (int c = 0; c < Columns; ++c) {
       const auto value =
           static_cast<T>(static_cast<float>(random_number(seed, static_cast<std::uint64_t>(t * Columns + c))));
-      x.at(t, c) = positive ? std::abs(value) : value;
+      x.at(t, c) = positive ? static_cast<T>(std::abs(value)) : value;
     }
   return x;
 }

@@ -20,18 +20,18 @@ struct Sizes {
   static constexpr std::size_t state_size = static_cast<std::size_t>(H) * N * padded(P);
 };
 
-// What a pass is given, on the device.
-template <class T_, int H_, int P_, int G_, int N_>
+// What a pass is given, on the device. Stored: what x, b, c and y are stored in.
+template <class Stored, int H_, int P_, int G_, int N_>
 struct Arguments {
-  using T = T_;
+  using T = ComputeOf<Stored>;
   static constexpr int H = H_, P = P_, G = G_, N = N_;
   using S = Sizes<T, H, P, G, N>;
-  Rows<T, S::E> y;
+  Rows<Stored, S::E> y;
   Rows<const T, S::E> dy;
   Rows<T, H> ddelta;
   Rows<const T, H> delta;
   Rows<T, S::C> dxbc;
-  Rows<const T, S::C> xbc;
+  Rows<const Stored, S::C> xbc;
   T *boundaries, *states;
   Sequences sequences;
   Weight<T, 1, H> a, d;
@@ -42,17 +42,21 @@ struct Arguments {
 
 struct What {
   bool with_states = false, blocked = false, backward = true;
+  bool rounded = false;  // x, b and c are numbers of 16 bits
 };
 
 // One forward and, if wanted, one backward pass; everything that comes out. Scope::run(arguments, backward) runs one of
 // them on the GPU, and Scope::Memory says how many states it keeps.
-template <class Scope, class T, int H, int P, int G, int N>
+template <class Scope, class Stored, int H, int P, int G, int N>
 struct Pass {
+  using T = ComputeOf<Stored>;
   using S = Sizes<T, H, P, G, N>;
   using Recurrence = network::SsdSizes<T, H, P, G, N>;
-  Tensor<T, S::E> y, dy;
+  Tensor<Stored, S::E> y;
+  Tensor<T, S::E> dy;
   Tensor<T, H> delta, ddelta;
-  Tensor<T, S::C> xbc, dxbc;
+  Tensor<Stored, S::C> xbc;
+  Tensor<T, S::C> dxbc;
   Parameter2<T, 1, H> a, d, da, dd;
   std::vector<T> states;
   std::vector<int> first;
@@ -99,24 +103,26 @@ struct Pass {
     weights.upload(vectors.data(), vectors.size());
     T* const at = weights.as<T>();
     {
-      OnDevice y_there(y), dy_there(dy);
+      OnDevice y_there(y);
+      OnDevice dy_there(dy);
       OnDevice delta_there(delta), ddelta_there(ddelta);
-      OnDevice xbc_there(xbc), dxbc_there(dxbc);
-      const Arguments<T, H, P, G, N> arguments{y_there.rows(),
-                                               dy_there.in(),
-                                               ddelta_there.rows(),
-                                               delta_there.in(),
-                                               dxbc_there.rows(),
-                                               xbc_there.in(),
-                                               what.backward ? boundaries.as<T>() : nullptr,
-                                               what.with_states ? device_states.as<T>() : nullptr,
-                                               {firsts.as<int>(), sequences.count},
-                                               {at, at + row},
-                                               {at + 2 * row, at + 2 * row},
-                                               {at + 3 * row},
-                                               {at + 4 * row},
-                                               global.as<std::byte>(),
-                                               what.blocked ? masks.as<std::uint8_t>() : nullptr};
+      OnDevice xbc_there(xbc);
+      OnDevice dxbc_there(dxbc);
+      const Arguments<Stored, H, P, G, N> arguments{y_there.rows(),
+                                                    dy_there.in(),
+                                                    ddelta_there.rows(),
+                                                    delta_there.in(),
+                                                    dxbc_there.rows(),
+                                                    xbc_there.in(),
+                                                    what.backward ? boundaries.as<T>() : nullptr,
+                                                    what.with_states ? device_states.as<T>() : nullptr,
+                                                    {firsts.as<int>(), sequences.count},
+                                                    {at, at + row},
+                                                    {at + 2 * row, at + 2 * row},
+                                                    {at + 3 * row},
+                                                    {at + 4 * row},
+                                                    global.as<std::byte>(),
+                                                    what.blocked ? masks.as<std::uint8_t>() : nullptr};
       Scope::run(arguments, false);
       if (what.backward) Scope::run(arguments, true);
     }
@@ -132,7 +138,7 @@ struct Pass {
         dy(tensor<T, S::E>(rows, 2)),
         delta(tensor<T, H>(rows, 3, true)),
         ddelta(rows, 4),
-        xbc(tensor<T, S::C>(rows, 5)),
+        xbc(tensor<Stored, S::C>(rows, 5)),
         dxbc(rows, 6),
         a(values(7), Derived::rate),
         d(values(8), Derived::none),
@@ -146,6 +152,9 @@ struct Pass {
           states.push_back(p < P ? static_cast<T>(static_cast<float>(
                                        random_number(11, static_cast<std::uint64_t>((s * H * N + n) * P + p))))
                                  : T(0));
+    for (int t = 0; t < rows && w.rounded; ++t)
+      for (int c = 0; c < S::C; ++c)
+        xbc.at(t, c) = static_cast<Stored>(static_cast<float>(BFloat16(static_cast<float>(xbc.at(t, c)))));
     for (int t = 0; t < rows; ++t) mask.push_back(w.blocked && t % 3 == 1);
   }
   static std::vector<T> values(std::uint64_t seed) {
@@ -156,17 +165,16 @@ struct Pass {
   }
 };
 
-template <class Scope, class T, int H, int P, int G, int N>
+template <class Scope, class Stored, int H, int P, int G, int N>
 void check(const std::vector<int>& lengths, What what) {
-  INFO((sizeof(T) == 4 ? "float" : "double")
-       << ", heads " << H << ", channels " << P << ", groups " << G << ", states " << N << ", sequences "
-       << lengths.size() << ", the first of " << lengths[0] << (what.with_states ? ", states" : "")
-       << (what.blocked ? ", blocked rows" : ""));
+  INFO(precision_name<Stored> << ", heads " << H << ", channels " << P << ", groups " << G << ", states " << N
+                              << ", sequences " << lengths.size() << ", the first of " << lengths[0]
+                              << (what.with_states ? ", states" : "") << (what.blocked ? ", blocked rows" : ""));
   Pass<Scope, double, H, P, G, N> expected(lengths, what);
-  Pass<Scope, T, H, P, G, N> found(lengths, what);
+  Pass<Scope, Stored, H, P, G, N> found(lengths, what);
   expected.on_cpu();
   found.on_gpu();
-  const double bound = sizeof(T) == 4 ? 2e-6 : 1e-13;
+  const double bound = sizeof(Stored) == 8 ? 1e-13 : sizeof(Stored) == 4 ? 2e-6 : 1e-2;
   // floor: the size of what was summed, where one sum alone may come out small.
   const auto close = [&](const char* name, const auto& a, const auto& b, double floor = 0) {
     INFO(name);
@@ -194,6 +202,13 @@ void check_all(const std::vector<int>& lengths) {
     check<Scope, double, H, P, G, N>(lengths, what);
     check<Scope, float, H, P, G, N>(lengths, what);
   }
+}
+
+// Of numbers of 16 bits: operands are rounded, so that errors are of their size.
+template <class Scope, int H, int P, int G, int N>
+void check_16_bits(const std::vector<int>& lengths) {
+  const What all[] = {{.rounded = true}, {.with_states = true, .blocked = true, .backward = false, .rounded = true}};
+  for (const What what : all) check<Scope, BFloat16, H, P, G, N>(lengths, what);
 }
 
 inline const std::vector<int> mixed_lengths{5, 8, 1, 9, 16, 30, 3, 17, 8, 24, 7};

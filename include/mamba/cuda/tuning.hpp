@@ -52,7 +52,7 @@ struct GridTuning {
   // Where sequences are few, pieces of them: blocks that are to have work; rows of a piece at least.
   static constexpr int scan_piece_blocks = 1056, scan_least_piece = 256;
   static constexpr int scan_threads = 128, scan_input_bytes = 8192, scan_state_bytes = 4096, scan_blocks = 1024;
-  static constexpr int scan_chunk = 8;         // Mamba-2's in double: steps between kept states
+  static constexpr int scan_chunk = 8;         // Mamba-2's but in chunks: steps between kept states
   static constexpr int scan_all_blocks = 512;  // of its backward pass
   // Mamba-2's chunks: blocks that are to walk along sequences; rows of a piece of one at least.
   static constexpr int ssd_blocks = 264, ssd_least_piece = 256;

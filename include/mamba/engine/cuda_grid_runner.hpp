@@ -298,8 +298,7 @@ class GridRunner {
     using Memory = cuda::GridMemory;
     const std::size_t bytes = Memory::scratch_bytes<S>(Recurrence{}, rows, sequences, with_backward);
     if (!with_backward) return bytes;
-    return (std::max)({bytes, Memory::of_operands<S, T>(rows, network::MixerOf<A>::most_outputs),
-                       Memory::of_operands<S, T>(Memory::rows_of_head(logits_stride, rows), Vp)});
+    return (std::max)(bytes, Memory::of_operands<S, T>(rows, network::MixerOf<A>::most_outputs));
   }
 
   // use(number of the first row, logits on the device) for all rows that are read out; a state is read and advanced.
@@ -417,11 +416,17 @@ class GridRunner {
       eigen::Core on_host(scratch);
       const double share = loss(on_host, Rows<T, Vp>{dlogits_.data(), logits.rows},
                                 Rows<const T, Vp>{logits_.data(), logits.rows}, first);
-      const std::vector<OfProducts> as_stored(dlogits_.begin(), dlogits_.end());
-      cuda::check(cudaMemcpyAsync(dlogits.data, as_stored.data(), as_stored.size() * sizeof(OfProducts),
-                                  cudaMemcpyHostToDevice, queue_->stream()),
-                  "cudaMemcpyAsync to the device");
-      queue_->wait();
+      const auto upload = [&](const std::vector<OfProducts>& values) {
+        cuda::check(cudaMemcpyAsync(dlogits.data, values.data(), values.size() * sizeof(OfProducts),
+                                    cudaMemcpyHostToDevice, queue_->stream()),
+                    "cudaMemcpyAsync to the device");
+      };
+      if constexpr (std::is_same_v<OfProducts, T>) {
+        upload(dlogits_);
+      } else {
+        stored_dlogits_.assign(dlogits_.begin(), dlogits_.end());
+        upload(stored_dlogits_);
+      }
       return share;
     };
   }
@@ -445,7 +450,8 @@ class GridRunner {
   PackedTiles packed_;
   DeviceTiles tiles_{queue_};
   std::vector<int> firsts_, where_, positions_;
-  std::vector<T> logits_, dlogits_;  // the head's rows on the host
+  std::vector<T> logits_, dlogits_;         // the head's rows on the host
+  std::vector<OfProducts> stored_dlogits_;  // where they are stored otherwise
   std::vector<RecordedStep> steps_;
 };
 

@@ -79,7 +79,7 @@
 //   where it says splits_products: linear, linear_backward and linear_weight_backward with Beside in place of the
 //   outputs' rows, but where it says rounds_gradients linear alone
 //   where it says rounds_gradients: linear_gradients<write>(be, dx, dw, dy, x, w), the two gradients of a product; dy
-//   may be Beside
+//   may be Beside. An engine that keeps little (network.hpp) has dlogits and dpi above as weights are stored
 #pragma once
 
 #include <concepts>

@@ -157,9 +157,10 @@ struct HeadActivations {
 };
 
 // All activations of a tile: what is kept for a backward pass as it is stored, the residual stream, logits and
-// gradients as they are computed. With a backward pass to follow every layer keeps its own; without, all share one.
-// Where the backend keeps little, layers share, too, what it costs little to compute again. What changes from layer to
-// layer is a member too, for a backend keeps the object where it costs no registers.
+// gradients as they are computed, but those that only products read (Keep). With a backward pass to follow every layer
+// keeps its own; without, all share one. Where the backend keeps little, layers share, too, what it costs little to
+// compute again. What changes from layer to layer is a member too, for a backend keeps the object where it costs no
+// registers.
 template <class A, class Keep = KeepsAll>
 class Activations {
  public:

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/embedding.hpp>
 #include <mamba/cuda/block/norm.hpp>
 #include <mamba/cuda/block/rowwise.hpp>
 #include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/runtime/error.hpp>
 
 namespace mamba::cuda {
@@ -122,6 +124,7 @@ void step_sizes(Grid& be, Rows<T, C> delta, Rows<T, C> pi, Weight<T, 1, C> bias)
 template <class P, class T, int C>
 void step_sizes_backward(Grid& be, Rows<P, C> dpi, WeightGradient<T, 1, C> dbias, Rows<const T, C> ddelta,
                          Rows<const T, C> pi) {
+  if constexpr (!std::is_same_v<P, T>) detail::clear_padding(be, dpi);  // elsewhere it is ddelta's
   be.over_rows_with_gradient<on_block::StepSizesBackward>(dbias, pi.rows, dpi, ddelta, pi);
 }
 template <int Groups, class S, class T, int E>

@@ -3,10 +3,10 @@
 //
 //   h_t = 2^(step_t rate) h_{t-1} + (step_t u_t) b_t      y_t = c_t . h_t + d u_t
 //
-// Mamba-1 (selective_*.hpp), and Mamba-2 in double (scan_*.hpp): some lanes of a warp hold the states of one channel,
-// or a tile of them if there are many, and walk along a sequence. Blocks share out sequences and channels. What
-// channels share (the gradients of b and c) and what sequences share (those of rates and skips) is added up in partial
-// sums, whose number follows from the sizes alone. Mamba-2 in float and 16 bits goes by chunks (ssd.hpp).
+// Mamba-1 (selective_*.hpp), and Mamba-2 in double or with very many states (scan_*.hpp): some lanes of a warp hold the
+// states of one channel, or a tile of them if there are many, and walk along a sequence. Blocks share out sequences and
+// channels. What channels share (the gradients of b and c) and what sequences share (those of rates and skips) is added
+// up in partial sums, whose number follows from the sizes alone. Mamba-2 in float and 16 bits goes by chunks (ssd.hpp).
 #pragma once
 
 #include <mamba/core/memory.hpp>

@@ -16,9 +16,10 @@
 namespace mamba::cuda::detail {
 
 // In double, which has no tensor cores to speak of and is there for checking, the states are walked through (scan.hpp),
-// as they are in float where a warp has no registers for so many.
+// as they are in float where there are more than a chunk has memory for.
 template <class S, class T, int N>
-inline constexpr bool ssd_runs_in_chunks = std::is_same_v<T, float> && (N <= most_ssd_states || !std::is_same_v<S, T>);
+inline constexpr bool ssd_runs_in_chunks =
+    std::is_same_v<T, float> && (N <= most_ssd_states<S> || !std::is_same_v<S, T>);
 
 // The memory of a call: pieces of walks, and backward states before chunks, adjoints behind them, the chunks' shares.
 template <class Shape>

@@ -171,7 +171,7 @@ class SsdStateLines {
 // dxbc's b and c, ddelta <- gradients; of_rates, of_skips (slots, padded(H)), which are zero, <- a chunk's shares. A
 // block takes a chunk and a group, head by head; a warp has 16 of the states.
 template <class Shape>
-__global__ void __launch_bounds__(SsdGradientStage<Shape>::threads)
+__global__ void __launch_bounds__(SsdGradientStage<Shape>::threads, 1)
     ssd_chunk_gradients(Rows<float, Shape::H> ddelta, Rows<float, Shape::C> dxbc, float* of_rates, float* of_skips,
                         SsdInputs<Shape> in, Rows<const float, Shape::E> dy, const typename Shape::Stored* before,
                         const typename Shape::Stored* behind, SsdPassed passed, Sequences sequences) {

@@ -15,14 +15,16 @@
 
 namespace mamba::cuda::detail {
 
-inline constexpr int most_ssd_states = 256;
+// As many states as chunks of 16 rows have shared memory for.
+template <class S>
+inline constexpr int most_ssd_states = sizeof(S) == 2 ? 512 : 256;
 
 // H heads of P channels, G groups of heads that share b and c; xbc's columns are x, b and c, stored as S.
 template <class S, int H_, int P_, int G_, int N_>
 struct SsdShape {
   using Stored = S;
   static constexpr int H = H_, P = P_, G = G_, N = N_, E = H * P, C = E + 2 * G * N, heads_of_group = H / G;
-  static_assert(N <= most_ssd_states, "mamba: over the grid Mamba-2 in 16 bits takes a d_state of at most 256");
+  static_assert(N <= most_ssd_states<S>, "mamba: over the grid Mamba-2 in 16 bits takes a d_state of at most 512");
   static constexpr std::ptrdiff_t head_state = static_cast<std::ptrdiff_t>(N) * padded(P), state_size = H * head_state;
 
   // A chunk's rows: as many as leave its b, or its c, 16 KiB of shared memory; in float, where a product costs more, a

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/grid/grid.hpp>
@@ -100,7 +101,7 @@ inline constexpr int ssd_walks_at_once =
 // Eight lines of four pairs of 16 bits, a pair a lane, as eight columns.
 __device__ inline unsigned transposed(unsigned pair) {
   unsigned turned;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
   return turned;
 }
 
@@ -395,6 +396,7 @@ __global__ void __launch_bounds__(Block::threads)
 // The rows of a piece, a multiple of a chunk's, such that there are blocks enough: a function of sizes alone.
 template <class Shape>
 int ssd_rows_of_piece(int rows, int sequences) {
+  static_assert(GridTuning::ssd_least_piece % Shape::rows == 0, "slots of chunks rely on it");
   const int pieces = GridTuning::ssd_blocks / (Shape::H * Shape::widths * sequences), length = rows / sequences;
   if (pieces < 2) return whole_sequences;
   const int wanted = (length + pieces - 1) / pieces,
