@@ -1,7 +1,7 @@
 # The floors of include/mamba/README.md: each folder's headers include only what lies below, and no header includes itself by a detour. And
 # what the sources promise of kernels over the grid.
 #   cmake -DINCLUDE=include/mamba -P tests/floors.cmake
-set(floors core math network eigen cuda/tuning cuda/runtime cuda/block cuda/grid cuda/kernels engine io task model train)
+set(floors core math network eigen cuda/tuning cuda/runtime cuda/block cuda/grid cuda/kernels engine io text task model train)
 cmake_minimum_required(VERSION 3.25)
 set(core_below core)
 set(math_below core math)
@@ -14,6 +14,7 @@ set(cuda/grid_below core math network cuda/tuning cuda/runtime cuda/block cuda/g
 set(cuda/kernels_below core math network cuda/tuning cuda/runtime cuda/block cuda/kernels)
 set(engine_below core math network eigen cuda/tuning cuda/runtime cuda/block cuda/grid cuda/kernels engine)
 set(io_below core io)
+set(text_below core io text)
 set(task_below core task)
 set(model_below core math network eigen cuda/runtime engine io model)
 set(train_below core math network engine io model task train)

@@ -1,6 +1,6 @@
-// The seeds of the targets: make_corpus DATA OUT writes OUT/json, OUT/safetensors, OUT/load_model, OUT/load_state and
-// OUT/checkpoint, of the reference files in DATA cut small, of files that the library itself writes, and of headers by
-// hand.
+// The seeds of the targets: make_corpus DATA OUT writes OUT/json, OUT/safetensors, OUT/load_model, OUT/load_state,
+// OUT/checkpoint, OUT/tokenizer and OUT/text, of the reference files in DATA cut small, of files that the library
+// itself writes, and of headers by hand.
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const fs::path data = argv[1], out = argv[2];
-  for (const char* target : {"json", "safetensors", "load_model", "load_state", "checkpoint"})
+  for (const char* target : {"json", "safetensors", "load_model", "load_state", "checkpoint", "tokenizer", "text"})
     fs::create_directories(out / target);
 
   int number = 0;
@@ -83,6 +83,17 @@ int main(int argc, char** argv) {
        R"({"t":{"dtype":"I64","shape":[],"data_offsets":[0,4]}})"})
     write_headed(out / "safetensors" / ("header" + std::to_string(number++)), header,
                  std::string_view(header) == "{}" ? 0 : 4);
+
+  number = 0;
+  for (
+      const char* text :
+      {R"({"model":{"vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]},"pre_tokenizer":{"type":"ByteLevel"}})",
+       R"({"added_tokens":[{"id":3,"content":"<|endoftext|>","special":true,"lstrip":true,"rstrip":true,"single_word":true,"normalized":false}],"normalizer":{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"NFD"}]},"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|\\p{N}{1,3}"},"behavior":"MergedWithNext","invert":true},{"type":"Digits","individual_digits":true},{"type":"ByteLevel","add_prefix_space":true,"use_regex":false}]},"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[3]}}},"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","ignore_merges":true,"vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]}})"})
+    write(out / "tokenizer" / std::to_string(number++), text);
+  number = 0;
+  for (const char* text : {"a text", "\xC3\xA9 e\xCC\x81 \xE2\x82\xAC \xF0\x9F\x99\x82",
+                           "  12345\n\n\t x<|endoftext|>y", "\xE2\x82", "It's 'LL \xEF\xAC\x81 \xFF\xC0\x80"})
+    write(out / "text" / std::to_string(number++), text);
 
   auto classifier = fuzz::classifier(3);
   auto language_model = fuzz::language_model(3);
