@@ -155,27 +155,22 @@ template <int vector, int threads, class Tile, class S = typename Tile::Stored>
 __device__ void stage_lines(Tile tile, const S* from, std::ptrdiff_t stride, int lines, int length) {
   constexpr int vectors = Tile::columns / vector;
   static_assert(Tile::columns % vector == 0);
-  const auto copy = [&](int line, int column, bool exists) {
+  const auto copy = [&](int line, int column) {
+    const bool exists = line < lines && column < length;
     S* const to = tile.at(line, column);
-    const S* const number = from + line * stride + column;
-    if constexpr (vector * sizeof(S) < 4) *to = exists ? *number : S(0);
-    else copy_async<vector * sizeof(S)>(to, exists ? number : from, exists);
+    if constexpr (vector * sizeof(S) < 4) *to = exists ? from[line * stride + column] : S(0);
+    else copy_async<vector * sizeof(S)>(to, exists ? from + line * stride + column : from, exists);
   };
-  const auto copy_all = [&](auto all_exist) {
-    if constexpr (threads % vectors == 0) {  // a thread stays in its column
-      constexpr int at_once = threads / vectors;
-      const int column = thread() % vectors * vector;
+  if constexpr (threads % vectors == 0) {  // a thread stays in its column
+    constexpr int at_once = threads / vectors;
 #pragma unroll
-      for (int first = 0; first < Tile::lines; first += at_once)
-        if (const int line = first + thread() / vectors; Tile::lines % at_once == 0 || line < Tile::lines)
-          copy(line, column, decltype(all_exist)::value || (line < lines && column < length));
-    } else {
-      for (int i = thread(); i < Tile::lines * vectors; i += threads)
-        copy(i / vectors, i % vectors * vector, i / vectors < lines && i % vectors * vector < length);
+    for (int line = 0; line < Tile::lines; line += at_once) {
+      const int own = line + thread() / vectors;
+      if (Tile::lines % at_once == 0 || own < Tile::lines) copy(own, thread() % vectors * vector);
     }
-  };
-  if (lines >= Tile::lines && length >= Tile::columns) copy_all(std::true_type{});
-  else copy_all(std::false_type{});
+  } else {
+    for (int i = thread(); i < Tile::lines * vectors; i += threads) copy(i / vectors, i % vectors * vector);
+  }
 }
 
 }  // namespace mamba::cuda::detail

@@ -185,14 +185,6 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
     each_state([&](std::ptrdiff_t at, float& x) { x = from[at]; });
   }
   bool is_zero = path.from == nullptr;
-  // Pairs of rows, in units on and below the diagonal, of which a warp has its share.
-  constexpr int units = tiles * (tiles + 1) / 2, own = (units + Stage::warps - 1) / Stage::warps;
-  int at_row[own], at_column[own];
-#pragma unroll
-  for (int u = 0; u < own; ++u) {
-    lower_unit(min(u * Stage::warps + warp(), units - 1), at_row[u], at_column[u]);
-    at_row[u] *= unit_side, at_column[u] *= unit_side;
-  }
   float fall = 1;
 
   {
@@ -243,27 +235,31 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
     if constexpr (gives) {
       const TileReader<S, Side::left, Way::along_lines, Lines> left(Lines{stage.left});
       const Weights weights{stage.weights};
-      {  // how much of each row comes to each
+      {  // how much of each row comes to each: units on and below the diagonal, shared out
+        constexpr int units = tiles * (tiles + 1) / 2, own = (units + Stage::warps - 1) / Stage::warps;
         const TileReader<S, Side::right, Way::along_lines, Lines> right_lines(right);
         Unit of_pairs[own];
+        int at_row[own], at_column[own];
+#pragma unroll
+        for (int u = 0; u < own; ++u) lower_unit(min(u * Stage::warps + warp(), units - 1), at_row[u], at_column[u]);
 #pragma unroll
         for (int n = 0; n < padded(N); n += unit_side)
 #pragma unroll
           for (int u = 0; u < own; ++u)
-            multiply_add(of_pairs[u], left.read(at_row[u], n), right_lines.read(at_column[u], n), first_term);
+            multiply_add(of_pairs[u], left.read(at_row[u] * unit_side, n),
+                         right_lines.read(at_column[u] * unit_side, n), first_term);
 #pragma unroll
         for (int u = 0; u < own; ++u) {
           if (u * Stage::warps + warp() >= units) break;
           of_pairs[u].each([&](int r, int c, const float(&pair)[2]) {
-            const int row = at_row[u] + r, column = at_column[u] + c;
+            const int row = at_row[u] * unit_side + r, column = at_column[u] * unit_side + c;
             float weight[2];
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
               const int from = column + j;
               const bool counts =
                   from <= row && !(from < row && from < chunk.count && walk.is_blocked(chunk.row(from)));
-              const float decayed = pair[j] * decays.between(from, row) * Walk::of_source(decays.delta[from]);
-              weight[j] = counts ? decayed : 0.0F;  // where it does not, the power may be infinite
+              weight[j] = counts ? pair[j] * decays.between(from, row) * Walk::of_source(decays.delta[from]) : 0.0F;
             }
             store2(weights.at(row, column), weight[0], weight[1]);
           });
@@ -301,16 +297,16 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
       for (int m = 0; m < tiles; ++m)
         result[m][0].each([&](int r, int c, const float(&pair)[2]) {
           const int row = m * unit_side + r, p = p0 + own_p + c;
-          const float2 before = load2(static_cast<const typename Walk::Source*>(source.at(row, own_p + c)));
-          const float factor = Walk::of_result(decays.delta[row]), first = factor * pair[0] + skip * before.x,
-                      second = factor * pair[1] + skip * before.y;
+          if (row >= chunk.count) return;
+          const float2 own = load2(static_cast<const typename Walk::Source*>(source.at(row, own_p + c)));
+          const float factor = Walk::of_result(decays.delta[row]), first = factor * pair[0] + skip * own.x,
+                      second = factor * pair[1] + skip * own.y;
           auto* const to = walk.result(chunk.row(row)) + Shape::x_column(head) + p;
-          const bool exists = row < chunk.count && p < P;
           if constexpr (P % 2 == 0) {
-            if (exists) store2(to, first, second);
+            if (p < P) store2(to, first, second);
           } else {
-            if (exists) to[0] = first;
-            if (exists && p + 1 < P) to[1] = second;
+            if (p < P) to[0] = first;
+            if (p + 1 < P) to[1] = second;
           }
         });
     }
