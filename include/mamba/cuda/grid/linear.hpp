@@ -110,7 +110,7 @@ Rows<const S, C> operand(Grid& be, Rows<const T, C> x) {
   }
 }
 
-// Columns first .. first + width of joined <- x's, or zeros beyond them; `vector` numbers at once, which begin at a
+// Columns first .. first + width of joined <- x's, and zeros beyond these; `vector` numbers at once, which begin at a
 // multiple of it in both.
 template <int vector, int first, int width, class S, class T, int All, int C>
 __global__ void __launch_bounds__(Block::threads) copy_columns(Rows<S, All> joined, Rows<const T, C> x) {
@@ -120,8 +120,16 @@ __global__ void __launch_bounds__(Block::threads) copy_columns(Rows<S, All> join
   const auto row = static_cast<int>(i / vectors), column = static_cast<int>(i % vectors) * vector;
   if (row >= x.rows) return;
   S* const to = joined.address(row) + first + column;
-  if constexpr (vector == 4) store4(to, column < Rows<T, C>::stride ? load4(x.address(row) + column) : Quad<T>{});
-  else *to = column < C ? x.address(row)[column] : T(0);
+  if constexpr (vector == 4) {
+    Quad<T> quad{};
+    if (column < C) quad = load4(x.address(row) + column);
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      if (column + j >= C) quad.at[j] = 0;
+    store4(to, quad);
+  } else {
+    *to = column < C ? x.address(row)[column] : T(0);
+  }
 }
 
 // Whether the gradients of a product of several outputs are products over all their columns together: where these are
