@@ -1,5 +1,5 @@
 // Decoding at the scope of the whole device: prompts, steps as graphs, many sequences.
-#include <mamba/language_model.hpp>
+#include <mamba/generate.hpp>
 
 #include "support/cuda.hpp"
 #include "support/grid_configs.hpp"
@@ -143,4 +143,26 @@ TEST_CASE("CUDA grid: steps of many sequences between trainings") {
                                 support::random_tokens(static_cast<std::size_t>(sequences), 50, 2));
   }
   CHECK(worst < 1e-5);
+}
+
+// The same tokens as on the CPU: in double no choice is so close that digits decide it.
+template <class... Policies>
+void check_generation() {
+  support::Pair<odd_config, CudaGrid, double, Policies...> pair;
+  const std::vector<std::vector<std::int32_t>> prompts{{1, 2, 3}, {4}, support::random_tokens(70, 50, 1)};
+  const GenerateOptions all[] = {
+      {.max_new_tokens = 20},
+      {.max_new_tokens = 20, .temperature = 1, .seed = 5},
+      {.max_new_tokens = 20, .temperature = 1.2, .top_k = 20, .top_p = 0.9, .repetition_penalty = 1.2, .seed = 6}};
+  for (const GenerateOptions& options : all) {
+    INFO("temperature " << options.temperature << ", top_k " << options.top_k);
+    CHECK(generate(pair.gpu, prompts, options) == generate(pair.cpu, prompts, options));
+    CHECK(generate(pair.gpu, prompts[2], options).size() == 20);
+  }
+}
+
+TEST_CASE("CUDA grid: generation is the CPU's") {
+  support::need_backend();
+  check_generation<>();
+  check_generation<Mamba2<12, 2>>();
 }

@@ -55,6 +55,17 @@ class TokenChooser {
     }
     return before;
   }
+  // One token, whose logit is finite, by itself.
+  Choice of(T logit, int token) const {
+    double noise = 0;
+    if (scale_ > 0) {
+      const Random4 words = random_words(seed_, RandomPurpose::sampling, sequence_,
+                                         position_ | static_cast<std::uint32_t>(token / at_once));
+      noise = gumbel(words.word[token % at_once]);
+    }
+    const auto x = static_cast<double>(logit);
+    return {scale_ > 0 ? std::fma(x, scale_, noise) : x, token};
+  }
   MAMBA_INLINE MAMBA_HOST_DEVICE static Choice worst() { return {-HUGE_VAL, 0x7FFFFFFF}; }
 
   // Choice::none where a logit is not finite.
