@@ -20,6 +20,7 @@ TEST_CASE("CUDA grid: the variants are as on the CPU") {
   check<Mamba2<4, 2>, OnesConv, NoPosition, ConvResidual>();
   check<Mamba1, FrozenOnesConv, NoPosition, ConvGate>();
   check<Mamba2<4, 2>, LearnedConv, NoPosition, LinearConvResidual>();
+  check<Mamba2<4, 2, 1>, LearnedConv, NoPosition, NoConvResidual>();
   check<Mamba2<4, 2>, OnesConv, LearnedPosition<21>, NoConvResidual>();
   check<Mamba1, FrozenOnesConv, LearnedPosition<21>, ConvResidual>();
   check<Mamba2<4, 2>, LearnedConv, LearnedPosition<21>, ConvGate>();

@@ -1,6 +1,6 @@
 // The seeds of the targets: make_corpus DATA OUT writes OUT/json, OUT/safetensors, OUT/load_model, OUT/load_state,
-// OUT/checkpoint, OUT/tokenizer and OUT/text, of the reference files in DATA cut small, of files that the library
-// itself writes, and of headers by hand.
+// OUT/checkpoint, OUT/folder, OUT/tokenizer and OUT/text, of the reference files in DATA cut small, of files that the
+// library itself writes, and of headers by hand.
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -56,7 +56,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   const fs::path data = argv[1], out = argv[2];
-  for (const char* target : {"json", "safetensors", "load_model", "load_state", "checkpoint", "tokenizer", "text"})
+  for (const char* target :
+       {"json", "safetensors", "load_model", "load_state", "checkpoint", "folder", "tokenizer", "text"})
     fs::create_directories(out / target);
 
   int number = 0;
@@ -84,6 +85,14 @@ int main(int argc, char** argv) {
     write_headed(out / "safetensors" / ("header" + std::to_string(number++)), header,
                  std::string_view(header) == "{}" ? 0 : 4);
 
+  number = 0;
+  for (
+      const char* text :
+      {R"(0{"model_type":"mamba2","vocab_size":16,"hidden_size":4,"state_size":2,"conv_kernel":2,"expand":1,"head_dim":4,"num_heads":1,"n_groups":1,"num_hidden_layers":2,"time_step_limit":[0.0,{"__float__":"Infinity"}],"tie_word_embeddings":true,"layer_norm_epsilon":1e-05})",
+       R"(0{"model_type":"mamba","time_step_rank":"auto","use_bias":false,"hidden_act":"silu"})",
+       R"(0{"d_model":4,"n_layer":2,"vocab_size":10,"ssm_cfg":{"layer":"Mamba2","d_state":2,"d_conv":2,"expand":1,"headdim":4},"attn_layer_idx":[],"tie_embeddings":true})",
+       R"(1{"weight_map":{"backbone.embedding.weight":"a.safetensors","backbone.norm_f.weight":"b.safetensors"}})"})
+    write(out / "folder" / std::to_string(number++), text);
   number = 0;
   for (
       const char* text :

@@ -75,6 +75,7 @@ TEST_CASE("decoding of the variants") {
   check_variant<LinearConvResidual>();
   check_variant<UntiedHead>();
   check_variant<Mamba2<4, 2>, ConvResidual>();
+  check_variant<Mamba2<4, 2, 1>, ConvResidual>();
   check_variant<Mamba2<>, LinearConvResidual, LearnedPosition<64>>();
   check_variant<Mamba2<>, ConvGate, SinusoidalPosition, UntiedHead>();
   check_decoding<MambaLMHeadModel<wide_config, double>>(2, 9, {1, 2});

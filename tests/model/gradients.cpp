@@ -41,6 +41,8 @@ TEST_CASE("gradients of the classifier") {
   check_classifier<MambaForComposite<tiny_config, double, UntiedHead>>(3, 8);
   check_classifier<MambaForComposite<odd_config, double, UntiedHead, LearnedPosition<9>>>(2, 7);
   check_classifier<MambaForComposite<tiny_config, double, Mamba2<4>, UntiedHead>>(3, 9, {9, 1, 4});
+  check_classifier<MambaForComposite<tiny_config, double, Mamba2<4, 2, 1>>>(3, 9, {9, 1, 4});
+  check_classifier<MambaForComposite<tiny_config, double, Mamba2<4, 1, 2>>>(2, 3);
 }
 
 TEST_CASE("gradients of the language model") {

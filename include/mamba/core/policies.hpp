@@ -109,14 +109,18 @@ struct Mamba1 {
   static constexpr const char* name = "mamba1";
 };
 
-// headdim 0: one head of d_inner channels. B and C are shared by the heads of a group.
-template <int headdim_ = 0, int ngroups_ = 1>
+// headdim 0: one head of d_inner channels. B and C are shared by the heads of a group. norm_groups: in so many groups
+// of columns a gated row is normed; 0: as many as ngroups, as mamba_ssm does it, while transformers' own path norms the
+// whole row, 1.
+template <int headdim_ = 0, int ngroups_ = 1, int norm_groups_ = 0>
 struct Mamba2 {
   static_assert(headdim_ >= 0, "mamba: Mamba2's headdim must be positive, or 0 for one head");
   static_assert(ngroups_ > 0, "mamba: Mamba2's ngroups must be positive");
+  static_assert(norm_groups_ >= 0, "mamba: Mamba2's norm_groups must be positive, or 0 for ngroups");
   using answers = question::Mixer;
   static constexpr const char* name = "mamba2";
-  static constexpr int headdim = headdim_, ngroups = ngroups_;
+  static constexpr int headdim = headdim_, ngroups = ngroups_,
+                       norm_groups = norm_groups_ == 0 ? ngroups_ : norm_groups_;
 };
 
 struct LearnedConv {

@@ -12,6 +12,7 @@
 #include <mamba/io/json.hpp>
 #include <mamba/io/load_options.hpp>
 #include <mamba/io/safetensors.hpp>
+#include <mamba/model/folder.hpp>
 #include <mamba/model/model.hpp>
 
 namespace mamba {
@@ -35,12 +36,15 @@ std::string config_json(const Model<A>& model) {
 // The policies that decide what is computed (not where, nor how precisely), by their names.
 template <class A>
 std::string variant_json(const Model<A>&) {
-  return io::Json(io::Json::Members{{"mixer", A::Mixer::name},
-                                    {"conv", A::ConvKernel::name},
-                                    {"position", A::Position::name},
-                                    {"residual", A::ConvResidual::name},
-                                    {"head", A::Head::name}})
-      .dump();
+  io::Json::Members members{{"mixer", A::Mixer::name},
+                            {"conv", A::ConvKernel::name},
+                            {"position", A::Position::name},
+                            {"residual", A::ConvResidual::name},
+                            {"head", A::Head::name}};
+  // What shapes do not say; files without it are of as many groups as share b and c.
+  if constexpr (requires { A::Mixer::norm_groups; })
+    if (A::Mixer::norm_groups != A::Mixer::ngroups) members.emplace_back("norm_groups", A::Mixer::norm_groups);
+  return io::Json(std::move(members)).dump();
 }
 
 namespace detail {
@@ -78,7 +82,16 @@ inline constexpr const char* model_prefix = "model.";  // of the parameters in a
 template <class A>
 void check_same_model(const Model<A>& model, const io::Metadata& metadata) {
   detail::check_same(metadata, "config", config_json(model), "gamma");
-  detail::check_same(metadata, "variant", variant_json(model), "");
+  const std::string variant = variant_json(model);
+  detail::check_same(metadata, "variant", variant, "");
+  if (const auto theirs = detail::told(metadata, "variant")) {
+    // Who does not say it has the other meaning.
+    const io::Json own = io::Json::parse(variant);
+    const io::Json *const here = own.find("norm_groups"), *const there = theirs->find("norm_groups");
+    if ((here == nullptr) != (there == nullptr))
+      fail(ErrorKind::bad_file, "the file's model norms gated rows in ", there ? there->brief() : "ngroups",
+           " groups (norm_groups), this one in ", here ? here->brief() : "ngroups");
+  }
 }
 
 namespace detail {
@@ -184,11 +197,13 @@ void save(const Model<A>& model, const std::filesystem::path& path, const SaveOp
   writer.write(path, {{"format", "pt"}, {"config", config_json(model)}, {"variant", variant_json(model)}});
 }
 
-// Reads a saved model, or the model in a training's checkpoint. Returns how many of its numbers are not finite. Throws
-// Error(bad_file), and changes nothing, when the file is missing, malformed or of another model, or holds such numbers
-// and options refuse them.
+// Reads a saved model, the model in a training's checkpoint, or a folder of transformers or mamba_ssm (folder.hpp).
+// Returns how many of its numbers are not finite. Throws Error(bad_file), and changes nothing, when the file is
+// missing, malformed or of another model, or holds such numbers and options refuse them.
 template <class A>
 Nonfinite load(Model<A>& model, const std::filesystem::path& path, const LoadOptions& options = {}) {
+  std::error_code none;
+  if (std::filesystem::is_directory(path, none)) return load_folder(model, path, options);
   const auto file = io::SafetensorsFile::read(path);
   return io::naming(path, [&] {
     check_same_model(model, file.metadata());

@@ -16,8 +16,8 @@
 
 namespace mamba::network {
 
-template <class A, int headdim, int ngroups>
-struct MixerOf<A, Mamba2<headdim, ngroups>> {
+template <class A, int headdim, int ngroups, int norm_groups>
+struct MixerOf<A, Mamba2<headdim, ngroups, norm_groups>> {
   using S = typename A::Storage;
   using T = typename A::Scalar;
   static constexpr Config config = A::config;
@@ -26,6 +26,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   static_assert(E % P == 0, "mamba: Mamba2's headdim must divide d_inner");
   static constexpr int H = E / P;
   static_assert(H % G == 0, "mamba: Mamba2's ngroups must divide the number of heads");
+  static constexpr int of_norm = Mamba2<headdim, ngroups, norm_groups>::norm_groups;  // groups
+  static_assert(E % of_norm == 0, "mamba: Mamba2's norm_groups must divide d_inner");
   static constexpr int C = E + 2 * G * N;  // channels of the convolution: x, b, c
   static constexpr bool rate_per_state = false;
   static constexpr int conv_channels = C;
@@ -51,7 +53,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     Rows<S, C> x, v, u;    // the convolution's input and its output before and after SiLU: x, b and c side by side
     Rows<T, H> pi, delta;  // the step before and after softplus
     Rows<S, E> y, g, o;    // the state-space model's output, gated, normed
-    T* rho = nullptr;      // (T, G)
+    T* rho = nullptr;      // (T, of_norm)
     T* boundaries = nullptr;
 
     // boundary_states: how many states are kept; 0 when no backward pass follows. shared: for what recompute() computes
@@ -60,7 +62,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
       memory.take(z, rows), memory.take(x, rows), (keeps_conv_output<A> ? memory : shared).take(v, rows),
           memory.take(u, rows), memory.take(pi, rows);
       memory.take(delta, rows), memory.take(y, rows), shared.take(g, rows), shared.take(o, rows);
-      rho = memory.template take<T>(static_cast<std::size_t>(rows) * G);
+      rho = memory.template take<T>(static_cast<std::size_t>(rows) * of_norm);
       boundaries = boundary_states > 0 ? memory.template take<T>(static_cast<std::size_t>(boundary_states) * state_size)
                                        : nullptr;
     }
@@ -106,7 +108,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
       if (state.states) {
         ssd_of_steps<G, N>(be, s.y, state.states, s.delta, s.pi, w.template get<"mixer.dt_bias">(), in(s.u), sequences,
                            w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
-        gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
+        gated_norm_forward<of_norm>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
         return linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
       }
     steps_forward(be, s.delta, s.pi, w.template get<"mixer.dt_bias">());
@@ -119,7 +121,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
       probe.restore(view(s.y), view(s.o));
     }
     probe.template visit<Point::scan_output>(view(s.y));
-    gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
+    gated_norm_forward<of_norm>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
     probe.template visit<Point::gated_output>(view(s.o));
     linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
@@ -133,12 +135,12 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
         w.template get<"mixer.conv1d.weight">(), w.template get<"mixer.conv1d.bias">(), state.history);
     ssd_of_steps<G, N>(be, s.y, state.states, s.delta, s.pi, w.template get<"mixer.dt_bias">(), in(s.u), sequences,
                        w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
-    const auto of_norm = w.template get<"mixer.norm.weight">();
+    const auto norm_weight = w.template get<"mixer.norm.weight">();
     const auto out_proj = w.template get<"mixer.out_proj.weight">();
-    if constexpr (G == 1) {
-      gated_normed_linear(be, residual, in(s.y), in(s.z), of_norm, out_proj);
+    if constexpr (of_norm == 1) {
+      gated_normed_linear(be, residual, in(s.y), in(s.z), norm_weight, out_proj);
     } else {
-      gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), of_norm);
+      gated_norm_forward<of_norm>(be, s.o, s.g, s.rho, in(s.y), in(s.z), norm_weight);
       linear<Write::add>(be, residual, in(s.o), out_proj);
     }
   }
@@ -147,7 +149,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights>
   MAMBA_HOST_DEVICE static void recompute(Backend& be, const Saved& s, LayerWeights w) {
-    gated_norm_forward<G>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
+    gated_norm_forward<of_norm>(be, s.o, s.g, s.rho, in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
   }
 
   // dn (T, D) <- the gradient through the mixer, dw += those of its weights; dm (T, D).
@@ -160,8 +162,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups>> {
     product_gradients<Write::set>(be, g.o, dw.template get<"mixer.out_proj.weight">(), dm, in(s.o),
                                   w.template get<"mixer.out_proj.weight">());
     probe.template visit_gradient<Point::gated_output>(view(g.o));
-    gated_norm_reverse<G>(be, g.y, g.z, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), in(s.g),
-                          static_cast<const T*>(s.rho), in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
+    gated_norm_reverse<of_norm>(be, g.y, g.z, g.g, dw.template get<"mixer.norm.weight">(), in(g.o), in(s.g),
+                                static_cast<const T*>(s.rho), in(s.y), in(s.z), w.template get<"mixer.norm.weight">());
     probe.template visit_gradient<Point::scan_output>(view(g.y));
     ssd_backward<G, N>(be, g.delta, g.u, dw.template get<"mixer.A_log">(), dw.template get<"mixer.D">(), in(g.y),
                        static_cast<const T*>(s.boundaries), in(s.delta), in(s.u), sequences,
