@@ -35,6 +35,9 @@ std::vector<std::vector<std::int32_t>> generate(LanguageModel& model,
   std::size_t longest = 0;
   for (const auto& prompt : prompts) {
     require(!prompt.empty(), "prompt ", &prompt - prompts.data(), " is empty: a model goes on from a token at least");
+    for (const std::int32_t token : prompt)
+      require(token >= 0 && token < vocab_size, "prompt ", &prompt - prompts.data(), " has the token ", token,
+              ", which is not in the vocabulary of ", vocab_size);
     longest = (std::max)(longest, prompt.size());
   }
   constexpr int most = network::longest_sequence<typename LanguageModel::Architecture>();  // 0: any

@@ -108,6 +108,21 @@ TEST_CASE("folders of mamba_ssm load, whose norm goes by groups") {
   MambaLMHeadModel<hf_config, Mamba2<16, 2, 1>> whole_row({.n_layers = 3});
   CHECK_THROWS_WITH(load(whole_row, folder), ContainsSubstring("norm_groups 2 (this one 1)"));
 
+  for (const auto& [key, value] : {std::pair<const char*, nlohmann::json>{"dt_limit", {0.01, 0.1}},
+                                   {"norm_before_gate", true},
+                                   {"activation", "relu"},
+                                   {"bias", true},
+                                   {"a_new_thing", 1}}) {
+    auto other_cfg = second;
+    other_cfg[key] = value;
+    CHECK_THROWS_WITH(load(other, as_mamba_ssm(model, other_cfg, 91)),
+                      ContainsSubstring("ssm_cfg." + std::string(key)));
+  }
+  auto usual = second;
+  usual["rmsnorm"] = usual["conv_bias"] = true, usual["bias"] = false, usual["chunk_size"] = 256,
+  usual["activation"] = "swish";
+  CHECK_NOTHROW(load(other, as_mamba_ssm(model, usual, 91)));
+
   MambaLMHeadModel<odd_config> odd({.n_layers = 2, .seed = 1}), odd_other({.n_layers = 2, .seed = 2});
   load(odd_other, as_mamba_ssm(odd, {{"d_state", 5}}, 11));
   CHECK(odd_other.state_dict().at("backbone.layers.1.mixer.A_log").values ==
@@ -185,6 +200,18 @@ TEST_CASE("folders of other models are refused with what differs, and leave the 
   config["time_step_limit"] = {0.0, 0.1};
   write(clamped / "config.json", config);
   CHECK_THROWS_WITH(load(tied, clamped), ContainsSubstring("time_step_limit"));
+  // As Python writes it.
+  config["time_step_limit"] = {0.0, "INFINITY"};
+  std::string text = config.dump();
+  text.replace(text.find("\"INFINITY\""), 10, "Infinity");
+  std::ofstream(clamped / "config.json") << text;
+  MambaLMHeadModel<hf_config, Mamba2<16, 2, 1>, UntiedHead> unlimited({.n_layers = 2});
+  CHECK_NOTHROW(load(unlimited, clamped));
+  const fs::path huge = copy_of("hf_mamba2_tiny");
+  for (const char* key : {"hidden_size", "expand", "head_dim", "num_heads"}) config[key] = 16777216;
+  config["time_step_limit"] = nullptr;
+  write(huge / "config.json", config);
+  CHECK_THROWS_WITH(describe(huge), ContainsSubstring("expand times hidden_size"));
 }
 
 TEST_CASE("folders with files that are missing or malformed are refused by name") {

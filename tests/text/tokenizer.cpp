@@ -2,6 +2,7 @@
 // itself.
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <chrono>
 #include <fstream>
 #include <future>
 #include <nlohmann/json.hpp>
@@ -141,6 +142,43 @@ TEST_CASE("merges go by rank, the first of equals first, in words of any length"
   CHECK(many.back() == 0);
 }
 
+TEST_CASE("long texts of one kind take no longer than others") {
+  const Tokenizer tokenizer = reference("tokenizer_neox_tiny");
+  std::string marks = "a", letters;
+  for (int i = 0; i < 100'000; ++i) marks += "\xCC\x81\xCC\xA7";  // combining marks out of their order
+  const auto begin = std::chrono::steady_clock::now();
+  CHECK(tokenizer.encode(marks).size() > 100'000);
+  CHECK(tokenizer.encode(std::string(400'000, ' ')).size() > 1'000);
+  CHECK(tokenizer.encode(std::string(400'000, '1')).size() > 1'000);
+  CHECK(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < 20);
+  // A pattern that goes back over all of it.
+  auto file = small_file();
+  file["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Split"}, {"pattern", {{"Regex", "(?:\\p{L}|\\p{M})+"}}}, {"behavior", "Isolated"}},
+        {{"type", "ByteLevel"}, {"use_regex", false}}}}};
+  CHECK(read(file).encode(std::string(20'000, 'a')).size() == 20'000);
+}
+
+TEST_CASE("patterns mean what they do in Oniguruma, or are refused") {
+  const auto pieces = [](const char* expression, std::string_view text) {
+    std::vector<std::string> found;
+    mamba::text::Pattern(expression).each_piece(text, [&](std::string_view piece, bool) { found.emplace_back(piece); });
+    return found;
+  };
+  using Pieces = std::vector<std::string>;
+  CHECK(pieces("\\w+", "cafe\xCC\x81 a_b") == Pieces{"cafe\xCC\x81", " ", "a_b"});
+  CHECK(pieces("[\\w-]+", "a-b c") == Pieces{"a-b", " ", "c"});
+  CHECK(pieces("\\h+", "xaf 1") == Pieces{"x", "af", " ", "1"});
+  CHECK(pieces("^ab", "ab\nab") == Pieces{"ab", "\n", "ab"});
+  CHECK(pieces("\\s", "a\xC2\xA0\xE1\xA0\x8E") == Pieces{"a", "\xC2\xA0", "\xE1\xA0\x8E"});
+  CHECK(pieces("[]a]", "a]b") == Pieces{"a", "]", "b"});
+  for (const char* expression :
+       {"\\bfoo", "[a-z&&[^b]]", "[a[bc]]", "[[:alpha:]]", "\\p{N}{1,3}+", "(?m:a.b)", "\\C", "[\\W]"})
+    CHECK_THROWS_AS(mamba::text::Pattern(expression), mamba::Error);
+}
+
 TEST_CASE("a text that is no UTF-8 is refused with the place") {
   const Tokenizer tokenizer = reference("tokenizer_neox_tiny");
   for (const char* text :
@@ -173,6 +211,15 @@ TEST_CASE("what a file asks for that is not there is refused by its name") {
        {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}},
        "\"(a\" is refused"},
       {"/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Odd"}}, "behavior \"Odd\""},
+      {"/pre_tokenizer",
+       {{"type", "Sequence"}, {"pretokenizers", {{{"type", "ByteLevel"}}, {{"type", "Digits"}}}}},
+       "\"Digits\" behind ByteLevel"},
+      {"/post_processor",
+       {{"type", "TemplateProcessing"},
+        {"single", {{{"SpecialToken", {{"id", "x"}}}}, {{"Sequence", {{"id", "A"}}}}}},
+        {"special_tokens", {{"x", {{"ids", {77}}}}}}},
+       "token 77, which there is not"},
+      {"/model/vocab/b", 16777215, "16777215 is out of range"},
       {"/post_processor", {{"type", "RobertaProcessing"}}, "post_processor \"RobertaProcessing\""},
       {"/decoder", {{"type", "WordPiece"}}, "decoder \"WordPiece\""},
       {"/truncation", {{"max_length", 5}}, "truncation"},

@@ -27,7 +27,7 @@ struct ModelDescription {
   Config config;      // vocab_size: the embedding's rows, as the folder stores them
   int n_layers = 0;
   int headdim = 0, ngroups = 1;    // of Mamba-2
-  std::optional<int> norm_groups;  // of Mamba-2's gated norm; none: what wrote the folder leaves it open
+  std::optional<int> norm_groups;  // of Mamba-2's gated norm
   bool tied = true;                // whether the head shares the embedding's weight
   std::string precision;           // what the weights are stored in, as safetensors call it: F32, BF16, F16
 };
@@ -67,21 +67,21 @@ class FolderConfig {
     must(!act || act->string() == "silu" || act->string() == "swish", "hidden_act", act);
     const io::Json* epsilon = given("layer_norm_epsilon");
     must(!epsilon || epsilon->number() == 1e-5, "layer_norm_epsilon", epsilon);
-    const int inner = d.config.expand * d.config.d_model;
+    const std::int64_t inner = std::int64_t{d.config.expand} * d.config.d_model;
+    must(inner <= (1 << 28), "an expand times hidden_size beyond all models");
     if (second) {
       d.headdim = number("head_dim", 64), d.ngroups = number("n_groups", 8);
-      must(number("num_heads", inner / d.headdim) * d.headdim == inner,
+      must(given("num_heads") == nullptr ? inner % d.headdim == 0
+                                         : std::int64_t{number("num_heads", 1)} * d.headdim == inner,
            "num_heads times head_dim other than expand times hidden_size");
       must(flag("rms_norm", true), "rms_norm = false");
-      if (const io::Json* limit = given("time_step_limit")) {
-        const auto& ends = limit->elements();
-        must(ends.size() == 2 && ends[0].is_number() && ends[0].number() == 0 && is_infinite(ends[1]),
-             "time_step_limit", limit);
-      }
-      // transformers' own path norms the whole row, its fast one, which is mamba_ssm's, by groups: one group is both.
+      const io::Json* limit = given("time_step_limit");
+      must(!limit || is_no_limit(*limit), "time_step_limit", limit);
+      // transformers' own path norms the whole row; its fast one, which is mamba_ssm's, would norm by groups.
       d.norm_groups = 1;
     } else {
-      must(number("intermediate_size", inner) == inner, "an intermediate_size other than expand times hidden_size");
+      must(given("intermediate_size") == nullptr || number("intermediate_size", 1) == inner,
+           "an intermediate_size other than expand times hidden_size");
       check_rank(given("time_step_rank"), "time_step_rank");
     }
   }
@@ -96,6 +96,7 @@ class FolderConfig {
       fail(ErrorKind::bad_file, "config.json is of the layer ", io::in_quotes(name),
            "; Mamba1 and Mamba2 can be loaded");
     const bool second = name == "Mamba2";
+    check_ssm_cfg(cfg);
     const auto own = [&](const char* key, int otherwise) {
       const io::Json* value = cfg.find(key);
       return value && !value->is_null() ? positive(*value, key) : otherwise;
@@ -115,6 +116,27 @@ class FolderConfig {
     must(!attention || attention->elements().empty(), "attention layers (attn_layer_idx)");
     const io::Json* mlp = given("d_intermediate");
     must(!mlp || mlp->integer() == 0, "d_intermediate", mlp);
+  }
+
+  // What changes the computation must be as these models have it; how weights begin, or which kernel runs, is past.
+  void check_ssm_cfg(const io::Json& cfg) const {
+    static const std::set<std::string_view> read{"layer",   "d_state", "d_conv", "expand",
+                                                 "headdim", "ngroups", "dt_rank"},
+        past{"dt_min",       "dt_max",    "dt_init",       "dt_scale",         "dt_init_floor",
+             "A_init_range", "conv_init", "use_fast_path", "use_mem_eff_path", "chunk_size"};
+    for (const auto& [key, value] : cfg.members()) {
+      if (read.contains(key) || past.contains(key) || value.is_null()) continue;
+      const bool known = key == "conv_bias" || key == "rmsnorm"                              ? value.boolean()
+                         : key == "bias" || key == "D_has_hdim" || key == "norm_before_gate" ? !value.boolean()
+                         : key == "activation" ? value.string() == "swish" || value.string() == "silu"
+                         : key == "dt_limit"   ? is_no_limit(value)
+                                               : false;
+      must(known, ("ssm_cfg." + key).c_str(), &value);
+    }
+  }
+  static bool is_no_limit(const io::Json& limit) {
+    const auto& ends = limit.elements();
+    return ends.size() == 2 && ends[0].is_number() && ends[0].number() == 0 && is_infinite(ends[1]);
   }
 
   static int padded_by(int size, int multiple) { return (size + multiple - 1) / multiple * multiple; }
@@ -204,10 +226,21 @@ class FolderTensors {
   std::map<std::string, io::SafetensorsFile> files_;
 };
 
+// config.json, in which Python writes infinities as JSON has none.
 inline io::Json read_config(const std::filesystem::path& folder) {
   const auto path = folder / "config.json";
-  const std::vector<char> text = io::read_file(path);
-  return io::naming(path, [&] { return io::Json::parse({text.data(), text.size()}); });
+  const std::vector<char> bytes = io::read_file(path);
+  const std::string_view file(bytes.data(), bytes.size());
+  std::string text;
+  bool in_string = false;
+  for (std::size_t i = 0; i < file.size(); ++i) {
+    if (file[i] == '"') in_string = !in_string;
+    if (in_string && file[i] == '\\' && i + 1 < file.size()) text += file[i++];
+    const std::string_view rest = file.substr(i);
+    if (!in_string && rest.starts_with("Infinity")) text += "\"Infinity\"", i += 7;
+    else text += file[i];
+  }
+  return io::naming(path, [&] { return io::Json::parse(text); });
 }
 
 // Refuses another model than A, naming all that differs, with both values.

@@ -97,7 +97,7 @@ class AddedTokenFinder {
         }
       if (begin > taken) of_text(text.substr(taken, begin - taken));
       of_token(token->id);
-      taken = at = end;
+      taken = end;  // what was stripped may hold the next one
     }
     if (taken < text.size()) of_text(text.substr(taken));
   }

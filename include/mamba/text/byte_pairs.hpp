@@ -2,9 +2,11 @@
 // those with the lowest rank become one, the first of equals first.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <queue>
 #include <string>
@@ -32,10 +34,9 @@ class MergeTable {
     while (places < 2 * count) places *= 2;
     places_.assign(places, {none, {}});
   }
-  // Not if the pair is there.
+  // In place of what the pair made before.
   void insert(std::int32_t left, std::int32_t right, Merge merge) {
-    Place& place = find(key(left, right));
-    if (place.key == none) place = {key(left, right), merge};
+    find(key(left, right)) = {key(left, right), merge};
   }
   const Merge* find(std::int32_t left, std::int32_t right) const {
     const Place& place = const_cast<MergeTable*>(this)->find(key(left, right));
@@ -53,7 +54,7 @@ class MergeTable {
     return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
   }
   Place& find(std::uint64_t k) {
-    std::size_t at = static_cast<std::size_t>(k * 0x9E3779B97F4A7C15U >> 20) & (places_.size() - 1);
+    std::size_t at = static_cast<std::size_t>((k ^ k >> 32) * 0x9E3779B97F4A7C15U >> 32) & (places_.size() - 1);
     while (places_[at].key != k && places_[at].key != none) at = (at + 1) & (places_.size() - 1);
     return places_[at];
   }
@@ -68,8 +69,9 @@ class BytePairs {
     if (const io::Json* type = file.find("type"); type && type->string() != "BPE")
       fail(ErrorKind::bad_file, "the tokenizer's model ", io::in_quotes(type->string()), " is not supported (BPE is)");
     for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "unk_token"})
-      if (const io::Json* given = file.find(option);
-          given && !given->is_null() && !(given->is_string() && given->string().empty()))
+      if (const io::Json* given = file.find(option); given && !given->is_null() &&
+                                                     !(given->is_string() && given->string().empty()) &&
+                                                     !(given->is_number() && given->number() == 0))
         fail(ErrorKind::bad_file, "the tokenizer's model has ", option, " = ", given->brief(),
              ", which is not supported");
     if (const io::Json* given = file.find("byte_fallback"); given && given->boolean())
@@ -96,7 +98,7 @@ class BytePairs {
   void read_vocabulary(const io::Json& file) {
     for (const auto& [token, number] : file.members()) {
       const auto id = number.integer<std::int32_t>();
-      constexpr std::int32_t most = 1 << 24;
+      const auto most = static_cast<std::int32_t>((std::min)(std::size_t{1} << 24, 4 * file.members().size() + 65536));
       if (id < 0 || id >= most)
         fail(ErrorKind::bad_file, "the tokenizer's token ", id, " is out of range (0 .. ", most - 1, ")");
       const auto at = static_cast<std::size_t>(id);

@@ -1,5 +1,5 @@
-// A regular expression of a tokenizer file, by PCRE2. The files' are Oniguruma's; of what both know, \s differs: it is
-// Unicode's White_Space there.
+// A regular expression of a tokenizer file, by PCRE2. The files' are Oniguruma's: what both know under one name and
+// take for different things is translated, or refused by its name.
 #pragma once
 
 #ifndef PCRE2_CODE_UNIT_WIDTH
@@ -8,7 +8,9 @@
 #include <pcre2.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
 
@@ -25,7 +27,8 @@ class Pattern {
     int error = 0;
     std::size_t place = 0;
     code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &place, nullptr));
+                              PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_UTF_CHECK,
+                              &error, &place, nullptr));
     if (!code_)
       fail(ErrorKind::bad_file, "the regular expression ", io::in_quotes(expression), " is refused: ", reason(error));
     pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // where the machine has none it is interpreted
@@ -50,7 +53,11 @@ class Pattern {
     const std::size_t* const found = pcre2_get_ovector_pointer(data.get());
     std::size_t taken = 0, from = 0;
     while (from < text.size()) {
-      const int matched = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK, data.get(), nullptr);
+      const auto match = [&](std::uint32_t options) {
+        return pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | options, data.get(), nullptr);
+      };
+      int matched = match(0);
+      if (matched == PCRE2_ERROR_JIT_STACKLIMIT) matched = match(PCRE2_NO_JIT);  // which takes memory as it needs it
       if (matched == PCRE2_ERROR_NOMATCH) break;
       if (matched < 0) fail(ErrorKind::invalid_argument, "a regular expression fails in the text: ", reason(matched));
       const std::size_t begin = found[0], end = found[1];
@@ -75,16 +82,52 @@ class Pattern {
   }
 
   static std::string translate(std::string_view expression) {
+    const auto refuse = [&](const char* what) {
+      fail(ErrorKind::bad_file, "the regular expression ", io::in_quotes(expression), " has ", what,
+           ", which is not supported");
+    };
+    const auto follows = [&](std::size_t i, std::string_view text) { return expression.substr(i).starts_with(text); };
+    const std::string word = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", hexadecimal = "0-9A-Fa-f";
     std::string translated;
+    bool in_class = false;
     for (std::size_t i = 0; i < expression.size(); ++i) {
-      if (expression[i] != '\\' || i + 1 == expression.size()) {
-        translated += expression[i];
+      const char c = expression[i];
+      if (c == '\\' && i + 1 < expression.size()) {
+        const char escaped = expression[++i];
+        const auto set = [&](const std::string& characters, bool without) {
+          if (in_class && without) refuse("a class without a class in it");
+          translated += in_class ? characters : (without ? "[^" : "[") + characters + "]";
+        };
+        if (escaped == 's') translated += "\\p{White_Space}";
+        else if (escaped == 'S') translated += "\\P{White_Space}";
+        else if (escaped == 'w' || escaped == 'W') set(word, escaped == 'W');
+        else if (escaped == 'h' || escaped == 'H') set(hexadecimal, escaped == 'H');
+        else if (!in_class && (escaped == 'b' || escaped == 'B')) refuse("a word's boundary (\\b)");
+        else (translated += '\\') += escaped;
+        // A property's name, or a number.
+        if (const std::size_t end = expression.find('}', i); follows(i + 1, "{") && end != std::string_view::npos) {
+          translated += expression.substr(i + 1, end - i);
+          i = end;
+        }
         continue;
       }
-      const char escaped = expression[++i];
-      if (escaped == 's') translated += "\\p{White_Space}";
-      else if (escaped == 'S') translated += "\\P{White_Space}";
-      else (translated += '\\') += escaped;
+      if (in_class) {
+        if (c == '[') refuse("a class within a class");
+        if (follows(i, "&&")) refuse("an intersection of classes (&&)");
+        if (c == ']') in_class = false;
+      } else if (c == '[') {
+        in_class = true;
+        translated += c;
+        // A bracket that comes first is one of the characters.
+        if (follows(i + 1, "^")) translated += expression[++i];
+        if (follows(i + 1, "]")) translated += expression[++i];
+        continue;
+      } else if (follows(i, "}+")) {
+        refuse("a repetition of a repetition ({...}+)");
+      } else if (follows(i, "(?m") || follows(i, "(?x")) {
+        refuse("an option of its own meaning ((?m), (?x))");
+      }
+      translated += c;
     }
     return translated;
   }

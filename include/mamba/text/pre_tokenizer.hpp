@@ -40,6 +40,9 @@ class PreTokenizer {
   void add(const io::Json& file) {
     if (file.is_null()) return;
     const std::string& type = file.at("type").string();
+    if (type != "Sequence" && has_bytes_)
+      fail(ErrorKind::bad_file, "the tokenizer's pre_tokenizer has ", io::in_quotes(type),
+           " behind ByteLevel, which is not supported");
     if (type == "Sequence") {
       for (const io::Json& step : file.at("pretokenizers").elements()) add(step);
     } else if (type == "ByteLevel") {

@@ -176,8 +176,12 @@ class Tokenizer {
       for (const io::Json& piece : file.at("single").elements()) {
         if (const io::Json* special = piece.find("SpecialToken")) {
           const io::Json& token = file.at("special_tokens").at(special->at("id").string());
-          for (const io::Json& id : token.at("ids").elements())
-            (has_text ? behind : before).push_back(id.integer<std::int32_t>());
+          for (const io::Json& id : token.at("ids").elements()) {
+            const auto number = id.integer<std::int32_t>();
+            if (bytes_of(number).empty())
+              fail(ErrorKind::bad_file, "the tokenizer's template has the token ", number, ", which there is not");
+            (has_text ? behind : before).push_back(number);
+          }
         } else {
           piece.at("Sequence");
           if (std::exchange(has_text, true))
@@ -218,11 +222,7 @@ class Tokenizer {
   int vocab_size_ = 0;
 };
 
-// Text from tokens as they come: whole characters alone.
-//
-//   TokenStream stream(tokenizer);
-//   generate(model, prompt, options, [&](std::int32_t id) { std::cout << stream.push(id) << std::flush; return true;
-//   }); std::cout << stream.finish();
+// Text from tokens as they come, whole characters alone: push() each, and finish().
 class TokenStream {
  public:
   // The tokenizer must outlive it.
