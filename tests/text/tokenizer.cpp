@@ -169,6 +169,9 @@ TEST_CASE("patterns mean what they do in Oniguruma, or are refused") {
   };
   using Pieces = std::vector<std::string>;
   CHECK(pieces("\\w+", "cafe\xCC\x81 a_b") == Pieces{"cafe\xCC\x81", " ", "a_b"});
+  CHECK(pieces("\\w+", "x\xC2\xB2 \xC2\xBCy\xC2\xB7") == Pieces{"x\xC2\xB2", " ", "\xC2\xBCy", "\xC2\xB7"});
+  CHECK(pieces("[\\w]+", "x\xC2\xB2") == Pieces{"x", "\xC2\xB2"});
+  CHECK(pieces("\\W+", "x\xC2\xB2-") == Pieces{"x\xC2\xB2", "-"});
   CHECK(pieces("[\\w-]+", "a-b c") == Pieces{"a-b", " ", "c"});
   CHECK(pieces("\\h+", "xaf 1") == Pieces{"x", "af", " ", "1"});
   CHECK(pieces("^ab", "ab\nab") == Pieces{"ab", "\n", "ab"});

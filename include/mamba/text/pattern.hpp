@@ -88,6 +88,8 @@ class Pattern {
     };
     const auto follows = [&](std::size_t i, std::string_view text) { return expression.substr(i).starts_with(text); };
     const std::string word = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", hexadecimal = "0-9A-Fa-f";
+    // Below 256 Oniguruma has a table of its own, which a class does not ask: superscripts and fractions are of words.
+    const std::string alone = word + "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
     std::string translated;
     bool in_class = false;
     for (std::size_t i = 0; i < expression.size(); ++i) {
@@ -100,7 +102,7 @@ class Pattern {
         };
         if (escaped == 's') translated += "\\p{White_Space}";
         else if (escaped == 'S') translated += "\\P{White_Space}";
-        else if (escaped == 'w' || escaped == 'W') set(word, escaped == 'W');
+        else if (escaped == 'w' || escaped == 'W') set(in_class ? word : alone, escaped == 'W');
         else if (escaped == 'h' || escaped == 'H') set(hexadecimal, escaped == 'H');
         else if (!in_class && (escaped == 'b' || escaped == 'B')) refuse("a word's boundary (\\b)");
         else (translated += '\\') += escaped;
