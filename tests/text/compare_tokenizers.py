@@ -53,7 +53,7 @@ for behavior in ("isolated", "removed", "merged_with_previous", "merged_with_nex
         kinds[f"{behavior}_{invert}"] = trained(Sequence([split, Bytes(add_prefix_space=False, use_regex=False)]),
                                                 normalizers.NFKD() if invert else None)
 
-for name, pattern in {"words": r"\w+|[^\w\s]+", "lines": r"^\w+|\h{2}", "class": r"[\w'-]+|\p{N}{1,3}"}.items():
+for name, pattern in {"words": r"\w+|[^\w\s]+", "lines": r"^\w+|\h{2}", "class": r"[\w'-]+|\p{N}{1,3}", "scripts": r"\p{Han}+|[\p{Greek}\v]"}.items():
     kinds[name] = trained(Sequence([Split(Regex(pattern), "isolated"), Bytes(add_prefix_space=False, use_regex=False)]), normalizers.NFC())
 
 ranges = [(32, 127), (32, 127), (9, 14), (0, 32), (0xA0, 0x17F), (0x300, 0x36F), (0x370, 0x5FF), (0x600, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F),
@@ -61,7 +61,7 @@ ranges = [(32, 127), (32, 127), (9, 14), (0, 32), (0xA0, 0x17F), (0x300, 0x36F),
           (0xAC00, 0xAD00), (0xFB00, 0xFB06), (0xFF00, 0xFF5E), (0x1F300, 0x1F64F), (0x1D400, 0x1D4FF), (0xE000, 0xE010), (0x10FFFE, 0x110000)]
 words = ["the", " the", "  ", "\n", "\n\n", "\r\n", "'s", "'S", "'ll", "123", "12345678", "foo", "Bar", "baz", "abc", "ab", "<|endoftext|>",
          "<|begin_of_text|>", "<s>", "</s>", "\u00e9", "e\u0301", "\ufb01x", "\u017f", "'\u017f", "\u0130", "a" * 30, "\t", " " * 25, "\u00a0",
-         "\u2028", "\u0085", "\u200b", "\u3000", "e\u0327\u0301\u0327\u0323", "\u1e0b\u0323", "\uac00\u11a8", "ab\nab", "\u00b2x\u00bc", "x<unk> ", "<s>  y"]
+         "\u2028", "\u0085", "\u200b", "\u3000", "e\u0327\u0301\u0327\u0323", "\u1e0b\u0323", "\uac00\u11a8", "ab\nab", "\u00b2x\u00bc", "\u24b6foo", "x<unk> ", "<s>  y"]
 
 
 def text():

@@ -124,9 +124,13 @@ class AddedTokenFinder {
     return found;
   }
 
-  // \w: letters, marks, digits, connecting punctuation, joiners.
+  // \w of Rust's regular expressions (UTS #18, annex C): what is alphabetic, marks, digits, connecting punctuation,
+  // joiners. Letters within circles and squares are symbols that are alphabetic.
   static bool is_of_word(char32_t code) {
-    if (code == 0x200C || code == 0x200D) return true;
+    const auto within = [&](char32_t first, char32_t last) { return code >= first && code <= last; };
+    if (within(0x200C, 0x200D) || within(0x24B6, 0x24E9) || within(0x1F130, 0x1F149) || within(0x1F150, 0x1F169) ||
+        within(0x1F170, 0x1F189))
+      return true;
     switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {
       case UTF8PROC_CATEGORY_LU:
       case UTF8PROC_CATEGORY_LL:

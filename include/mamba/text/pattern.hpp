@@ -90,6 +90,8 @@ class Pattern {
     const std::string word = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", hexadecimal = "0-9A-Fa-f";
     // Below 256 Oniguruma has a table of its own, which a class does not ask: superscripts and fractions are of words.
     const std::string alone = word + "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
+    // Of letters behind a backslash those that both take for one thing, beside those that are translated.
+    constexpr std::string_view known = "dDpPAzZRtnrfaexb";
     std::string translated;
     bool in_class = false;
     for (std::size_t i = 0; i < expression.size(); ++i) {
@@ -104,11 +106,16 @@ class Pattern {
         else if (escaped == 'S') translated += "\\P{White_Space}";
         else if (escaped == 'w' || escaped == 'W') set(in_class ? word : alone, escaped == 'W');
         else if (escaped == 'h' || escaped == 'H') set(hexadecimal, escaped == 'H');
+        else if (escaped == 'v') translated += "\\x0B";
         else if (!in_class && (escaped == 'b' || escaped == 'B')) refuse("a word's boundary (\\b)");
+        else if (is_letter(escaped) && known.find(escaped) == std::string_view::npos)
+          refuse(("the escape \\" + std::string(1, escaped)).c_str());
         else (translated += '\\') += escaped;
         // A property's name, or a number.
         if (const std::size_t end = expression.find('}', i); follows(i + 1, "{") && end != std::string_view::npos) {
-          translated += expression.substr(i + 1, end - i);
+          const std::string_view braced = expression.substr(i + 1, end - i);
+          const bool is_property = escaped == 'p' || escaped == 'P';
+          translated += is_property ? property(braced) : std::string(braced);
           i = end;
         }
         continue;
@@ -126,12 +133,33 @@ class Pattern {
         continue;
       } else if (follows(i, "}+")) {
         refuse("a repetition of a repetition ({...}+)");
-      } else if (follows(i, "(?m") || follows(i, "(?x")) {
-        refuse("an option of its own meaning ((?m), (?x))");
+      } else if (follows(i, "{,")) {
+        refuse("a repetition without its least number ({,n})");
+      } else if (follows(i, "}?")) {
+        refuse("a repetition that ends in }?");
+      } else if (follows(i, "(?")) {
+        const std::string_view options = expression.substr(i + 2, expression.find_first_of(":)", i) - i - 2);
+        if (options.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") == std::string_view::npos &&
+            options.find_first_not_of("i-") != std::string_view::npos)
+          refuse("an option of its own meaning ((?m), (?x))");
       }
       translated += c;
     }
     return translated;
+  }
+
+  static bool is_letter(char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
+
+  // A property's name in its braces. By a script's name PCRE2 means the characters that are used with it, too.
+  static std::string property(std::string_view braced) {
+    const std::string inverts = braced.starts_with("{^") ? "^" : "";
+    const std::string of_script = "{" + inverts + "sc:" + std::string(braced.substr(1 + inverts.size()));
+    const std::string expression = "\\p" + of_script;
+    int error = 0;
+    std::size_t place = 0;
+    const std::unique_ptr<pcre2_code, Free> found(pcre2_compile(
+        reinterpret_cast<PCRE2_SPTR>(expression.data()), expression.size(), PCRE2_UTF, &error, &place, nullptr));
+    return found ? of_script : std::string(braced);
   }
 
   static std::string reason(int error) {

@@ -23,6 +23,7 @@
 #include <mamba/core/error.hpp>
 #include <mamba/io/file.hpp>
 #include <mamba/io/json.hpp>
+#include <mamba/io/load_options.hpp>
 #include <mamba/text/added_tokens.hpp>
 #include <mamba/text/byte_level.hpp>
 #include <mamba/text/byte_pairs.hpp>
@@ -40,11 +41,7 @@ class Tokenizer {
     std::error_code none;
     const auto file = std::filesystem::is_directory(path, none) ? path / "tokenizer.json" : path;
     const std::vector<char> text = io::read_file(file);
-    try {
-      return from_text({text.data(), text.size()});
-    } catch (const Error& error) {
-      throw Error(error.kind(), "'" + file.string() + "': " + error.what());
-    }
+    return io::naming(file, [&] { return from_text({text.data(), text.size()}); });
   }
   // The same of such a file's text.
   static Tokenizer from_text(std::string_view text) { return Tokenizer(io::Json::parse(text)); }
