@@ -179,10 +179,11 @@ TEST_CASE("patterns mean what they do in Oniguruma, or are refused") {
   CHECK(pieces("\\v", "a\vb\n") == Pieces{"a", "\v", "b\n"});
   CHECK(pieces("\\p{Han}+", "\xE4\xB8\x80\xE3\x80\x81") == Pieces{"\xE4\xB8\x80", "\xE3\x80\x81"});
   CHECK(pieces("[^\\p{^Han}]", "\xE4\xB8\x80\xE3\x80\x81") == Pieces{"\xE4\xB8\x80", "\xE3\x80\x81"});
+  CHECK(pieces("a{1,3}?", "aa") == Pieces{"a", "a"});
   CHECK(pieces("[]a]", "a]b") == Pieces{"a", "]", "b"});
   for (const char* expression :
-       {"\\bfoo", "[a-z&&[^b]]", "[a[bc]]", "[[:alpha:]]", "\\p{N}{1,3}+", "(?m:a.b)", "(?im)a", "(?i-m:a)", "a{,2}", "a{2}?",
-        "\\C", "[\\W]", "a\\Kb", "\\Qa\\E", "\\X", "\\V"})
+       {"\\bfoo", "[a-z&&[^b]]", "[a[bc]]", "[[:alpha:]]", "\\p{N}{1,3}+", "(?m:a.b)", "(?im)a", "(?i-m:a)", "a{,2}",
+        "a{2}?", "\\C", "[\\W]", "a\\Kb", "\\Qa\\E", "\\X", "\\V"})
     CHECK_THROWS_AS(mamba::text::Pattern(expression), mamba::Error);
 }
 

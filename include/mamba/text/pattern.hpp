@@ -7,6 +7,7 @@
 #endif
 #include <pcre2.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -135,11 +136,11 @@ class Pattern {
         refuse("a repetition of a repetition ({...}+)");
       } else if (follows(i, "{,")) {
         refuse("a repetition without its least number ({,n})");
-      } else if (follows(i, "}?")) {
-        refuse("a repetition that ends in }?");
+      } else if (follows(i, "}?") && expression.find(',', expression.rfind('{', i)) >= i) {
+        refuse("a repetition that may be left out ({n}?)");
       } else if (follows(i, "(?")) {
         const std::string_view options = expression.substr(i + 2, expression.find_first_of(":)", i) - i - 2);
-        if (options.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") == std::string_view::npos &&
+        if (std::all_of(options.begin(), options.end(), [](char x) { return is_letter(x) || x == '-'; }) &&
             options.find_first_not_of("i-") != std::string_view::npos)
           refuse("an option of its own meaning ((?m), (?x))");
       }
@@ -157,8 +158,8 @@ class Pattern {
     const std::string expression = "\\p" + of_script;
     int error = 0;
     std::size_t place = 0;
-    const std::unique_ptr<pcre2_code, Free> found(pcre2_compile(
-        reinterpret_cast<PCRE2_SPTR>(expression.data()), expression.size(), PCRE2_UTF, &error, &place, nullptr));
+    const std::unique_ptr<pcre2_code, Free> found(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()),
+                                                                expression.size(), PCRE2_UTF, &error, &place, nullptr));
     return found ? of_script : std::string(braced);
   }
 
