@@ -34,6 +34,19 @@ TEST_CASE("a pool runs every task once, again and again") {
   }
 }
 
+// Who is late finds the gate closed: rounds of few tasks, one at once behind the other, of more threads than there are
+// processors.
+TEST_CASE("threads that come too late for a round do not meet tasks that are gone") {
+  mamba::ThreadPool pool(16);
+  for (int round = 0; round < 20000; ++round) {
+    std::vector<int> written(static_cast<std::size_t>(2 + round % 3));  // gone when the round is over
+    pool.run(static_cast<int>(written.size()),
+             [&](int task, int) { written[static_cast<std::size_t>(task)] = round + task; });
+    for (std::size_t task = 0; task < written.size(); ++task)
+      if (written[task] != round + static_cast<int>(task)) FAIL("task " << task << " of round " << round);
+  }
+}
+
 TEST_CASE("a task's exception reaches the caller, and the pool goes on") {
   mamba::ThreadPool pool(3);
   CHECK_THROWS_AS(pool.run(20,

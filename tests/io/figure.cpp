@@ -217,6 +217,9 @@ TEST_CASE("log axes end at round numbers and have few ticks") {
   is(log_y_axis({1e-6, 1e6}).ticks, {1e-6, 1e-4, 1e-2, 1, 1e2, 1e4, 1e6});
   is({log_y_axis({10, 10}).low, log_y_axis({10, 10}).high}, {5, 20});
   is(log_x_axis({8, 2, 32, 8}).ticks, {2, 8, 32});  // a measurement's own values
+  // Whole numbers are written whole, as others by six digits.
+  CHECK(number(1048576, log_x_axis({2048, 1048576}).digits(6)) == "1048576");
+  CHECK(number(1e-6, log_y_axis({1e-6, 1e6}).digits(6)) == "1e-06");
   std::vector<double> many;
   for (int i = 1; i <= 100; ++i) many.push_back(i);
   is(log_x_axis(many).ticks, {1, 2, 5, 10, 20, 50, 100});

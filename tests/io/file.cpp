@@ -393,14 +393,25 @@ TEST_CASE("what a killed writer left is removed by the next, and what a living o
   for (const std::string& name : others) CHECK(fs::remove(folder / name));
   CHECK(names_in(folder) == std::vector<std::string>{"f"});
 
+  // Those of several paths at once, for who does not write the same one again.
+  const auto unfinished = [&](const char* name) {
+    return folder / ("." + std::string(name) + ".1-0123456789abcdef.tmp");
+  };
+  for (const char* name : {"f", "f.g", "h"}) ::close(::open(unfinished(name).c_str(), O_CREAT | O_WRONLY, 0666));
+  mamba::io::remove_unfinished(folder, [](std::string_view name) { return name.starts_with("f"); });
+  CHECK(fs::remove(unfinished("h")));
+  CHECK(names_in(folder) == std::vector<std::string>{"f"});
+  CHECK_NOTHROW(mamba::io::remove_unfinished(folder / "missing", [](std::string_view) { return true; }));
+
   // A writer that lives, in this process and in another.
   mamba::io::detail::Temporary slow(path, 0600, path);
+  mamba::io::remove_unfinished(folder, [](std::string_view) { return true; });
   write_file(path, "newer");
   CHECK(in_child([&] {
           write_file(path, "newest");
           return 0;
         }) == 0);
-  CHECK(mamba::io::detail::write_all(slow.descriptor(), {"slow"}) == 0);
+  CHECK(mamba::io::detail::write_all(slow.descriptor(), "slow") == 0);
   CHECK(slow.move_to(path) == 0);
   CHECK(text_of(path) == "slow");
   CHECK(names_in(folder) == std::vector<std::string>{"f"});

@@ -2,11 +2,17 @@
 // and what is refused, the model as it was.
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#if defined(__unix__)
+#include <sys/stat.h>
+#endif
+
 #include <mamba/generate.hpp>
+#include <mamba/model/save_folder.hpp>
 
 #include "support/parity.hpp"
 #include "support/reference.hpp"
@@ -95,6 +101,72 @@ TEST_CASE("what a folder holds is said before a model is built") {
   CHECK(two.ngroups == 2);
   CHECK(two.norm_groups == 1);
   CHECK_FALSE(two.tied);
+}
+
+TEST_CASE("folders of mamba_ssm's Mamba3 load, and are written") {
+  static constexpr Mamba3Config siso{.headdim = 16, .ngroups = 2},
+      mimo{.headdim = 16, .rank = 3, .rotates_all = true, .output_norm = true},
+      older{.headdim = 16, .ngroups = 2, .softplus_rate = true};
+  const auto ids = support::random_tokens(20, 96, 1);
+  const auto same = [&](auto& one, auto& other) {
+    CHECK(support::values(other.logits(ids, 2)) == support::values(one.logits(ids, 2)));
+  };
+  using Siso = MambaLMHeadModel<hf_config, Mamba3<siso>>;
+  using Mimo = MambaLMHeadModel<hf_config, Mamba3<mimo>, UntiedHead>;
+  Siso one({.n_layers = 3, .seed = 1}), read_one({.n_layers = 3, .seed = 2});
+  const nlohmann::json cfg{{"layer", "Mamba3"}, {"d_state", 8}, {"headdim", 16}, {"ngroups", 2}, {"d_conv", 7}};
+  const fs::path theirs = as_mamba_ssm(one, cfg, 91);
+  load(read_one, theirs);
+  same(one, read_one);
+  CHECK(describe(theirs).mixer == "mamba3");
+  CHECK(describe(theirs).rank == 0);
+  CHECK_FALSE(describe(theirs).softplus_rate);
+  // Whether rates are a softplus its folders do not say.
+  MambaLMHeadModel<hf_config, Mamba3<older>> old({.n_layers = 3, .seed = 2});
+  CHECK_NOTHROW(load(old, theirs));
+  for (const auto& [key, value] : {std::pair<const char*, nlohmann::json>{"rope_fraction", 0.25},
+                                   {"A_floor", 1e-3},
+                                   {"a_activation", "relu"},
+                                   {"a_new_thing", 1}}) {
+    auto other_cfg = cfg;
+    other_cfg[key] = value;
+    CHECK_THROWS_WITH(load(read_one, as_mamba_ssm(one, other_cfg, 91)),
+                      ContainsSubstring("ssm_cfg." + std::string(key)));
+  }
+  auto of_mamba2 = cfg;
+  of_mamba2["layer"] = "Mamba2", of_mamba2["rope_fraction"] = 1;
+  CHECK_THROWS_WITH(load(read_one, as_mamba_ssm(one, of_mamba2, 91)), ContainsSubstring("ssm_cfg.rope_fraction"));
+
+  const fs::path own = support::scratch("mamba3_folder");
+  Mimo several({.n_layers = 2, .seed = 1}), read_several({.n_layers = 2, .seed = 2});
+  save_folder(several, own, {.shard_bytes = 30'000});
+  load(read_several, own);
+  same(several, read_several);
+  const ModelDescription found = describe(own);
+  CHECK(found.rank == 3);
+  CHECK(found.rotates_all);
+  CHECK(found.output_norm);
+  CHECK(found.softplus_rate == false);
+  CHECK_FALSE(found.tied);
+  CHECK(found.headdim == 16);
+  const auto config = read(own / "config.json");
+  CHECK(config.at("ssm_cfg").at("mimo_rank") == 3);
+  CHECK(config.at("ssm_cfg").at("rope_fraction") == 1);
+  CHECK(config.at("vocab_size") == 96);
+  CHECK_THROWS_WITH(load(read_one, own), ContainsSubstring("layers 2 (this one 3)") &&
+                                             ContainsSubstring("rank 3 (this one 0)") &&
+                                             ContainsSubstring("output_norm true (this one false)"));
+  CHECK_THROWS_WITH(save_folder(MambaLMHeadModel<hf_config, Mamba3<siso>, SinusoidalPosition>({.n_layers = 1}), own),
+                    ContainsSubstring("mamba_ssm has no model with position = sinusoidal"));
+  // A vocabulary that is padded stays so.
+  static constexpr Config even{.vocab_size = 11, .d_model = 8, .d_state = 6};
+  MambaLMHeadModel<even, Mamba3<>> padded_one({.n_layers = 1, .seed = 1}), read_padded({.n_layers = 1, .seed = 2});
+  const fs::path of_padded = support::scratch("mamba3_padded");
+  save_folder(padded_one, of_padded);
+  load(read_padded, of_padded);
+  const auto few = support::random_tokens(10, 11, 1);
+  CHECK(support::values(read_padded.logits(few, 1)) == support::values(padded_one.logits(few, 1)));
+  CHECK(describe(of_padded).config.vocab_size == 16);
 }
 
 TEST_CASE("folders of mamba_ssm load, whose norm goes by groups") {
@@ -190,6 +262,28 @@ TEST_CASE("folders of other models are refused with what differs, and leave the 
   with("num_hidden_layers", "two", "expected an integer");
   with("intermediate_size", 64, "is missing");  // the third layer's tensors
 
+  // A head that is tied and there, too, is the embedding's: transformers would not tie another one.
+  for (const bool same : {true, false}) {
+    const MambaLMHeadModel<hf_config> whole({.n_layers = 2, .seed = 1});
+    MambaLMHeadModel<hf_config> other({.n_layers = 2, .seed = 2});
+    const fs::path folder = as_mamba_ssm(whole, {{"d_state", 8}}, 96);
+    io::SafetensorsWriter writer;
+    for (const auto& [name, tensor] : whole.state_dict()) writer.add(name, tensor);
+    auto head = whole.state_dict().at("backbone.embedding.weight");
+    head.values[5] += same ? 0.0F : 1.0F;
+    writer.add("lm_head.weight", head);
+    writer.write(folder / "model.safetensors", {});
+    const auto values = other.state_dict();
+    if (same) {
+      load(other, folder);
+      CHECK(other.state_dict().at("backbone.embedding.weight").values ==
+            whole.state_dict().at("backbone.embedding.weight").values);
+    } else {
+      CHECK_THROWS_WITH(load(other, folder), ContainsSubstring("lm_head.weight differs from the embedding"));
+      CHECK(other.state_dict().at("backbone.norm_f.weight").values == values.at("backbone.norm_f.weight").values);
+    }
+  }
+
   MambaLMHeadModel<hf_config, Mamba2<16, 2>, UntiedHead> by_groups({.n_layers = 2});
   CHECK_THROWS_WITH(load(by_groups, data / "hf_mamba2_tiny"), ContainsSubstring("norm_groups 1 (this one 2)"));
   MambaLMHeadModel<hf_config, Mamba2<16, 2, 1>> tied({.n_layers = 2});
@@ -238,8 +332,36 @@ TEST_CASE("folders with files that are missing or malformed are refused by name"
   folder = sharded();
   std::ofstream(folder / shard) << "no tensors";
   refused(folder, "is not a valid safetensors file");
+  // What lies in a shard's place, or is cut off.
+  folder = sharded();
+  fs::remove(folder / shard);
+  fs::create_directory(folder / shard);
+  refused(folder, "it is a folder");
+#if defined(__unix__)
+  folder = sharded();
+  fs::remove(folder / shard);
+  REQUIRE(::mkfifo((folder / shard).c_str(), 0600) == 0);
+  refused(folder, "no regular file but a pipe");
+#endif
+  folder = sharded();
+  fs::resize_file(folder / shard, fs::file_size(folder / shard) - 1);
+  refused(folder, "not inside the file's");
+  folder = sharded();
+  fs::resize_file(folder / shard, 100);
+  refused(folder, "reaches beyond the file's 100 bytes");
+  folder = sharded();
+  fs::resize_file(folder / shard, 0);
+  refused(folder, "too few for a header length");
+  folder = sharded();
+  std::ofstream(folder / index) << "[1, 2";
+  refused(folder, index);
   folder = sharded();
   auto json = read(folder / index);
+  json["weight_map"]["backbone.norm_f.weight"] = "model-00009-of-00004.safetensors";
+  write(folder / index, json);
+  refused(folder, "model-00009-of-00004.safetensors");
+  folder = sharded();
+  json = read(folder / index);
   json["weight_map"]["backbone.layers.9.norm.weight"] = shard;
   write(folder / index, json);
   refused(folder, "which it lacks");
@@ -251,6 +373,42 @@ TEST_CASE("folders with files that are missing or malformed are refused by name"
   write(folder / index, json);
   refused(folder, "weight_map");
   CHECK_THROWS_WITH(load(model, support::scratch("empty")), ContainsSubstring("config.json"));
+}
+
+// The last tensors of a folder have what is wrong: nothing before them has been read into the model then.
+TEST_CASE("a folder is checked as a whole before the model is changed, number by number where numbers can be wrong") {
+  MambaLMHeadModel<hf_config> model({.n_layers = 2, .seed = 1});
+  const auto before = model.state_dict();
+  const auto folder_with = [&](const std::string& name, auto&& change) {
+    const fs::path folder = as_mamba_ssm(model, {{"d_state", 8}}, 96);
+    const MambaLMHeadModel<hf_config, double> wide({.n_layers = 2, .seed = 2});
+    io::SafetensorsWriter writer;
+    for (auto& [own, tensor] : wide.state_dict()) {
+      auto changed = tensor;
+      if (own == name) change(changed);
+      writer.add(own, changed);
+    }
+    writer.write(folder / "model.safetensors", {});
+    return folder;
+  };
+  const auto refused = [&](const fs::path& folder, const std::string& why, const LoadOptions& options = {}) {
+    INFO(why);
+    CHECK_THROWS_WITH(load(model, folder, options), ContainsSubstring(why) && ContainsSubstring(folder.string()));
+    for (const auto& [name, tensor] : model.state_dict()) CHECK(tensor.values == before.at(name).values);
+  };
+  const std::string last = "backbone.norm_f.weight";
+  refused(folder_with(last, [](auto& tensor) { tensor.values[31] = 1e39; }), "element 31 of the tensor \"" + last);
+  refused(folder_with(last, [](auto& tensor) { tensor.values[31] = NAN; }), "not finite, the first of them in " + last,
+          {.refuse_nonfinite = true});
+  refused(folder_with(last, [](auto& tensor) { tensor.shape = {4, 8}; }),
+          last + " has the shape (4, 8); the model's is (32)");
+  refused(folder_with("backbone.layers.1.mixer.A_log",
+                      [](auto& tensor) {
+                        tensor.shape = {0, 8};
+                        tensor.values.clear();
+                      }),
+          "has the shape (0, 8); the model's is (64, 8)");
+  CHECK(load(model, folder_with(last, [](auto& tensor) { tensor.values[31] = NAN; })).first == last);
 }
 
 TEST_CASE("files say in how many groups gated rows are normed") {

@@ -4,7 +4,8 @@
 //   B batch              L sequence length       T rows of a tile: its tokens, sequence after sequence
 //   D d_model            E d_inner = expand * D  N d_state       K d_conv       R dt_rank = ceil(D / 16)
 //   V vocab_size         Vp padded vocabulary    M layers
-//   H heads, P headdim, G groups (Mamba-2)
+//   H heads, P headdim, G groups (Mamba-2 and Mamba-3)
+//   R rank, Na angles of a head (Mamba-3)
 #pragma once
 
 #include <cstddef>
@@ -48,7 +49,7 @@ enum class Fan { out, in };
 // Roles of weights and biases (network/parameters.hpp) that gamma's rule leaves to mamba_ssm's laws.
 struct GammaExcept {
   bool embedding = false, position = false, projection = false, convolution = false, head = false;
-  bool convolution_bias = false, step_bias = false;
+  bool convolution_bias = false, step_bias = false, key_bias = false;
   bool operator==(const GammaExcept&) const = default;
 };
 

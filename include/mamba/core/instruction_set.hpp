@@ -8,7 +8,13 @@
 
 #include <mamba/core/requirements.hpp>
 
-#if defined(__AVX512F__)
+// Processors with a matrix unit (Intel's AMX, of Sapphire Rapids and newer) have other products.
+// clang's older names of it are spelt otherwise.
+#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__) && defined(__linux__) && \
+    defined(__GNUC__) && !defined(MAMBA_NO_AMX)
+#define MAMBA_AMX
+#define MAMBA_INSTRUCTION_SET avx512_amx
+#elif defined(__AVX512F__)
 #define MAMBA_INSTRUCTION_SET avx512
 #elif defined(__AVX2__) && defined(__FMA__)
 #define MAMBA_INSTRUCTION_SET avx2_fma

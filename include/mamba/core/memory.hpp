@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -16,7 +17,8 @@ namespace mamba {
 
 inline constexpr std::size_t cache_line = 64;
 
-// Zeroed bytes at a multiple of a cache line. Grows by reallocation (contents are lost), never shrinks.
+// Zeroed bytes at a multiple of a cache line. Grows by reallocation (contents are lost), never shrinks. What is large
+// and has never been written takes no memory on Linux: a model that only decodes has no gradients.
 class Buffer {
  public:
   Buffer() = default;
@@ -41,12 +43,15 @@ class Buffer {
   void reserve(std::size_t bytes) {
     if (bytes <= bytes_) return;
     release();
-    data_ = ::operator new(bytes, alignment(bytes));
-    bytes_ = bytes;
 #if defined(__linux__)
-    // Reading a large model's weights is a quarter faster from large pages; where there are none this does nothing.
-    if (bytes >= large) madvise(data_, bytes, MADV_HUGEPAGE);
+    if (bytes >= large) {
+      data_ = map(bytes);
+      bytes_ = bytes;
+      return;
+    }
 #endif
+    data_ = ::operator new(bytes, std::align_val_t{cache_line});
+    bytes_ = bytes;
     std::memset(data_, 0, bytes);
   }
 
@@ -63,12 +68,33 @@ class Buffer {
 
  private:
   static constexpr std::size_t large_page = std::size_t{2} << 20, large = 16 * large_page;
-  static std::align_val_t alignment(std::size_t bytes) {
-    return std::align_val_t{bytes >= large ? large_page : cache_line};
+
+#if defined(__linux__)
+  static std::size_t whole_pages(std::size_t bytes) { return (bytes + large_page - 1) / large_page * large_page; }
+
+  // Zeroed pages, at a multiple of a large one: what lies before and behind in a mapping of one more is given back.
+  // Reading a large model's weights is a quarter faster from large pages; where there are none the advice does nothing.
+  static void* map(std::size_t bytes) {
+    if (bytes > SIZE_MAX - 2 * large_page) throw std::bad_alloc();
+    const std::size_t wanted = whole_pages(bytes);
+    void* const found = mmap(nullptr, wanted + large_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (found == MAP_FAILED) throw std::bad_alloc();
+    auto* const begin = static_cast<std::byte*>(found);
+    const std::size_t before = (large_page - reinterpret_cast<std::uintptr_t>(begin) % large_page) % large_page;
+    if (before > 0) munmap(begin, before);
+    munmap(begin + before + wanted, large_page - before);
+    madvise(begin + before, wanted, MADV_HUGEPAGE);
+    return begin + before;
   }
+#endif
 
   void release() {
-    if (data_) ::operator delete(data_, alignment(bytes_));
+    if (!data_) return;
+#if defined(__linux__)
+    if (bytes_ >= large) munmap(data_, whole_pages(bytes_));
+    else
+#endif
+      ::operator delete(data_, std::align_val_t{cache_line});
     data_ = nullptr;
     bytes_ = 0;
   }

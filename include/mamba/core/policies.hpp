@@ -43,6 +43,10 @@ template <>
 struct QuestionOf<BFloat16> {
   using type = question::Precision;
 };
+template <>
+struct QuestionOf<Int8Weights> {
+  using type = question::Precision;
+};
 
 template <class Policy, class Question>
 concept Answers = std::same_as<typename QuestionOf<Policy>::type, Question>;
@@ -52,7 +56,8 @@ concept BackendPolicy = Answers<P, question::Backend> && requires {
   { P::name } -> std::convertible_to<const char*>;
 };
 template <class P>
-concept PrecisionPolicy = std::same_as<P, float> || std::same_as<P, double> || std::same_as<P, BFloat16>;
+concept PrecisionPolicy =
+    std::same_as<P, float> || std::same_as<P, double> || std::same_as<P, BFloat16> || std::same_as<P, Int8Weights>;
 template <class P>
 concept MixerPolicy = Answers<P, question::Mixer> && requires {
   { P::name } -> std::convertible_to<const char*>;
@@ -121,6 +126,27 @@ struct Mamba2 {
   static constexpr const char* name = "mamba2";
   static constexpr int headdim = headdim_, ngroups = ngroups_,
                        norm_groups = norm_groups_ == 0 ? ngroups_ : norm_groups_;
+};
+
+// The sizes and choices of Mamba-3 beside those of Config, of which it has no use for d_conv.
+struct Mamba3Config {
+  int headdim = 0;             // 0: one head of d_inner channels
+  int ngroups = 1;             // keys and queries are shared by the heads of a group, but for biases and angles
+  int rank = 0;                // 0: one input and output a head (SISO); else so many (MIMO, mamba_ssm's mimo_rank)
+  bool rotates_all = false;    // whether all pairs of states turn (rope_fraction 1), or half of them
+  bool output_norm = false;    // whether each head's output is normed before its gate (is_outproj_norm)
+  bool softplus_rate = false;  // how rates come from the input: as in mamba_ssm before June 2026, or as since then
+
+  constexpr bool operator==(const Mamba3Config&) const = default;
+  constexpr bool valid() const { return headdim >= 0 && ngroups > 0 && rank >= 0; }
+};
+
+template <Mamba3Config config_ = Mamba3Config{}>
+struct Mamba3 {
+  static_assert(config_.valid(), "mamba: Mamba3's ngroups must be positive, headdim and rank positive or 0");
+  using answers = question::Mixer;
+  static constexpr const char* name = "mamba3";
+  static constexpr Mamba3Config config = config_;
 };
 
 struct LearnedConv {
@@ -221,10 +247,13 @@ template <Config config_, BackendPolicy Backend_, PrecisionPolicy Precision_, Mi
 struct Architecture {
   static constexpr Config config = config_;
   using Backend = Backend_;
-  // What weights and activations are stored in; what is computed and summed in, which is also what the optimiser holds
+  using Precision = Precision_;
+  // What activations and weights are stored in; what is computed and summed in, which is also what the optimiser holds
   // and what users are given.
-  using Storage = Precision_;
-  using Scalar = ComputeOf<Precision_>;
+  using Storage = typename StorageOf<Precision_>::Activations;
+  using WeightStorage = typename StorageOf<Precision_>::Weights;
+  using Scalar = ComputeOf<Storage>;
+  static constexpr bool trains = !std::is_same_v<Precision_, Int8Weights>;
   using Mixer = Mixer_;
   using ConvKernel = ConvKernel_;
   using Position = Position_;

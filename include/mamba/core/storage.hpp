@@ -1,5 +1,5 @@
-// What numbers are stored in, apart from what is computed with: brain floats of 16 bits, and which arithmetic each
-// stored type has.
+// What numbers are stored in, apart from what is computed with: brain floats of 16 bits, weights of 8 bits, and which
+// arithmetic each stored type has.
 #pragma once
 
 #include <bit>
@@ -44,14 +44,49 @@ struct BFloat16 {
   }
 };
 
-template <class Stored>
-inline constexpr const char* precision_name = std::is_same_v<Stored, double>     ? "double"
-                                              : std::is_same_v<Stored, BFloat16> ? "bfloat16"
-                                                                                 : "float";
+// As a policy it answers "in which precision?" too, for inference alone: the weights of products and look-ups (the
+// matrices between activations, the embedding, the head) are whole numbers from -127 to 127, each row times a scale of
+// its own; everything else is float. A product is of floats by these numbers, and summed in float. What files
+// hold, and state_dict() gives, are the float weights that the rows were rounded from.
+struct Int8Weights {};
+
+template <class Precision>
+inline constexpr const char* precision_name = std::is_same_v<Precision, double>        ? "double"
+                                              : std::is_same_v<Precision, BFloat16>    ? "bfloat16"
+                                              : std::is_same_v<Precision, Int8Weights> ? "int8"
+                                                                                       : "float";
+
+// What activations, and weights, of a precision are stored in.
+template <class Precision>
+struct StorageOf {
+  using Activations = Precision;
+  using Weights = Precision;
+};
+template <>
+struct StorageOf<Int8Weights> {
+  using Activations = float;
+  using Weights = std::int8_t;
+};
 
 // What numbers stored in this type are computed and summed in.
 template <class Stored>
-using ComputeOf =
-    std::conditional_t<std::is_same_v<std::remove_cv_t<Stored>, BFloat16>, float, std::remove_cv_t<Stored>>;
+using ComputeOf = std::conditional_t<std::is_same_v<std::remove_cv_t<Stored>, BFloat16> ||
+                                         std::is_same_v<std::remove_cv_t<Stored>, std::int8_t>,
+                                     float, std::remove_cv_t<Stored>>;
+
+// A row of weights as whole numbers: x is about q scale, off by half a scale at most. A row of numbers so small that a
+// float has no room for their reciprocals is zero; of one that has a number which is not finite none is finite.
+struct RowOfInt8 {
+  static constexpr float most = 127;
+  float scale;
+  float inverse = 0;  // 0: the whole numbers are 0
+
+  // largest: of the numbers' magnitudes.
+  MAMBA_HOST_DEVICE explicit constexpr RowOfInt8(float largest) : scale(largest / most) {
+    if (!(largest - largest == 0)) scale = largest - largest;
+    else if (largest < 0x1p-100F) scale = 0;
+    else inverse = most / largest;
+  }
+};
 
 }  // namespace mamba

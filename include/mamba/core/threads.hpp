@@ -34,8 +34,9 @@ inline std::uint32_t fork_count() {
 
 }  // namespace detail
 
-// Used by one thread at a time. A task that comes back to its own pool runs what it brings by itself: nobody else is
-// free to help. After a fork() the child's pool begins with new threads; one that was at work while another thread
+// Who comes too late for a round of tasks is not waited for: on a machine that others keep busy, whoever runs does the
+// work. Used by one thread at a time. A task that comes back to its own pool runs what it brings by itself: nobody else
+// is free to help. After a fork() the child's pool begins with new threads; one that was at work while another thread
 // forked says that it is in use. A task of several must not fork: the child would wait for the others.
 class ThreadPool {
  public:
@@ -110,11 +111,13 @@ class ThreadPool {
     context_ = context;
     tasks_ = tasks;
     next_task_.store(0, std::memory_order_relaxed);
-    busy_.store(static_cast<std::uint32_t>(workers_ - 1), std::memory_order_relaxed);
     error_ = nullptr;
+    gate_.fetch_and(~closed, std::memory_order_release);
     begin_round();
     take_tasks(0);
-    for (std::uint32_t busy; (busy = busy_.load(std::memory_order_acquire)) != 0;) wait_while(busy_, busy);
+    gate_.fetch_or(closed, std::memory_order_relaxed);
+    for (std::uint32_t inside_now; (inside_now = gate_.load(std::memory_order_acquire)) != closed;)
+      wait_while(gate_, inside_now);
     if (error_) std::rethrow_exception(error_);
   }
 
@@ -125,6 +128,7 @@ class ThreadPool {
     threads_ = std::make_unique<std::vector<std::thread>>();
     stopping_ = false;
     round_.store(0, std::memory_order_relaxed);
+    gate_.store(closed, std::memory_order_relaxed);
     try {
       for (int worker = 1; worker < workers_; ++worker) threads_->emplace_back([this, worker] { serve(worker); });
     } catch (...) {  // the system has no more: those that there are must end before the error goes on
@@ -149,11 +153,13 @@ class ThreadPool {
   }
 
   void serve(int worker) {
-    for (std::uint32_t seen = 0;; ++seen) {
+    for (std::uint32_t seen = 0;;) {
       wait_while(round_, seen);
+      seen = round_.load(std::memory_order_acquire);
       if (stopping_) return;
-      take_tasks(worker);
-      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+      // Behind a closed gate nothing is touched: the tasks may be gone.
+      if (!(gate_.fetch_add(1, std::memory_order_acquire) & closed)) take_tasks(worker);
+      if (gate_.fetch_sub(1, std::memory_order_release) == (closed | 1)) gate_.notify_one();
     }
   }
 
@@ -196,10 +202,12 @@ class ThreadPool {
   void* context_ = nullptr;
   int tasks_ = 0;
   std::atomic<int> next_task_{0};
-  std::atomic<std::uint32_t> round_{0}, busy_{0};
+  static constexpr std::uint32_t closed = std::uint32_t{1} << 31;
+  std::atomic<std::uint32_t> round_{0};
+  std::atomic<std::uint32_t> gate_{closed};  // how many workers are at the tasks, and whether nobody may come any more
   std::mutex error_mutex_;
   std::exception_ptr error_;
-  bool stopping_ = false;
+  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace mamba

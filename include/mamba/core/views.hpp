@@ -143,6 +143,27 @@ struct Weight {
   }
 };
 
+// One of 8 bits: row i is scale[i] times whole numbers.
+template <int Rows_, int Columns, int OfRows, int FirstRow>
+struct Weight<std::int8_t, Rows_, Columns, OfRows, FirstRow> {
+  static constexpr int rows = Rows_, columns = Columns;
+  static constexpr int stride = padded(Columns);
+
+  const std::int8_t* value = nullptr;  // (Rows_, Columns)
+  const float* scale = nullptr;        // (Rows_)
+
+  MAMBA_HOST_DEVICE constexpr const std::int8_t* row(int i) const {
+    detail::check_row(i, rows - 1, rows, Columns);
+    return value + static_cast<std::ptrdiff_t>(i) * stride;
+  }
+
+  template <int First, int Count>
+  MAMBA_HOST_DEVICE constexpr Weight<std::int8_t, Count, Columns, OfRows, FirstRow + First> row_block() const {
+    static_assert(First >= 0 && First + Count <= Rows_);
+    return {value + static_cast<std::ptrdiff_t>(First) * stride, scale + First};
+  }
+};
+
 // Where its gradient adds up.
 template <class Scalar, int Rows_, int Columns>
 struct WeightGradient {

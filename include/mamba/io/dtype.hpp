@@ -99,6 +99,11 @@ bool convert(From from, To& to) {
   return true;
 }
 
+// Whether every value of From can be given to a To: then nobody has to look at them first.
+template <StoredNumber To, StoredNumber From>
+inline constexpr bool always_converts =
+    std::same_as<To, From> || (std::floating_point<To> && (std::integral<From> || sizeof(To) >= sizeof(From)));
+
 // "a signed integer of 32 bits"
 template <StoredNumber T>
 std::string type_text() {

@@ -17,9 +17,13 @@ struct LoadOptions {
   template <class Dict>
   Nonfinite checked(const Dict& dict) const {
     Nonfinite found = nonfinite_in(dict);
+    check(found);
+    return found;
+  }
+  // The same where they are counted already.
+  void check(const Nonfinite& found) const {
     if (refuse_nonfinite && found)
       fail(ErrorKind::bad_file, found.count, " of its numbers are not finite, the first of them in ", found.first);
-    return found;
   }
 };
 

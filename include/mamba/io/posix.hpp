@@ -21,7 +21,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <vector>
 
 #include <mamba/core/error.hpp>
 
@@ -99,17 +98,16 @@ class QuietWrites {
   sigset_t ours_, before_;
 };
 
-// Writes the pieces one after the other; 0 or the errno of what failed.
-inline int write_all(int fd, const std::vector<std::string_view>& pieces) {
+// Writes all bytes; 0 or the errno of what failed.
+inline int write_all(int fd, std::string_view rest) {
   constexpr std::size_t at_most = std::size_t(1) << 30;  // some systems take no more than an int's at once
   const QuietWrites quiet;
-  for (std::string_view rest : pieces)
-    while (!rest.empty()) {
-      const auto written = uninterrupted([&] { return ::write(fd, rest.data(), (std::min)(rest.size(), at_most)); });
-      if (written < 0) return errno;
-      if (written == 0) return EIO;
-      rest.remove_prefix(static_cast<std::size_t>(written));
-    }
+  while (!rest.empty()) {
+    const auto written = uninterrupted([&] { return ::write(fd, rest.data(), (std::min)(rest.size(), at_most)); });
+    if (written < 0) return errno;
+    if (written == 0) return EIO;
+    rest.remove_prefix(static_cast<std::size_t>(written));
+  }
   return 0;
 }
 
@@ -164,7 +162,7 @@ class Temporary {
   Temporary(const std::filesystem::path& target, mode_t mode, const std::filesystem::path& path) {
     const std::filesystem::path folder = folder_of(target);
     const std::string begin = beginning(target.filename().string());
-    remove_leftovers(folder, begin);
+    remove_leftovers(folder, [&](std::string_view other) { return other == begin; });
     for (int attempt = 0; attempt < 100; ++attempt) {
       path_ = folder / (begin + std::to_string(::getpid()) + "-" + hexadecimal(unique_number()) + ".tmp");
       file_.reset(uninterrupted(
@@ -194,6 +192,25 @@ class Temporary {
   }
 
   int descriptor() const { return file_.get(); }
+
+  // Removes what dead writers left beside targets in the folder, of those whose beginning() is_one(beginning) takes.
+  template <class F>
+  static void remove_leftovers(const std::filesystem::path& folder, const F& is_one) {
+    std::error_code error;
+    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+         entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      const std::string_view begin = beginning_of(name);
+      if (begin.empty() || !is_one(begin)) continue;
+      const Descriptor left(::open(entry->path().c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+      struct stat opened{}, named{};
+      if (!left.open() || ::fstat(left.get(), &opened) != 0 || !S_ISREG(opened.st_mode)) continue;
+      if (::flock(left.get(), LOCK_EX | LOCK_NB) != 0) continue;  // its writer lives
+      // Whoever holds the lock may remove the name, if it is still this file's.
+      if (::lstat(entry->path().c_str(), &named) == 0 && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino)
+        ::unlink(entry->path().c_str());
+    }
+  }
 
   // Owner, group and rights as of the file that is replaced; where the system keeps us from giving it away, nobody
   // gains a right. 0 or an errno.
@@ -246,27 +263,17 @@ class Temporary {
     }
     return "." + name + ".";
   }
-  static bool is_temporary(std::string_view name, std::string_view begin) {
+  // `.name.` of a temporary file's name; empty where it is none.
+  static std::string_view beginning_of(std::string_view name) {
     constexpr std::string_view end = ".tmp", digits = "0123456789";
-    if (!name.starts_with(begin) || !name.ends_with(end) || name.size() < begin.size() + end.size()) return false;
-    name = name.substr(begin.size(), name.size() - begin.size() - end.size());
-    const std::size_t process = name.find_first_not_of(digits);
-    return process > 0 && process != std::string_view::npos && name[process] == '-' && name.size() == process + 17 &&
-           name.find_first_not_of("0123456789abcdef", process + 1) == std::string_view::npos;
-  }
-  static void remove_leftovers(const std::filesystem::path& folder, std::string_view begin) {
-    std::error_code error;
-    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
-         entry.increment(error)) {
-      if (!is_temporary(entry->path().filename().string(), begin)) continue;
-      const Descriptor left(::open(entry->path().c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-      struct stat opened{}, named{};
-      if (!left.open() || ::fstat(left.get(), &opened) != 0 || !S_ISREG(opened.st_mode)) continue;
-      if (::flock(left.get(), LOCK_EX | LOCK_NB) != 0) continue;  // its writer lives
-      // Whoever holds the lock may remove the name, if it is still this file's.
-      if (::lstat(entry->path().c_str(), &named) == 0 && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino)
-        ::unlink(entry->path().c_str());
-    }
+    if (!name.starts_with('.') || !name.ends_with(end)) return {};
+    name.remove_suffix(end.size());
+    const std::string_view begin = name.substr(0, name.rfind('.') + 1), unique = name.substr(begin.size());
+    const std::size_t process = unique.find_first_not_of(digits);
+    const bool is_one = begin.size() > 2 && process > 0 && process != std::string_view::npos &&
+                        unique[process] == '-' && unique.size() == process + 17 &&
+                        unique.find_first_not_of("0123456789abcdef", process + 1) == std::string_view::npos;
+    return is_one ? begin : std::string_view();
   }
 
   std::filesystem::path path_;

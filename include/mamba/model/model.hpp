@@ -47,6 +47,8 @@ class Model {
   // Draws the initial parameters: with options.gamma the origin's rule, else mamba_ssm's (specification, section 4).
   // With options.draw off those that are trained are zero. Throws Error on options out of range.
   explicit Model(const ModelOptions& options) : engine_(checked(options)), options_(options) {
+    // A model that is about to be loaded has no use for zeros on the host, where a GPU has the parameters.
+    if (!options.draw && std::all_of(engine_.placed().begin(), engine_.placed().end(), is_trained)) return;
     initialise(engine_.mutable_parameters(), engine_.placed(), options);
     engine_.parameters_changed();
   }
@@ -55,7 +57,8 @@ class Model {
   std::optional<double> gamma() const { return options_.gamma; }
   const ModelOptions& options() const { return options_; }
 
-  // The bytes that the model holds now, where it runs: parameters, gradients, activations.
+  // The bytes that the model holds now, where it runs: parameters, gradients, activations. On the CPU what is large and
+  // has not been written yet counts, though it takes no memory (core/memory.hpp).
   std::size_t memory_bytes() const { return engine_.memory_bytes(); }
 
   // The logits of all positions, (batch * length, padded vocabulary); ids (batch, length). Positions from a sequence's
@@ -180,7 +183,8 @@ class Model {
     });
   }
 
-  // The same with the activations after the convolution of a run over reference_ids (batch, length) where mask is 1.
+  // The same with what the blocks use of the convolution (Point::conv_output) in a run over reference_ids (batch,
+  // length) where mask is 1.
   Matrix<Scalar> substituted(std::span<const std::int32_t> ids, std::span<const std::int32_t> reference_ids, int batch,
                              std::span<const std::uint8_t> mask, std::span<const int> layers = {}) {
     const auto in_use = use();
@@ -210,8 +214,29 @@ class Model {
   void load_state_dict(const StateDict<Scalar>& dict) {
     const auto in_use = use();
     check_dict(dict, [](const PlacedParameter&) { return true; });
-    fill_arena(engine_.mutable_parameters(), dict);
-    engine_.parameters_changed();
+    engine_.replace_parameters(DictRows{dict});
+  }
+
+  // The same from tensors that lie elsewhere, and without a copy of them all: source.read(parameter, first row, rows,
+  // to) is asked for every row of every parameter once (engine/arena.hpp). What is wrong with them is to be found
+  // before: an error from there leaves some of the parameters replaced.
+  template <class Source>
+  void replace_parameters(Source&& source) {
+    const auto in_use = use();
+    engine_.replace_parameters(source);
+  }
+
+  // Throws Error(bad_file) where the parameter is of another shape.
+  static void check_shape(const PlacedParameter& p, const std::vector<std::int64_t>& shape) {
+    if (shape != shape_of(p))
+      fail(ErrorKind::bad_file, p.name, " has the shape ", written(shape), "; the model's is ", written(shape_of(p)));
+  }
+  // The same where these are some of a frozen parameter's values, and not all what they must be.
+  static void check_frozen(const PlacedParameter& p, std::span<const Scalar> values) {
+    if (p.parameter.trained) return;
+    for (const Scalar x : values)
+      if (x != static_cast<Scalar>(p.parameter.scale))
+        fail(ErrorKind::bad_file, p.name, " is frozen at ", p.parameter.scale, " in this model; given ", x);
   }
 
   // The same for an arena of the parameters' layout (an optimiser's state): the trained parameters by name.
@@ -358,24 +383,34 @@ class Model {
     return tensor;
   }
 
-  static void check_tensor(const PlacedParameter& p, const HostTensor<Scalar>& tensor) {
-    const std::vector<std::int64_t> expected(p.parameter.shape, p.parameter.shape + p.parameter.rank);
-    const auto written = [](const std::vector<std::int64_t>& shape) {
-      std::string text = "(";
-      for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-      return text + ")";
-    };
-    if (tensor.shape != expected)
-      fail(ErrorKind::bad_file, p.name, " has the shape ", written(tensor.shape), "; the model's is ",
-           written(expected));
-    if (tensor.values.size() != p.parameter.size())
-      fail(ErrorKind::bad_file, p.name, " holds ", tensor.values.size(), " values; its shape ", written(expected),
-           " has ", p.parameter.size());
-    if (!p.parameter.trained)
-      for (const Scalar x : tensor.values)
-        if (x != static_cast<Scalar>(p.parameter.scale))
-          fail(ErrorKind::bad_file, p.name, " is frozen at ", p.parameter.scale, " in this model; given ", x);
+  static std::vector<std::int64_t> shape_of(const PlacedParameter& p) {
+    return {p.parameter.shape, p.parameter.shape + p.parameter.rank};
   }
+  static std::string written(const std::vector<std::int64_t>& shape) {
+    std::string text = "(";
+    for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+    return text + ")";
+  }
+
+  static void check_tensor(const PlacedParameter& p, const HostTensor<Scalar>& tensor) {
+    check_shape(p, tensor.shape);
+    if (tensor.values.size() != p.parameter.size())
+      fail(ErrorKind::bad_file, p.name, " holds ", tensor.values.size(), " values; its shape ", written(tensor.shape),
+           " has ", p.parameter.size());
+    check_frozen(p, tensor.values);
+  }
+
+  // A dictionary as replace_parameters() reads it.
+  struct DictRows {
+    const StateDict<Scalar>& dict;
+
+    void read(const PlacedParameter& p, std::size_t first, std::size_t rows, Scalar* to) const {
+      const auto columns = static_cast<std::size_t>(p.parameter.columns()),
+                 stride = static_cast<std::size_t>(padded(p.parameter.columns()));
+      const Scalar* const from = dict.at(p.name).values.data() + first * columns;
+      for (std::size_t row = 0; row < rows; ++row) std::copy_n(from + row * columns, columns, to + row * stride);
+    }
+  };
 
   Engine<A> engine_;
   mutable Exclusive in_use_;

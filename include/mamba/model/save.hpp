@@ -12,25 +12,31 @@
 #include <mamba/io/json.hpp>
 #include <mamba/io/load_options.hpp>
 #include <mamba/io/safetensors.hpp>
+#include <mamba/model/file_parameters.hpp>
 #include <mamba/model/folder.hpp>
 #include <mamba/model/model.hpp>
+#include <mamba/model/put_parameter.hpp>
 
 namespace mamba {
 
 // The configuration as files tell it (specification, section 8.2): n_layers, gamma, vocab_size, d_model, d_state,
-// d_conv, expand.
-inline io::Json config_members(const Config& config, int n_layers, std::optional<double> gamma) {
-  return io::Json::Members{{"n_layers", n_layers},
-                           {"gamma", gamma ? io::Json(*gamma) : io::Json()},
-                           {"vocab_size", config.vocab_size},
-                           {"d_model", config.d_model},
-                           {"d_state", config.d_state},
-                           {"d_conv", config.d_conv},
-                           {"expand", config.expand}};
+// d_conv where there is a convolution, expand.
+inline io::Json config_members(const Config& config, int n_layers, std::optional<double> gamma,
+                               bool has_convolution = true) {
+  io::Json::Members members{{"n_layers", n_layers},
+                            {"gamma", gamma ? io::Json(*gamma) : io::Json()},
+                            {"vocab_size", config.vocab_size},
+                            {"d_model", config.d_model},
+                            {"d_state", config.d_state}};
+  if (has_convolution) members.emplace_back("d_conv", config.d_conv);
+  members.emplace_back("expand", config.expand);
+  return members;
 }
 template <class A>
+inline constexpr bool has_convolution = network::MixerOf<A>::conv_channels > 0;
+template <class A>
 std::string config_json(const Model<A>& model) {
-  return config_members(A::config, model.n_layers(), model.gamma()).dump();
+  return config_members(A::config, model.n_layers(), model.gamma(), has_convolution<A>).dump();
 }
 
 // The policies that decide what is computed (not where, nor how precisely), by their names.
@@ -44,6 +50,12 @@ std::string variant_json(const Model<A>&) {
   // What shapes do not say; files without it are of as many groups as share b and c.
   if constexpr (requires { A::Mixer::norm_groups; })
     if (A::Mixer::norm_groups != A::Mixer::ngroups) members.emplace_back("norm_groups", A::Mixer::norm_groups);
+  if constexpr (requires { network::MixerOf<A>::Na; }) {
+    constexpr Mamba3Config own = A::Mixer::config;
+    members.emplace_back("ngroups", own.ngroups);
+    members.emplace_back("rotates_all", own.rotates_all);
+    members.emplace_back("softplus_rate", own.softplus_rate);
+  }
   return io::Json(std::move(members)).dump();
 }
 
@@ -140,6 +152,19 @@ StateDict<typename A::Scalar> read_state_dict(const io::SafetensorsFile& file, s
   return dict;
 }
 
+namespace detail {
+
+// The same where they lie, for a model to be loaded from there.
+template <class A>
+FileParameters<A> parameters_in(const io::SafetensorsFile& file, std::string_view inner) {
+  FileParameters<A> parameters;
+  for (const auto& [own, name] : model_tensors(file, inner)) parameters.add(own, file.view(name));
+  if constexpr (network::head_of<typename A::Head>() == network::HeadKind::tied) parameters.take_tied_head();
+  return parameters;
+}
+
+}  // namespace detail
+
 // The number of layers of the model in a file, or in a training's checkpoint. Throws Error(bad_file) when it holds no
 // model of this library's names, or one whose layers are not numbered from 0 on.
 inline int layers_in(const io::SafetensorsFile& file) {
@@ -168,9 +193,7 @@ void check_tensors(const io::SafetensorsFile& file, int n_layers) {
     network::for_each_parameter<typename ModelType::Architecture>(n_layers, [&](const PlacedParameter& p) {
       const auto found = names.find(p.name);
       if (found == names.end()) fail(ErrorKind::bad_file, "the parameter ", p.name, " is missing");
-      const auto& shape = file.tensors().at(found->second).shape;
-      if (!std::equal(shape.begin(), shape.end(), p.parameter.shape, p.parameter.shape + p.parameter.rank))
-        fail(ErrorKind::bad_file, p.name, " has another shape than the model's");
+      ModelType::check_shape(p, file.tensors().at(found->second).shape);
     });
   });
 }
@@ -186,20 +209,24 @@ struct SaveOptions {
 template <class A>
 void save(const Model<A>& model, const std::filesystem::path& path, const SaveOptions& options = {}) {
   using Stored = typename A::Storage;
+  using Scalar = typename A::Scalar;
   io::SafetensorsWriter writer;
-  const auto dict = model.state_dict();
+  const auto looking = model.look();
+  const Scalar* const arena = model.engine().parameters();
   for (const PlacedParameter& p : model.engine().placed()) {
-    const auto& tensor = dict.at(p.name);
-    if (options.stored && p.parameter.in_storage())
-      writer.add(p.name, HostTensor<Stored>{tensor.shape, {tensor.values.begin(), tensor.values.end()}});
-    else writer.add(p.name, tensor);
+    if (options.stored && p.parameter.template in_storage<Stored>())
+      detail::add_parameter<Stored>(writer, p.name, p, arena);
+    else detail::add_parameter<Scalar>(writer, p.name, p, arena);
   }
   writer.write(path, {{"format", "pt"}, {"config", config_json(model)}, {"variant", variant_json(model)}});
 }
 
 // Reads a saved model, the model in a training's checkpoint, or a folder of transformers or mamba_ssm (folder.hpp).
 // Returns how many of its numbers are not finite. Throws Error(bad_file), and changes nothing, when the file is
-// missing, malformed or of another model, or holds such numbers and options refuse them.
+// missing, malformed or of another model, or holds such numbers and options refuse them. A file is mapped, checked, and
+// read tensor by tensor to where the model has them, so that no second copy is held; one that is changed while it is
+// read is an error, too, but may leave some of the parameters replaced, and one that is cut off then may end the
+// program (io/mapped_file.hpp).
 template <class A>
 Nonfinite load(Model<A>& model, const std::filesystem::path& path, const LoadOptions& options = {}) {
   std::error_code none;
@@ -207,10 +234,9 @@ Nonfinite load(Model<A>& model, const std::filesystem::path& path, const LoadOpt
   const auto file = io::SafetensorsFile::read(path);
   return io::naming(path, [&] {
     check_same_model(model, file.metadata());
-    const auto dict = read_state_dict<A>(file, detail::prefix_in(file));
-    const Nonfinite found = options.checked(dict);
-    model.load_state_dict(dict);
-    return found;
+    auto parameters = detail::parameters_in<A>(file, detail::prefix_in(file));
+    parameters.check(model, options);
+    return parameters.load(model);
   });
 }
 

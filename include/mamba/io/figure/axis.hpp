@@ -32,6 +32,8 @@ struct Axis {
 
   // How many digits tell neighbouring ticks from each other: `usual`, or as many more as it takes.
   int digits(int usual) const {
+    if (scale == Scale::log && !ticks.empty() && ticks.back() == std::floor(ticks.back()) && ticks.back() < 1e9)
+      return (std::max)(usual, static_cast<int>(std::log10((std::max)(ticks.back(), 1.0))) + 1);  // 1048576, whole
     if (scale == Scale::log || ticks.size() < 2) return usual;
     const double largest = (std::max)(std::abs(ticks.front()), std::abs(ticks.back())), step = ticks[1] - ticks[0];
     if (!(step > 0)) return usual;
