@@ -15,19 +15,10 @@
 
 #include "support/arguments.hpp"
 #include "support/device.hpp"
+#include "support/resuming.hpp"
 #include "variants.hpp"
 
 namespace runs {
-
-// The value of --NAME before the others are read: their defaults depend on it.
-inline std::string early_option(int argc, char** argv, const std::string& name, std::string value) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (argument == name && i + 1 < argc) value = argv[i + 1];
-    if (argument.starts_with(name + "=")) value = argument.substr(name.size() + 1);
-  }
-  return value;
-}
 
 inline void add_variant_options(CLI::App& app, Variant& v) {
   for_each_answer(v, [&](const char* option, const char* what, const std::vector<std::string>& words,
@@ -104,7 +95,7 @@ class RunOptions {
       if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, mamba::task::TokenRange>)
         field = support::range_of(text->second);
       else if constexpr (std::is_enum_v<std::remove_reference_t<decltype(field)>>)
-        detail::set_from_json(field, Json(text->second));
+        support::set_from_json(field, Json(text->second));
     });
     o_.variant.vocab_size = named_vocab_size<Experiment>(o_.variant.vocab_size);
     // A preset's own biases are gamma's; without gamma they mean nothing.
@@ -197,9 +188,7 @@ Options<Experiment> stopped_run(const Options<Experiment>& o, const CLI::App& ap
   restore(of_run, support::from_file(path, [&] { return notes_of(file, path).at("options"); }), path);
   const Json stopped = recorded(of_run), asked = recorded(o);
   const auto same = [&](const std::string& option, const std::string& key) {
-    if (app.count(option) > 0 && asked.at(key).dump() != stopped.at(key).dump())
-      mamba::fail(mamba::ErrorKind::invalid_argument, option, " ", asked.at(key).dump(),
-                  " differs from the stopped run's ", stopped.at(key).dump());
+    if (app.count(option) > 0) support::check_same_option(option, asked.at(key), stopped.at(key));
   };
   same("--layers", "n_layers");
   for (const char* length : {"--epochs", "--steps"}) same(length, "total"), same(length, "schedule_unit");
@@ -224,8 +213,8 @@ template <class Experiment>
 int train_program(const TrainingProgram& program, int argc, char** argv) {
   return support::guarded(program.name, [&]() -> int {
     // Of a file without a record nothing says that its run was any but the plain task's.
-    const bool evaluates = !early_option(argc, argv, "--evaluate", "").empty();
-    std::string preset_name = early_option(argc, argv, "--preset", evaluates ? "protocol" : "paper");
+    const bool evaluates = !support::early_option(argc, argv, "--evaluate", "").empty();
+    std::string preset_name = support::early_option(argc, argv, "--preset", evaluates ? "protocol" : "paper");
     Options<Experiment> o = preset<Experiment>(preset_name);
 
     support::CommandLine app{program.description};
@@ -281,10 +270,7 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
                                             "-layers" + std::to_string(o.layers) + "-gamma" + gamma + "-seed" +
                                             std::to_string(o.seed)));
     const support::OwnFolder folder(o.out);
-    for (const char* file : {"checkpoint.safetensors", "metrics.json"})
-      if (!o.resume && std::filesystem::exists(folder / file))
-        mamba::fail(mamba::ErrorKind::invalid_argument, o.out.string(),
-                    " already holds a run: continue it with --resume, or name another folder");
+    if (!o.resume) support::check_no_run(folder.path());
     return built.train(o, folder, program.name);
   });
 }

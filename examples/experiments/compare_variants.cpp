@@ -138,8 +138,11 @@ int run(int argc, char** argv) {
          "paper, protocol, achilles: as train_composite's; small: shorter runs of smaller batches, in minutes on "
          "a CPU")
       ->check(CLI::IsMember({"paper", "protocol", "achilles", "small"}));
-  app.add_option("--mixer", mixer_choice, "mamba2, which the paper's Mamba is, mamba1, or both")
-      ->check(CLI::IsMember({"mamba1", "mamba2", "both"}));
+  app.add_option(
+         "--mixer", mixer_choice,
+         "mamba2, which the paper's Mamba is, mamba1, mamba3 (which has no variants of a convolution), or both: the "
+         "first two")
+      ->check(CLI::IsMember({"mamba1", "mamba2", "mamba3", "both"}));
   app.add_option("--seeds", s.seeds, "how many, from 0 on")->check(CLI::Range(1, 1000));
   const auto own = [&](const char* name, auto& value, const char* what,
                        const CLI::Validator& valid = CLI::PositiveNumber) {
@@ -171,9 +174,15 @@ int run(int argc, char** argv) {
     for (const std::string& mixer : mixers)
       for (const auto& c : all) {
         s.mixer = mixer;
-        if (wanted(*c)) f(*c);
+        if (wanted(*c) && c->applies_to(s)) f(*c);
       }
   };
+  for (const auto& c : all)
+    if (s.mixer = mixers[0]; wanted(*c) && !c->applies_to(s)) {
+      mamba::require(app.count("comparisons") == 0 || chosen == std::vector<std::string>{"all"}, c->name,
+                     " compares convolutions, which ", s.mixer, " has not");
+      std::fprintf(stderr, "Without %s, which compares convolutions: %s has none\n", c->name.c_str(), s.mixer.c_str());
+    }
   const auto places = runs::places_of(device);
   const auto left = [&] {
     std::pair<std::vector<Job>, std::size_t> jobs;

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -58,6 +59,8 @@ class Comparison {
 
   // Whether it is a factorial design.
   virtual bool is_design() const = 0;
+  // Whether models of this mixer can differ in what it compares: without a convolution some cannot.
+  virtual bool applies_to(const Settings& settings) const = 0;
 
   const std::string name, question;
 
@@ -145,10 +148,15 @@ class ComparisonOf : public Comparison {
 
   bool is_design() const override { return !factors_.empty(); }
 
+  bool applies_to(const Settings& settings) const override {
+    return settings.mixer != "mamba3" || (!is_design() && lines_of_mixer(settings).size() > 1);
+  }
+
   std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const override {
     std::vector<Job> left;
+    const std::vector<Line<Experiment>> lines = lines_of_mixer(settings);
     for (std::uint64_t seed = 0; seed < settings.seeds; ++seed)
-      for (const Line<Experiment>& line : lines_) {
+      for (const Line<Experiment>& line : lines) {
         const Options o = options(settings, line, seed);
         const auto* built = &find_variant(runs::variants_of(Experiment{}, gpu), o.variant);
         check(o, built->longest);
@@ -173,23 +181,24 @@ class ComparisonOf : public Comparison {
                           return text;
                         }});
       }
-    return {std::move(left), settings.seeds * lines_.size()};
+    return {std::move(left), settings.seeds * lines.size()};
   }
 
   void report(const Settings& settings) const override {
-    const Options first = options(settings, lines_[0], 0);
+    const std::vector<Line<Experiment>> lines = lines_of_mixer(settings);
+    const Options first = options(settings, lines[0], 0);
     mamba::io::LineChart chart = empty_chart(settings, first);
     std::string table = "variant,seed,diverged," + column_names() + ",best_" +
                         Experiment::columns[Experiment::tracked] + ",train_loss\n";
     std::string curves = "variant,seed,epoch,train_loss," + column_names() + ",lr\n";
     const std::string means = "at the end, mean over seeds";
     auto width = static_cast<int>(means.size());
-    for (const Line<Experiment>& line : lines_) width = std::max(width, static_cast<int>(line.name.size()));
+    for (const Line<Experiment>& line : lines) width = std::max(width, static_cast<int>(line.name.size()));
     std::printf("\n%s (%s)\n%-*s", question.c_str(), settings.mixer.c_str(), width, means.c_str());
     for (const char* column : Experiment::columns) std::printf("  %13s", column);
     std::printf("  best %s\n", Experiment::columns[Experiment::tracked]);
     std::vector<DesignedRun> designed;
-    for (const Line<Experiment>& line : lines_) {
+    for (const Line<Experiment>& line : lines) {
       std::array<std::vector<Curve>, columns> of_seeds;
       std::array<double, columns + 1> sums{};
       int finished = 0;
@@ -213,7 +222,7 @@ class ComparisonOf : public Comparison {
           for (std::size_t c = 0; c <= columns; ++c) sums[c] += (*values)[c];
           ++finished;
           if (is_design() && !log.empty()) {
-            const auto number = static_cast<std::size_t>(&line - lines_.data());
+            const auto number = static_cast<std::size_t>(&line - lines.data());
             designed.push_back({levels_of(number), number, observed<Experiment>(log, o.out), seed});
           }
         }
@@ -229,11 +238,21 @@ class ComparisonOf : public Comparison {
     mamba::io::write_file(settings.out / (stem + "-curves.csv"), curves);
     mamba::io::write_file(settings.out / (stem + ".svg"), chart.svg());
     if (is_design())
-      report_effects(settings.out / (stem + "-effects"), chart.title, designed, settings.seeds * lines_.size());
+      report_effects(settings.out / (stem + "-effects"), chart.title, designed, settings.seeds * lines.size());
   }
 
  private:
   static constexpr std::size_t columns = Experiment::columns.size();
+
+  // Those that models of the mixer can be.
+  std::vector<Line<Experiment>> lines_of_mixer(const Settings& settings) const {
+    std::vector<Line<Experiment>> lines;
+    std::copy_if(lines_.begin(), lines_.end(), std::back_inserter(lines), [&](const Line<Experiment>& line) {
+      const runs::Variant variant = options(settings, line, 0).variant;
+      return variant.mixer != "mamba3" || (variant.conv == "learned" && variant.residual == "none");
+    });
+    return lines;
+  }
 
   // Tables and figures of a factorial design.
   void report_effects(const fs::path& stem, const std::string& title, const std::vector<DesignedRun>& designed,

@@ -122,8 +122,8 @@ PairRates intervene_pair(Model& model, const InterventionOptions& o, int pair_nu
   return rates;
 }
 
-// |S| of one sequence of the pair (4,3), a map for each layer: the mean over Mamba-1's channels or Mamba-2's heads, the
-// state-space model's input weighed in (Mamba-2's S is multiplied by delta).
+// |S| of one sequence of the pair (4,3), a map for each layer: the mean over Mamba-1's channels or the others' heads,
+// the state-space model's input weighed in (Mamba-2's S is multiplied by delta).
 template <class Model>
 std::vector<mamba::io::Heatmap> information_flow(Model& model, const InterventionOptions& o) {
   const auto drawn = detail::draw_pair(o, Task::number_of(Task::held_out));
@@ -142,9 +142,9 @@ std::vector<mamba::io::Heatmap> information_flow(Model& model, const Interventio
     for (std::size_t m = 0; m < matrices.size(); ++m)
       for (int i = 0; i < Task::length; ++i)
         for (int j = 0; j <= i; ++j) {
-          const double step = Model::Architecture::Mixer::name == std::string_view("mamba1")
-                                  ? 1
-                                  : static_cast<double>(delta(j, static_cast<std::ptrdiff_t>(m)));
+          const double step = Model::Architecture::Mixer::name == std::string_view("mamba2")
+                                  ? static_cast<double>(delta(j, static_cast<std::ptrdiff_t>(m)))
+                                  : 1;
           map.values[static_cast<std::size_t>(i)][static_cast<std::size_t>(j)] +=
               std::abs(matrices[m](i, j)) * step / static_cast<double>(matrices.size());
         }
@@ -192,18 +192,20 @@ Lens look_through_layers(Model& model, const Task& task) {
   return lens;
 }
 
+// None of a mixer without a convolution.
 template <class Model>
-std::vector<mamba::io::Heatmap> tap_cosines(const Model& model, const char* when) {
+std::vector<mamba::io::Heatmap> tap_cosines([[maybe_unused]] const Model& model, [[maybe_unused]] const char* when) {
   std::vector<mamba::io::Heatmap> maps;
-  for (int layer = 0; layer < model.n_layers(); ++layer) {
-    const auto cosines = mamba::conv_tap_cosines(model, layer);
-    mamba::io::Heatmap map{"layer " + std::to_string(layer) + ", " + when, "tap", "tap", {}, {}, {}};
-    for (std::ptrdiff_t k = 0; k < cosines.rows(); ++k) {
-      map.row_names.push_back(std::to_string(k)), map.column_names.push_back(std::to_string(k));
-      map.values.emplace_back(cosines.row(k).begin(), cosines.row(k).end());
+  if constexpr (mamba::network::MixerOf<typename Model::Architecture>::conv_channels > 0)
+    for (int layer = 0; layer < model.n_layers(); ++layer) {
+      const auto cosines = mamba::conv_tap_cosines(model, layer);
+      mamba::io::Heatmap map{"layer " + std::to_string(layer) + ", " + when, "tap", "tap", {}, {}, {}};
+      for (std::ptrdiff_t k = 0; k < cosines.rows(); ++k) {
+        map.row_names.push_back(std::to_string(k)), map.column_names.push_back(std::to_string(k));
+        map.values.emplace_back(cosines.row(k).begin(), cosines.row(k).end());
+      }
+      maps.push_back(std::move(map));
     }
-    maps.push_back(std::move(map));
-  }
   return maps;
 }
 
@@ -321,8 +323,9 @@ int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& fi
   mamba::io::write_file(*out / "logit_lens.csv", lens.csv());
   mamba::io::write_file(*out / "logit_lens.svg", lens.svg());
   const int in_a_row = std::min(model.n_layers(), 8);  // what has become of a layer stands below its beginning
-  mamba::io::write_file(*out / "conv_taps.svg",
-                        mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
+  if (!taps.empty())
+    mamba::io::write_file(*out / "conv_taps.svg",
+                          mamba::io::heatmaps_svg("Cosines between the convolution's taps", taps, in_a_row));
 
   if (o.json) {
     std::cout << Json(Json::Members{{"pairs", std::move(table.rows)}}).dump(2) << "\n";
@@ -338,9 +341,9 @@ int intervene(const InterventionOptions& o, const mamba::io::SafetensorsFile& fi
         "For Mamba-1, substitution from the first anchor on gives (4,3)'s answers for any weights when the key is "
         "before 5: read the other column.\n");
   std::printf(
-      "In %s: blocking.svg, substitution.svg, information_flow.svg, conv_taps.svg, logit_lens.svg, and the numbers: "
+      "In %s: blocking.svg, substitution.svg, information_flow.svg, %slogit_lens.svg, and the numbers: "
       "interventions.csv, logit_lens.csv.\n",
-      out->string().c_str());
+      out->string().c_str(), taps.empty() ? "" : "conv_taps.svg, ");
   return support::done;
 }
 

@@ -71,7 +71,10 @@ void check_layers(const mamba::io::SafetensorsFile& file, const std::filesystem:
     using namespace mamba::detail;
     check_same(file.metadata(), "variant", named.dump(), "");
     check_same(file.metadata(), "config",
-               mamba::config_members(Model::Architecture::config, layers, std::nullopt).dump(), "gamma");
+               mamba::config_members(Model::Architecture::config, layers, std::nullopt,
+                                     mamba::has_convolution<typename Model::Architecture>)
+                   .dump(),
+               "gamma");
     const auto names = model_tensors(file, prefix_in(file));
     const Model one({.n_layers = 1, .threads = 1});
     for (const auto& [name, tensor] : one.state_dict()) {

@@ -16,9 +16,12 @@
 
 #include "experiments.hpp"
 #include "record.hpp"
+#include "support/option_values.hpp"
 #include "support/text_file.hpp"
 
 namespace runs {
+
+using support::key_of, support::name_of_value, support::names_of;
 
 // Which of the model's variants, by the policies' names.
 struct Variant {
@@ -31,7 +34,7 @@ struct Variant {
 template <class V, class F>
 void for_each_answer(V& v, F&& f) {
   using Words = std::vector<std::string>;
-  f("--mixer", "which block mixes the tokens", Words{"mamba1", "mamba2"}, v.mixer);
+  f("--mixer", "which block mixes the tokens", Words{"mamba1", "mamba2", "mamba3"}, v.mixer);
   f("--conv", "the convolution's kernel: learned, all ones, all ones with its bias zero",
     Words{"learned", "ones", "ones-frozen"}, v.conv);
   f("--position", "what is added to the embedding", Words{"none", "learned", "sinusoidal"}, v.position);
@@ -139,13 +142,6 @@ void for_each_field(Options<Experiment>& o, F&& f) {
   Experiment::for_each_field(o.task, f);
 }
 
-// "--eval-every" -> "eval_every", as config.json names it.
-inline std::string key_of(std::string_view option) {
-  std::string key(option.substr(2));
-  std::replace(key.begin(), key.end(), '-', '_');
-  return key;
-}
-
 // A variant's words by their questions, as files and records name them.
 inline Json json_of(const Variant& v) {
   Json::Members members;
@@ -155,56 +151,13 @@ inline Json json_of(const Variant& v) {
   return members;
 }
 
-// The names of an option's values, in their order, where it is one of a few.
-inline constexpr std::array<const char*, 2> names_of(mamba::task::Labels) { return {"modulo", "sum"}; }
-inline constexpr std::array<const char*, 2> names_of(mamba::Products) { return {"exact", "tf32"}; }
-inline constexpr std::array<const char*, 3> names_of(mamba::Scope) { return {"auto", "block", "grid"}; }
-inline constexpr std::array<const char*, 2> names_of(mamba::RateChanges) { return {"epoch", "step"}; }
-
-template <class T>
-const char* name_of_value(T value) {
-  return names_of(value)[static_cast<std::size_t>(value)];
-}
-
-namespace detail {
-
-template <class T>
-Json json_of(const T& field) {
-  if constexpr (std::is_enum_v<T>) return name_of_value(field);
-  else if constexpr (std::is_same_v<T, mamba::task::TokenRange>) return Json::Elements{field.first, field.last};
-  else if constexpr (std::is_same_v<T, std::optional<double>>) return field ? Json(*field) : Json();
-  else if constexpr (std::is_same_v<T, long>) return static_cast<std::int64_t>(field);
-  else return field;
-}
-
-template <class T>
-void set_from_json(T& field, const Json& json) {
-  if constexpr (std::is_enum_v<T>) {
-    const auto names = names_of(field);
-    const auto found = std::find(names.begin(), names.end(), json.string());
-    if (found == names.end()) {
-      std::string all;
-      for (const char* const name : names) all += (all.empty() ? "" : ", ") + std::string(name);
-      mamba::fail(mamba::ErrorKind::bad_file, "one of these is expected: ", all, "; given ", json.string());
-    }
-    field = static_cast<T>(found - names.begin());
-  } else if constexpr (std::is_same_v<T, mamba::task::TokenRange>) {
-    const Json::Elements& ends = json.elements();
-    if (ends.size() != 2)
-      mamba::fail(mamba::ErrorKind::bad_file, "a range of tokens has two ends; given ", json.dump());
-    field = {ends[0].integer<int>(), ends[1].integer<int>()};
-  } else if constexpr (std::is_floating_point_v<T>) field = json.number();
-  else field = json.integer<T>();
-}
-
-}  // namespace detail
-
 // f(role, field) for each that gamma's rule may leave out.
 template <class Except, class F>
 void for_each_role(Except& except, F&& f) {
   f("embedding", except.embedding), f("position", except.position), f("projection", except.projection);
   f("convolution", except.convolution), f("head", except.head);
   f("convolution-bias", except.convolution_bias), f("step-bias", except.step_bias);
+  f("key-bias", except.key_bias);
 }
 inline Json json_of(const mamba::GammaExcept& except) {
   Json::Elements roles;
@@ -240,12 +193,12 @@ Json recorded(Options<Experiment> o) {
   append({{"gamma_fan", name_of(o.gamma_fan)},
           {"gamma_except", json_of(o.gamma_except)},
           {"gamma_biases", o.gamma_zeroes_biases ? "zero" : "own"},
-          {"embedding_std", detail::json_of(o.embedding_std)},
-          {"position_std", detail::json_of(o.position_std)}});
+          {"embedding_std", support::json_of(o.embedding_std)},
+          {"position_std", support::json_of(o.position_std)}});
   append(json_of(o.variant).members());
-  append({{"schedule_unit", o.unit()}, {"total", detail::json_of(o.training.schedule.total)}});
+  append({{"schedule_unit", o.unit()}, {"total", support::json_of(o.training.schedule.total)}});
   for_each_field(o, [&](const char* option, const char*, auto& field) {
-    members.emplace_back(key_of(option), detail::json_of(field));
+    members.emplace_back(key_of(option), support::json_of(field));
   });
   return members;
 }
@@ -318,7 +271,7 @@ Options<Experiment> preset(std::string_view name) {
 template <class Experiment>
 void settle_gamma_except(Options<Experiment>& o) {
   if (!o.gamma) o.gamma_except = {};
-  if (o.variant.conv != "learned") o.gamma_except.convolution = false;
+  if (o.variant.conv != "learned" || o.variant.mixer == "mamba3") o.gamma_except.convolution = false;
 }
 
 // A run of `total` epochs or steps. Where it is counted otherwise than before, warm-up and evaluations keep their share
@@ -369,11 +322,16 @@ void check(const Options<Experiment>& o, int longest) {
           "gamma_except names the convolution, whose kernel is not drawn: it is ", o.variant.conv);
   require(!except.convolution_bias || o.variant.conv != "ones-frozen",
           "gamma_except names the convolution's bias, which is not drawn: the convolution is ", o.variant.conv);
+  const bool third = o.variant.mixer == "mamba3";
+  require(!(except.convolution || except.convolution_bias) || !third,
+          "gamma_except names the convolution, which mamba3 has not");
+  require(!except.key_bias || third, "gamma_except names the keys' biases, which mamba3 alone has; the mixer is ",
+          o.variant.mixer);
   require(!except.position || o.variant.position == "learned",
           "gamma_except names positions, and there are none to draw; the position is ", o.variant.position);
   require(!except.head || o.variant.head == "untied",
           "gamma_except names the head, which has no weight of its own: it is ", o.variant.head);
-  require(o.gamma_zeroes_biases || !(except.convolution_bias || except.step_bias),
+  require(o.gamma_zeroes_biases || !(except.convolution_bias || except.step_bias || except.key_bias),
           "gamma_except names a bias, and with gamma_biases own all of them are left out");
   require(!(except.embedding && o.embedding_std) && !(except.position && o.position_std),
           "gamma_except leaves out what embedding_std or position_std draws anyway");
@@ -437,7 +395,7 @@ void take_over(Options<Experiment>& o, const Json& json) {
     const std::string key = key_of(option);
     const Json before_the_choice = unmentioned(key);
     const Json* const found = json.find(key);
-    detail::set_from_json(field, found || before_the_choice.is_null() ? json.at(key) : before_the_choice);
+    support::set_from_json(field, found || before_the_choice.is_null() ? json.at(key) : before_the_choice);
   });
 }
 

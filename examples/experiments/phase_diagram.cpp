@@ -126,7 +126,7 @@ int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o,
 }
 
 int run(int argc, char** argv) {
-  std::string preset = runs::early_option(argc, argv, "--preset", "paper"), device = "auto", shard = "1/1";
+  std::string preset = support::early_option(argc, argv, "--preset", "paper"), device = "auto", shard = "1/1";
   const bool small = preset == "small";
   Options o = runs::preset<runs::Composite>(small ? "quick" : preset);
   if (small || preset == "protocol") o.variant.mixer = "mamba2";

@@ -21,6 +21,7 @@
 #include "support/folder.hpp"
 #include "support/interrupt.hpp"
 #include "support/progress.hpp"
+#include "support/resuming.hpp"
 
 namespace runs {
 
@@ -130,9 +131,8 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
         write_checkpoint();
         progress.finish();
         if (o.quiet) return support::interrupted_run;
-        std::fprintf(stderr, "Interrupted after step %ld of %ld. Continue with: %s --out %s --resume --device %s\n",
-                     trainer.steps(), trainer.total_steps(), program, folder.string().c_str(),
-                     on_cpu<Model> ? "cpu" : ("cuda:" + std::to_string(o.gpu)).c_str());
+        support::advise_to_continue(program, folder.string(), trainer.steps(), trainer.total_steps(),
+                                    on_cpu<Model> ? -1 : o.gpu);
         return support::interrupted_run;
       }
       if (now - last_checkpoint > checkpoint_seconds) write_checkpoint(), last_checkpoint = now;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "run.hpp"
+#include "support/gpu.hpp"
 
 namespace runs {
 
@@ -27,9 +28,6 @@ inline const Variants<FullSymmetry>& variants_of(FullSymmetry, bool gpu) {
 }
 inline const Variants<Inverse>& variants_of(Inverse, bool gpu) { return gpu ? inverse_on_gpu() : inverse_on_cpu(); }
 
-// GPUs of this machine that the programs could see.
-int gpu_count();
-// Why what is built for GPUs cannot run here on number `index`; empty if it can.
-std::string gpu_problem(int index);
+using support::gpu_count, support::gpu_problem;
 
 }  // namespace runs

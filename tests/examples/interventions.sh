@@ -13,6 +13,10 @@ for mixer in mamba1 mamba2; do
   [ "$(awk -F, '$1 ~ /^[0-9]+$/ && NF == 4 && $2 <= 1 && $3 <= 1 && $4 <= 1' $mixer-all/logit_lens.csv | wc -l)" = 3 ] || say "logit_lens.csv has not a row for each depth"
   [ "$(wc -l <$mixer-all/interventions.csv)" = 17 ] || say "interventions.csv has not 16 pairs"
 done
+# Mamba-3 has no convolution, and no figure of its taps.
+expect 0 prefers $train --preset protocol --layers 2 --steps 3 --batch-size 16 --train-samples 64 --eval-samples 10 --mixer mamba3 --out mamba3
+expect 0 "^mean" $program mamba3/model_final.safetensors --sequences 30 --out mamba3-all
+[ -s mamba3-all/information_flow.svg ] && [ ! -e mamba3-all/conv_taps.svg ] || say "not the figures of a model without a convolution"
 # Substituting everything behind the key in Mamba-1 gives (4,3)'s answers for any weights, unless the key is at 5
 # (the specification's section 11.2): a mean of exactly 1.
 [ "$(awk -F, 'NR > 1 && $5 != 1' mamba1-all/interventions.csv | wc -l)" = 0 ] || say "substitution in Mamba-1 is not what it must be"

@@ -52,6 +52,14 @@ if [ -w /dev/full ]; then
   $program --evaluate straight/model_final.safetensors --json >/dev/full 2>out.txt
   [ $? = 5 ] || say "a full disk behind standard output goes unnoticed"
 fi
+# Mamba-3, which has no convolution.
+expect 0 "prefers" $program $small --mixer mamba3 --steps 6 --out third
+grep -q '"mixer": "mamba3"' third/config.json || say "a run's mixer is not recorded"
+expect 0 "\"composite_acc\"" $program --evaluate third/model_final.safetensors --json
+expect 2 "which mamba3 has not" $program $small --mixer mamba3 --gamma-except convolution --out x
+expect 2 "which mamba3 alone has" $program $small --gamma-except key-bias --out x
+expect 0 "prefers" $program $small --mixer mamba3 --gamma-except key-bias --steps 3 --out third_keys
+expect 2 "was not built with" $program $small --mixer mamba3 --conv ones --out x
 # Without --out two runs never share a folder; a record that is not ours does not matter.
 for n in 1 2; do expect 0 "prefers" $program $small --steps 3; done
 [ "$(ls runs | wc -l)" = 2 ] && [ -s "$(ls -d runs/*-2)/metrics.json" ] || say "two runs without --out have not a folder each"
@@ -115,7 +123,7 @@ expect 0 "prefers" $program $small --epochs 2 --eval-every 1 --rate-changes epoc
 [ "$(awk -F, 'NR == 2 {print $NF}' stepped/training_log.csv)" = 0.00025 ] || say "a rate that changes within an epoch"
 [ "$(awk -F, 'NR == 2 {print $NF < 0.00025}' smooth/training_log.csv)" = 1 ] || say "a rate that does not change within an epoch"
 expect 2 "was not built with" $program $small --steps 3 --conv ones --residual gate --out x
-expect 2 "mixer" $program --mixer mamba3
+expect 2 "mixer" $program --mixer mamba4
 expect 0 "0\\." $program --version
 expect 0 "Exit codes" $program --help
 expect 2 "unknown" $program --unknown

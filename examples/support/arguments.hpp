@@ -29,6 +29,16 @@ class CommandLine : public CLI::App {
   }
 };
 
+// The value of --NAME before the others are read: their defaults depend on it.
+inline std::string early_option(int argc, char** argv, const std::string& name, std::string value) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == name && i + 1 < argc) value = argv[i + 1];
+    if (argument.starts_with(name + "=")) value = argument.substr(name.size() + 1);
+  }
+  return value;
+}
+
 // Reads the command line, then calls finish(), which may throw CLI::ParseError for what CLI11 cannot know. Returns the
 // exit code where the program ends here: what was asked for is told, or why the line is refused. An empty word is no
 // value of any option, but of those in may_be_empty: it is what an unset variable leaves behind.
