@@ -21,7 +21,7 @@ struct ArenaElements {
   std::size_t quads;
   const Kind* kinds;  // (quads)
 
-  unsigned blocks() const { return static_cast<unsigned>((quads + Block::threads - 1) / Block::threads); }
+  int blocks() const { return static_cast<int>((quads + Block::threads - 1) / Block::threads); }
   // f(offset, kind) for the thread's elements.
   template <class F>
   __device__ void visit(F&& f) const {
@@ -77,9 +77,9 @@ struct BufferSum {
   static MAMBA_HOST_DEVICE int warps(int buffers) {
     return buffers >= 4 * Block::warps ? Block::warps : 1;
   }  // that share a sum
-  static std::size_t blocks(ArenaElements elements, int buffers) {
+  static int blocks(ArenaElements elements, int buffers) {
     const auto at_once = static_cast<std::size_t>(Block::threads / warps(buffers));
-    return (elements.quads + at_once - 1) / at_once;
+    return static_cast<int>((elements.quads + at_once - 1) / at_once);
   }
 };
 

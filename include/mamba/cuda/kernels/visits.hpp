@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
+#include <mamba/math/turns.hpp>
 #include <mamba/network/probe.hpp>
 #include <mamba/network/tile.hpp>
 
@@ -40,6 +42,11 @@ struct TileVisits {
     __device__ void visit(MatrixView<Row> rows) {
       if constexpr (!gradients) take(point, rows);
     }
+    // In radians; an angle whose record is what it was stays so to the last part of a turn.
+    template <Point point, class I>
+    __device__ void visit_angles(MatrixView<I> turns) {
+      if constexpr (!gradients) take(point, turns);
+    }
     template <Point point, class Row>
     __device__ void visit_gradient(MatrixView<Row> rows) {
       if constexpr (gradients) take(point, rows);
@@ -55,8 +62,14 @@ struct TileVisits {
         const bool replaced = all_.replaced[number_] != 0;
         detail::each(static_cast<int>(rows.rows()) * columns, [&](int i) {
           Row& x = rows(i / columns, i % columns);
-          if (replaced) x = record[i];
-          else record[i] = x;
+          if constexpr (std::is_unsigned_v<Row>) {
+            const T angle = math::radians_of<T>(x);
+            if (!replaced) record[i] = angle;
+            else if (record[i] != angle) x = math::turns_of_radians(record[i]);
+          } else {
+            if (replaced) x = record[i];
+            else record[i] = x;
+          }
         });
         __syncthreads();
       } else if (first_row_ == 0 && detail::thread() == 0) {

@@ -9,6 +9,7 @@
 #include <iterator>
 #include <type_traits>
 
+#include <mamba/cuda/runtime/launch.hpp>
 #include <mamba/cuda/runtime/queue.hpp>
 
 namespace mamba::cuda {
@@ -36,13 +37,14 @@ class Graph {
 
   // A kernel that begins when those in `after` are done; the arguments are copied now.
   template <class... Parameters>
-  Node add(std::initializer_list<Node> after, void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
-           std::size_t shared_bytes, const std::type_identity_t<Parameters>&... arguments) {
-    void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+  Node add(std::initializer_list<Node> after, void (*kernel)(Parameters...), LaunchShape shape,
+           const std::type_identity_t<Parameters>&... arguments) {
+    void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
     cudaKernelNodeParams parameters{};
-    parameters.func = reinterpret_cast<void*>(kernel);
-    parameters.gridDim = dim3(blocks), parameters.blockDim = dim3(threads);
-    parameters.sharedMemBytes = static_cast<unsigned>(shared_bytes), parameters.kernelParams = pointers;
+    parameters.func = const_cast<void*>(function_of(kernel));
+    parameters.gridDim = dim3(static_cast<unsigned>(shape.blocks));
+    parameters.blockDim = dim3(static_cast<unsigned>(shape.threads));
+    parameters.sharedMemBytes = static_cast<unsigned>(shape.shared_bytes), parameters.kernelParams = pointers;
     Node node = nullptr;
     check(cudaGraphAddKernelNode(&node, graph_, std::data(after), after.size(), &parameters), "cudaGraphAddKernelNode");
     return node;
@@ -51,20 +53,17 @@ class Graph {
   // One that waits itself, by griddepcontrol.wait, until the one appended before is done, where the device knows that
   // instruction (compute capability 9.0): its blocks are there when their turn comes. Elsewhere it begins then.
   template <class... Parameters>
-  void append(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
-              const std::type_identity_t<Parameters>&... arguments) {
-    if (!last_is_kernel_ || !waits_itself(reinterpret_cast<const void*>(kernel)))
-      return append_behind(kernel, blocks, threads, shared_bytes, arguments...);
-    const Node node = add({}, kernel, blocks, threads, shared_bytes, arguments...);
+  void append(void (*kernel)(Parameters...), LaunchShape shape, const std::type_identity_t<Parameters>&... arguments) {
+    if (!last_is_kernel_ || !waits_itself(function_of(kernel))) return append_behind(kernel, shape, arguments...);
+    const Node node = add({}, kernel, shape, arguments...);
     connect_early(last_, node);
     last_ = node;
   }
   // One that begins when what was appended before is done.
   template <class... Parameters>
-  void append_behind(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t shared_bytes,
+  void append_behind(void (*kernel)(Parameters...), LaunchShape shape,
                      const std::type_identity_t<Parameters>&... arguments) {
-    last_ = last_ ? add({last_}, kernel, blocks, threads, shared_bytes, arguments...)
-                  : add({}, kernel, blocks, threads, shared_bytes, arguments...);
+    last_ = last_ ? add({last_}, kernel, shape, arguments...) : add({}, kernel, shape, arguments...);
     last_is_kernel_ = true;
   }
   // Zeros, behind what was appended before.

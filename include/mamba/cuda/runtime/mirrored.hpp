@@ -71,6 +71,19 @@ class Mirrored {
       newest_ = Newest::host;
     }
   }
+  // For who writes all of it, in pieces: zeros on the device, and the host's memory is given back; then bytes from an
+  // offset on. Returns when the piece is there.
+  void begin_upload() {
+    device_.reserve(bytes_);
+    clear();
+    host_ = Buffer();
+  }
+  void upload(std::size_t offset, const void* from, std::size_t size) {
+    check(cudaMemcpyAsync(static_cast<std::byte*>(device_.data()) + offset, from, size, cudaMemcpyHostToDevice,
+                          queue_->stream()),
+          "cudaMemcpyAsync to the device");
+    queue_->wait();
+  }
   std::size_t bytes() const { return device_.bytes(); }  // of the device
 
  private:
