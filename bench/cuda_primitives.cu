@@ -98,8 +98,7 @@ void time_on_tiles(benchmark::State& state, const F& f, const bench::Work& work)
   constexpr std::size_t global_bytes = sizeof(float) * E * N;
   constexpr int launches = 20, shared = static_cast<int>(Block::shared_bytes<float>);
   cuda::DeviceBuffer global(tiles * global_bytes);
-  cuda::check(cudaFuncSetAttribute(on_tiles<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-              "cudaFuncSetAttribute");
+  cuda::allow_shared_memory(on_tiles<F>, shared);
   const auto launch = [&] { on_tiles<<<tiles, Block::threads, shared>>>(f, global.as<std::byte>(), global_bytes); };
   launch();
   cuda::check(cudaDeviceSynchronize(), "a primitive");

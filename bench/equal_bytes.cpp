@@ -21,6 +21,8 @@
 namespace {
 
 // Where the backend has it; else what it has.
+[[maybe_unused]] inline constexpr mamba::Mamba3Config ranks{
+    .headdim = 16, .ngroups = 2, .rank = 2, .output_norm = true};
 inline constexpr bool stores_16_bits = !std::is_same_v<BACKEND, mamba::CudaBlock>;
 using Stored = std::conditional_t<stores_16_bits, mamba::BFloat16, float>;
 
@@ -107,6 +109,10 @@ int main() {
   variants<mamba::Mamba2<>>("mamba2");
   run<composite, mamba::Mamba2<8, 2>>("mamba2 heads and groups");
   run<composite, mamba::Mamba1, mamba::UntiedHead>("mamba1 untied");
+#ifndef __CUDACC__
+  run<composite, mamba::Mamba3<>>("mamba3 plain");
+  run<composite, mamba::Mamba3<ranks>, mamba::LearnedPosition<16>>("mamba3 ranks, norm, positions");
+#endif
   if constexpr (stores_16_bits) {
     run<composite, mamba::Mamba1, Stored>("mamba1 bfloat16");
     run<composite, mamba::Mamba2<>, Stored>("mamba2 bfloat16");

@@ -100,9 +100,16 @@ BENCHMARK(training_step<Mamba2<>>)
     ->Apply(sizes)
     ->ArgsProduct({{2}, {256, 2048}, {1, 0}})
     ->Args({5, 2048, 0});
+BENCHMARK(training_step<Mamba3<>>)
+    ->Name("training_step/cpu/float/mamba3")
+    ->Apply(sizes)
+    ->ArgsProduct({{2}, {256, 2048}, {1, 0}})
+    ->Args({5, 2048, 0});
 BENCHMARK(forward<float>)->Name("forward/cpu/float/mamba1")->Apply(sizes)->ArgsProduct({{2}, {256, 2048}, {1, 0}});
 BENCHMARK(forward<Mamba2<>>)->Name("forward/cpu/float/mamba2")->Apply(sizes)->Args({2, 2048, 0});
+BENCHMARK(forward<Mamba3<>>)->Name("forward/cpu/float/mamba3")->Apply(sizes)->Args({2, 2048, 0});
 BENCHMARK(decode<float>)->Name("decode/cpu/float/mamba1");
 BENCHMARK(decode<Mamba2<>>)->Name("decode/cpu/float/mamba2");
+BENCHMARK(decode<Mamba3<>>)->Name("decode/cpu/float/mamba3");
 
 }  // namespace

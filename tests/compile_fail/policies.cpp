@@ -44,6 +44,16 @@ using Chosen = MambaWithResidual<config, ConvGate>;
 using Chosen = MambaLMHeadModel<config, UntiedHead, TiedHead>;
 #elif defined(CASE_headdim)
 using Chosen = MambaForComposite<config, Mamba2<48>>;
+#elif defined(CASE_mamba3_kernel)
+using Chosen = MambaForComposite<config, Mamba3<>, OnesConv>;
+#elif defined(CASE_mamba3_bypass)
+using Chosen = MambaForComposite<config, Mamba3<>, ConvResidual>;
+#elif defined(CASE_mamba3_pairs)
+inline constexpr Config odd{.d_state = 5};
+using Chosen = MambaForComposite<odd, Mamba3<>>;
+#elif defined(CASE_mamba3_rank)
+inline constexpr Mamba3Config negative{.rank = -1};
+using Chosen = MambaForComposite<config, Mamba3<negative>>;
 #elif defined(CASE_ngroups)
 using Chosen = MambaForComposite<config, Mamba2<16, 3>>;
 #elif defined(CASE_no_policy)
@@ -63,6 +73,8 @@ using Chosen = MambaForComposite<config, long double>;
 #elif defined(CASE_zero_size)
 inline constexpr Config empty{.d_state = 0};
 using Chosen = MambaForComposite<empty>;
+#elif defined(CASE_int8_gradients) || defined(CASE_int8_optimiser)
+using Chosen = MambaLMHeadModel<config, Int8Weights>;
 #else
 using Chosen = MambaForComposite<config>;
 #endif
@@ -71,4 +83,11 @@ using Chosen = MambaForComposite<config>;
 constexpr auto offset = Lookup<network::Tables<Resolve<config>>::layer, "mixer.misspelt">::offset;
 #endif
 
-int main() { Chosen model({.n_layers = 1}); }
+int main() {
+  Chosen model({.n_layers = 1});
+#if defined(CASE_int8_gradients)
+  model.loss_and_gradients({}, 1);
+#elif defined(CASE_int8_optimiser)
+  AdamW optimiser(model);
+#endif
+}

@@ -1,6 +1,7 @@
 // Models whose weights and activations are stored in 16 bits, on the GPU.
 #include "support/bfloat16_checks.hpp"
 #include "support/cuda.hpp"
+#include "support/cuda_bfloat16.hpp"
 
 using namespace mamba;
 
@@ -10,63 +11,6 @@ inline constexpr Config odd{.vocab_size = 101, .d_model = 24, .d_state = 5, .d_c
 inline constexpr Config narrow{.vocab_size = 101, .d_model = 18, .d_state = 5, .expand = 1};
 inline constexpr Config broad{.vocab_size = 100, .d_model = 128, .d_state = 128};
 inline constexpr Config broad_mamba1{.vocab_size = 100, .d_model = 128, .d_state = 16};
-
-template <class Scalar>
-double distance_of(const StateDict<Scalar>& a, const StateDict<Scalar>& b) {
-  double worst = 0;
-  for (const auto& [name, tensor] : a) {
-    const double off = support::distance(tensor.values, b.at(name).values);
-    worst = off <= worst ? worst : off;
-  }
-  return worst;
-}
-
-// Sequences of several chunks and of different lengths, by the CPU's numbers of 16 bits.
-template <Config config, class... Policies>
-void check_lengths() {
-  support::Pair<config, Cuda, BFloat16, Policies...> pair;
-  constexpr int batch = 6, length = 200;
-  const auto ids = support::random_tokens(batch * length, config.vocab_size, 1),
-             labels = support::random_tokens(batch, config.vocab_size, 2);
-  const std::vector<std::int32_t> lengths{200, 1, 64, 65, 128, 150};
-  CHECK(support::distance(pair.cpu(ids, batch, lengths).values(), pair.gpu(ids, batch, lengths).values()) <
-        8 * support::bfloat16_unit);
-  const double expected = pair.cpu.loss_and_gradients(ids, labels, lengths);
-  CHECK(std::abs(pair.gpu.loss_and_gradients(ids, labels, lengths) / expected - 1) < support::bfloat16_unit);
-  CHECK(distance_of(pair.cpu.gradient_dict(), pair.gpu.gradient_dict()) < 24 * support::bfloat16_unit);
-}
-
-// Prompts by pieces, and tokens one by one for so many sequences as go each way through the products.
-template <Config config, class... Policies>
-void check_decoding() {
-  MambaForComposite<config, Cuda, BFloat16, Policies...> model({.n_layers = 2, .seed = 3});
-  for (const int batch : {257, 1, 3, 4, 5, 9, 64, 65, 256}) {  // the largest first, which leaves numbers behind
-    INFO("batch " << batch);
-    constexpr int length = 12;
-    const auto count = static_cast<std::size_t>(batch);
-    const auto ids = support::random_tokens(count * length, config.vocab_size, 5);
-    const auto whole = model.logits(ids, batch);
-    auto state = model.initial_state(batch), at_once = state;
-    Matrix<float> last;
-    std::vector<std::int32_t> tokens(count);
-    for (std::size_t t = 0; t < length; ++t) {
-      for (std::size_t s = 0; s < count; ++s) tokens[s] = ids[s * length + t];
-      last = model.step(tokens, state);
-    }
-    const auto prefilled = model.prefill(ids, batch, at_once);
-    double worst = 0;
-    for (int s = 0; s < batch; ++s) {
-      const auto expected = whole.row(s * length + length - 1);
-      worst = support::larger(worst, support::distance(expected, last.row(s)));
-      worst = support::larger(worst, support::distance(expected, prefilled.row(s)));
-    }
-    INFO("largest distance " << worst);
-    CHECK(worst < 8 * support::bfloat16_unit);
-    const Sampling sampling{.temperature = 0.7, .seed = 3};
-    auto again = state;
-    CHECK(model.next_tokens(tokens, batch, state, sampling) == model.next_tokens(tokens, batch, again, sampling));
-  }
-}
 
 // A probe that changes nothing sees the model that logits() runs.
 template <class... Policies>
@@ -104,20 +48,20 @@ TEST_CASE("CUDA bfloat16: decoding, probes and interventions") {
 
 TEST_CASE("CUDA bfloat16: sequences of several chunks and different lengths") {
   support::need_backend();
-  check_lengths<odd>();
-  check_lengths<broad_mamba1>();
-  check_lengths<odd, Mamba2<12, 2>>();
-  check_lengths<broad, Mamba2<64>>();
+  support::check_bfloat16_lengths<odd, Cuda>();
+  support::check_bfloat16_lengths<broad_mamba1, Cuda>();
+  support::check_bfloat16_lengths<odd, Cuda, Mamba2<12, 2>>();
+  support::check_bfloat16_lengths<broad, Cuda, Mamba2<64>>();
 }
 
 TEST_CASE("CUDA bfloat16: steps of few and of many sequences") {
   support::need_backend();
-  check_decoding<narrow>();
-  check_decoding<narrow, Mamba2<6>>();
-  check_decoding<odd>();
-  check_decoding<broad_mamba1>();
-  check_decoding<odd, Mamba2<12, 2>>();
-  check_decoding<broad, Mamba2<64>>();
+  support::check_bfloat16_decoding<narrow, Cuda>();
+  support::check_bfloat16_decoding<narrow, Cuda, Mamba2<6>>();
+  support::check_bfloat16_decoding<odd, Cuda>();
+  support::check_bfloat16_decoding<broad_mamba1, Cuda>();
+  support::check_bfloat16_decoding<odd, Cuda, Mamba2<12, 2>>();
+  support::check_bfloat16_decoding<broad, Cuda, Mamba2<64>>();
 }
 
 TEST_CASE("CUDA bfloat16: a training gives the same bytes again, and goes on from its checkpoint") {

@@ -36,6 +36,36 @@ TEST_CASE("CUDA: states, and their way between the devices") {
   support::check_states<tiny_config, Cuda, Mamba2<4>>();
 }
 
+// By pieces to where they lie: over a model that the host has, one that the device has trained, and one that nobody has
+// looked at.
+TEST_CASE("CUDA: a model is loaded without a copy on the host, and saved as a folder") {
+  support::need_backend();
+  const auto folder = support::scratch("cuda_folder");
+  const ModelOptions options{.n_layers = 2, .seed = 3};
+  const MambaLMHeadModel<tiny_config> cpu(options);
+  save_folder(cpu, folder / "cpu");
+  MambaLMHeadModel<tiny_config> expected({.n_layers = 2, .draw = false});
+  load(expected, folder / "cpu");
+  const auto parameters = expected.state_dict();
+  const auto ids = support::random_tokens(2 * 8, 11, 1);
+  const auto check = [&](auto& gpu) {
+    load(gpu, folder / "cpu");
+    const auto found = gpu.state_dict();
+    for (const auto& [name, tensor] : parameters) CHECK(found.at(name).values == tensor.values);
+    CHECK(support::relative_error(support::values(gpu.logits(ids, 2)), support::values(expected.logits(ids, 2))) <
+          2e-6);
+  };
+  MambaLMHeadModel<tiny_config, Cuda> drawn({.n_layers = 2, .seed = 4}), fresh({.n_layers = 2, .draw = false});
+  check(drawn);
+  check(fresh);
+  AdamW optimizer(drawn, {.lr = 1e-2});
+  drawn.loss_and_gradients(ids, 2);
+  optimizer.step();
+  check(drawn);
+  save_folder(drawn, folder / "gpu");
+  CHECK(io::read_file(folder / "gpu" / "model.safetensors") == io::read_file(folder / "cpu" / "model.safetensors"));
+}
+
 // One step of training; returns the loss.
 const auto step = [](auto& model, auto& optimizer, const auto& ids, const auto& labels) {
   const double loss = model.loss_and_gradients(ids, labels);

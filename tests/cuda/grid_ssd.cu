@@ -30,7 +30,7 @@ const std::vector<int> long_lengths{1, 64, 65, 63, 130, 2, 200, 32, 33};
 
 }  // namespace
 
-TEST_CASE("CUDA grid: Mamba-2's recurrence is the CPU's at a language model's sizes") {
+TEST_CASE("CUDA grid: Mamba-2's recurrence is the CPU's at a language model's sizes", "[long]") {
   support::need_device();
   check_all<WholeDevice, 4, 64, 1, 128>(long_lengths);
   check_all<WholeDevice, 4, 64, 2, 64>(long_lengths);
@@ -47,7 +47,7 @@ TEST_CASE("CUDA grid: Mamba-2's recurrence is the CPU's at odd sizes") {
   check_all<WholeDevice, 1, 1, 1, 1>({100, 1, 1, 2});
 }
 
-TEST_CASE("CUDA grid: Mamba-2's recurrence is the CPU's in pieces of long sequences") {
+TEST_CASE("CUDA grid: Mamba-2's recurrence is the CPU's in pieces of long sequences", "[long]") {
   support::need_device();
   check_all<WholeDevice, 2, 16, 1, 32>({3000});
   check_all<WholeDevice, 2, 16, 1, 32>({1500, 7, 700});

@@ -82,11 +82,10 @@ void multiply_on_device(Values<C>& c, const Values<A>& a, const Values<B>& b, in
     queue->wait();
   } else {
     const auto kernel = multiply<product, write, Out, In, C>;
-    constexpr auto shared = static_cast<int>(cuda::Block::shared_bytes<C>);
-    cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-                "cudaFuncSetAttribute");
-    kernel<<<1, cuda::Block::threads, shared>>>(on_device[0].as<C>(), on_device[1].as<A>(), on_device[2].as<B>(), rows);
-    cuda::check(cudaGetLastError(), "the product");
+    constexpr std::size_t shared = cuda::Block::shared_bytes<C>;
+    cuda::allow_shared_memory(kernel, shared);
+    cuda::launch_kernel("the product", kernel, {1, cuda::Block::threads, shared}, nullptr, on_device[0].as<C>(),
+                        on_device[1].as<A>(), on_device[2].as<B>(), rows);
   }
   cuda::check(cudaMemcpy(c.all.data(), on_device[0].data(), c.all.size() * sizeof(C), cudaMemcpyDeviceToHost),
               "the product");

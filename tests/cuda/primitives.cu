@@ -293,13 +293,14 @@ TEST_CASE("CUDA: the sum of buffers is that of any number of them") {
     buffers.upload(host.in().data, static_cast<std::size_t>(count) * size);
     of_kinds.upload(kinds.data(), kinds.size());
     const cuda::ArenaElements elements{size / 4, of_kinds.as<cuda::Kind>()};
-    const auto blocks = static_cast<unsigned>(cuda::BufferSum::blocks(elements, count));
-    cuda::DeviceBuffer squares(blocks * sizeof(double));
-    cuda::sum_buffers<<<blocks, cuda::Block::threads>>>(gradients.as<float>(), buffers.as<float>(), count,
-                                                        derived.as<float>(), squares.as<double>(), elements, nullptr);
+    const auto blocks = cuda::BufferSum::blocks(elements, count);
+    cuda::DeviceBuffer squares(static_cast<std::size_t>(blocks) * sizeof(double));
+    cuda::launch_kernel("sum_buffers", cuda::sum_buffers<float>, {blocks, cuda::Block::threads}, nullptr,
+                        gradients.as<float>(), buffers.as<float>(), count, derived.as<float>(), squares.as<double>(),
+                        elements, nullptr);
     cuda::check(cudaDeviceSynchronize(), "sum_buffers");
     std::vector<float> found(size);
-    std::vector<double> expected(size), of_blocks(blocks);
+    std::vector<double> expected(size), of_blocks(static_cast<std::size_t>(blocks));
     gradients.download(found.data(), size);
     squares.download(of_blocks.data(), blocks);
     double square = 0;

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <catch2/catch_template_test_macros.hpp>
 #include <catch2/catch_test_macros.hpp>
+#include <cmath>
 #include <vector>
 
 #include <mamba/eigen/backend.hpp>
@@ -44,6 +46,12 @@ void check_linear(int rows) {
   CHECK(dx.padding_is_zero());
   CHECK(dw.padding_is_zero());
 
+  Tensor<T, Out> added(rows, 3);
+  for (int t = 0; t < rows; ++t)
+    for (int o = 0; o < Out; ++o) y_expected[static_cast<std::size_t>(t * Out + o)] += added(t, o);
+  linear<Write::add>(core, added.rows(), x.in(), w.weight());
+  CHECK(support::relative_error(added.dense(), y_expected) < bound);
+
   linear_backward<Write::set>(core, dx.rows(), dy.in(), w.weight());
   for (std::size_t k = 0; k < dx_expected.size(); ++k) dx_expected[k] -= dx_before[k];
   CHECK(support::relative_error(dx.dense(), dx_expected) < 2 * bound);
@@ -62,11 +70,142 @@ TEMPLATE_TEST_CASE("linear layers of all shapes", "", float, double) {
     check_linear<TestType, 80, 48>(rows);
     check_linear<TestType, 70, 259>(rows);
   }
+  // Weights that are read as they lie: by rows, and in panels of more than one stretch of columns and piece of rows.
+  for (const int rows : {1, 3, 4, 8, 9, 50, 130}) {
+    check_linear<TestType, 3, 256>(rows);
+    check_linear<TestType, 65, 257>(rows);
+    check_linear<TestType, 200, 384>(rows);
+    check_linear<TestType, 40, 1100>(rows);
+  }
+  check_linear<TestType, 530, 300>(520);
+}
+
+namespace {
+
+// A product with weights of 8 bits is one with what they stand for.
+template <int Out, int In>
+void check_int8(int rows) {
+  INFO("rows " << rows << ", out " << Out << ", in " << In);
+  Buffer scratch;
+  eigen::Core core(scratch);
+  const Tensor<float, In> x(rows, 1);
+  Tensor<float, Out> y(rows, 2), added(rows, 3);
+  const support::Parameter2<float, Out, In> w(5);
+  const support::RowsOfInt8<Out, In> stored(w.in());
+  std::vector<double> expected(static_cast<std::size_t>(rows * Out)), expected_sum = added.dense();
+  for (int t = 0; t < rows; ++t)
+    for (int o = 0; o < Out; ++o) {
+      double& sum = expected[static_cast<std::size_t>(t * Out + o)];
+      for (int i = 0; i < In; ++i) sum += x(t, i) * stored(o, i);
+      expected_sum[static_cast<std::size_t>(t * Out + o)] += sum;
+    }
+  linear(core, y.rows(), x.in(), stored.weight());
+  linear<Write::add>(core, added.rows(), x.in(), stored.weight());
+  CHECK(support::relative_error(y.dense(), expected) < 1e-6);
+  CHECK(support::relative_error(added.dense(), expected_sum) < 1e-6);
+  CHECK(y.padding_is_zero());
+  if constexpr (Out > 20) {
+    Tensor<float, 17> part(rows, 4);
+    linear(core, part.rows(), x.in(), stored.weight().template row_block<3, 17>());
+    for (int t = 0; t < rows; ++t)
+      for (int o = 0; o < 17; ++o) CHECK(std::abs(part(t, o) - y(t, o + 3)) < 1e-5);
+  }
+}
+
+}  // namespace
+
+namespace {
+
+// Both operands in 16 bits: the sum is of what they are.
+template <int Out, int In>
+void check_bfloat16(int rows) {
+  INFO("rows " << rows << ", out " << Out << ", in " << In);
+  Buffer scratch;
+  eigen::Core core(scratch);
+  const Tensor<float, In> x(rows, 1);
+  const Tensor<float, In> w(Out, 5);
+  Tensor<float, Out> y(rows, 2);
+  const auto in_16_bits = [](const Tensor<float, In>& values) {
+    const auto from = values.in();
+    return std::vector<BFloat16>(from.data, from.data + static_cast<std::ptrdiff_t>(from.rows) * from.stride);
+  };
+  const std::vector<BFloat16> stored_x = in_16_bits(x);
+  std::vector<BFloat16> stored_w = in_16_bits(w);
+  stored_w.resize(stored_w.size() + row_alignment);
+  std::vector<double> expected(static_cast<std::size_t>(rows * Out));
+  for (int t = 0; t < rows; ++t)
+    for (int o = 0; o < Out; ++o)
+      for (int i = 0; i < In; ++i)
+        expected[static_cast<std::size_t>(t * Out + o)] +=
+            static_cast<double>(stored_x[static_cast<std::size_t>(t * padded(In) + i)]) *
+            static_cast<double>(stored_w[static_cast<std::size_t>(o * padded(In) + i)]);
+  linear(core, y.rows(), Rows<const BFloat16, In>{stored_x.data(), rows},
+         Weight<BFloat16, Out, In>{stored_w.data(), nullptr});
+  CHECK(support::relative_error(y.dense(), expected) < 1e-6);
+  CHECK(y.padding_is_zero());
+
+  std::vector<BFloat16> rounded(static_cast<std::size_t>(rows * padded(Out)));
+  linear(core, Rows<BFloat16, Out>{rounded.data(), rows}, Rows<const BFloat16, In>{stored_x.data(), rows},
+         Weight<BFloat16, Out, In>{stored_w.data(), nullptr});
+  for (int t = 0; t < rows; ++t)
+    for (int o = 0; o < Out; ++o)
+      CHECK(rounded[static_cast<std::size_t>(t * padded(Out) + o)].bits == BFloat16(static_cast<float>(y(t, o))).bits);
+}
+
+}  // namespace
+
+TEST_CASE("large linear layers in 16 bits") {
+  for (const int rows : {1, 3, 8, 9, 50, 130}) {
+    check_bfloat16<3, 256>(rows);
+    check_bfloat16<65, 257>(rows);
+    check_bfloat16<40, 272>(rows);
+    check_bfloat16<200, 1100>(rows);
+  }
+  check_bfloat16<70, 300>(520);
+}
+
+TEST_CASE("linear layers with weights of 8 bits") {
+  for (const int rows : {1, 2, 3, 4, 7, 8, 9, 64, 130}) {
+    check_int8<1, 1>(rows);
+    check_int8<3, 17>(rows);
+    check_int8<80, 48>(rows);
+    check_int8<33, 260>(rows);
+    check_int8<200, 384>(rows);
+    check_int8<40, 1100>(rows);
+  }
+}
+
+TEST_CASE("a row of 8 bits is nearest to its numbers") {
+  support::Parameter2<float, 5, 40> w(1);
+  for (int j = 0; j < 40; ++j) {
+    w.at(1, j) = 0;
+    w.at(2, j) *= 1e-36F;
+    w.at(3, j) *= 1e30F;
+  }
+  w.at(4, 7) = HUGE_VALF;
+  const support::RowsOfInt8<5, 40> stored(w.in());
+  for (const int column : {0, 7, 39}) {
+    support::Parameter2<float, 2, 40> broken(2);
+    broken.at(0, column) = NAN;
+    const support::RowsOfInt8<2, 40> as(broken.in());
+    for (int j = 0; j < 40; ++j) CHECK_FALSE(as(0, j) == as(0, j));
+    for (int j = 0; j < 40; ++j) CHECK(std::abs(as(1, j) - broken(1, j)) < 0.005);
+  }
+  for (const int row : {0, 3}) {
+    float largest = 0;
+    for (int j = 0; j < 40; ++j) largest = (std::max)(largest, std::abs(w.at(row, j)));
+    for (int j = 0; j < 40; ++j) CHECK(std::abs(stored(row, j) - w(row, j)) <= 0.5001 / 127 * largest);
+  }
+  for (int j = 0; j < 40; ++j) {
+    CHECK(stored(1, j) == 0);
+    CHECK(stored(2, j) == 0);
+    CHECK_FALSE(stored(4, j) == stored(4, j));
+  }
 }
 
 TEST_CASE("a team of threads changes no bit of a linear layer") {
   constexpr int out = 301, in = 512;
-  for (const int rows : {1, 7, 64, 200}) {
+  for (const int rows : {1, 7, 64, 200, 600}) {
     INFO("rows " << rows);
     const Tensor<float, in> x(rows, 1);
     const support::Parameter2<float, out, in> w(2);

@@ -196,6 +196,48 @@ TEST_CASE("a state_dict of another model is refused and changes nothing") {
   CHECK_THROWS_WITH(ones.load_state_dict(before), ContainsSubstring("conv1d.weight is frozen at 1"));
 }
 
+namespace {
+
+// One sequence, which all threads work at: whole, blocked, in pieces from a state, and a token of many channels.
+template <class Mixer>
+void check_team() {
+  constexpr Config config{.vocab_size = 50, .d_model = 96, .d_state = 16};
+  constexpr int length = 300;
+  const auto ids = support::random_tokens(length, 50, 1);
+  std::vector<std::uint8_t> mask(length);
+  for (std::size_t i = 0; i < mask.size(); i += 9) mask[i] = 1;
+  std::vector<std::vector<float>> expected;
+  for (const int threads : {1, 2, 5}) {
+    INFO(Mixer::name << ", " << threads << " threads");
+    MambaForComposite<config, Mixer> classifier({.n_layers = 2, .seed = 1, .threads = threads});
+    MambaLMHeadModel<config, Mixer, UntiedHead> language({.n_layers = 2, .seed = 1, .threads = threads});
+    auto state = language.initial_state(1);
+    std::vector<std::vector<float>> found{support::values(language.logits(ids, 1)),
+                                          support::values(classifier.blocked(ids, 1, mask)),
+                                          support::values(language.prefill(std::span(ids).first(170), 1, state)),
+                                          support::values(language.prefill(std::span(ids).subspan(170), 1, state)),
+                                          support::values(language.step(std::span(ids).first(1), state)),
+                                          state.state_tensor().values,
+                                          state.history_tensor().values};
+    if (expected.empty()) expected = found;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      INFO("result " << i);
+      CHECK(std::equal(found[i].begin(), found[i].end(), expected[i].begin(), expected[i].end()));
+    }
+  }
+}
+
+inline constexpr Mamba3Config siso{.headdim = 16, .ngroups = 2}, mimo{.headdim = 12, .rank = 2, .output_norm = true};
+
+}  // namespace
+
+TEST_CASE("one sequence is the same bytes for any number of threads, of every mixer") {
+  check_team<Mamba1>();
+  check_team<Mamba2<16, 2>>();
+  check_team<Mamba3<siso>>();
+  check_team<Mamba3<mimo>>();
+}
+
 TEST_CASE("a step's memory is known before it") {
   constexpr Config config{.vocab_size = 50, .d_model = 48, .d_state = 16};
   const auto ids = support::random_tokens(40 * 100, 50, 1), labels = support::random_tokens(40, 50, 2);

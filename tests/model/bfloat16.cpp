@@ -14,12 +14,17 @@ using support::distance;
 namespace {
 
 inline constexpr Config config{.vocab_size = 100, .d_model = 32, .d_state = 16};
+inline constexpr Mamba3Config of_heads{.headdim = 8, .ngroups = 2, .rotates_all = true},
+    of_ranks{.headdim = 16, .rank = 2};
 constexpr double unit = support::bfloat16_unit;
 
 }  // namespace
 
 TEST_CASE("bfloat16: logits, loss and every gradient tensor are float's, to stored numbers' error") {
   support::check_bfloat16_variants<Cpu>();
+  // Of a single head the gradient of dt_bias is one number, a sum whose terms cancel.
+  support::check_bfloat16<Cpu, config, Mamba3<of_heads>>("mamba3");
+  support::check_bfloat16<Cpu, config, Mamba3<of_ranks>, UntiedHead>("mamba3, ranks");
 }
 
 TEST_CASE("bfloat16: training learns, with the same bytes for any number of threads, also from a checkpoint") {
@@ -54,6 +59,7 @@ TEST_CASE("bfloat16: training learns, with the same bytes for any number of thre
 TEST_CASE("bfloat16: decoding, probes and interventions") {
   support::check_bfloat16_calls<Cpu, Mamba1>();
   support::check_bfloat16_calls<Cpu, Mamba2<16>>();
+  support::check_bfloat16_calls<Cpu, Mamba3<of_ranks>>();
 }
 
 TEST_CASE("bfloat16: files hold the master weights, or on request what is stored") {

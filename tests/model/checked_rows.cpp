@@ -14,9 +14,12 @@ using namespace mamba;
 
 inline constexpr Config config{.d_model = 24, .d_state = 5};
 
-template <class... Policies>
+inline constexpr Config even_config{.d_model = 24, .d_state = 6};
+inline constexpr Mamba3Config of_heads{.headdim = 8, .ngroups = 2}, of_ranks{.headdim = 12, .rank = 3};
+
+template <Config sizes, class... Policies>
 void run() {
-  MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 3});
+  MambaForComposite<sizes, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 3});
   const task::CompositeFunction task({.train_samples = 40});
   Trainer trainer(model, task, {.batch_size = 20, .schedule = {.warmup = 1, .total = 2}});
   while (!trainer.finished()) trainer.step();
@@ -39,8 +42,10 @@ int main(int argc, char** argv) {
     const Rows<float, 11> rows{values, 2};
     return rows[2] == rows[3];
   }
-  run<Mamba1>();
-  run<Mamba1, BFloat16, ConvGate, LearnedPosition<80>>();
-  run<Mamba2<8, 2>, double, ConvResidual>();
+  run<config, Mamba1>();
+  run<config, Mamba1, BFloat16, ConvGate, LearnedPosition<80>>();
+  run<config, Mamba2<8, 2>, double, ConvResidual>();
+  run<even_config, Mamba3<of_heads>>();
+  run<even_config, Mamba3<of_ranks>, BFloat16, LearnedPosition<80>>();
   std::puts("all rows were there");
 }

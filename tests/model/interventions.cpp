@@ -153,7 +153,7 @@ TEST_CASE("a visitor sees every point of every layer and may change it") {
   constexpr int batch = 30, length = 5;
   const auto ids = support::random_tokens(batch * length, 11, 5);
   const std::vector<std::int32_t> lengths(batch, 4);
-  std::vector<int> calls(9);
+  std::vector<int> calls(point_count);
   std::vector<int> seen(batch * length);
   const auto plain = model(ids, batch, lengths);
   const auto visited = model.visit(
@@ -167,6 +167,11 @@ TEST_CASE("a visitor sees every point of every layer and may change it") {
       },
       lengths);
   CHECK(support::values(visited) == support::values(plain));
+  for (const Point own : {Point::log_decay, Point::trapezoid, Point::angles}) {  // Mamba-3's
+    int& of_point = calls[static_cast<std::size_t>(own)];
+    CHECK(of_point == 0);
+    of_point = calls[0];
+  }
   for (const int n : calls) CHECK(n == calls[0]);
   for (int i = 0; i < batch * length; ++i) CHECK(seen[static_cast<std::size_t>(i)] == (i % length < 4));
 

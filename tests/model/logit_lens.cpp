@@ -59,6 +59,7 @@ void check_lens() {
 TEST_CASE("the logit lens shows the answers of the lower layers") {
   check_lens<>();
   check_lens<Mamba2<4>>();
+  check_lens<Mamba3<>>();
   check_lens<UntiedHead>();
   check_lens<Mamba2<4>, UntiedHead, LearnedPosition<8>>();
   MambaForComposite<small, double> model({.n_layers = 1, .seed = 3});

@@ -22,6 +22,7 @@ namespace {
 inline constexpr Config tiny_config{.vocab_size = 11, .d_model = 8, .d_state = 5};
 [[maybe_unused]] inline constexpr Config wide_config{.vocab_size = 11, .d_model = 8, .d_state = 5, .d_conv = 6};
 [[maybe_unused]] inline constexpr Config narrow_config{.vocab_size = 11, .d_model = 8, .d_state = 5, .d_conv = 1};
+[[maybe_unused]] inline constexpr Config even_config{.vocab_size = 11, .d_model = 8, .d_state = 6};
 [[maybe_unused]] inline constexpr Config many_states{.vocab_size = 11, .d_model = 8, .d_state = 130};
 
 // All numbers of a state, the histories first.
@@ -214,6 +215,20 @@ TEST_CASE("gradients through states: differences, Mamba-2") {
 #endif
 }
 
+namespace {
+inline constexpr Mamba3Config of_heads{.headdim = 4, .ngroups = 2};
+inline constexpr Mamba3Config of_ranks{.headdim = 4, .rank = 3, .rotates_all = true, .output_norm = true};
+inline constexpr Mamba3Config of_pairs{.headdim = 4, .rank = 2, .output_norm = true};
+}  // namespace
+
+TEST_CASE("gradients through states: differences, Mamba-3") {
+  support::need_backend();
+  check_differences<MambaForComposite<even_config, double, Backend, Mamba3<of_heads>>>(3, 1);
+  check_differences<MambaForComposite<even_config, double, Backend, Mamba3<of_heads>>>(1, 71);
+  check_differences<MambaForComposite<even_config, double, Backend, Mamba3<of_ranks>, LearnedPosition<40>>>(2, 30,
+                                                                                                            {30, 4});
+}
+
 TEST_CASE("a text's gradients in pieces are those of the whole") {
   support::need_backend();
   const std::vector<int> cuts{0, 1, 3, 40, 41, 109, 240};
@@ -222,6 +237,10 @@ TEST_CASE("a text's gradients in pieces are those of the whole") {
   check_pieces<MambaLMHeadModel<tiny_config, double, Backend>>(1e-11, {0, 700, 702, 1800, 3000}, {3001, 1900});
   check_pieces<MambaLMHeadModel<tiny_config, double, Backend, Mamba2<4, 2>, LearnedPosition<241>>>(1e-11, cuts,
                                                                                                    lengths);
+  check_pieces<MambaLMHeadModel<even_config, double, Backend, Mamba3<of_heads>, LearnedPosition<241>>>(1e-11, cuts,
+                                                                                                       lengths);
+  check_pieces<MambaLMHeadModel<even_config, Backend, Mamba3<of_heads>>>(2e-5, cuts, lengths);
+  check_pieces<MambaLMHeadModel<even_config, Backend, Mamba3<of_pairs>>>(2e-5, cuts, lengths);
 #ifndef MAMBA_TEST_FEW_MODELS
   check_pieces<MambaLMHeadModel<tiny_config, Backend>>(2e-5, cuts, lengths);
   check_pieces<MambaLMHeadModel<many_states, Backend, Mamba2<8>>>(2e-5, cuts, lengths);

@@ -62,6 +62,37 @@ void check_states() {
   std::filesystem::remove(path);
 }
 
+// Prompts by pieces, tokens one by one, and two states in turn.
+template <mamba::Config config, class Gpu, class... Policies>
+void check_decoding(double bound) {
+  Pair<config, Gpu, float, Policies...> pair;
+  constexpr int batch = 3, length = 150;
+  const auto ids = random_tokens(batch * length, config.vocab_size, 5);
+  const auto whole = pair.cpu.logits(ids, batch);
+  const auto piece = [&](int first, int count) {
+    std::vector<std::int32_t> tokens;
+    for (int s = 0; s < batch; ++s)
+      for (int t = 0; t < count; ++t) tokens.push_back(ids[static_cast<std::size_t>(s * length + first + t)]);
+    return tokens;
+  };
+  double worst = 0;
+  const auto compare = [&](const auto& logits, int time) {
+    for (int s = 0; s < batch; ++s)
+      for (int v = 0; v < config.vocab_size; ++v)
+        worst = larger(worst, static_cast<double>(std::abs(logits(s, v) - whole(s * length + time, v))));
+  };
+  auto a = pair.gpu.initial_state(batch), b = pair.gpu.initial_state(batch);
+  compare(pair.gpu.prefill(piece(0, 70), batch, a), 69);
+  for (int t = 0; t < 20; ++t) {
+    compare(pair.gpu.step(piece(t, 1), b), t);
+    compare(pair.gpu.step(piece(70 + t, 1), a), 70 + t);
+  }
+  compare(pair.gpu.prefill(piece(90, 60), batch, a), 149);
+  compare(pair.gpu.prefill(piece(20, 130), batch, b), 149);
+  INFO("largest difference " << worst);
+  CHECK(worst < bound);
+}
+
 // Visits, blocking, substitution, a loss of one's own.
 template <mamba::Config config, class Gpu, class... Policies>
 void check_inside(double bound) {

@@ -8,6 +8,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/backend.hpp>
 #include <mamba/cuda/runtime/buffer.hpp>
+#include <mamba/cuda/runtime/launch.hpp>
 
 #include "support/primitives.hpp"
 
@@ -57,11 +58,9 @@ void poison_padding(Tensor<T, Columns>& x) {
 // Runs a kernel of primitives of T on one block, and waits.
 template <class T, class Arguments>
 void launch(void (*kernel)(Arguments), const Arguments& arguments) {
-  constexpr auto bytes = static_cast<int>(mamba::cuda::Block::shared_bytes<T>);
-  mamba::cuda::check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                     "cudaFuncSetAttribute");
-  kernel<<<1, mamba::cuda::Block::threads, bytes>>>(arguments);
-  mamba::cuda::check(cudaGetLastError(), "the launch");
+  constexpr std::size_t bytes = mamba::cuda::Block::shared_bytes<T>;
+  mamba::cuda::allow_shared_memory(kernel, bytes);
+  mamba::cuda::launch_kernel("the launch", kernel, {1, mamba::cuda::Block::threads, bytes}, nullptr, arguments);
   mamba::cuda::check(cudaDeviceSynchronize(), "the kernel");
 }
 

@@ -29,13 +29,19 @@ using Backend = mamba::Cpu;
 inline void need_backend() {}
 #endif
 
-// Relative norms. In double the gradients' bound is that of the files, which hold them in float32.
+// Relative norms. In double the gradients' bound is that of the files, which hold them in float32, Mamba-3's in
+// float64.
 template <class Scalar>
 inline constexpr double logits_bound = sizeof(Scalar) == 4 ? 2e-6 : 1e-12;
+template <class Mixer>
+inline constexpr double gradients_bound_of_file = 2e-7;
+template <mamba::Mamba3Config config>
+inline constexpr double gradients_bound_of_file<mamba::Mamba3<config>> = 1e-12;
 template <class Model>
-inline constexpr double gradients_bound = sizeof(typename Model::Scalar) == 8                                  ? 2e-7
-                                          : std::is_same_v<typename Model::Architecture::Mixer, mamba::Mamba1> ? 1e-5
-                                                                                                               : 3e-5;
+inline constexpr double gradients_bound =
+    sizeof(typename Model::Scalar) == 8 ? gradients_bound_of_file<typename Model::Architecture::Mixer>
+    : std::is_same_v<typename Model::Architecture::Mixer, mamba::Mamba1> ? 1e-5
+                                                                         : 3e-5;
 
 template <class Model>
 void check_parity(const std::string& name) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include <mamba/core/memory.hpp>
@@ -77,6 +78,24 @@ class Parameter2 : public Tensor<T, Columns> {
   mamba::Derived kind_;
   mamba::Buffer derived_{(static_cast<std::size_t>(Rows + 16) * static_cast<std::size_t>(Columns + 16) + 16) *
                          sizeof(T)};
+};
+
+// The weight of 8 bits that a matrix of floats becomes.
+template <int Rows, int Columns>
+class RowsOfInt8 {
+ public:
+  explicit RowsOfInt8(mamba::Rows<const float, Columns> values) {
+    mamba::eigen::store(memory_.as<std::int8_t>(), scales_.as<float>(), values.data,
+                        {.name = "p", .rank = 2, .shape = {Rows, Columns, 1}});
+  }
+  mamba::Weight<std::int8_t, Rows, Columns> weight() const { return {memory_.as<std::int8_t>(), scales_.as<float>()}; }
+  double operator()(int row, int column) const {
+    return static_cast<double>(weight().row(row)[column]) * static_cast<double>(weight().scale[row]);
+  }
+
+ private:
+  static constexpr auto stride = static_cast<std::size_t>(mamba::padded(Columns));
+  mamba::Buffer memory_{Rows * stride}, scales_{Rows * sizeof(float)};
 };
 
 }  // namespace support

@@ -7,6 +7,7 @@
 
 #include "support/count_allocations.hpp"
 
+inline constexpr mamba::Mamba3Config of_ranks{.headdim = 8, .rank = 2, .output_norm = true};
 inline constexpr mamba::Config config{.d_model = 16, .d_state = 16};
 
 template <class... Policies>
@@ -46,8 +47,8 @@ long allocations_in_steps() {
 }
 
 int main() {
-  const long count = allocations_in_steps<>() + allocations_in_steps<mamba::Mamba2<8>>() +
-                     allocations_in_steps<mamba::BFloat16>() +
-                     allocations_in_steps<mamba::BFloat16, mamba::Mamba2<8>>();
+  const long count =
+      allocations_in_steps<>() + allocations_in_steps<mamba::Mamba2<8>>() + allocations_in_steps<mamba::BFloat16>() +
+      allocations_in_steps<mamba::BFloat16, mamba::Mamba2<8>>() + allocations_in_steps<mamba::Mamba3<of_ranks>>();
   return count == 0 ? 0 : 1;
 }

@@ -65,8 +65,7 @@ struct TileTuning {
   static constexpr std::size_t most_buffers = 132;  // the multiprocessors of the largest devices
   static constexpr std::size_t most_buffer_bytes = std::size_t{8} << 30;
   static constexpr int most_forward_blocks = 264;  // two for each
-  static constexpr unsigned draw_threads =
-      1024;  // a thread a sequence, on few multiprocessors: it runs beside the tiles
+  static constexpr int draw_threads = 1024;  // a thread a sequence, on few multiprocessors: it runs beside the tiles
 };
 
 // A layer's microseconds at block and at grid scope (engine/cuda_scope.hpp): drawn by bench/cuda_scope.cu on an H200

@@ -7,10 +7,13 @@
 #include <mamba/eigen/causal_conv.hpp>
 #include <mamba/eigen/embedding.hpp>
 #include <mamba/eigen/linear.hpp>
+#include <mamba/eigen/ranked_gate.hpp>
+#include <mamba/eigen/rotary_ssd.hpp>
 #include <mamba/eigen/rowwise.hpp>
 #include <mamba/eigen/selective_scan.hpp>
 #include <mamba/eigen/ssd.hpp>
 #include <mamba/eigen/team.hpp>
+#include <mamba/eigen/trapezoid.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 

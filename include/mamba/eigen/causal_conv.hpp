@@ -9,6 +9,7 @@
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
+#include <mamba/eigen/team.hpp>
 #include <mamba/math/history_gradients.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
@@ -16,27 +17,30 @@ namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 // v (T, E) <- bias + sum over k of w[:, k] x_{t-(K-1)+k}. w (E, K), bias (E). What lies before a sequence is zero, or
 // where `history` (sequences, K-1, E) is given its rows, the newest last.
 template <class Core, class Y, class X, class W, class T, int E, int K>
-void causal_conv(Core&, Rows<Y, E> v, Rows<const X, E> x, Sequences sequences, Weight<W, E, K> w, Weight<T, 1, E> bias,
-                 const std::type_identity_t<T>* history) {
+void causal_conv(Core& core, Rows<Y, E> v, Rows<const X, E> x, Sequences sequences, Weight<W, E, K> w,
+                 Weight<T, 1, E> bias, const std::type_identity_t<T>* history) {
   using V = Vector<T>;
-  for (int s = 0; s < sequences.count; ++s) {
+  const auto columns = [&](int s, int e) MAMBA_INLINE_LAMBDA {
     const int begin = sequences.begin(s), end = sequences.end(s);
     const T* const past = history ? history + static_cast<std::ptrdiff_t>(s) * (K - 1) * x.stride : nullptr;
-    for (int e = 0; e < E; e += V::width) {
-      V taps[K];
-      unroll<K>([&](auto k) { taps[k] = V::load(w.derived + k * w.transposed_stride + e); });
-      const V b = V::load(bias.value + e);
-      for (int t = begin; t < end; ++t) {
-        V sum = b;
-        unroll<K>([&](auto k) {
-          const int from = t - (K - 1) + k;
-          if (from >= begin) sum = multiply_add(taps[k], V::load(x[from] + e), sum);
-          else if (past) sum = multiply_add(taps[k], V::load(past + (from - begin + K - 1) * x.stride + e), sum);
-        });
-        sum.store(v[t] + e);
-      }
+    V taps[K];
+    unroll<K>([&](auto k) { taps[k] = V::load(w.derived + k * w.transposed_stride + e); });
+    const V b = V::load(bias.value + e);
+    for (int t = begin; t < end; ++t) {
+      V sum = b;
+      unroll<K>([&](auto k) {
+        const int from = t - (K - 1) + k;
+        if (from >= begin) sum = multiply_add(taps[k], V::load(x[from] + e), sum);
+        else if (past) sum = multiply_add(taps[k], V::load(past + (from - begin + K - 1) * x.stride + e), sum);
+      });
+      sum.store(v[t] + e);
     }
-  }
+  };
+  constexpr int piece = 128;  // columns: whole cache lines
+  share_out(core, (E + piece - 1) / piece, static_cast<long long>(x.rows) * E * K, [&](int i) {
+    for (int s = 0; s < sequences.count; ++s)
+      for (int e = i * piece; e < (std::min)(E, (i + 1) * piece); e += V::width) columns(s, e);
+  });
 }
 // The same; a history that is given becomes the sequences' own last K-1 inputs.
 template <class Core, class Y, class X, class W, class T, int E, int K>

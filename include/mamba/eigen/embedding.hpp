@@ -25,7 +25,11 @@ void add_row(T* into, const From* from) {
 // x (T, D) <- the table's row of every token; table (Vp, D).
 template <class Core, class T, class W, int D, int Vp>
 void embedding(Core&, Rows<T, D> x, const int* tokens, Weight<W, Vp, D> table) {
-  for (int t = 0; t < x.rows; ++t) std::copy_n(table.row(tokens[t]), x.stride, x[t]);
+  for (int t = 0; t < x.rows; ++t) {
+    std::copy_n(table.row(tokens[t]), x.stride, x[t]);
+    if constexpr (requires { table.scale; })
+      for (int d = 0; d < D; ++d) x[t][d] *= table.scale[tokens[t]];
+  }
 }
 
 // dtable's row of every token += dx; tokens may repeat.

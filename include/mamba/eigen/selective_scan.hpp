@@ -12,6 +12,7 @@
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
+#include <mamba/eigen/team.hpp>
 #include <mamba/eigen/tuning.hpp>
 #include <mamba/math/scan_step.hpp>
 #include <mamba/network/mixer.hpp>
@@ -47,86 +48,95 @@ struct ScanBlocking {
   static constexpr int block_channels = states / block_vectors;
 };
 
-// f(first channel, channels, first vector) for all blocks; channels is a constant.
+// f(first channel, channels, first vector) for all blocks of channels [begin, end), a multiple of a block's channels
+// but for E; channels is a constant.
 template <class Blocking, int E, class F>
-MAMBA_INLINE void each_scan_block(F&& f) {
+MAMBA_INLINE void each_scan_block(int begin, int end, F&& f) {
   constexpr int channels = Blocking::block_channels, whole = E / channels * channels;
-  for (int e = 0; e < whole; e += channels)
+  for (int e = begin; e < (std::min)(end, whole); e += channels)
     for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors)
       f(e, std::integral_constant<int, channels>{}, v);
   if constexpr (whole < E)
-    for (int e = whole; e < E; ++e)
-      for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, 1>{}, v);
+    if (end == E)
+      for (int e = whole; e < E; ++e)
+        for (int v = 0; v < Blocking::vectors; v += Blocking::block_vectors) f(e, std::integral_constant<int, 1>{}, v);
 }
 
 }  // namespace detail
 
 // y (T, E) <- scan + skip.
 //   delta, u (T, E); b, c (T, N); a (E, N), whose derived weight is the rate A log2(e); d (E)
-//   boundaries: (kept_states(), E, N) states kept for the backward pass, or null
-//   states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
+//   all_boundaries: (kept_states(), E, N) states kept for the backward pass, or null
+//   all_states: (sequences, E, N) where the sequences begin and, afterwards, end; null: they begin at zero
 //   rows: a blocked row is read out of the state and then forgotten
 template <class Core, class T, class S, int E, int N, class Blocked = NoRows>
-void selective_scan(Core&, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const S, E> u,
-                    Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
-                    Blocked rows = {}) {
+void selective_scan(Core& core, Rows<T, E> y, T* all_boundaries, T* all_states, Rows<const T, E> delta,
+                    Rows<const S, E> u, Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a,
+                    Weight<T, 1, E> d, Blocked rows = {}) {
   using Blocking = detail::ScanBlocking<T, N, Tuning::scan_channel_vectors>;
   using V = typename Blocking::V;
   constexpr int vectors = Blocking::block_vectors;
   constexpr std::ptrdiff_t state_size = static_cast<std::ptrdiff_t>(E) * a.stride;
 
-  for (int s = 0; s < sequences.count; ++s) {
-    const int begin = sequences.begin(s), end = sequences.end(s);
-    detail::each_scan_block<Blocking, E>([&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
-      constexpr int channels =
-          decltype(block_channels)::value;  // not an argument: nvcc with g++ 13 takes none for an array's size
-      const int n = first_vector * V::width;
-      V h[channels][vectors], rate[channels][vectors];
-      // A single step is over before the processor has guessed where the next states lie.
-      constexpr std::ptrdiff_t ahead = 2 * channels * vectors * V::width;
-      unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-        unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
-          const std::ptrdiff_t at = (e + i) * a.stride + n + v * V::width;
-          if (states) packet::prefetch(states + at + ahead), packet::prefetch(a.derived + at + ahead);
-          rate[i][v] = V::load(a.derived + at);
-          h[i][v] = states ? V::load(states + at) : V::zero();
-        });
-      });
-      // A first step without a past has no decay to compute.
-      const auto step = [&](int t, auto has_past) MAMBA_INLINE_LAMBDA {
-        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-          const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);
-          V sum = V::zero();
-          unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
-            const V carried = has_past ? math::decay(step_size, rate[i][v]) * h[i][v] : V::zero();
-            h[i][v] = math::next_state(carried, input, V::load(b[t] + n + v * V::width));
-            sum = multiply_add(V::load(c[t] + n + v * V::width), h[i][v], sum);
-            if (rows.blocked(t)) h[i][v] = carried;
+  constexpr int piece = Tuning::scan_piece_channels;
+  static_assert(piece % Blocking::block_channels == 0);
+  share_out(core, (E + piece - 1) / piece, static_cast<long long>(y.rows) * E * N, [&](int number) {
+    T *boundaries = all_boundaries, *states = all_states;
+    for (int s = 0; s < sequences.count; ++s) {
+      const int begin = sequences.begin(s), end = sequences.end(s);
+      detail::each_scan_block<Blocking, E>(
+          number * piece, (std::min)(E, (number + 1) * piece),
+          [&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
+            constexpr int channels =
+                decltype(block_channels)::value;  // not an argument: nvcc with g++ 13 takes none for an array's size
+            const int n = first_vector * V::width;
+            V h[channels][vectors], rate[channels][vectors];
+            // A single step is over before the processor has guessed where the next states lie.
+            constexpr std::ptrdiff_t ahead = 2 * channels * vectors * V::width;
+            unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+              unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
+                const std::ptrdiff_t at = (e + i) * a.stride + n + v * V::width;
+                if (states) packet::prefetch(states + at + ahead), packet::prefetch(a.derived + at + ahead);
+                rate[i][v] = V::load(a.derived + at);
+                h[i][v] = states ? V::load(states + at) : V::zero();
+              });
+            });
+            // A first step without a past has no decay to compute.
+            const auto step = [&](int t, auto has_past) MAMBA_INLINE_LAMBDA {
+              unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+                const V step_size = V::broadcast(delta[t][e + i]), input = V::broadcast(delta[t][e + i] * u[t][e + i]);
+                V sum = V::zero();
+                unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
+                  const V carried = has_past ? math::decay(step_size, rate[i][v]) * h[i][v] : V::zero();
+                  h[i][v] = math::next_state(carried, input, V::load(b[t] + n + v * V::width));
+                  sum = multiply_add(V::load(c[t] + n + v * V::width), h[i][v], sum);
+                  if (rows.blocked(t)) h[i][v] = carried;
+                });
+                const T before = first_vector == 0 ? d.value[e + i] * u[t][e + i] : y[t][e + i];
+                y[t][e + i] = before + sum.sum();
+              });
+            };
+            if (!states) step(begin, std::false_type{});
+            for (int t = states ? begin : begin + 1; t < end; ++t) {
+              if (boundaries && t > begin && (t - begin) % scan_chunk == 0) {
+                T* const kept = boundaries + ((t - begin) / scan_chunk - 1) * state_size;
+                unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+                  unroll<vectors>(
+                      [&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); });
+                });
+              }
+              step(t, std::true_type{});
+            }
+            if (states)
+              unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
+                unroll<vectors>(
+                    [&](auto v) MAMBA_INLINE_LAMBDA { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); });
+              });
           });
-          const T before = first_vector == 0 ? d.value[e + i] * u[t][e + i] : y[t][e + i];
-          y[t][e + i] = before + sum.sum();
-        });
-      };
-      if (!states) step(begin, std::false_type{});
-      for (int t = states ? begin : begin + 1; t < end; ++t) {
-        if (boundaries && t > begin && (t - begin) % scan_chunk == 0) {
-          T* const kept = boundaries + ((t - begin) / scan_chunk - 1) * state_size;
-          unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-            unroll<vectors>([&](auto v)
-                                MAMBA_INLINE_LAMBDA { h[i][v].store(kept + (e + i) * a.stride + n + v * V::width); });
-          });
-        }
-        step(t, std::true_type{});
-      }
-      if (states)
-        unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-          unroll<vectors>([&](auto v)
-                              MAMBA_INLINE_LAMBDA { h[i][v].store(states + (e + i) * a.stride + n + v * V::width); });
-        });
-    });
-    if (states) states += state_size;
-    if (boundaries) boundaries += (std::max)(0, end - begin - 1) / scan_chunk * state_size;
-  }
+      if (states) states += state_size;
+      if (boundaries) boundaries += (std::max)(0, end - begin - 1) / scan_chunk * state_size;
+    }
+  });
   clear_padding(y);
 }
 
@@ -162,7 +172,7 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
       const T* const start = chunk > 0 ? boundaries + (chunk - 1) * state_size : began;
       const T* const future = chunk + 1 < chunks ? carry : of_end;  // the gradient of what this chunk leaves
       T* const handed_on = chunk > 0 ? carry : of_end;
-      detail::each_scan_block<Blocking, E>([&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
+      detail::each_scan_block<Blocking, E>(0, E, [&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
         constexpr int channels = decltype(block_channels)::value;
         const int n = first_vector * V::width;
         const auto offset = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };

@@ -76,6 +76,22 @@ struct Simd {
     for (int i = 0; i < width; ++i) lanes[i] = p[i];
     return of(packet::pload<Packet>(lanes));
   }
+  // Weights of 8 bits, as whole numbers.
+  MAMBA_INLINE static Simd load(const std::int8_t* p)
+  requires std::is_same_v<Scalar, float>
+  {
+#ifdef __AVX512F__
+    if constexpr (width == 16)
+      return of(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+#endif
+#ifdef __AVX2__
+    if constexpr (width == 8)
+      return of(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))));
+#endif
+    alignas(Packet) Scalar lanes[width];
+    for (int i = 0; i < width; ++i) lanes[i] = p[i];
+    return of(packet::pload<Packet>(lanes));
+  }
   MAMBA_INLINE static Simd broadcast(Scalar x) { return of(packet::pset1<Packet>(x)); }
   MAMBA_INLINE static Simd zero() { return of(packet::pzero(packet::pset1<Packet>(Scalar(0)))); }
   MAMBA_INLINE void store(Scalar* p) const { packet::pstore<Scalar, Packet>(p, value); }
@@ -167,6 +183,11 @@ struct Simd {
   friend MAMBA_INLINE Simd log1p(Simd a) {
     if constexpr (packet::packet_traits<Scalar>::HasLog1p) return of(packet::plog1p(a.value));
     else return each(a, [](Scalar x) { return std::log1p(x); });
+  }
+  friend MAMBA_INLINE Simd tanh(Simd a) {
+    if constexpr (packet::packet_traits<Scalar>::HasTanh && !std::is_arithmetic_v<Packet>)
+      return of(packet::ptanh(a.value));
+    else return each(a, [](Scalar x) { return std::tanh(x); });
   }
   friend MAMBA_INLINE Simd sqrt(Simd a) { return of(packet::psqrt(a.value)); }
 

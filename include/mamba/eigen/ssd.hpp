@@ -11,8 +11,10 @@
 #include <mamba/core/instruction_set.hpp>
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/eigen/chunk.hpp>
 #include <mamba/eigen/linear.hpp>
 #include <mamba/eigen/simd.hpp>
+#include <mamba/eigen/team.hpp>
 #include <mamba/eigen/tuning.hpp>
 #include <mamba/math/scan_step.hpp>
 #include <mamba/network/mixer.hpp>
@@ -38,87 +40,55 @@ struct Ssd {
   static constexpr std::ptrdiff_t head_state = static_cast<std::ptrdiff_t>(N) * Pp, state_size = H * head_state;
   using V = Vector<T>;
 
-  // One chunk's operands, copied into rows of whole vectors, and what is computed from them.
+  // One chunk's operands, copied into rows of whole vectors, and what is computed from them: of a group, which its
+  // heads share, and of a head.
   struct Scratch {
-    T *b, *c, *x;                // (Q, N), (Q, N) of a group; (Q, P) of a head
-    T *g, *s, *lam;              // (Q, Q): c b^T of a group; S and its decays, zero above the diagonal, of a head
-    T *gamma, *weight, *rise;    // (Q): cumulative log2 of the decay; 2^(gamma_last - gamma) delta; 2^gamma
-    T *y, *scaled_n, *scaled_p;  // (Q, P), (Q, N), (Q, P)
+    T *b, *c, *g;                // (Q, N), (Q, N), (Q, Q): c b^T
     T* state;                    // (H, N, P) carried between chunks
+    T* x;                        // (Q, P)
+    T *s, *lam;                  // (Q, Q): S and its decays, zero above the diagonal
+    Exponents<T> gamma;          // (Q) cumulative log2 of the decay
+    T *rise, *fall, *weight;     // (Q): 2^gamma; 2^(gamma_last - gamma); the same times delta
+    T *y, *scaled_n, *scaled_p;  // (Q, P), (Q, N), (Q, P)
     // backward only
     T *dy, *dx, *t, *m;            // (Q, P), (Q, P), (Q, Q), (Q, Q)
     T *db, *dc;                    // (Q, N) of a group
     T *transposed, *read, *carry;  // (P, N), (Q, N), (H, N, P)
   };
-  static Scratch carve(Carver& memory, bool backward) {
+  // What a group's heads share, and what a head has beside it.
+  static void carve_shared(Scratch& k, Carver& memory) {
     const auto take = [&](std::ptrdiff_t count) { return memory.template take<T>(static_cast<std::size_t>(count)); };
-    Scratch k{};
-    for (T** p : {&k.b, &k.c, &k.scaled_n}) *p = take(Q * Np);
-    for (T** p : {&k.x, &k.y, &k.scaled_p}) *p = take(Q * Pp);
-    for (T** p : {&k.g, &k.s, &k.lam}) *p = take(Q * Qp);
-    for (T** p : {&k.gamma, &k.weight, &k.rise}) *p = take(Qp);
+    for (T** p : {&k.b, &k.c}) *p = take(Q * Np);
+    k.g = take(Q * Qp);
     k.state = take(state_size);
-    if (!backward) return k;
+  }
+  static void carve_own(Scratch& k, Carver& memory, bool backward) {
+    const auto take = [&](std::ptrdiff_t count) { return memory.template take<T>(static_cast<std::size_t>(count)); };
+    k.scaled_n = take(Q * Np);
+    for (T** p : {&k.x, &k.y, &k.scaled_p}) *p = take(Q * Pp);
+    for (T** p : {&k.s, &k.lam}) *p = take(Q * Qp);
+    k.gamma = {take(Qp), take(Qp)};
+    for (T** p : {&k.rise, &k.fall, &k.weight}) *p = take(Qp);
+    if (!backward) return;
     for (T** p : {&k.dy, &k.dx}) *p = take(Q * Pp);
     for (T** p : {&k.t, &k.m}) *p = take(Q * Qp);
     for (T** p : {&k.db, &k.dc, &k.read}) *p = take(Q * Np);
     k.transposed = take(static_cast<std::ptrdiff_t>(P) * Np);
     k.carry = take(state_size);
-    return k;
-  }
-  template <class Core>
-  static Scratch scratch(Core& core, bool backward) {
-    Carver counter;
-    carve(counter, backward);
-    core.scratch.reserve(counter.used());
-    Carver memory(core.scratch.data());
-    return carve(memory, backward);
   }
 
-  // to (q, stride of whole vectors) <- Columns columns of from, zero-padded.
-  template <int Columns, class From>
-  static void gather_columns(T* to, const From* from, std::ptrdiff_t from_row, int q) {
-    for (int i = 0; i < q; ++i, to += padded(Columns), from += from_row) {
-      std::copy_n(from, Columns, to);
-      std::fill(to + Columns, to + padded(Columns), T(0));
-    }
-  }
-
-  // out(i, j) = a_i . b_j for j <= i, zero beyond; rows of `width` columns, a multiple of whole vectors.
-  static void dots(T* out, const T* a, const T* b, int width, int q) {
-    for (int i = 0; i < q; ++i) {
-      for (int j = 0; j <= i; ++j) {
-        V sum = V::zero();
-        for (int k = 0; k < width; k += V::width)
-          sum = multiply_add(V::load(a + i * width + k), V::load(b + j * width + k), sum);
-        out[i * Qp + j] = sum.sum();
-      }
-      std::fill(out + i * Qp + i + 1, out + i * Qp + Qp, T(0));
-    }
-  }
-
-  // to_i = factor_i from_i, rows of `width`.
-  static void scale_rows(T* to, const T* from, const T* factor, int width, int q) {
-    for (int i = 0; i < q; ++i) {
-      const V f = V::broadcast(factor[i]);
-      for (int k = 0; k < width; k += V::width) (f * V::load(from + i * width + k)).store(to + i * width + k);
-    }
-  }
+  // The rows of a chunk that row i reads.
+  static constexpr auto up_to_itself = [](int i) { return i; };
 
   // gamma, lam, s = lam g with blocked columns cut, weight, rise of one head of a chunk.
   template <class Blocked, int Heads>
   static void decays(const Scratch& k, Rows<const T, Heads> delta, int first, int q, int head, T rate, Blocked rows) {
-    T sum = 0;
-    for (int i = 0; i < q; ++i) k.gamma[i] = sum += delta[first + i][head] * rate;
-    for (int i = q; i < Qp; ++i) k.gamma[i] = sum;
+    double sum = 0;
+    for (int i = 0; i < q; ++i)
+      k.gamma.set(i, sum += static_cast<double>(delta[first + i][head]) * static_cast<double>(rate));
+    for (int i = q; i < Qp; ++i) k.gamma.set(i, sum);
     for (int i = 0; i < q; ++i) {
-      const V gamma = V::broadcast(k.gamma[i]);
-      int j = 0;
-      for (; j <= i; j += V::width) {
-        // Where j > i the exponent would be positive: cut before exponentiating, zeroed below.
-        const V difference = gamma - V::load(k.gamma + j);
-        exp2_nonpositive(select(difference > V::zero(), V::zero(), difference)).store(k.lam + i * Qp + j);
-      }
+      k.gamma.decays(k.lam + i * Qp, i, i + 1);
       std::fill(k.lam + i * Qp + i + 1, k.lam + i * Qp + Qp, T(0));
       for (int l = 0; l < i; ++l)
         if (rows.blocked(first + l)) k.lam[i * Qp + l] = 0;
@@ -126,9 +96,9 @@ struct Ssd {
         (V::load(k.lam + i * Qp + l) * V::load(k.g + i * Qp + l)).store(k.s + i * Qp + l);
     }
     for (int i = 0; i < q; ++i) {
-      k.weight[i] =
-          rows.blocked(first + i) ? T(0) : math::exp2_nonpositive(k.gamma[q - 1] - k.gamma[i]) * delta[first + i][head];
-      k.rise[i] = math::exp2_nonpositive(k.gamma[i]);
+      k.fall[i] = k.gamma.decay(q - 1, i);
+      k.weight[i] = rows.blocked(first + i) ? T(0) : k.fall[i] * delta[first + i][head];
+      k.rise[i] = math::exp2_nonpositive(k.gamma.number[i]);
     }
   }
 
@@ -139,14 +109,6 @@ struct Ssd {
     scale_rows(k.scaled_p, k.x, k.weight, Pp, q);
     product<Write::add, P>(state, Pp, N, k.b, 1, Np, k.scaled_p, Pp, q);
   }
-
-  // to (P, N) <- the transpose of state (N, P), zero-padded.
-  static void transpose(T* to, const T* state) {
-    std::fill_n(to, static_cast<std::ptrdiff_t>(P) * Np, T(0));
-    for (int n = 0; n < N; ++n)
-      for (int p = 0; p < P; ++p)
-        to[static_cast<std::ptrdiff_t>(p) * Np + n] = state[static_cast<std::ptrdiff_t>(n) * Pp + p];
-  }
 };
 
 }  // namespace detail
@@ -154,7 +116,7 @@ struct Ssd {
 // Has the core hold what ssd, or ssd_backward too, works in.
 template <class Core, class T, int H, int P, int G, int N>
 void reserve(Core& core, network::SsdSizes<T, H, P, G, N>, bool with_backward) {
-  detail::Ssd<T, H, P, G, N>::scratch(core, with_backward);
+  detail::ScratchOfWorkers<detail::Ssd<T, H, P, G, N>>(core, with_backward);
 }
 
 // y (T, H P) <- the state-space model + skip.
@@ -167,35 +129,39 @@ void ssd(Core& core, Rows<Y, E> y, T* boundaries, T* states, Rows<const T, H> de
          Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Blocked rows = {}) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   static_assert(C == E + 2 * G * N);
-  const auto k = S::scratch(core, false);
+  const detail::ScratchOfWorkers<S> scratch(core, false);
+  const auto& shared = scratch.first();
   for (int s = 0; s < sequences.count; ++s) {
     const int end = sequences.end(s);
-    T* const carried = states ? states : k.state;
+    T* const carried = states ? states : shared.state;
     if (!states && end - sequences.begin(s) > S::Q) std::fill_n(carried, S::state_size, T(0));
     for (int first = sequences.begin(s); first < end; first += S::Q) {
       const int q = (std::min)(S::Q, end - first);
       const bool has_past = states || first > sequences.begin(s), has_future = states || first + q < end;
       if (boundaries && first > sequences.begin(s)) boundaries = std::copy_n(carried, S::state_size, boundaries);
       for (int group = 0; group < G; ++group) {
-        S::template gather_columns<N>(k.b, xbc[first] + E + group * N, xbc.stride, q);
-        S::template gather_columns<N>(k.c, xbc[first] + E + (G + group) * N, xbc.stride, q);
-        S::dots(k.g, k.c, k.b, S::Np, q);
-        for (int head = group * S::heads; head < (group + 1) * S::heads; ++head) {
+        detail::gather_columns<N>(shared.b, xbc[first] + E + group * N, xbc.stride, q);
+        detail::gather_columns<N>(shared.c, xbc[first] + E + (G + group) * N, xbc.stride, q);
+        detail::dots(shared.g, S::Qp, shared.c, shared.b, S::Np, q, S::up_to_itself);
+        constexpr long long work_of_head = N * S::P * 3;  // of a token
+        share_out_to_workers(core, S::heads, q * S::heads * work_of_head, [&](int number, int worker) {
+          const auto k = scratch.of(worker);
+          const int head = group * S::heads + number;
           T* const state = carried + head * S::head_state;
-          S::template gather_columns<S::P>(k.x, xbc[first] + head * S::P, xbc.stride, q);
+          detail::gather_columns<S::P>(k.x, xbc[first] + head * S::P, xbc.stride, q);
           S::decays(k, delta, first, q, head, a.derived[head], rows);
-          for (int j = 0; j < q; ++j) k.gamma[j] = delta[first + j][head];
-          S::scale_rows(k.scaled_p, k.x, k.gamma, S::Pp, q);
+          for (int j = 0; j < q; ++j) k.y[j] = delta[first + j][head];
+          detail::scale_rows(k.scaled_p, k.x, k.y, S::Pp, q);
           detail::product<Write::set, S::P>(k.y, S::Pp, q, k.s, S::Qp, 1, k.scaled_p, S::Pp, q);
           if (has_past) {
-            S::scale_rows(k.scaled_n, k.c, k.rise, S::Np, q);
+            detail::scale_rows(k.scaled_n, k.c, k.rise, S::Np, q);
             detail::product<Write::add, S::P>(k.y, S::Pp, q, k.scaled_n, S::Np, 1, state, S::Pp, N);
           }
           for (int i = 0; i < q; ++i)
             for (int p = 0; p < S::P; ++p)
               y[first + i][head * S::P + p] = k.y[i * S::Pp + p] + d.value[head] * k.x[i * S::Pp + p];
           if (has_future) S::advance(state, k, q);
-        }
+        });
       }
     }
     if (states) states += S::state_size;
@@ -213,7 +179,8 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
                   Rows<const X, C> xbc, Sequences sequences, Weight<T, 1, H> a, Weight<T, 1, H> d, Passed passed = {}) {
   using S = detail::Ssd<T, H, E / H, G, N>;
   using V = Vector<T>;
-  const auto k = S::scratch(core, true);
+  const detail::ScratchOfWorkers<S> scratch(core, true);
+  const auto& k = scratch.first();
   clear_padding(dxbc);
   clear_padding(ddelta);
   for (int s = 0; s < sequences.count; ++s) {
@@ -232,22 +199,22 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
       const T* const past = chunk > 0 ? boundaries + (chunk - 1) * S::state_size : began;
       const bool has_future = chunk + 1 < chunks || of_end;
       for (int group = 0; group < G; ++group) {
-        S::template gather_columns<N>(k.b, xbc[first] + E + group * N, xbc.stride, q);
-        S::template gather_columns<N>(k.c, xbc[first] + E + (G + group) * N, xbc.stride, q);
-        S::dots(k.g, k.c, k.b, S::Np, q);
+        detail::gather_columns<N>(k.b, xbc[first] + E + group * N, xbc.stride, q);
+        detail::gather_columns<N>(k.c, xbc[first] + E + (G + group) * N, xbc.stride, q);
+        detail::dots(k.g, S::Qp, k.c, k.b, S::Np, q, S::up_to_itself);
         std::fill_n(k.db, q * S::Np, T(0));
         std::fill_n(k.dc, q * S::Np, T(0));
         for (int head = group * S::heads; head < (group + 1) * S::heads; ++head) {
           T* const carry =
               k.carry + head * S::head_state;  // the gradient of the state behind this chunk, then before it
           const T rate = a.derived[head];
-          S::template gather_columns<S::P>(k.x, xbc[first] + head * S::P, xbc.stride, q);
-          S::template gather_columns<S::P>(k.dy, dy[first] + head * S::P, dy.stride, q);
+          detail::gather_columns<S::P>(k.x, xbc[first] + head * S::P, xbc.stride, q);
+          detail::gather_columns<S::P>(k.dy, dy[first] + head * S::P, dy.stride, q);
           S::decays(k, delta, first, q, head, rate, NoRows{});
           const auto delta_at = [&](int i) { return delta[first + i][head]; };
 
           // Inside the chunk: t = dy x^T, dS = t delta, m = dS lam, the gradient of c b^T.
-          S::dots(k.t, k.dy, k.x, S::Pp, q);
+          detail::dots(k.t, S::Qp, k.dy, k.x, S::Pp, q, S::up_to_itself);
           // Differences of sums that nearly cancel: in double.
           double dgamma[S::Q] = {}, ddelta_head[S::Q] = {};
           for (int i = 0; i < q; ++i)
@@ -279,7 +246,7 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
 
           // Through the state behind the chunk: it grew by weight_j b_j x_j^T.
           if (has_future) {
-            S::transpose(k.transposed, carry);
+            detail::transpose_state<N, S::P>(k.transposed, carry);
             detail::product<Write::set, N>(k.read, S::Np, q, k.x, S::Pp, 1, k.transposed, S::Np, S::P);
             for (int j = 0; j < q; ++j) {
               const V w = V::broadcast(k.weight[j]);
@@ -292,17 +259,17 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
               }
               const T flow = sum.sum();
               const auto e = static_cast<double>(k.weight[j] * flow);
-              ddelta_head[j] += static_cast<double>(math::exp2_nonpositive(k.gamma[q - 1] - k.gamma[j]) * flow);
+              ddelta_head[j] += static_cast<double>(k.fall[j] * flow);
               dgamma[j] -= e;
               dgamma[q - 1] += e;
             }
-            S::scale_rows(k.scaled_n, k.b, k.weight, S::Np, q);
+            detail::scale_rows(k.scaled_n, k.b, k.weight, S::Np, q);
             detail::product<Write::add, S::P>(k.dx, S::Pp, q, k.scaled_n, S::Np, 1, carry, S::Pp, N);
           }
           // Through the state before it: read by rise_i c_i, and handed on.
           if (past) {
             const T* const before = past + head * S::head_state;
-            S::transpose(k.transposed, before);
+            detail::transpose_state<N, S::P>(k.transposed, before);
             detail::product<Write::set, N>(k.read, S::Np, q, k.dy, S::Pp, 1, k.transposed, S::Np, S::P);
             for (int i = 0; i < q; ++i) {
               const V rise = V::broadcast(k.rise[i]);
@@ -323,7 +290,7 @@ void ssd_backward(Core& core, Rows<T, H> ddelta, Rows<T, C> dxbc, WeightGradient
               g.store(carry + i);
             }
             dgamma[q - 1] += static_cast<double>(sum.sum());
-            S::scale_rows(k.scaled_n, k.c, k.rise, S::Np, q);
+            detail::scale_rows(k.scaled_n, k.c, k.rise, S::Np, q);
             detail::product<Write::add, S::P>(carry, S::Pp, N, k.scaled_n, 1, S::Np, k.dy, S::Pp, q);
           }
 

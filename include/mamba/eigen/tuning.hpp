@@ -10,7 +10,8 @@
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
 // Measured by bench/primitives.cpp, training.cpp and language_model.cpp with AVX-512 (two cores of an AMD EPYC,
-// 2026-11; bench/README.md has the tables). What is said of other vectors follows from their number of registers.
+// 2026-11; bench/README.md has the tables), those of streamed weights with two of an Intel Xeon. What is said of other
+// vectors follows from their number of registers.
 struct Tuning {
   // --- a machine with `registers` vector registers (AVX-512 and NEON: 32; SSE and AVX: 16) ---
   // A product's panel: this many vectors of columns, of `product_rows` rows, stay in registers.
@@ -22,13 +23,22 @@ struct Tuning {
 
   // --- chunks of time: states kept for the backward pass against steps computed again ---
   static constexpr int scan_chunk = 16;  // Mamba-1
-  static constexpr int ssd_chunk = 64;   // Mamba-2: a chunk's decays, 64 x 64, stay in the first-level cache
+  static constexpr int ssd_chunk =
+      64;  // Mamba-2, and Mamba-3's rows of all ranks: a chunk's decays, 64 x 64, stay in the first-level cache
 
   // --- pieces of one product that threads share ---
   static constexpr int product_piece_rows = 64;
-  // Rows of a weight of so many columns: 48 KB, a few microseconds of memory.
-  static constexpr int weight_piece_rows(int columns) { return std::clamp(12288 / columns, 4, 64); }
-  static constexpr int least_columns_of_streamed_weight = 256;  // of one row of x; below, a panel is faster
+  static constexpr int scan_piece_channels = 64;  // of a scan: a few microseconds of one token
+  // Rows of a weight, each of so many bytes: 192 KB, some ten microseconds of memory. Of 48 KB, where threads take
+  // turns, a sixth is asked for by the wrong one.
+  static constexpr int weight_piece_rows(std::size_t bytes) { return (std::max)(static_cast<int>(196608 / bytes), 4); }
+  // Weights of so many columns are read as they lie; of the others there is a transpose, whose panels are faster.
+  static constexpr int least_columns_of_streamed_weight = 256;
+  static constexpr std::size_t weight_bytes_ahead = 8192;  // that are asked for before their turn
+  static constexpr int few_rows = 8;  // of x, to which a streamed weight's rows are given one by one
+  // What is transposed of a streamed weight at a time, and how many rows of x meet it: both in a first-level cache.
+  static constexpr int packed_depth = 128, packed_rows = 8 * product_rows;
+  static constexpr int product_rows_at_once = 256;  // of x: what such a product takes beside it is bounded
 
   // --- tiles and buffers of a batch ---
   static constexpr int tile_tokens = 64;      // a tile's activations stay in a second-level cache

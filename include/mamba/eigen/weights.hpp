@@ -1,20 +1,30 @@
 // Work on whole arenas of parameters: derived weights, sums of gradients, norms, the optimiser's update.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
+#include <cstdint>
 
 #include <mamba/core/instruction_set.hpp>
+#include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/eigen/simd.hpp>
+#include <mamba/eigen/tuning.hpp>
 #include <mamba/math/adamw.hpp>
 #include <mamba/math/rate.hpp>
 #include <mamba/network/parameters.hpp>
 
 namespace mamba::eigen::inline MAMBA_INSTRUCTION_SET {
 
-// derived <- what the parameter's declaration asks for (Derived).
+// Whether products read a weight's transpose (linear.hpp).
+inline bool has_transpose(const Parameter& p) {
+  return p.derived == Derived::transpose && p.columns() < Tuning::least_columns_of_streamed_weight;
+}
+
+// derived <- what the parameter's declaration asks for (Derived), where something reads it.
 template <class T>
 void derive(T* derived, const T* value, const Parameter& p) {
+  if (p.derived == Derived::transpose && !has_transpose(p)) return;
   const std::ptrdiff_t row = padded(p.columns()), column = padded(p.rows());
   for (std::ptrdiff_t i = 0; i < p.rows(); ++i)
     for (std::ptrdiff_t j = 0; j < p.columns(); ++j) {
@@ -23,17 +33,35 @@ void derive(T* derived, const T* value, const Parameter& p) {
     }
 }
 
-// stored <- the parameter as kernels read it, derived <- its transpose where its declaration asks for one, where
-// storage is not what is computed with.
+// stored <- the parameter as kernels read it, derived <- its transpose where something reads one, where storage is not
+// what is computed with.
 template <class S, class T>
 void store(S* stored, S* derived, const T* value, const Parameter& p) {
   const std::ptrdiff_t row = padded(p.columns()), column = padded(p.rows());
+  const bool transposed = has_transpose(p);
   for (std::ptrdiff_t i = 0; i < p.rows(); ++i)
     for (std::ptrdiff_t j = 0; j < p.columns(); ++j) {
       const S x = value[i * row + j];
       stored[i * row + j] = x;
-      if (p.derived == Derived::transpose) derived[j * column + i] = x;
+      if (transposed) derived[j * column + i] = x;
     }
+}
+// stored, scales (rows) <- the parameter in 8 bits.
+inline void store(std::int8_t* stored, float* scales, const float* value, const Parameter& p) {
+  const std::ptrdiff_t row = padded(p.columns());
+  for (std::ptrdiff_t i = 0; i < p.rows(); ++i) {
+    const float* const from = value + i * row;
+    float largest = 0;  // or what is not finite
+    for (std::ptrdiff_t j = 0; j < p.columns(); ++j) {
+      const float size = std::fabs(from[j]);
+      if (!(size <= largest)) largest = size;
+      if (std::isnan(size)) break;
+    }
+    const RowOfInt8 as(largest);
+    scales[i] = as.scale;
+    for (std::ptrdiff_t j = 0; j < p.columns(); ++j)
+      stored[i * row + j] = as.inverse > 0 ? static_cast<std::int8_t>(std::nearbyint(from[j] * as.inverse)) : 0;
+  }
 }
 
 // Gradients with respect to what is derived become gradients with respect to the parameter.

@@ -2,6 +2,7 @@
 // of memory.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <utility>
@@ -46,6 +47,18 @@ class Arenas {
   T* gradients() { return gradients_.template as<T>(); }
   const T* gradients() const { return std::as_const(gradients_).template as<T>(); }
   void parameters_changed() { stale_ = true; }
+  // All parameters anew: source.read(parameter, first row, rows, to) writes these rows to `to`, padded(columns) apart,
+  // where what pads is zero already. What it throws leaves some of the parameters replaced.
+  template <class Source>
+  void replace_parameters(Source&& source) {
+    stale_ = true;
+    T* const all = mutable_parameters();
+    for (const PlacedParameter& p : placed_) {
+      // What pads is zero, whatever an update has made of it.
+      std::fill_n(all + p.offset, p.parameter.arena_size(), T(0));
+      source.read(p, 0, static_cast<std::size_t>(p.parameter.rows()), all + p.offset);
+    }
+  }
 
   // Memory of the same layout, for an optimiser's state.
   Arena make_arena() const { return make_memory_(size_ * sizeof(T)); }

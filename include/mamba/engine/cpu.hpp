@@ -20,6 +20,7 @@
 #include <mamba/eigen/weights.hpp>
 #include <mamba/engine/arena.hpp>
 #include <mamba/engine/batch.hpp>
+#include <mamba/engine/cpu_weights.hpp>
 #include <mamba/engine/engine.hpp>
 #include <mamba/engine/packing.hpp>
 #include <mamba/engine/partition.hpp>
@@ -45,15 +46,14 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
 
   explicit Engine(const ModelOptions& options)
       : Base(options.n_layers, [](std::size_t bytes) { return Buffer(bytes); }),
-        pool_(std::make_unique<ThreadPool>(options.threads)) {
+        pool_(std::make_unique<ThreadPool>(options.threads)),
+        weights_(size_) {
     require(options.scope == Scope::by_sizes, "a scope is a GPU's; this model runs on the CPU");
     // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
     constexpr std::size_t piece = Tuning::optimiser_piece;
     for (const PlacedParameter& p : placed())
       for (std::size_t at = 0; p.parameter.trained && at < p.parameter.arena_size(); at += piece)
         trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.arena_size() - at)});
-    if (stores_apart)
-      for (Buffer* arena : {&stored_, &stored_derived_}) arena->reserve((size_ + row_alignment) * sizeof(S));
     squares_.resize(trained_.size());
     workers_.resize(static_cast<std::size_t>(pool_->workers()));
   }
@@ -87,7 +87,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
 
   // The bytes of everything this engine holds.
   std::size_t memory_bytes() const {
-    std::size_t sum = Base::memory_bytes() + stored_.bytes() + stored_derived_.bytes();
+    std::size_t sum = Base::memory_bytes() + weights_.bytes();
     for (const Worker& worker : workers_)
       sum += worker.activations.bytes() + worker.scratch.bytes() + worker.packed.bytes();
     for (const Buffer& buffer : buffers_) sum += buffer.bytes();
@@ -102,7 +102,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     const std::size_t activations =
         network::Activations<A>(nullptr, n_layers_, tile.rows(), eigen::kept_states(Recurrence{}, tile), true).bytes();
     const auto workers = static_cast<std::size_t>(partition.tiles == 1 ? 1 : pool_->workers());
-    return Base::memory_bytes() + stored_.bytes() + stored_derived_.bytes() + workers * activations +
+    return Base::memory_bytes() + weights_.bytes() + workers * (activations + product_scratch_bytes(tile.rows())) +
            static_cast<std::size_t>(partition.buffers) * size_ * sizeof(T);
   }
 
@@ -142,7 +142,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
               });
   }
 
-  // The same with the reference's activations after the convolution at the rows whose mask is 1.
+  // The same with the reference's rows at Point::conv_output where the mask is 1.
   template <class Use>
   void substituted_logits(const Batch& batch, const Batch& reference, std::span<const std::uint8_t> mask,
                           ChosenLayers layers, Use&& use) {
@@ -152,10 +152,10 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
           std::vector<int> reference_tokens(reference.ids.begin() + first, reference.ids.begin() + first + tile.rows());
           network::Tile of_reference = tile;
           of_reference.tokens = reference_tokens.data();
-          std::vector<S> record;
-          RecordingProbe<S, HostRows> recording({}, record, n_layers_);
+          std::vector<typename A::Storage> record;
+          RecordingProbe<typename A::Storage, HostRows> recording({}, record, n_layers_);
           run_forward(worker, team, of_reference, {}, recording, [](int, auto) {});
-          SubstitutingProbe<S, HostRows> substituting({}, record, mask.data() + first, layers);
+          SubstitutingProbe<typename A::Storage, HostRows> substituting({}, record, mask.data() + first, layers);
           run_forward(worker, team, tile, {}, substituting, use);
         });
   }
@@ -247,10 +247,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
 
     std::size_t offset, count;
   };
-  // Whether weights are stored in another type than they are computed with: beside the parameters (the master weights)
-  // lie what kernels read.
-  using S = typename A::Storage;
-  static constexpr bool stores_apart = !std::is_same_v<S, T>;
+  using S = typename A::WeightStorage;
 
   struct alignas(2 * cache_line) Worker {
     Buffer scratch, activations;
@@ -291,6 +288,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
   Partition begin_gradients(const Batch& batch, Readout readout) {
+    static_assert(A::trains,
+                  "mamba: Int8Weights are for inference; gradients are those of a model in float or BFloat16");
     prepare();
     const Partition partition = partition_of(batch);
     number_readouts(batch, readout, partition);
@@ -334,28 +333,26 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
       Worker& worker = workers_[static_cast<std::size_t>(w)];
       worker.packed.reserve(static_cast<std::size_t>(partition.per_tile), tokens);
       make_activations(worker, {nullptr, largest}, with_backward);
-      eigen::Core core(worker.scratch);
+      eigen::Core core(worker.scratch, partition.tiles == 1 && !with_backward ? pool_.get() : nullptr);
       reserve(core, Recurrence{}, with_backward);
+      worker.scratch.reserve(product_scratch_bytes(largest.rows()));
     }
   }
 
+  // What products with weights take for so many rows.
+  static std::size_t product_scratch_bytes(int rows) {
+    constexpr int widest = (std::max)(A::config.d_model, A::config.d_inner());
+    return eigen::reads_rows<S, widest> ? eigen::product_scratch_bytes(rows, widest) : 0;
+  }
+
   network::ModelWeights<A> weights() const {
-    const T *const values = parameters_.template as<T>(), *const derived = derived_.template as<T>();
-    if constexpr (stores_apart) {
-      return {{values, derived, stored_.template as<S>(), stored_derived_.template as<S>()}, n_layers_};
-    } else {
-      return {{values, derived}, n_layers_};
-    }
+    return weights_.of(parameters_.template as<T>(), derived_.template as<T>(), n_layers_);
   }
 
   void prepare() {
     if (!stale_) return;
     pool_->run(static_cast<int>(placed().size()), [&](int i, int) {
-      const auto& [name, parameter, offset] = placed()[static_cast<std::size_t>(i)];
-      const T* const values = parameters_.template as<T>() + offset;
-      if (stores_apart && parameter.in_storage())
-        eigen::store(stored_.template as<S>() + offset, stored_derived_.template as<S>() + offset, values, parameter);
-      else eigen::derive(derived_.template as<T>() + offset, values, parameter);
+      weights_.renew(placed()[static_cast<std::size_t>(i)], parameters_.template as<T>(), derived_.template as<T>());
     });
     stale_ = false;
   }
@@ -408,7 +405,8 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   std::unique_ptr<ThreadPool> pool_;
   std::vector<Trained> trained_;
   std::vector<double> squares_;
-  Buffer stored_, stored_derived_, kept_;
+  CpuWeights<A> weights_;
+  Buffer kept_;
   std::optional<State<A>> began_;  // where the sequences of a call did whose state is advanced
   std::vector<Buffer> buffers_;
   std::vector<const T*> buffer_pointers_;

@@ -1,6 +1,7 @@
 // A model's arenas on an NVIDIA GPU and what the optimiser does to them: the part that its engines share.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include <mamba/core/config.hpp>
 #include <mamba/cuda/kernels/arena.hpp>
+#include <mamba/cuda/runtime/launch.hpp>
 #include <mamba/cuda/runtime/mirrored.hpp>
 #include <mamba/engine/arena.hpp>
 #include <mamba/engine/cuda_state.hpp>
@@ -19,6 +21,7 @@ namespace mamba {
 
 template <class A>
 class CudaArenas : public Arenas<A, cuda::Mirrored> {
+  static_assert(A::trains, "mamba: Int8Weights run on the CPU; on a GPU take BFloat16");
   using Base = Arenas<A, cuda::Mirrored>;
   using Base::derived_, Base::gradients_, Base::n_layers_, Base::parameters_, Base::size_, Base::stale_;
   using S = typename A::Storage;
@@ -39,6 +42,28 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   }
   const cuda::QueuePointer& queue() const { return queue_; }
   Products products() const { return products_; }
+
+  // The same on the device: rows come to a piece of the host's memory and go up from there, and the host's own copy,
+  // where it has one, is given back.
+  template <class Source>
+  void replace_parameters(Source&& source) {
+    constexpr std::size_t most = std::size_t{1} << 21;  // elements of a piece, unless a row is longer
+    const cuda::OnDevice on(queue_->device());
+    stale_ = true;
+    std::vector<T> piece;
+    parameters_.begin_upload();
+    for (const PlacedParameter& p : placed()) {
+      const auto rows = static_cast<std::size_t>(p.parameter.rows()),
+                 stride = static_cast<std::size_t>(padded(p.parameter.columns())),
+                 at_once = (std::max)(std::size_t{1}, most / stride);
+      for (std::size_t row = 0; row < rows; row += at_once) {
+        const std::size_t now = (std::min)(at_once, rows - row);
+        piece.assign(now * stride, T(0));
+        source.read(p, row, now, piece.data());
+        parameters_.upload((p.offset + row * stride) * sizeof(T), piece.data(), piece.size() * sizeof(T));
+      }
+    }
+  }
 
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
@@ -119,9 +144,8 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   // gradients <- the sum of `count` buffers of their size, of which they may be the only one; those of the rates turned
   // into A_log's.
   void sum_gradients(const T* buffers, int count) {
-    launch("sum_buffers", cuda::sum_buffers<T>, static_cast<unsigned>(cuda::BufferSum::blocks(elements(), count)),
-           gradients_on_device(), buffers, count, std::as_const(derived_).template on_device<T>(), squares_on_device(),
-           elements(), nullptr);
+    launch("sum_buffers", cuda::sum_buffers<T>, cuda::BufferSum::blocks(elements(), count), gradients_on_device(),
+           buffers, count, std::as_const(derived_).template on_device<T>(), squares_on_device(), elements(), nullptr);
   }
 
  private:
@@ -138,8 +162,8 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
       kinds.insert(kinds.end(), p.parameter.arena_size() / 4,
                    cuda::Kind{p.parameter.trained, p.parameter.derived == Derived::rate});
     kinds_.upload(kinds.data(), kinds.size());
-    squares_.reserve(cuda::BufferSum::blocks(elements(), 1 << 20) * sizeof(double));
-    squares_host_.resize(elements().blocks());
+    squares_.reserve(static_cast<std::size_t>(cuda::BufferSum::blocks(elements(), 1 << 20)) * sizeof(double));
+    squares_host_.resize(static_cast<std::size_t>(elements().blocks()));
     if (stores_apart) stored_.reserve(size_ * sizeof(S));
     queue_->wait();  // what was handed over goes out of scope
   }
@@ -151,10 +175,9 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   }
 
   template <class... Parameters>
-  void launch(const char* name, void (*kernel)(Parameters...), unsigned blocks,
+  void launch(const char* name, void (*kernel)(Parameters...), int blocks,
               const std::type_identity_t<Parameters>&... arguments) const {
-    kernel<<<blocks, cuda::Block::threads, 0, queue_->stream()>>>(arguments...);
-    cuda::check_launch(name, queue_->stream());
+    cuda::launch_kernel(name, kernel, {blocks, cuda::Block::threads}, queue_->stream(), arguments...);
   }
 
   cuda::QueuePointer queue_;

@@ -11,6 +11,7 @@
 
 #include <mamba/cuda/kernels/training.hpp>
 #include <mamba/cuda/runtime/graph.hpp>
+#include <mamba/cuda/runtime/launch.hpp>
 #include <mamba/engine/cuda_arenas.hpp>
 #include <mamba/engine/cuda_drawn.hpp>
 #include <mamba/engine/cuda_packed.hpp>
@@ -111,19 +112,18 @@ class CudaBlockTraining {
   }
   cuda::TrainingState* state() const { return state_.template as<cuda::TrainingState>(); }
 
-  static constexpr unsigned draw_threads = cuda::TileTuning::draw_threads;
-  unsigned draw_blocks() const { return (static_cast<unsigned>(batch_) + draw_threads - 1) / draw_threads; }
+  static constexpr int draw_threads = cuda::TileTuning::draw_threads;
+  int draw_blocks() const { return (batch_ + draw_threads - 1) / draw_threads; }
   void launch_draw(cudaStream_t stream, int ahead) {
-    cuda::draw_batch<<<draw_blocks(), draw_threads, 0, stream>>>(
-        drawn(), task_, seed_, plan_.template as<math::PlannedStep>(), state(), ahead);
-    cuda::check_launch("draw_batch", stream);
+    cuda::launch_kernel("draw_batch", cuda::draw_batch<Task>, {draw_blocks(), draw_threads}, stream, drawn(), task_,
+                        seed_, plan_.template as<math::PlannedStep>(), state(), ahead);
   }
 
   // A step: tiles, their gradients' sum, the end; beside the tiles the next batch.
   void add_step(cuda::Graph& graph, T* parameters, T* gradients, T* mean, T* square) {
-    constexpr unsigned threads = cuda::Block::threads;
+    constexpr int threads = cuda::Block::threads;
     const auto elements = arenas_.elements();
-    const auto sum_blocks = static_cast<unsigned>(cuda::BufferSum::blocks(elements, blocks_));
+    const int sum_blocks = cuda::BufferSum::blocks(elements, blocks_);
     T *const derived = arenas_.derived_on_device(), *const buffers = buffers_.template as<T>();
     double *const squares = arenas_.squares_on_device(), *const shares = shares_.template as<double>();
     // Every tile begins at the lists' first, for all tiles are cut alike.
@@ -141,14 +141,14 @@ class CudaBlockTraining {
                                        .products = arenas_.products()};
     const auto kernel = cuda::train_tiles<A, CrossEntropy, cuda::NoVisits>;
     Tiles::allow_shared_memory(kernel);
-    const auto run = graph.add({}, kernel, static_cast<unsigned>(blocks_), threads, Tiles::shared_bytes, tiles, buffers,
-                               arenas_.size(), shares, drawn().loss, state(), cuda::NoVisits{});
-    const auto draw = graph.add({}, cuda::draw_batch<Task>, draw_blocks(), draw_threads, 0, drawn(), task_, seed_,
+    const auto run = graph.add({}, kernel, {blocks_, threads, Tiles::shared_bytes}, tiles, buffers, arenas_.size(),
+                               shares, drawn().loss, state(), cuda::NoVisits{});
+    const auto draw = graph.add({}, cuda::draw_batch<Task>, {draw_blocks(), draw_threads}, drawn(), task_, seed_,
                                 plan_.template as<math::PlannedStep>(), state(), 1);
-    const auto sum = graph.add({run}, cuda::sum_buffers<T>, sum_blocks, threads, 0, gradients, buffers, blocks_,
-                               derived, squares, elements, state());
-    graph.add({sum, draw}, cuda::finish_step<T>, elements.blocks(), threads, 0, parameters, derived, mean, square,
-              gradients, squares, static_cast<int>(sum_blocks), shares, tiles_, clip_, elements, state());
+    const auto sum = graph.add({run}, cuda::sum_buffers<T>, {sum_blocks, threads}, gradients, buffers, blocks_, derived,
+                               squares, elements, state());
+    graph.add({sum, draw}, cuda::finish_step<T>, {elements.blocks(), threads}, parameters, derived, mean, square,
+              gradients, squares, sum_blocks, shares, tiles_, clip_, elements, state());
   }
 
   CudaArenas<A>& arenas_;

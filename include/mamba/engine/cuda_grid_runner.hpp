@@ -3,9 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -17,8 +15,10 @@
 #include <mamba/cuda/runtime/buffer.hpp>
 #include <mamba/eigen/backend.hpp>
 #include <mamba/engine/batch.hpp>
+#include <mamba/engine/cuda_grid_sizes.hpp>
 #include <mamba/engine/cuda_packed.hpp>
 #include <mamba/engine/cuda_probes.hpp>
+#include <mamba/engine/cuda_recorded_steps.hpp>
 #include <mamba/engine/cuda_state.hpp>
 #include <mamba/engine/packing.hpp>
 #include <mamba/network/head_loss.hpp>
@@ -36,6 +36,7 @@ class GridRunner {
   using S = typename A::Storage;
   using T = typename A::Scalar;
   using Weights = network::ModelWeights<A>;
+  using Sizes = GridTileSizes<A>;
 
   // tile_bytes: of the activations of a tile of more than one sequence, at most.
   GridRunner(const cuda::QueuePointer& queue, std::size_t tile_bytes, Products products)
@@ -51,8 +52,9 @@ class GridRunner {
   // What a runner holds once it has had such a batch's gradients.
   static std::size_t bytes_with_gradients(int n_layers, const Batch& batch, Readout readout, std::size_t tile_bytes) {
     std::vector<int> firsts;
-    const int per_tile = sequences_of_tile(firsts, n_layers, batch, true, tile_bytes);
-    return bytes_of_tile(firsts, n_layers, per_tile, batch.length, per_tile * readouts_of(batch.length, readout), true);
+    const int per_tile = Sizes::sequences_of_tile(firsts, n_layers, batch, true, tile_bytes);
+    return Sizes::bytes_of_tile(firsts, n_layers, per_tile, batch.length, per_tile * readouts_of(batch.length, readout),
+                                true);
   }
 
   template <class Use>
@@ -131,15 +133,6 @@ class GridRunner {
           return network::loss_and_gradients(grid_, dw, activations, tile, w, of_head, probe);
         });
   }
-  // Batches of sequences of one length whose tokens come to be on the device: their tiles, laid out once.
-  struct DrawnTiles {
-    int sequences, length;
-    PackedTiles on_host;
-    DeviceTiles on_device;
-    std::vector<network::TileRange> ranges;
-
-    std::size_t bytes() const { return on_device.bytes(); }
-  };
   DrawnTiles drawn_tiles(int n_layers, int sequences, int length) {
     DrawnTiles tiles{sequences, length, {}, DeviceTiles(queue_), {}};
     const std::vector<std::int32_t> no_tokens(static_cast<std::size_t>(sequences) * static_cast<std::size_t>(length));
@@ -169,7 +162,7 @@ class GridRunner {
       network::Tile tile = tiles.on_device.tile(range);
       tile.tokens = tokens + static_cast<std::ptrdiff_t>(range.first_sequence) * tiles.length;
       Activations activations =
-          activations_of(workspace_.data(), w.n_layers, tiles.on_host.sequences(range), range.readouts, true);
+          Sizes::activations_of(workspace_.data(), w.n_layers, tiles.on_host.sequences(range), range.readouts, true);
       network::NoProbe probe;
       network::loss_and_gradients(grid_, network::ModelGradients<A>{gradients, w.n_layers}, activations, tile, w,
                                   of_head, probe);
@@ -211,9 +204,9 @@ class GridRunner {
   }
 
  private:
-  using Activations = network::Activations<A, network::KeepsLittle>;
+  using Activations = typename Sizes::Activations;
   using OfProducts = typename Activations::OfProducts;
-  static constexpr int Vp = network::HeadActivations<A>::Vp, logits_stride = padded(Vp);
+  static constexpr int Vp = Sizes::Vp, logits_stride = Sizes::logits_stride;
 
   // A tile's sequences in the batch, and each row's index there, sequence * length + time.
   struct TileSequences {
@@ -224,7 +217,7 @@ class GridRunner {
   // range(the first of a tile's sequences, how many), tile after tile.
   template <class Range>
   void each_tile_range(int n_layers, const Batch& batch, bool with_backward, Range&& range) {
-    const int per_tile = sequences_of_tile(firsts_, n_layers, batch, with_backward, tile_bytes_);
+    const int per_tile = Sizes::sequences_of_tile(firsts_, n_layers, batch, with_backward, tile_bytes_);
     for (int begin = 0; begin < batch.batch; begin += per_tile) range(begin, (std::min)(per_tile, batch.batch - begin));
   }
   // body(tile, activations, sequences), tile after tile.
@@ -236,9 +229,10 @@ class GridRunner {
       const network::TileRange range = packed_.append(batch, readout, begin, begin + count, first_readout);
       const Sequences on_host = packed_.sequences(range);
       network::check_tile_size<A>(on_host.rows());
-      workspace_.reserve(activations_of(nullptr, w.n_layers, on_host, range.readouts, with_backward).bytes());
-      if (with_backward) grid_.scratch(scratch_bytes(count, on_host.rows(), true));
-      Activations activations = activations_of(workspace_.data(), w.n_layers, on_host, range.readouts, with_backward);
+      workspace_.reserve(Sizes::activations_of(nullptr, w.n_layers, on_host, range.readouts, with_backward).bytes());
+      if (with_backward) grid_.scratch(Sizes::scratch_bytes(count, on_host.rows(), true));
+      Activations activations =
+          Sizes::activations_of(workspace_.data(), w.n_layers, on_host, range.readouts, with_backward);
       batch_rows(where_, batch, begin, begin + count);
       tiles_.upload(packed_);
       body(tiles_.tile(range), activations, TileSequences{begin, where_});
@@ -256,49 +250,14 @@ class GridRunner {
         readouts += readouts_of(batch.length_of(s), readout);
       }
       network::check_tile_size<A>(firsts_.back());
-      workspace_.reserve(activations_of(nullptr, n_layers, {firsts_.data(), count}, readouts, with_backward).bytes());
+      workspace_.reserve(
+          Sizes::activations_of(nullptr, n_layers, {firsts_.data(), count}, readouts, with_backward).bytes());
       if (with_backward) {
-        grid_.scratch(scratch_bytes(count, firsts_.back(), true));
+        grid_.scratch(Sizes::scratch_bytes(count, firsts_.back(), true));
       } else {
-        const std::size_t of_recurrence =
-            batch.length == 1 ? 0 : cuda::GridMemory::of_recurrence<S>(Recurrence{}, firsts_.back(), count, false);
-        grid_.scratch((std::max)(cuda::GridMemory::of_products<S>(firsts_.back(), most_outputs), of_recurrence));
+        grid_.scratch(Sizes::forward_scratch_bytes(count, firsts_.back(), batch.length));
       }
     });
-  }
-
-  using Recurrence = typename network::MixerOf<A>::Recurrence;
-
-  static Activations activations_of(void* block, int n_layers, Sequences on_host, int readouts, bool with_backward) {
-    const int boundaries = with_backward ? cuda::GridMemory::kept_states(Recurrence{}, on_host) : 0;
-    return {block,      n_layers,      on_host.rows(),
-            boundaries, with_backward, cuda::GridMemory::rows_of_head(logits_stride, readouts)};
-  }
-
-  // The batch, halved until a tile is no larger than it may be: a function of sizes alone, for it decides the order of
-  // sums. One sequence is the least: what memory that lacks, its allocation says. firsts: scratch.
-  static int sequences_of_tile(std::vector<int>& firsts, int n_layers, const Batch& batch, bool with_backward,
-                               std::size_t tile_bytes) {
-    int count = batch.batch;
-    while (count > 1 &&
-           (static_cast<long long>(count) * batch.length > network::most_tile_rows<A>() ||
-            bytes_of_tile(firsts, n_layers, count, batch.length, count * batch.length, with_backward) > tile_bytes))
-      count = (count + 1) / 2;
-    return count;
-  }
-  // For `count` sequences of this length, of which so many rows are read out.
-  static std::size_t bytes_of_tile(std::vector<int>& firsts, int n_layers, int count, int length, int readouts,
-                                   bool with_backward) {
-    const Sequences sequences = equal_sequences(firsts, count, length);
-    return activations_of(nullptr, n_layers, sequences, readouts, with_backward).bytes() +
-           scratch_bytes(count, count * length, with_backward);
-  }
-  // What no primitive over such a tile needs more than.
-  static std::size_t scratch_bytes(int sequences, int rows, bool with_backward) {
-    using Memory = cuda::GridMemory;
-    const std::size_t bytes = Memory::scratch_bytes<S>(Recurrence{}, rows, sequences, with_backward);
-    if (!with_backward) return bytes;
-    return (std::max)(bytes, Memory::of_operands<S, T>(rows, network::MixerOf<A>::most_outputs));
   }
 
   // use(number of the first row, logits on the device) for all rows that are read out; a state is read and advanced.
@@ -313,7 +272,7 @@ class GridRunner {
       network::TileStates<T> states;
       if (state) states = state_.from(here.first), tile.positions = state_.positions() + here.first;
       if (recorded && tile.readouts <= activations.rows_of_head()) {
-        use(tile.first_readout, run_step(w, tile, activations, states));
+        use(tile.first_readout, steps_.run(grid_, w, tile, activations, states));
       } else {
         network::NoProbe probe;
         network::forward(grid_, activations, tile, w, states, probe);
@@ -334,55 +293,11 @@ class GridRunner {
     });
   }
 
-  // A decoding step: one token for each of not too many sequences. Its kernels are many and short, so that launching
-  // them one by one takes longer than they do: they are a graph, made when a step first reads and writes at these
-  // addresses. cuBLAS has no part in it.
-  struct RecordedStep {
-    std::array<const void*, 9> addresses;
-    std::array<std::size_t, 3> sizes;  // sequences, and how far apart layers are
-    std::unique_ptr<cuda::Graph> graph;
-    Rows<const T, Vp> logits;
-  };
-  static constexpr std::size_t most_recorded_steps = 8;
-
-  // Columns of all that a product gives.
-  static constexpr int most_outputs = (std::max)({Vp, A::config.d_model, network::MixerOf<A>::most_outputs});
-
   // Whether a batch is a decoding step of so few tiles that all can be recorded.
   bool is_step(int n_layers, const Batch& batch) {
     return batch.length == 1 && batch.batch <= cuda::most_step_rows<S> &&
-           batch.batch <=
-               static_cast<int>(most_recorded_steps) * sequences_of_tile(firsts_, n_layers, batch, false, tile_bytes_);
-  }
-
-  Rows<const T, Vp> run_step(Weights w, const network::Tile& tile, Activations& activations,
-                             network::TileStates<T> states) {
-    const auto embedding = w.front().template get<"backbone.embedding.weight">();
-    const std::size_t scratch = cuda::GridMemory::of_products<S>(tile.sequences.count, most_outputs);
-    const std::array<const void*, 9> addresses{
-        w.pointers.values,     w.pointers.derived, embedding.value, tile.tokens,
-        tile.positions,        states.history,     states.states,   activations.residual(0).data,
-        grid_.scratch(scratch)};
-    const std::array<std::size_t, 3> sizes{static_cast<std::size_t>(tile.sequences.count), states.history_layer,
-                                           states.states_layer};
-    auto step = std::find_if(steps_.begin(), steps_.end(), [&](const RecordedStep& known) {
-      return known.addresses == addresses && known.sizes == sizes;
-    });
-    if (step == steps_.end()) {
-      RecordedStep recorded{addresses, sizes, std::make_unique<cuda::Graph>(), {}};
-      network::NoProbe probe;
-      grid_.record(*recorded.graph, [&] {
-        network::forward(grid_, activations, tile, w, states, probe);
-        network::read_out(grid_, activations, tile, w, [&](int, auto& head) { recorded.logits = in(head.logits); });
-      });
-      if (steps_.size() == most_recorded_steps) steps_.erase(steps_.begin());  // the one that was used longest ago
-      steps_.push_back(std::move(recorded));
-    } else {
-      std::rotate(step, step + 1, steps_.end());
-    }
-    step = steps_.end() - 1;
-    step->graph->launch(*queue_);
-    return step->logits;
+           batch.batch <= static_cast<int>(RecordedSteps<A>::most) *
+                              Sizes::sequences_of_tile(firsts_, n_layers, batch, false, tile_bytes_);
   }
 
   // run(gradients, activations, tile, sequences, loss) returns a tile's share of the loss.
@@ -452,7 +367,7 @@ class GridRunner {
   std::vector<int> firsts_, where_, positions_;
   std::vector<T> logits_, dlogits_;         // the head's rows on the host
   std::vector<OfProducts> stored_dlogits_;  // where they are stored otherwise
-  std::vector<RecordedStep> steps_;
+  RecordedSteps<A> steps_;
 };
 
 }  // namespace mamba

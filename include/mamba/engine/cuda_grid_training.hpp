@@ -15,6 +15,7 @@
 #include <mamba/engine/cuda_arenas.hpp>
 #include <mamba/engine/cuda_drawn.hpp>
 #include <mamba/engine/cuda_grid_runner.hpp>
+#include <mamba/engine/cuda_packed.hpp>
 
 namespace mamba {
 
@@ -101,10 +102,10 @@ class CudaGridTraining {
   using Addresses = std::array<const void*, 7>;
   // Those that show as many sequences: all, or what is left at an epoch's end.
   struct Steps {
-    Steps(int count, typename Runner::DrawnTiles tiles) : sequences(count), batch(std::move(tiles)) {}
+    Steps(int count, DrawnTiles tiles) : sequences(count), batch(std::move(tiles)) {}
 
     int sequences;
-    typename Runner::DrawnTiles batch;
+    DrawnTiles batch;
     std::optional<cuda::Graph> graph;
     bool whole = false;  // the graph: nothing went wrong while it was recorded
     Addresses of_graph{};
@@ -141,9 +142,9 @@ class CudaGridTraining {
   // A step's kernels: the batch, its gradients, their norm and the loss, the update.
   void add_step(const Pointers& now, Steps& steps) {
     cuda::Grid& grid = runner_->grid();
-    constexpr unsigned threads = cuda::Block::threads, draw_threads = threads;
+    constexpr int threads = cuda::Block::threads;
     const auto elements = arenas_.elements();
-    const unsigned blocks = elements.blocks();
+    const cuda::LaunchShape of_elements{elements.blocks(), threads}, one{1, threads};
     auto* const state = state_.template as<cuda::TrainingState>();
     double *const squares = arenas_.squares_on_device(), *const loss = sums_.template as<double>();
     const cuda::DrawnBatch drawn{.tokens = tokens_.template as<int>(),
@@ -155,19 +156,17 @@ class CudaGridTraining {
                                  .per_tile = 0,
                                  .boundary_states = 0,
                                  .turns = 1};
-    grid.launch_behind("draw_batch", cuda::draw_batch<Task>,
-                       (static_cast<unsigned>(batch_) + draw_threads - 1) / draw_threads, draw_threads, drawn, task_,
+    grid.launch_behind("draw_batch", cuda::draw_batch<Task>, {(batch_ + threads - 1) / threads, threads}, drawn, task_,
                        seed_, plan_.template as<math::PlannedStep>(), state, 0);
     add_gradients(now, steps);
-    grid.launch_behind("sum_buffers", cuda::sum_buffers<T>, blocks, threads, now.gradients, now.gradients, 1,
-                       now.derived, squares, elements, state);
-    grid.launch_behind("add_up", cuda::add_up<double>, 1, threads, loss, losses_.template as<double>(),
-                       steps.sequences);
-    grid.launch_behind("add_up", cuda::add_up<double>, 1, threads, loss + 1, squares, static_cast<int>(blocks));
-    grid.launch_behind("finish_step", cuda::finish_step<T>, blocks, threads, now.parameters, now.derived, now.mean,
+    grid.launch_behind("sum_buffers", cuda::sum_buffers<T>, of_elements, now.gradients, now.gradients, 1, now.derived,
+                       squares, elements, state);
+    grid.launch_behind("add_up", cuda::add_up<double>, one, loss, losses_.template as<double>(), steps.sequences);
+    grid.launch_behind("add_up", cuda::add_up<double>, one, loss + 1, squares, of_elements.blocks);
+    grid.launch_behind("finish_step", cuda::finish_step<T>, of_elements, now.parameters, now.derived, now.mean,
                        now.square, now.gradients, loss + 1, 1, loss, 1, clip_, elements, state);
-    arenas_.store_weights([&](auto kernel, unsigned kernel_blocks, auto... arguments) {
-      grid.launch_behind("store_values", kernel, kernel_blocks, threads, arguments...);
+    arenas_.store_weights([&](auto kernel, int kernel_blocks, auto... arguments) {
+      grid.launch_behind("store_values", kernel, {kernel_blocks, threads}, arguments...);
     });
   }
 

@@ -1,6 +1,7 @@
 // Packed tiles (packing.hpp) on a GPU.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include <mamba/cuda/runtime/buffer.hpp>
@@ -39,6 +40,16 @@ class DeviceTiles {
   std::vector<int> joined_;
   std::size_t offsets_[4] = {};
   cuda::DeviceBuffer lists_;
+};
+
+// Of batches of sequences of one length whose tokens come to be on the device: their tiles, laid out once.
+struct DrawnTiles {
+  int sequences, length;
+  PackedTiles on_host;
+  DeviceTiles on_device;
+  std::vector<network::TileRange> ranges;
+
+  std::size_t bytes() const { return on_device.bytes(); }
 };
 
 }  // namespace mamba

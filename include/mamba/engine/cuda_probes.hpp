@@ -8,6 +8,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/cuda/runtime/buffer.hpp>
+#include <mamba/cuda/runtime/launch.hpp>
 #include <mamba/engine/probes.hpp>
 
 namespace mamba {
@@ -48,8 +49,8 @@ class DeviceRows {
   }
   template <class T>
   void replace(MatrixView<T> to, MatrixView<const T> from, const std::uint8_t* mask) const {
-    cuda::replace_rows<<<static_cast<unsigned>(to.rows()), cuda::Block::threads, 0, queue_->stream()>>>(to, from, mask);
-    cuda::check_launch("replace_rows", queue_->stream());
+    cuda::launch_kernel("replace_rows", cuda::replace_rows<T>, {static_cast<int>(to.rows()), cuda::Block::threads},
+                        queue_->stream(), to, from, mask);
   }
   template <class T>
   void keep(cuda::DeviceBuffer& record, int index, int count, MatrixView<T> rows) const {

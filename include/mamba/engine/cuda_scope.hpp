@@ -19,7 +19,7 @@ struct ScopeRule {
   using Tuning = cuda::ScopeTuning;
   using Mixer = network::MixerOf<A>;
   static constexpr double parameters = static_cast<double>(network::Tables<A>::layer_size),
-                          channels = Mixer::conv_channels,
+                          channels = Mixer::conv_channels > 0 ? Mixer::conv_channels : Mixer::widest,
                           states = A::config.d_inner() * static_cast<double>(A::config.d_state);
 
   // At block scope a block takes a tile, and as many blocks run at once as the device has multiprocessors.

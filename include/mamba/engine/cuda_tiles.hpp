@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include <mamba/cuda/kernels/tiles.hpp>
+#include <mamba/cuda/runtime/launch.hpp>
 #include <mamba/cuda/runtime/queue.hpp>
 #include <mamba/cuda/tuning.hpp>
 #include <mamba/engine/partition.hpp>
@@ -32,16 +33,14 @@ struct BlockTiles {
 
   template <class Kernel>
   static void allow_shared_memory(Kernel* kernel) {
-    cuda::check(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-        "cudaFuncSetAttribute");
+    cuda::allow_shared_memory(kernel, shared_bytes);
   }
   template <class... Parameters, class... Arguments>
   static void launch(const char* name, const cuda::Queue& queue, void (*kernel)(Parameters...), int blocks,
                      const Arguments&... arguments) {
     allow_shared_memory(kernel);
-    kernel<<<blocks, cuda::Block::threads, shared_bytes, queue.stream()>>>(arguments...);
-    cuda::check_launch(name, queue.stream());
+    cuda::launch_kernel(name, kernel, {blocks, cuda::Block::threads, shared_bytes}, queue.stream(),
+                        static_cast<Parameters>(arguments)...);
   }
 };
 

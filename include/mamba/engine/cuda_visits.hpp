@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include <mamba/core/error.hpp>
+#include <mamba/core/finite.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/kernels/visits.hpp>
 #include <mamba/cuda/runtime/buffer.hpp>
@@ -45,8 +47,10 @@ class BlockVisits {
     DeviceRows on_device(*queue_);
     for (std::size_t number = 0; number < visits.size() && visits[number].columns > 0; ++number) {
       const auto [point, layer, of_visit] = visits[number];
-      const bool changed = on_device.on_host(MatrixView<T>(record, rows, of_visit, of_visit),
-                                             [&](MatrixView<T> seen) { visitor(point, layer, seen, where); });
+      const bool changed = on_device.on_host(MatrixView<T>(record, rows, of_visit, of_visit), [&](MatrixView<T> seen) {
+        visitor(point, layer, seen, where);
+        if (!gradients && point == Point::angles) check_angles(seen);
+      });
       record += static_cast<std::ptrdiff_t>(rows) * of_visit;
       if (!changed) continue;
       cuda::check(cudaMemsetAsync(replaced_.as<std::uint8_t>() + number, 1, 1, queue_->stream()), "cudaMemsetAsync");
@@ -55,6 +59,12 @@ class BlockVisits {
   }
 
  private:
+  // An angle cannot tell that it is not finite.
+  static void check_angles(MatrixView<T> angles) {
+    for (std::ptrdiff_t i = 0; i < angles.rows(); ++i)
+      for (const T angle : angles.row(i)) require(is_finite(angle), "an angle was set to ", angle);
+  }
+
   cuda::QueuePointer queue_;
   cuda::DeviceBuffer list_, records_, replaced_;
 };

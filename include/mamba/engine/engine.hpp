@@ -6,6 +6,8 @@
 //   placed(), size(), n_layers()          every parameter with name and offset; an arena's elements
 //   parameters(), mutable_parameters(), parameters_changed(), gradients()
 //                                         the arenas, seen from the host; whoever writes parameters says so
+//   replace_parameters(source)            all parameters anew, in pieces, to where they lie: source.read(parameter,
+//                                         first row, rows, to)
 //   make_arena(), make_state(batch)       memory for an optimiser, for decoding (engine/arena.hpp has all of these)
 //   memory_bytes()                        of everything that the engine holds, where it runs
 //   bytes_with_gradients(batch, readout)  the same once it has had a batch's gradients; of it only the sizes are read
@@ -98,6 +100,10 @@ struct AnyLoss {
   }
 };
 struct AnyTask {};
+struct AnySource {
+  template <class T>
+  void read(const PlacedParameter&, std::size_t, std::size_t, T*) const {}
+};
 }  // namespace detail
 
 template <class E, class A>
@@ -114,6 +120,7 @@ concept HoldsParameters = std::constructible_from<E, const ModelOptions&> && std
                             { engine.mutable_parameters() } -> std::same_as<typename E::T*>;
                             { engine.gradients() } -> std::same_as<typename E::T*>;
                             engine.parameters_changed();
+                            engine.replace_parameters(detail::AnySource{});
                             { fixed.make_arena() } -> std::same_as<typename E::Arena>;
                             { fixed.make_state(1) } -> std::same_as<State<A>>;
                             { engine.gradient_norm() } -> std::same_as<double>;

@@ -10,8 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include <mamba/core/error.hpp>
+#include <mamba/core/finite.hpp>
 #include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/math/turns.hpp>
 #include <mamba/network/probe.hpp>
 
 namespace mamba {
@@ -69,6 +72,26 @@ class FunctionProbe : public network::NoProbe {
   template <Point point, class T>
   void visit(MatrixView<T> rows) {
     if constexpr (!gradients) call(point, rows);
+  }
+  // The visitor sees radians; an angle that it leaves as it is stays what it was to the last part of a turn. Throws
+  // Error for one that is not finite, which an angle cannot tell.
+  template <Point point, class I>
+  void visit_angles(MatrixView<I> turns) {
+    if constexpr (!gradients)
+      access_.on_host(turns, [&](MatrixView<I> on_host) {
+        using T = std::conditional_t<sizeof(I) == 4, float, double>;
+        std::vector<T> radians(static_cast<std::size_t>(on_host.rows() * on_host.cols()));
+        const MatrixView<T> angles(radians.data(), on_host.rows(), on_host.cols(), on_host.cols());
+        for (std::ptrdiff_t i = 0; i < angles.rows(); ++i)
+          for (std::ptrdiff_t j = 0; j < angles.cols(); ++j) angles(i, j) = math::radians_of<T>(on_host(i, j));
+        (*visitor_)(point, layer_, angles, where_);
+        for (std::ptrdiff_t i = 0; i < angles.rows(); ++i)
+          for (std::ptrdiff_t j = 0; j < angles.cols(); ++j) {
+            const T angle = angles(i, j);
+            require(is_finite(angle), "an angle was set to ", angle);
+            if (angle != math::radians_of<T>(on_host(i, j))) on_host(i, j) = math::turns_of_radians(angle);
+          }
+      });
   }
   template <Point point, class T>
   void visit_gradient(MatrixView<T> rows) {

@@ -20,7 +20,8 @@ struct StateMemory {
   using type = Buffer;
 };
 
-// The convolution's last K-1 inputs and the state-space model's state of every layer and sequence, and how many tokens
+// The mixer's history (network/mixer.hpp: the convolution's last K-1 inputs, or of Mamba-3, which has no convolution,
+// angles, last keys and last x) and the state-space model's state of every layer and sequence, and how many tokens
 // each sequence has had. Begins at zero. Lies where its model runs until the host asks for it. Can be copied; the copy
 // goes its own way.
 template <class A>
@@ -51,7 +52,7 @@ class State {
     std::fill(positions_.begin(), positions_.end(), 0);
   }
 
-  // For the engine: the memory of the convolutions' inputs and of the states; what lies there, as kernels see it; of
+  // For the engine: the memory of the histories and of the states; what lies there, as kernels see it; of
   // that, what belongs to the sequences from `sequence` on.
   std::pair<Memory&, Memory&> memory() { return {history_, states_}; }
   network::TileStates<T> tile_states(T* history, T* states) const {
@@ -73,7 +74,7 @@ class State {
       if (given.shape != own.shape || given.values.size() != own.values.size())
         fail(ErrorKind::bad_file, "the ", what, " are those of another model or batch");
     };
-    check(history, history_tensor(), "convolution's inputs");
+    check(history, history_tensor(), "histories");
     check(states, state_tensor(), "states");
     if (positions.size() != positions_.size())
       fail(ErrorKind::bad_file, positions.size(), " positions for ", batch_, " sequences");

@@ -41,31 +41,18 @@ class TokenChooser {
   // The best of tokens first .. first + 4, first a multiple of 4, or what was better before.
   MAMBA_INLINE MAMBA_HOST_DEVICE Choice best(Choice before, const T* logits, int first, int classes) const {
     const int count = classes - first < at_once ? classes - first : at_once;
-    Random4 words{};
-    if (scale_ > 0)
-      words = random_words(seed_, RandomPurpose::sampling, sequence_,
-                           position_ | static_cast<std::uint32_t>(first / at_once));
+    const Random4 words = words_of(first);
     for (int i = 0; i < at_once; ++i) {
       if (i >= count) break;
       const T logit = logits[first + i];
-      const auto x = static_cast<double>(logit);
-      Choice own{scale_ > 0 ? std::fma(x, scale_, gumbel(words.word[i])) : x, first + i};
+      Choice own{score(logit, words.word[i]), first + i};
       if (!(logit - logit == T(0))) own = {HUGE_VAL, Choice::none};
       if (own.beats(before)) before = own;
     }
     return before;
   }
   // One token, whose logit is finite, by itself.
-  Choice of(T logit, int token) const {
-    double noise = 0;
-    if (scale_ > 0) {
-      const Random4 words = random_words(seed_, RandomPurpose::sampling, sequence_,
-                                         position_ | static_cast<std::uint32_t>(token / at_once));
-      noise = gumbel(words.word[token % at_once]);
-    }
-    const auto x = static_cast<double>(logit);
-    return {scale_ > 0 ? std::fma(x, scale_, noise) : x, token};
-  }
+  Choice of(T logit, int token) const { return {score(logit, words_of(token).word[token % at_once]), token}; }
   MAMBA_INLINE MAMBA_HOST_DEVICE static Choice worst() { return {-HUGE_VAL, 0x7FFFFFFF}; }
 
   // Choice::none where a logit is not finite.
@@ -76,6 +63,17 @@ class TokenChooser {
   }
 
  private:
+  // The generator's, of the four tokens that this one is among; zeros where nothing is drawn.
+  MAMBA_INLINE MAMBA_HOST_DEVICE Random4 words_of(int token) const {
+    if (!(scale_ > 0)) return {};
+    return random_words(seed_, RandomPurpose::sampling, sequence_,
+                        position_ | static_cast<std::uint32_t>(token / at_once));
+  }
+  // Of a token by its logit and its own word.
+  MAMBA_INLINE MAMBA_HOST_DEVICE double score(T logit, std::uint32_t word) const {
+    const auto x = static_cast<double>(logit);
+    return scale_ > 0 ? std::fma(x, scale_, gumbel(word)) : x;
+  }
   // From a word as a number within (0, 1). In double, as scores are: at a low temperature noise is small beside them.
   MAMBA_INLINE MAMBA_HOST_DEVICE static double gumbel(std::uint32_t word) {
     const double uniform = (static_cast<double>(word) + 0.5) * 0x1p-32;

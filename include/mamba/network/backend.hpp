@@ -51,7 +51,19 @@
 //   ssd<G, N>(be, y, boundaries, states, delta, xbc, sequences, a, d, blocked rows)
 //   ssd_backward<G, N>(be, ddelta, dxbc, da, dd, dy, boundaries, delta, xbc, sequences, a, d, passed)
 //   where it says fuses_gated_norm: gated_norm<G>, gated_norm_backward<G> (network/fused.hpp)
-// Both, where it says fuses_recurrence (network/fused.hpp)
+// Mamba-3 (specification, section 14); sizes: a RotarySsdSizes (network/recurrence.hpp)
+//   trapezoid<softplus_rate>(be, sizes, log_decay, mu, turns, history, delta, raw, sequences)
+//                                             decays, weights of inputs and angles, of raw (T, 2H + Na)
+//   trapezoid_backward<softplus_rate>(be, sizes, draw, ddelta, dlog_decay, dmu, dangles, delta, raw, sequences, passed)
+//                                             ddelta (T, H) +=
+//   rotary_ssd(be, sizes, y, boundaries, state, delta, log_decay, mu, turns, xbc, sequences, weights, blocked rows)
+//   rotary_ssd_backward(be, sizes, ddelta, dlog_decay, dmu, dangles, dxbc, dweights, dy, boundaries, delta, log_decay,
+//   mu,
+//                       turns, xbc, sequences, weights, passed)
+//   ranked_gate<normed>(be, o, y, z, mimo_z, mimo_o, norm), ranked_gate_backward<normed>(be, dy, dz, dmimo_z, dmimo_o,
+//                       dnorm, d_o, y, z, mimo_z, mimo_o, norm)
+//                                             the gates of a head's several outputs, which become one
+// Mamba-1 and Mamba-2, where it says fuses_recurrence (network/fused.hpp)
 //   selective_scan_gated(be, o, y, states, pi, bias, u, z, b, c, sequences, a, d)
 //                                             step_sizes, selective_scan and gate in one; pi and y are used up
 //   ssd_of_steps<G, N>(be, y, states, delta, pi, bias, xbc, sequences, a, d)
@@ -85,6 +97,7 @@
 #include <concepts>
 
 #include <mamba/core/views.hpp>
+#include <mamba/math/turns.hpp>
 #include <mamba/network/mixer.hpp>
 #include <mamba/network/recurrence.hpp>
 
@@ -252,6 +265,38 @@ concept HasTokenSteps = requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Seq
   gated_normed_linear(be, y, in(x), in(x), norm, w);
 };
 
+template <class Backend, class Sizes, class T = typename Sizes::Scalar>
+concept HasTrapezoid = requires(Backend& be, Sizes sizes, Rows<T, Sizes::H> of_heads,
+                                Rows<T, 2 * Sizes::H + Sizes::Na> raw, Rows<T, Sizes::H * Sizes::Na> dangles,
+                                Rows<math::Turns<T>, Sizes::H * Sizes::Na> turns, T* history, Sequences sequences) {
+  trapezoid<false>(be, sizes, of_heads, of_heads, turns, history, in(of_heads), in(raw), sequences);
+  trapezoid_backward<false>(be, sizes, raw, of_heads, in(of_heads), in(of_heads), in(dangles), in(of_heads), in(raw),
+                            sequences);
+};
+
+template <class Backend, class Sizes, class T = typename Sizes::Scalar>
+concept HasRotarySsd =
+    requires(Backend& be, Sizes sizes, Rows<T, Sizes::R * Sizes::E> y, Rows<T, Sizes::H> of_heads,
+             Rows<T, Sizes::C> xbc, Rows<T, Sizes::H * Sizes::Na> dangles,
+             Rows<const math::Turns<T>, Sizes::H * Sizes::Na> turns, T* boundaries, MixerState<T> state,
+             Sequences sequences, RotaryWeights<Sizes> w, RotaryGradients<Sizes> dw, NoRows none, BlockedRows some) {
+      rotary_ssd(be, sizes, y, boundaries, state, in(of_heads), in(of_heads), in(of_heads), turns, in(xbc), sequences,
+                 w, none);
+      rotary_ssd(be, sizes, y, boundaries, state, in(of_heads), in(of_heads), in(of_heads), turns, in(xbc), sequences,
+                 w, some);
+      rotary_ssd_backward(be, sizes, of_heads, of_heads, of_heads, dangles, xbc, dw, in(y), boundaries, in(of_heads),
+                          in(of_heads), in(of_heads), turns, in(xbc), sequences, w);
+    };
+
+template <class Backend, class Sizes, class T = typename Sizes::Scalar>
+concept HasRankedGate =
+    requires(Backend& be, Rows<T, Sizes::R * Sizes::E> y, Rows<T, Sizes::E> x,
+             Weight<T, Sizes::H, Sizes::R * Sizes::P> w, WeightGradient<T, Sizes::H, Sizes::R * Sizes::P> dw,
+             Weight<T, 1, Sizes::E> norm, WeightGradient<T, 1, Sizes::E> dnorm) {
+      ranked_gate<true>(be, x, in(y), in(x), w, w, norm);
+      ranked_gate_backward<true>(be, y, x, dw, dw, dnorm, in(x), in(y), in(x), w, w, norm);
+    };
+
 namespace detail {
 
 // What a recurrence adds.
@@ -282,6 +327,18 @@ constexpr void check_recurrence(SsdSizes<T, H, P, G, N>) {
         "mamba: the backend says fuses_gated_norm, but lacks gated_norm or its backward (network/backend.hpp)");
 }
 
+template <class Backend, class T, int H, int P, int G, int N, int rank, int Na>
+constexpr void check_recurrence(RotarySsdSizes<T, H, P, G, N, rank, Na> sizes) {
+  using Sizes = decltype(sizes);
+  static_assert(HasTrapezoid<Backend, Sizes>,
+                "mamba: the backend lacks trapezoid or trapezoid_backward, which Mamba3 needs (network/backend.hpp)");
+  static_assert(HasRotarySsd<Backend, Sizes>,
+                "mamba: the backend lacks rotary_ssd or rotary_ssd_backward, which Mamba3 needs (network/backend.hpp)");
+  if constexpr (rank > 0)
+    static_assert(HasRankedGate<Backend, Sizes>,
+                  "mamba: the backend lacks ranked_gate or its backward, which Mamba3 needs (network/backend.hpp)");
+}
+
 }  // namespace detail
 
 // Says in words what a backend lacks for a model of these sizes.
@@ -304,33 +361,35 @@ constexpr bool check_backend() {
   static_assert(
       HasEmbedding<Backend, T, Vp, D>,
       "mamba: the backend lacks embedding, add_positions, their backward or add_sinusoids (network/backend.hpp)");
-  static_assert(
-      HasConvolution<Backend, T, C, K>,
-      "mamba: the backend lacks causal_conv, silu, gate, their backward or add_bias_backward (network/backend.hpp)");
-  if constexpr (Backend::fuses_convolution)
+  if constexpr (C > 0) {  // a mixer with a convolution
     static_assert(
-        HasFusedConvolution<Backend, T, C, K>,
-        "mamba: the backend says fuses_convolution, but lacks causal_conv_silu or its backward (network/backend.hpp)");
-  if constexpr (Backend::passes_states)
-    static_assert(HasPassedHistory<Backend, T, C, K>,
-                  "mamba: the backend says passes_states, but lacks causal_conv with a history that stays, "
-                  "causal_conv_history_backward or causal_conv_history_weight_backward (network/backend.hpp)");
+        HasConvolution<Backend, T, C, K>,
+        "mamba: the backend lacks causal_conv, silu, gate, their backward or add_bias_backward (network/backend.hpp)");
+    if constexpr (Backend::fuses_convolution)
+      static_assert(HasFusedConvolution<Backend, T, C, K>,
+                    "mamba: the backend says fuses_convolution, but lacks causal_conv_silu or its backward "
+                    "(network/backend.hpp)");
+    if constexpr (Backend::passes_states)
+      static_assert(HasPassedHistory<Backend, T, C, K>,
+                    "mamba: the backend says passes_states, but lacks causal_conv with a history that stays, "
+                    "causal_conv_history_backward or causal_conv_history_weight_backward (network/backend.hpp)");
+  }
   if constexpr (Backend::fuses_token_steps)
     static_assert(HasTokenSteps<Backend, T, Vp, D>,
                   "mamba: the backend says fuses_token_steps, but lacks is_token_step, has_few_rows, normed_linear or "
                   "gated_normed_linear (network/backend.hpp)");
   if constexpr (Backend::fuses_steps)
-    static_assert(HasFusedSteps<Backend, T, C>,
+    static_assert(HasFusedSteps<Backend, T, D>,
                   "mamba: the backend says fuses_steps, but lacks step_sizes or its backward (network/backend.hpp)");
   else
-    static_assert(HasSteps<Backend, T, C>,
+    static_assert(HasSteps<Backend, T, D>,
                   "mamba: the backend lacks add_bias, softplus or softplus_backward (network/backend.hpp)");
   if constexpr (Backend::splits_products)
     static_assert(
-        HasProductsBeside<Backend, T, C, D>,
+        HasProductsBeside<Backend, T, D, D>,
         "mamba: the backend says splits_products, but lacks linear with Beside or its backward (network/backend.hpp)");
   if constexpr (Backend::rounds_gradients)
-    static_assert(HasProductGradients<Backend, T, C, D>,
+    static_assert(HasProductGradients<Backend, T, D, D>,
                   "mamba: the backend says rounds_gradients, but lacks linear_gradients (network/backend.hpp)");
   detail::check_recurrence<Backend>(Recurrence{});
   return true;

@@ -13,6 +13,7 @@
 #include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/network/conv.hpp>
+#include <mamba/network/mixer.hpp>
 #include <mamba/network/probe.hpp>
 
 namespace mamba::network {
@@ -23,8 +24,9 @@ inline constexpr bool fuses_recurrence = Backend::fuses_recurrence && std::is_sa
 
 // The same of whole layers in such steps. The convolution's value alone does not say what the linear bypass adds.
 template <class A, class Backend, class Probe>
-inline constexpr bool fuses_token_steps = Backend::fuses_token_steps && std::is_same_v<Probe, NoProbe> &&
-                                          bypass_of<typename A::ConvResidual>() != Bypass::linear;
+inline constexpr bool fuses_token_steps =
+    Backend::fuses_token_steps && std::is_same_v<Probe, NoProbe> && MixerOf<A>::has_step &&
+    bypass_of<typename A::ConvResidual>() != Bypass::linear;
 
 // Where what in_proj gives goes in such a step, by the number of its first column: z (T, E), what becomes u (T, C) by
 // the convolution, and of Mamba-2 pi (T, H), which becomes step sizes.

@@ -43,9 +43,12 @@ inline bool takes(const GammaExcept& except, Role role) {
       return !except.convolution_bias;
     case Role::step_bias:
       return !except.step_bias;
+    case Role::key_bias:
+      return !except.key_bias;
     case Role::norm:
     case Role::rate:
     case Role::skip:
+    case Role::rank_scale:
       return false;
   }
   return false;
@@ -59,7 +62,7 @@ inline InitialLaw initial_law(const Parameter& p, const ModelOptions& options) {
     if (const auto& deviation = p.role == Role::position ? options.position_std : options.embedding_std)
       return {Law::normal, *deviation};
   if (options.gamma && p.trained) {
-    const bool bias = p.role == Role::convolution_bias || p.role == Role::step_bias,
+    const bool bias = p.role == Role::convolution_bias || p.role == Role::step_bias || p.role == Role::key_bias,
                taken = takes(options.gamma_except, p.role);
     if (bias && taken && options.gamma_zeroes_biases) return {Law::constant, 0};
     if (!bias && taken)

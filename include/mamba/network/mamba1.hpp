@@ -53,7 +53,8 @@ struct MixerOf<A, Mamba1> {
 
     // boundary_states: how many states the scan keeps; 0 when no backward pass follows. shared: for what recompute()
     // computes again, and for v where only a fused convolution would use it; it may be the same as memory.
-    MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states) {
+    MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states,
+                                 bool /*with_backward*/) {
       memory.take(x, rows), memory.take(z, rows), (keeps_conv_output<A> ? memory : shared).take(v, rows),
           memory.take(u, rows), memory.take(r, rows);
       memory.take(b, rows), memory.take(c, rows), memory.take(pi, rows), shared.take(delta, rows), memory.take(y, rows),
@@ -83,7 +84,8 @@ struct MixerOf<A, Mamba1> {
     }
   };
 
-  static constexpr bool rate_per_state = true;          // A (E, N), and S holds the step sizes; else A (H)
+  static constexpr bool rate_per_state = true;  // A (E, N), and S holds the step sizes; else A (H)
+  static constexpr bool has_step = true;
   static constexpr int conv_channels = E;               // of the convolution
   static constexpr int widest = (std::max)({E, N, R});  // columns of the widest rows above
   static constexpr int most_outputs = (std::max)(2 * E, R + 2 * N);

@@ -30,6 +30,7 @@ struct MixerOf<A, Mamba2<headdim, ngroups, norm_groups>> {
   static_assert(E % of_norm == 0, "mamba: Mamba2's norm_groups must divide d_inner");
   static constexpr int C = E + 2 * G * N;  // channels of the convolution: x, b, c
   static constexpr bool rate_per_state = false;
+  static constexpr bool has_step = true;
   static constexpr int conv_channels = C;
   static constexpr int widest = C;  // columns of the widest rows below
   static constexpr int most_outputs = E + C + H;
@@ -58,7 +59,8 @@ struct MixerOf<A, Mamba2<headdim, ngroups, norm_groups>> {
 
     // boundary_states: how many states are kept; 0 when no backward pass follows. shared: for what recompute() computes
     // again, and for v where only a fused convolution would use it; it may be the same as memory.
-    MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states) {
+    MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states,
+                                 bool /*with_backward*/) {
       memory.take(z, rows), memory.take(x, rows), (keeps_conv_output<A> ? memory : shared).take(v, rows),
           memory.take(u, rows), memory.take(pi, rows);
       memory.take(delta, rows), memory.take(y, rows), shared.take(g, rows), shared.take(o, rows);
@@ -172,12 +174,12 @@ struct MixerOf<A, Mamba2<headdim, ngroups, norm_groups>> {
     probe.template visit_gradient<Point::c>(columns<E + G * N, G * N>(g.u));
     probe.template visit_gradient<Point::b>(columns<E, G * N>(g.u));
     probe.template visit_gradient<Point::conv_output>(view(g.u));
-    steps_backward(be, g.delta, dw.template get<"mixer.dt_bias">(), in(g.delta),
-                   in(s.pi));  // in place: now the gradient of pi
+    const auto& dpi = g.delta;  // in delta's place
+    steps_backward(be, dpi, dw.template get<"mixer.dt_bias">(), in(g.delta), in(s.pi));
     conv_backward<A>(be, g.x, dw, g.u, s.v, in(s.x), sequences, w, passed.history);
     probe.template visit_gradient<Point::conv_input>(view(g.x));
 
-    const auto of_n = beside(in(g.z), in(g.x), in(g.delta));
+    const auto of_n = beside(in(g.z), in(g.x), in(dpi));
     product_gradients<Write::set>(be, dn, dw.template get<"mixer.in_proj.weight">(), of_n, n,
                                   w.template get<"mixer.in_proj.weight">());
   }

@@ -21,6 +21,7 @@
 #include <mamba/network/linear.hpp>
 #include <mamba/network/mamba1.hpp>
 #include <mamba/network/mamba2.hpp>
+#include <mamba/network/mamba3.hpp>
 #include <mamba/network/parameters.hpp>
 #include <mamba/network/probe.hpp>
 #include <mamba/network/tile.hpp>
@@ -65,7 +66,7 @@ void for_each_parameter(int n_layers, F&& f) {
 // The arena of a model's weights with the derived weights beside it, and an arena of gradients.
 template <class A>
 struct ModelWeights {
-  using S = typename A::Storage;
+  using S = typename A::WeightStorage;
   using T = typename A::Scalar;
   WeightPointers<S, T> pointers;
   int n_layers = 0;
@@ -112,10 +113,10 @@ struct LayerActivations {
   typename MixerOf<A>::Saved mixer;
 
   // shared: for what the mixer computes again for the backward pass; it may be the same as memory.
-  MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states) {
+  MAMBA_HOST_DEVICE void carve(Carver& memory, Carver& shared, int rows, int boundary_states, bool with_backward) {
     memory.take(normed, rows);
     rho = memory.template take<T>(static_cast<std::size_t>(rows));
-    mixer.carve(memory, shared, rows, boundary_states);
+    mixer.carve(memory, shared, rows, boundary_states, with_backward);
   }
 };
 
@@ -190,10 +191,10 @@ class Activations {
     Carver counter;
     if constexpr (Keep::recomputes) {
       Carver shared_counter;
-      one.carve(counter, shared_counter, rows, boundary_states_);
+      one.carve(counter, shared_counter, rows, boundary_states_, with_backward);
       shared_.begin = memory.template take<std::byte>(shared_counter.used());
     } else {
-      one.carve(counter, counter, rows, boundary_states_);
+      one.carve(counter, counter, rows, boundary_states_, with_backward);
     }
     layers_ = block ? static_cast<std::byte*>(block) + memory.used() : nullptr;
     layer_bytes_ = counter.used();
@@ -211,9 +212,9 @@ class Activations {
     Carver memory(layers_ + (with_backward_ ? static_cast<std::size_t>(l) * layer_bytes_ : 0));
     if constexpr (Keep::recomputes) {
       Carver shared(shared_.begin);
-      activations.carve(memory, shared, rows_, boundary_states_);
+      activations.carve(memory, shared, rows_, boundary_states_, with_backward_);
     } else {
-      activations.carve(memory, memory, rows_, boundary_states_);
+      activations.carve(memory, memory, rows_, boundary_states_, with_backward_);
     }
     return activations;
   }

@@ -37,9 +37,11 @@ enum class Role {
   convolution,       // the convolution's kernel
   convolution_bias,  // the convolution's
   step_bias,         // of the step sizes
+  key_bias,          // of Mamba-3's keys and queries
   norm,              // an RMSNorm's scale
   rate,              // A_log
   skip,              // D
+  rank_scale,        // by which each of a head's inputs, gates and outputs differs from the others (Mamba-3)
   head,              // the weight of a head that has one of its own
 };
 
@@ -73,11 +75,13 @@ struct Parameter {
 
   // As a matrix: the first dimension by all others; a vector is one row.
   constexpr int rows() const { return rank == 1 ? 1 : shape[0]; }
-  // Whether kernels read it as it is stored (Architecture::Storage); the others, vectors and rates, are few numbers
-  // that are read as they are computed with.
+  // Whether kernels read it as weights are stored (Architecture::WeightStorage); the others, vectors and rates, are few
+  // numbers that are read as they are computed with. Of 8 bits is what products and look-ups of tokens read.
+  template <class Stored>
   constexpr bool in_storage() const {
-    return role == Role::embedding || role == Role::position || role == Role::projection || role == Role::convolution ||
-           role == Role::head;
+    const bool of_products = role == Role::embedding || role == Role::projection || role == Role::head;
+    if constexpr (std::is_same_v<Stored, std::int8_t>) return of_products;
+    else return of_products || role == Role::position || role == Role::convolution;
   }
   constexpr int columns() const { return rank == 1 ? shape[0] : shape[1] * shape[2]; }
   constexpr std::size_t size() const { return static_cast<std::size_t>(rows()) * static_cast<std::size_t>(columns()); }
@@ -153,11 +157,12 @@ template <auto& table, FixedString name>
 struct Lookup {
   static constexpr std::size_t index = index_of(table, name.view()), offset = offset_of(table, index);
   static constexpr int rows = table[index].rows(), columns = table[index].columns();
-  static constexpr bool in_storage = table[index].in_storage();
+  template <class Stored>
+  static constexpr bool in_storage = table[index].template in_storage<Stored>();
 };
 
 // Where the weights of a table, or of a whole model, lie: arenas of one layout, of what is computed with and, where
-// that is another type, of what is stored.
+// that is another type, of what is stored. get<stored, rows, columns>(offset): the weight there.
 template <class Stored, class Scalar>
 struct WeightPointers {
   const Scalar* values = nullptr;
@@ -168,15 +173,10 @@ struct WeightPointers {
   MAMBA_HOST_DEVICE constexpr WeightPointers at(std::size_t offset) const {
     return {values + offset, derived + offset, stored_values + offset, stored_derived + offset};
   }
-  template <bool in_storage>
-  MAMBA_HOST_DEVICE constexpr auto value() const {
-    if constexpr (in_storage) return stored_values;
-    else return values;
-  }
-  template <bool in_storage>
-  MAMBA_HOST_DEVICE constexpr auto of_value() const {
-    if constexpr (in_storage) return stored_derived;
-    else return derived;
+  template <bool stored, int Rows, int Columns>
+  MAMBA_HOST_DEVICE constexpr auto get(std::size_t offset) const {
+    if constexpr (stored) return Weight<Stored, Rows, Columns>{stored_values + offset, stored_derived + offset};
+    else return Weight<Scalar, Rows, Columns>{values + offset, derived + offset};
   }
 };
 template <class Scalar>
@@ -187,13 +187,27 @@ struct WeightPointers<Scalar, Scalar> {
   MAMBA_HOST_DEVICE constexpr WeightPointers at(std::size_t offset) const {
     return {values + offset, derived + offset};
   }
-  template <bool>
-  MAMBA_HOST_DEVICE constexpr const Scalar* value() const {
-    return values;
+  template <bool, int Rows, int Columns>
+  MAMBA_HOST_DEVICE constexpr auto get(std::size_t offset) const {
+    return Weight<Scalar, Rows, Columns>{values + offset, derived + offset};
   }
-  template <bool>
-  MAMBA_HOST_DEVICE constexpr const Scalar* of_value() const {
-    return derived;
+};
+// Scales of 8 bits: a matrix's lie one behind the other, where its first row does, counted in the least that a row has.
+template <class Scalar>
+struct WeightPointers<std::int8_t, Scalar> {
+  const Scalar* values = nullptr;
+  const Scalar* derived = nullptr;
+  const std::int8_t* stored_values = nullptr;
+  const float* scales = nullptr;
+
+  MAMBA_HOST_DEVICE static constexpr std::size_t scale_at(std::size_t offset) { return offset / row_alignment; }
+  MAMBA_HOST_DEVICE constexpr WeightPointers at(std::size_t offset) const {
+    return {values + offset, derived + offset, stored_values + offset, scales + scale_at(offset)};
+  }
+  template <bool stored, int Rows, int Columns>
+  MAMBA_HOST_DEVICE constexpr auto get(std::size_t offset) const {
+    if constexpr (stored) return Weight<std::int8_t, Rows, Columns>{stored_values + offset, scales + scale_at(offset)};
+    else return Weight<Scalar, Rows, Columns>{values + offset, derived + offset};
   }
 };
 
@@ -206,9 +220,7 @@ struct Weights {
   MAMBA_HOST_DEVICE constexpr auto get() const {
     using L = Lookup<table, name>;
     constexpr std::size_t offset = L::offset;
-    using Element = std::conditional_t<L::in_storage, Stored, Scalar>;
-    return Weight<Element, L::rows, L::columns>{pointers.template value<L::in_storage>() + offset,
-                                                pointers.template of_value<L::in_storage>() + offset};
+    return pointers.template get<L::template in_storage<Stored>, L::rows, L::columns>(offset);
   }
 };
 

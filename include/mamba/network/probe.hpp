@@ -8,16 +8,21 @@
 
 namespace mamba {
 
-// Where a probe is called, in the order of the forward pass; the widths are those of Mamba-1 / Mamba-2.
+// Where a probe is called, in the order of the forward pass; the widths are those of Mamba-1 / Mamba-2 / Mamba-3. A
+// mixer visits what it has.
 enum class Point {
   residual,      // the residual stream that enters the block (D)
   normed_input,  // the same after the block's norm (D)
-  conv_input,    // x (E / E + 2GN)
-  conv_output,   // u, what the block uses of the convolution after SiLU and bypass (E / E + 2GN)
-  b,             // B (N / GN)
-  c,             // C (N / GN)
-  delta,         // the step size after softplus (E / H)
-  scan_output,   // y, the state-space model's output with its skip (E)
+  conv_input,    // x (E / E + 2GN / none)
+  conv_output,   // u, what the block uses of the convolution after SiLU and bypass (E / E + 2GN); x, B and C, which
+                 // Mamba-3 takes as they are projected (E + 2RGN)
+  b,             // B (N / GN / RGN)
+  c,             // C (N / GN / RGN)
+  delta,         // the step size after softplus (E / H / H)
+  log_decay,     // the logarithm of what states decay by at this token (none / none / H)
+  trapezoid,     // the weight of the token's own input, the rest being the last token's (none / none / H)
+  angles,        // by which keys and queries have turned up to this token, in radians, -pi .. pi (none / none / H Na)
+  scan_output,   // y, the state-space model's output with its skip (E / E / RE: for each head, for each of its ranks)
   gated_output,  // what enters out_proj (E)
 };
 // A layer visits each of them at most once.
@@ -30,6 +35,9 @@ struct NoProbe {
   // The rows at hand may be read and written.
   template <Point, class T>
   MAMBA_HOST_DEVICE void visit(MatrixView<T>) {}
+  // The same of angles, which are no numbers (math/turns.hpp).
+  template <Point, class I>
+  MAMBA_HOST_DEVICE void visit_angles(MatrixView<I>) {}
   // Their gradients, in the backward pass.
   template <Point, class T>
   MAMBA_HOST_DEVICE void visit_gradient(MatrixView<T>) {}

@@ -14,6 +14,7 @@
 #include <mamba/io/json.hpp>
 #include <mamba/io/load_options.hpp>
 #include <mamba/io/safetensors.hpp>
+#include <mamba/model/put_parameter.hpp>
 #include <mamba/model/save.hpp>
 #include <mamba/task/words.hpp>
 #include <mamba/train/trainer.hpp>
@@ -51,7 +52,7 @@ template <class ModelType, class Task>
 io::Json training_record(const Trainer<ModelType, Task>& trainer) {
   const TrainingOptions& o = trainer.options();
   const AdamWOptions& adamw = trainer.optimizer().options();
-  io::Json::Members members{{"precision", precision_name<typename ModelType::Architecture::Storage>},
+  io::Json::Members members{{"precision", precision_name<typename ModelType::Architecture::Precision>},
                             {"batch_size", o.batch_size},
                             {"schedule_unit", o.schedule_in_steps ? "steps" : "epochs"},
                             {"initial_lr", o.schedule.initial_lr},
@@ -89,6 +90,34 @@ io::Json training_record(const Trainer<ModelType, Task>& trainer) {
 
 }  // namespace detail
 
+// A training's tensors, for who trains without a Trainer, too: the model's parameters and the optimiser's means. They
+// are read where they lie when the file is written, which nothing may change until then.
+template <class ModelType>
+void add_training(io::SafetensorsWriter& writer, const ModelType& model, const AdamW<ModelType>& optimizer) {
+  using Scalar = typename ModelType::Scalar;
+  const auto& engine = model.engine();
+  const auto add = [&](const char* prefix, const Scalar* arena, bool of_trained) {
+    for (const PlacedParameter& p : engine.placed())
+      if (p.parameter.trained || !of_trained) detail::add_parameter<Scalar>(writer, prefix + p.name, p, arena);
+  };
+  add(model_prefix, engine.parameters(), false);
+  add(mean_prefix, optimizer.mean().template as<Scalar>(), true);
+  add(square_prefix, optimizer.square().template as<Scalar>(), true);
+}
+
+// The same back from a file, after so many steps. Throws Error(bad_file), and changes nothing, where they are another
+// model's or not finite.
+template <class ModelType>
+void restore_training(ModelType& model, AdamW<ModelType>& optimizer, const io::SafetensorsFile& file, long steps) {
+  using A = typename ModelType::Architecture;
+  const auto mean = read_state_dict<A>(file, mean_prefix), square = read_state_dict<A>(file, square_prefix);
+  auto parameters = detail::parameters_in<A>(file, model_prefix);
+  parameters.check(model, {.refuse_nonfinite = true});
+  optimizer.check_state(mean, square);
+  parameters.load(model);
+  optimizer.load_state(mean, square, steps);
+}
+
 // Writes a trainer's state. `notes` is the program's own part, handed back by read_checkpoint_notes. Makes sure that
 // the run can go on from there, which sets the model's gradients to the next step's. Throws Error(diverged) where it
 // cannot, and Error(cannot_write); what stood at the path then still does.
@@ -96,13 +125,8 @@ template <class ModelType, class Task>
 void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::path& path, const io::Json& notes) {
   trainer.check_next_step();
   io::SafetensorsWriter writer;
-  const auto add = [&](const char* prefix, const auto& dict) {
-    for (const PlacedParameter& p : trainer.model().engine().placed())
-      if (const auto found = dict.find(p.name); found != dict.end()) writer.add(prefix + p.name, found->second);
-  };
-  add(model_prefix, trainer.model().state_dict());
-  add(mean_prefix, trainer.optimizer().mean_dict());
-  add(square_prefix, trainer.optimizer().square_dict());
+  const auto looking = trainer.model().look();
+  add_training(writer, std::as_const(trainer.model()), std::as_const(trainer.optimizer()));
   const io::Json position = io::Json::Members{
       {"step", static_cast<std::int64_t>(trainer.steps())},
       {"epoch", static_cast<std::int64_t>(trainer.steps() / trainer.steps_per_epoch())},  // the shuffle's stream
@@ -173,7 +197,6 @@ void check_same_training(const Trainer<ModelType, Task>& trainer, const io::Safe
 // what differs.
 template <class ModelType, class Task>
 void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFile& file) {
-  using A = typename ModelType::Architecture;
   io::naming(file.path(), [&] {
     const auto found = file.metadata().find("position");
     if (found == file.metadata().end()) fail(ErrorKind::bad_file, "the file is not a checkpoint of a training");
@@ -191,14 +214,9 @@ void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFil
     if (!is_finite(loss_sum) || loss_count < 0 || loss_count > most || step / per_epoch > 0xFFFFFFFF)
       fail(ErrorKind::bad_file, "the checkpoint's position in the run is none: step ", step, ", loss ", loss_sum,
            " over ", loss_count, " samples");
-    const auto mean = read_state_dict<A>(file, mean_prefix), square = read_state_dict<A>(file, square_prefix);
-    const auto parameters = read_state_dict<A>(file, model_prefix);
     const io::Json* const last = position.find("last_loss");  // younger than the others
     const double last_loss = last && !last->is_null() ? last->number() : std::numeric_limits<double>::quiet_NaN();
-    LoadOptions{.refuse_nonfinite = true}.checked(parameters);
-    trainer.optimizer().check_state(mean, square);
-    trainer.model().load_state_dict(parameters);
-    trainer.optimizer().load_state(mean, square, static_cast<long>(step));
+    restore_training(trainer.model(), trainer.optimizer(), file, static_cast<long>(step));
     trainer.restore_loss(loss_sum, loss_count, last_loss);
   });
 }

@@ -26,12 +26,26 @@ struct AdamWOptions {
   double lr = 1e-3;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double weight_decay = 1e-2;
+
+  // Throws Error(invalid_argument) on a rate, decay or epsilon that is negative or not finite, or a beta outside [0,
+  // 1).
+  void check() const {
+    require(is_finite(lr) && lr >= 0, "the learning rate must be a number from 0 on; given ", lr);
+    require(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "the betas must be in [0, 1); given ", beta1, " and ",
+            beta2);
+    require(is_finite(eps) && eps >= 0, "eps must be a number from 0 on; given ", eps);
+    require(is_finite(weight_decay) && weight_decay >= 0, "the weight decay must be a number from 0 on; given ",
+            weight_decay);
+  }
 };
 
 // Decoupled weight decay on every trained parameter, as torch.optim.AdamW with one group. Frozen parameters have no
 // state and do not decay. Holds a reference: the model must outlive it.
 template <class ModelType>
 class AdamW {
+  static_assert(ModelType::Architecture::trains,
+                "mamba: Int8Weights are for inference; an optimiser trains float or BFloat16");
+
  public:
   using Scalar = typename ModelType::Scalar;
   using Arenas = Engine<typename ModelType::Architecture>;
@@ -57,6 +71,8 @@ class AdamW {
   }
   typename Arenas::Arena& mean() { return mean_; }
   typename Arenas::Arena& square() { return square_; }
+  const typename Arenas::Arena& mean() const { return mean_; }
+  const typename Arenas::Arena& square() const { return square_; }
   void continue_from(long steps, double lr) {
     set_lr(lr);
     steps_ = steps;
@@ -102,12 +118,7 @@ class AdamW {
 
  private:
   static const AdamWOptions& checked(const AdamWOptions& o) {
-    require(is_finite(o.lr) && o.lr >= 0, "the learning rate must be a number from 0 on; given ", o.lr);
-    require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "the betas must be in [0, 1); given ", o.beta1,
-            " and ", o.beta2);
-    require(is_finite(o.eps) && o.eps >= 0, "eps must be a number from 0 on; given ", o.eps);
-    require(is_finite(o.weight_decay) && o.weight_decay >= 0, "the weight decay must be a number from 0 on; given ",
-            o.weight_decay);
+    o.check();
     return o;
   }
 
@@ -116,5 +127,14 @@ class AdamW {
   typename Arenas::Arena mean_, square_;
   long steps_ = 0;
 };
+
+// Throws Error(diverged) where a parameter, or a mean of the optimiser, is not finite.
+template <class ModelType>
+void check_finite(const ModelType& model, const AdamW<ModelType>& optimizer) {
+  for (const auto& dict : {model.state_dict(), optimizer.mean_dict(), optimizer.square_dict()})
+    if (const Nonfinite found = nonfinite_in(dict))
+      fail(ErrorKind::diverged, "after step ", optimizer.steps(), " the model has diverged: ", found.count,
+           " numbers of its parameters or the optimiser's means are not finite, the first of them in ", found.first);
+}
 
 }  // namespace mamba

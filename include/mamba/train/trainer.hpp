@@ -110,10 +110,7 @@ class Trainer {
   // Makes sure that the run can go on: throws Error(diverged) where a parameter, or the loss or a gradient of the next
   // step, is not finite. Sets the model's gradients; nothing else changes.
   void check_next_step() {
-    for (const auto& dict : {model_.state_dict(), optimizer_.mean_dict(), optimizer_.square_dict()})
-      if (const Nonfinite found = nonfinite_in(dict))
-        fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", found.count,
-             " numbers of its parameters or the optimiser's means are not finite, the first of them in ", found.first);
+    check_finite(model_, optimizer_);
     draw(position_of(steps()));
     const double loss = model_.loss_and_gradients(ids_, labels_), norm = clip_grad_norm(model_, options_.clip);
     if (!is_finite(loss) || !is_finite(norm)) diverged(loss, norm);

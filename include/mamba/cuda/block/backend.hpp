@@ -7,9 +7,12 @@
 #include <mamba/cuda/block/embedding.hpp>
 #include <mamba/cuda/block/linear.hpp>
 #include <mamba/cuda/block/norm.hpp>
+#include <mamba/cuda/block/ranked_gate.hpp>
+#include <mamba/cuda/block/rotary_ssd.hpp>
 #include <mamba/cuda/block/rowwise.hpp>
 #include <mamba/cuda/block/selective_scan.hpp>
 #include <mamba/cuda/block/ssd.hpp>
+#include <mamba/cuda/block/trapezoid.hpp>
 #include <mamba/network/mixer.hpp>
 #include <mamba/network/recurrence.hpp>
 
@@ -26,6 +29,10 @@ struct BlockMemory {
   static int kept_states(network::SsdSizes<T, H, P, G, N>, Sequences sequences) {
     return states_between_chunks(sequences, ssd_chunk);
   }
+  template <class T, int H, int P, int G, int N, int rank, int Na>
+  static int kept_states(network::RotarySsdSizes<T, H, P, G, N, rank, Na> sizes, Sequences sequences) {
+    return states_between_chunks(sequences, detail::Rotary<decltype(sizes)>::tokens);
+  }
 
   // The bytes of Block::global.
   template <class T, int E, int N>
@@ -36,6 +43,12 @@ struct BlockMemory {
   static constexpr std::size_t global_bytes(network::SsdSizes<T, H, P, G, N>, bool with_backward) {
     return with_backward ? static_cast<std::size_t>(2 * detail::Ssd<T, H, P, G, N>::state_size) * sizeof(T) : 0;
   }
+  template <class T, int H, int P, int G, int N, int rank, int Na>
+  static constexpr std::size_t global_bytes(network::RotarySsdSizes<T, H, P, G, N, rank, Na> sizes,
+                                            bool with_backward) {
+    using Memory = detail::RotaryMemory<detail::Rotary<decltype(sizes)>>;
+    return with_backward ? static_cast<std::size_t>(Memory::elements) * sizeof(T) : 0;
+  }
 
   // Whether such a recurrence runs in one block.
   template <class T, int E, int N>
@@ -45,6 +58,10 @@ struct BlockMemory {
   template <class T, int H, int P, int G, int N>
   static constexpr bool fits(network::SsdSizes<T, H, P, G, N>) {
     return detail::ssd_fits_block<detail::Ssd<T, H, P, G, N>>;
+  }
+  template <class T, int H, int P, int G, int N, int rank, int Na>
+  static constexpr bool fits(network::RotarySsdSizes<T, H, P, G, N, rank, Na> sizes) {
+    return detail::rotary_fits_block<detail::Rotary<decltype(sizes)>>;
   }
 };
 

@@ -10,6 +10,7 @@
 #include <mamba/core/macros.hpp>
 #include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 #include <mamba/cuda/tuning.hpp>
 
 namespace mamba::cuda {
@@ -76,11 +77,6 @@ struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Quad {
 // Two numbers of 16 bits in a word, the first of them in its lower half.
 __device__ inline float lower_half(unsigned word) { return __uint_as_float(word << 16); }
 __device__ inline float upper_half(unsigned word) { return __uint_as_float(word & 0xFFFF0000U); }
-__device__ inline unsigned bfloat16_pair(float lower, float upper) {
-  unsigned word;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(upper), "f"(lower));
-  return word;
-}
 template <class S>
 __device__ Quad<ComputeOf<S>> load4(const S* p) {
   if constexpr (std::is_same_v<S, BFloat16>) {
@@ -218,7 +214,8 @@ __device__ void add_products(Block& be, WeightGradient<T, 1, C> dd, Rows<const T
 
 // Which sequence a row belongs to.
 __device__ inline int sequence_of(Sequences sequences, int row) {
-  int guess = row / (sequences.end(0) - sequences.begin(0));  // right where all are of one length
+  const int length = sequences.end(0) - sequences.begin(0);
+  int guess = length > 0 ? row / length : 0;  // right where all are of one length
   if (guess < sequences.count && sequences.begin(guess) <= row && row < sequences.end(guess)) return guess;
   int low = 0, high = sequences.count - 1;
   while (low < high) {

@@ -71,6 +71,11 @@ struct NormShare {
   template <class T>
   static __device__ void add_up(Block& be, WeightGradient<T, 1, D> dw, const T (&of_dw)[Share::columns],
                                 int first_group) {
+    add_up(be, [&](int norm) { return dw.value + norm * width; }, of_dw, first_group);
+  }
+  // The same where a group's columns stand at to(its number).
+  template <class T, class To>
+  static __device__ void add_up(Block& be, To&& to, const T (&of_dw)[Share::columns], int first_group) {
     constexpr int piece = Share::lanes * Share::size;
     static_assert(Share::groups * piece <= Block::exchanged_elements);
     T* const partial = be.scratch<T>();  // (row_groups, at_once, piece)
@@ -88,7 +93,7 @@ struct NormShare {
         T sum = 0;
 #pragma unroll 8
         for (int g = 0; g < row_groups; ++g) sum += partial[g * at_once * piece + i];
-        dw.value[norm * width + of_group] += sum;
+        to(norm)[of_group] += sum;
       });
       __syncthreads();
     }
@@ -168,9 +173,9 @@ __device__ void rms_norm(Block&, Rows<Y, D> y, T* rho, Rows<const X, D> x, Weigh
 }
 
 // dx (T, D) += the gradient through the norm, dw (D) += sum over t of dy x rho.
-template <int Groups = 1, class T, int D>
+template <int Groups = 1, class T, class X, int D>
 __device__ void rms_norm_backward(Block& be, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy,
-                                  const T* rho, Rows<const T, D> x, Weight<T, 1, D> w) {
+                                  const T* rho, Rows<const X, D> x, Weight<T, 1, D> w) {
   using Norm = detail::NormShare<D, Groups>;
   using Share = typename Norm::Share;
   constexpr int row_groups = Norm::row_groups, batch = (Share::batch + 1) / 2;

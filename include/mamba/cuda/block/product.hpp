@@ -9,8 +9,8 @@
 #include <cstddef>
 
 #include <mamba/core/views.hpp>
-#include <mamba/cuda/block/async_copy.hpp>
 #include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 #include <mamba/cuda/block/tensor_core.hpp>
 
 namespace mamba::cuda::detail {

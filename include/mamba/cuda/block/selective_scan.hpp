@@ -12,8 +12,8 @@
 #include <algorithm>
 
 #include <mamba/core/views.hpp>
-#include <mamba/cuda/block/async_copy.hpp>
 #include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 #include <mamba/cuda/block/scan_layout.hpp>
 #include <mamba/cuda/block/scan_piece.hpp>
 #include <mamba/math/scan_step.hpp>

@@ -9,12 +9,52 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/cuda/block/ssd_chunk.hpp>
+#include <mamba/cuda/block/ssd_head.hpp>
 #include <mamba/cuda/block/ssd_states.hpp>
 #include <mamba/network/mixer.hpp>
 
 namespace mamba::cuda {
 
 namespace detail {
+
+// What Mamba-2's chunks are made of, as a head (ssd_head.hpp) and what passes between chunks (ssd_states.hpp) ask for
+// it.
+template <class S_>
+struct SsdOperands {
+  using S = S_;
+  using T = typename S::T;
+
+  Rows<const T, S::H> delta;
+  Rows<const T, S::C> xbc;
+  const T* rates;
+
+  // A head's inputs.
+  __device__ void load_inputs(ChunkColumns<T>& to, int first, int rows, int head, int column) const {
+    to.template load<S::P, S::x_quads>(xbc[first] + head * S::P, xbc.stride, rows, column);
+  }
+  __device__ ChunkSteps<T> steps(int first, int rows, int /*end*/, int head) const {
+    return {delta, first, rows, head, rates[head]};
+  }
+  // b and c of a head's group.
+  struct Keys {
+    const T *b, *c;
+    int row_stride, rows;
+
+    __device__ void load_b(ChunkColumns<T>& to, int k) const {
+      to.template load<S::N, S::n_quads>(b, row_stride, rows, k * stretch + 4 * half_lane());
+    }
+    __device__ void load_c(ChunkColumns<T>& to, int k) const {
+      to.template load<S::N, S::n_quads>(c, row_stride, rows, k * stretch + 4 * half_lane());
+    }
+  };
+  __device__ Keys keys(int first, int rows, int head) const {
+    const int group = head / S::heads;
+    return {xbc[first] + S::b_column(group), xbc[first] + S::c_column(group), xbc.stride, rows};
+  }
+  // What a sequence's state takes in before its first token: nothing.
+  template <class State>
+  __device__ static void enter(State&, int, int, int, int) {}
+};
 
 // Columns of b and c that are kept in registers from c b^T until the gradients need them again: all or none.
 template <class S>
@@ -42,14 +82,7 @@ __device__ __noinline__ void ssd_within_chunks(Block& be, Rows<T, S::E> y, Rows<
     for (int head = group * S::heads; head < (group + 1) * S::heads; ++head) {
       const ChunkSteps<T> steps(delta, first, rows, head, rates[head]);
       exchange_matrix(exchange, ChunkDecays<T>(steps, first, rows, blocked).mixing(cb, d[head]));
-#pragma unroll 1
-      for (int column = 4 * half_lane(); column < stretches(S::P) * stretch; column += stretch) {
-        ChunkColumns<T> x;
-        x.template load<S::P, S::x_quads>(chunk + head * S::P, xbc.stride, rows, column);
-        lower_times(exchange, x, [&](int i, const T(&sums)[4]) {
-          if (i < rows) store_columns<S::P, S::x_quads>(y[first + i] + head * S::P, column, sums);
-        });
-      }
+      mix_inputs(exchange, y, SsdOperands<S>{delta, xbc, rates}, first, rows, head);
     }
   });
 }
@@ -94,50 +127,27 @@ __device__ __noinline__ void ssd_within_chunks_backward(Block& be, Rows<T, S::H>
       const T rate = rates[head];
       const ChunkSteps<T> steps(delta, first, rows, head, rate);
       const ChunkDecays<T> decays(steps, first, rows, NoRows{});
-      Dots<T> yx_dots;
-#pragma unroll 1
-      for (int column = 4 * half_lane(); column < stretches(S::P) * stretch; column += stretch) {
-        ChunkColumns<T> g, x;
-        g.template load<S::P, S::x_quads>(dy[first] + head * S::P, dy.stride, rows, column);
-        x.template load<S::P, S::x_quads>(chunk + head * S::P, xbc.stride, rows, column);
-        yx_dots.add(g, x);
-      }
-      const auto yx = yx_dots.entries(exchange);
-
+      const auto yx = output_dots(dy, SsdOperands<S>{delta, xbc, rates}, first, rows, head).entries(exchange);
       exchange_matrix(exchange, decays.mixing(cb, d[head]));
-#pragma unroll 1
-      for (int column = 4 * half_lane(); column < stretches(S::P) * stretch; column += stretch) {
-        ChunkColumns<T> g;
-        g.template load<S::P, S::x_quads>(dy[first] + head * S::P, dy.stride, rows, column);
-        lower_transposed_times(exchange, g, [&](int j, const T(&sums)[4]) {
-          if (j < rows) store_columns<S::P, S::x_quads>(dxbc[first + j] + head * S::P, column, sums);
-        });
-      }
+      input_gradients<S>(exchange, dy, first, rows, head, [&](int column, int j, const T(&sums)[4]) {
+        if (j < rows) store_columns<S::P, S::x_quads>(dxbc[first + j] + head * S::P, column, sums);
+      });
 
-      // W = dS o S o steps. The decay of step t lies between every j < t and i >= t: its exponent's gradient is the sum
-      // of W over that rectangle. Sums over rows j < t first, then, with those for the steps themselves, over the
-      // lanes' rows.
-      T sums[8], left = 0, trace = 0;
+      T of_steps[4], trace = 0;
       const int i = cb.row(), j0 = cb.column();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        const T from_lam = yx.at[k] * decays.lam[k], of_step = from_lam * cb.at[k];
+        const T from_lam = yx.at[k] * decays.lam[k];
+        of_steps[k] = from_lam * cb.at[k];
         dcb.at[k] += from_lam * decays.delta[k];
-        sums[k] = of_step;
-        sums[4 + k] = left;
-        left += of_step * decays.delta[k];
         if (j0 + k == i) trace = yx.at[k];
       }
-      left = __shfl_xor_sync(~0U, left, 8);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) sums[4 + k] = j0 + k <= i ? sums[4 + k] + (j0 > 0 ? left : T(0)) : T(0);
-      sum_over_lanes<8, 8>(sums);
-      // Lanes 4 to 7 of 8 have the exponents' sums, those before them the steps'.
-      const bool has_exponent = half_lane() % 8 >= 4;
-      const int t = j0 + half_lane() % 4;
-      const T eta = sums[0], of_step = __shfl_xor_sync(~0U, eta, 4), delta_t = steps.of(steps.delta, t);
-      if (has_exponent && t < rows) ddelta[first + t][head] = of_step + T(math::ln2) * rate * eta;
-      T of_head[2] = {has_exponent ? eta * delta_t : T(0), trace};
+      const StepSums<T> sums(of_steps, decays.delta);
+      const int t = sums.token();
+      const T delta_t = steps.of(steps.delta, t);
+      if (sums.has_exponent() && t < rows)
+        ddelta[first + t][head] = sums.of_weight + T(math::ln2) * rate * sums.exponent;
+      T of_head[2] = {sums.has_exponent() ? sums.exponent * delta_t : T(0), trace};
       sum_over_lanes<2, half_lanes>(of_head);
       if (half_lane() % 8 == 0) shares[head * half_warps] += of_head[0];
     }
@@ -168,12 +178,35 @@ __device__ __noinline__ void ssd_within_chunks_backward(Block& be, Rows<T, S::H>
   __syncthreads();
 }
 
-// Whether a thread's share of the sequences has one of several chunks.
-__device__ inline bool has_several_chunks(Sequences sequences) {
-  bool several = false;
-  each(sequences.count, [&](int s) { several |= sequences.end(s) - sequences.begin(s) > ssd_chunk; });
-  return several;
-}
+// And where its gradients add up.
+template <class S_>
+struct SsdGradients : SsdOperands<S_> {
+  using S = S_;
+  using T = typename S::T;
+  static constexpr bool adds_to_keys = true,  // they go where the chunks' own stand
+      has_factors = false;
+
+  Rows<T, S::H> ddelta;
+  Rows<T, S::C> dxbc;
+  T* da;
+
+  // Of b or c of a group: where the gradient of state n begins, in row `row` of the chunk.
+  __device__ T* key_gradients(Block&, int /*turn*/, bool of_c, int group, int first, int row, int n) const {
+    return dxbc.address(first + row) + (of_c ? S::c_column(group) : S::b_column(group)) + n;
+  }
+  // Lanes t, t + 8, ... bring that of token t: flow, what the future reads of its input, and its exponent's.
+  __device__ void give_steps(const ChunkSteps<T>& steps, int first, int rows, bool /*has_future*/, int head, T flow,
+                             T of_exponent) const {
+    const T rate = this->rates[head];
+    if (lane() < rows)
+      ddelta[first + lane() % ssd_chunk][head] += steps.rest * flow + T(math::ln2) * rate * of_exponent;
+    const T of_rate = lane_sum<ssd_chunk>(of_exponent * steps.delta);
+    if (lane() == 0) da[head] += of_rate;
+  }
+  // Nothing is left to do for a chunk's keys.
+  __device__ void give_keys(Block&, int /*turn*/, int /*first*/, int /*rows*/, bool /*has_future*/,
+                            bool /*has_past*/) const {}
+};
 
 }  // namespace detail
 
@@ -189,8 +222,8 @@ __device__ void ssd(Block& be, Rows<T, E> y, T* boundaries, T* states, Rows<cons
   static_assert(C == S::C);
   detail::clear_padding(y);
   detail::ssd_within_chunks<S>(be, y, delta, xbc, sequences, a.derived, d.value, rows);
-  if (__syncthreads_or(states != nullptr || detail::has_several_chunks(sequences)))
-    detail::ssd_between_chunks<S>(y, boundaries, states, delta, xbc, sequences, a.derived, rows);
+  if (__syncthreads_or(states != nullptr || detail::has_several_chunks<S::tokens>(sequences)))
+    detail::ssd_between_chunks(y, boundaries, states, detail::SsdOperands<S>{delta, xbc, a.derived}, sequences, rows);
 }
 
 // ddelta (T, H), dxbc (T, H P + 2 G N) <- gradients; da (H) += the gradient with respect to a (not A_log), dd (H) +=
@@ -206,9 +239,9 @@ __device__ void ssd_backward(Block& be, Rows<T, H> ddelta, Rows<T, C> dxbc, Weig
   detail::clear_padding(dxbc);
   detail::ssd_within_chunks_backward<S>(be, ddelta, dxbc, da.value, dd.value, dy, delta, xbc, sequences, a.derived,
                                         d.value);
-  if (__syncthreads_or(detail::has_several_chunks(sequences)))
-    detail::ssd_between_chunks_backward<S>(be, ddelta, dxbc, da.value, dy, boundaries, delta, xbc, sequences,
-                                           a.derived);
+  if (__syncthreads_or(detail::has_several_chunks<S::tokens>(sequences)))
+    detail::ssd_between_chunks_backward(be, detail::SsdGradients<S>{{delta, xbc, a.derived}, ddelta, dxbc, da.value},
+                                        dy, boundaries, sequences);
 }
 
 }  // namespace mamba::cuda

@@ -1,9 +1,10 @@
-// What Mamba-2's chunks of time have in common on the GPU (specification, section 7): how their rows lie in half a
-// warp, what their steps decay, and products with the lower triangle of 8 by 8 that a chunk's tokens see each other
-// through.
+// What Mamba-2's and Mamba-3's chunks of time have in common on the GPU (specification, sections 7 and 14.4): how their
+// rows lie in half a warp, what their steps decay, and products with the lower triangle of 8 by 8 that a chunk's tokens
+// see each other through.
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include <mamba/core/macros.hpp>
 #include <mamba/core/views.hpp>
@@ -28,6 +29,13 @@ struct Ssd {
 
   static __device__ int b_column(int group) { return E + group * N; }
   static __device__ int c_column(int group) { return E + (G + group) * N; }
+  static __device__ int place(int n) { return n; }        // the row of state n
+  static constexpr int R = 1, tokens = ssd_chunk, Y = E;  // a chunk's rows of a token; its tokens; columns of outputs
+  // Where a head's channels begin of a row of a chunk of outputs.
+  template <class Out>
+  static __device__ Out* output(Rows<Out, Y> y, int first, int row, int head) {
+    return y.address(first + row) + head * P;
+  }
 };
 
 // Half a warp holds a stretch of 64 columns of a chunk's rows, each lane four neighbouring ones.
@@ -40,7 +48,24 @@ template <class T>
 struct ChunkColumns {
   T at[ssd_chunk][4];
 
-  // Columns column .. column + 3 of `Width` from `from` on; zero beyond, and in the rows from `rows` on.
+  // Columns column .. column + 3 of `Width` from row(i) on; zero beyond, and in the rows from `rows` on.
+  template <int Width, bool quads, class Row>
+  __device__ void load_rows(Row&& row, int rows, int column) {
+#pragma unroll
+    for (int i = 0; i < ssd_chunk; ++i) {
+      Quad<T> q{};
+      if constexpr (quads) {
+        if (i < rows && column < Width) q = load4(row(i) + column);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          if (i < rows && column + j < Width) q.at[j] = row(i)[column + j];
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j) at[i][j] = q.at[j];
+    }
+  }
+  // The same of rows `row_stride` apart.
   template <int Width, bool quads>
   __device__ void load(const T* from, int row_stride, int rows, int column) {
 #pragma unroll
@@ -82,13 +107,14 @@ __device__ void store_columns(T* to, int column, const T (&from)[4]) {
   }
 }
 
-// f(first row, rows, group) for every chunk of every sequence and every group, shared out among the half-warps; rows is
-// 0 where one has nothing left to do. The lanes of a warp call f together.
-template <int Groups, class F>
+// f(first token, rows, group) for every chunk of every sequence and every group, shared out among the half-warps; rows,
+// R of a token, is 0 where one has nothing left to do. The lanes of a warp call f together.
+template <int Groups, int R = 1, class F>
 __device__ void each_chunk(Sequences sequences, F&& f) {
+  constexpr int tokens = ssd_chunk / R;
   for (int s = lane(); s - lane() < sequences.count; s += 32) {
     const int begin = s < sequences.count ? sequences.begin(s) : 0, end = s < sequences.count ? sequences.end(s) : 0;
-    const int chunks = (end - begin + ssd_chunk - 1) / ssd_chunk;
+    const int chunks = (end - begin + tokens - 1) / tokens;
     int behind = chunks;  // of these 32 sequences: the chunks up to the end of this lane's
 #pragma unroll
     for (int offset = 1; offset < 32; offset *= 2) {
@@ -102,8 +128,8 @@ __device__ void each_chunk(Sequences sequences, F&& f) {
                 upper = __popc(__ballot_sync(~0U, behind <= (k + 1) / Groups));
       const int piece = k + lane() / half_lanes, from = (lane() < half_lanes ? lower : upper) % 32;
       const int number = piece / Groups - __shfl_sync(~0U, behind - chunks, from);
-      const int first = __shfl_sync(~0U, begin, from) + number * ssd_chunk, rest = __shfl_sync(~0U, end, from) - first;
-      if (piece < pieces) f(first, rest < ssd_chunk ? rest : ssd_chunk, piece % Groups);
+      const int first = __shfl_sync(~0U, begin, from) + number * tokens, rest = __shfl_sync(~0U, end, from) - first;
+      if (piece < pieces) f(first, (rest < tokens ? rest : tokens) * R, piece % Groups);
       else f(0, 0, 0);
     }
   }
@@ -145,6 +171,12 @@ struct TriangleEntries {
   static __device__ int row() { return lane() % ssd_chunk; }
   static __device__ int column() { return half_lane() / ssd_chunk * 4; }
 };
+
+// The last column that row i of a chunk's matrix has where a token's own R rows see each other.
+template <int R>
+MAMBA_HOST_DEVICE constexpr int last_of_token(int i) {
+  return i / R * R + R - 1;
+}
 
 inline constexpr int triangle_size = ssd_chunk * (ssd_chunk + 1) / 2;
 MAMBA_HOST_DEVICE constexpr int triangle_index(int i, int j) { return i * (i + 1) / 2 + j; }
@@ -193,6 +225,34 @@ struct Dots {
   }
 };
 
+// a_i . b_j for j up to row i's token's last, over the columns of half a warp.
+template <class T, int R>
+struct BlockDots {
+  T sums[ssd_chunk * ssd_chunk] = {};
+
+  __device__ void add(const ChunkColumns<T>& a, const ChunkColumns<T>& b) {
+#pragma unroll
+    for (int i = 0; i < ssd_chunk; ++i)
+#pragma unroll
+      for (int j = 0; j <= last_of_token<R>(i) && j < ssd_chunk; ++j)
+#pragma unroll
+        for (int k = 0; k < 4; ++k) sums[ssd_chunk * i + j] += a.at[i][k] * b.at[j][k];
+  }
+  __device__ TriangleEntries<T> entries(T* exchange) {
+    const int at = sum_over_lanes<ssd_chunk * ssd_chunk, half_lanes>(sums);
+    __syncwarp();
+    store4(exchange + at, Quad<T>{sums[0], sums[1], sums[2], sums[3]});
+    __syncwarp();
+    TriangleEntries<T> e;
+    const auto q = load4(static_cast<const T*>(exchange) + ssd_chunk * e.row() + e.column());
+#pragma unroll
+    for (int k = 0; k < 4; ++k) e.at[k] = q.at[k];
+    return e;
+  }
+};
+template <class T, int R>
+using ChunkDots = std::conditional_t<R == 1, Dots<T>, BlockDots<T, R>>;
+
 // The entries as a matrix in shared memory, for all lanes of the half-warp to read.
 template <class T>
 __device__ void exchange_matrix(T* exchange, const TriangleEntries<T>& e) {
@@ -202,13 +262,13 @@ __device__ void exchange_matrix(T* exchange, const TriangleEntries<T>& e) {
 }
 
 // f(i, row i of the matrix as far as it is not zero).
-template <class T, class F>
+template <int R = 1, class T, class F>
 __device__ void each_row(const T* matrix, F&& f) {
 #pragma unroll
   for (int i = 0; i < ssd_chunk; ++i) {
     T row[ssd_chunk];
 #pragma unroll
-    for (int j = 0; j <= i; j += 4) {
+    for (int j = 0; j <= last_of_token<R>(i) && j < ssd_chunk; j += 4) {
       const auto q = load4(matrix + ssd_chunk * i + j);
 #pragma unroll
       for (int k = 0; k < 4; ++k) row[j + k] = q.at[k];
@@ -217,26 +277,26 @@ __device__ void each_row(const T* matrix, F&& f) {
   }
 }
 
-// use(i, sum over j <= i of m(i, j) from_j).
-template <class T, class Use>
+// use(i, sum over j <= i, or up to row i's token's last, of m(i, j) from_j).
+template <int R = 1, class T, class Use>
 __device__ void lower_times(const T* matrix, const ChunkColumns<T>& from, Use&& use) {
-  each_row(matrix, [&](int i, const T(&m)[ssd_chunk]) {
+  each_row<R>(matrix, [&](int i, const T(&m)[ssd_chunk]) {
     T sums[4] = {};
 #pragma unroll
-    for (int j = 0; j <= i; ++j)
+    for (int j = 0; j <= last_of_token<R>(i) && j < ssd_chunk; ++j)
 #pragma unroll
       for (int k = 0; k < 4; ++k) sums[k] += m[j] * from.at[j][k];
     use(i, sums);
   });
 }
 
-// use(j, sum over i >= j of m(i, j) from_i).
-template <class T, class Use>
+// use(j, sum over i >= j, or from row j's token's first on, of m(i, j) from_i).
+template <int R = 1, class T, class Use>
 __device__ void lower_transposed_times(const T* matrix, const ChunkColumns<T>& from, Use&& use) {
   T sums[ssd_chunk][4] = {};
-  each_row(matrix, [&](int i, const T(&m)[ssd_chunk]) {
+  each_row<R>(matrix, [&](int i, const T(&m)[ssd_chunk]) {
 #pragma unroll
-    for (int j = 0; j <= i; ++j)
+    for (int j = 0; j <= last_of_token<R>(i) && j < ssd_chunk; ++j)
 #pragma unroll
       for (int k = 0; k < 4; ++k) sums[j][k] += m[j] * from.at[i][k];
   });
@@ -250,6 +310,7 @@ template <class T>
 struct ChunkDecays {
   T lam[4], delta[4];
 
+  ChunkDecays() = default;
   template <class Blocked>
   __device__ ChunkDecays(const ChunkSteps<T>& steps, int first, int rows, Blocked blocked) {
     using Entries = TriangleEntries<T>;

@@ -1,5 +1,7 @@
-// What passes between the chunks of Mamba-2's sequences (specification, section 7), added to what the chunks did alone:
+// What passes between the chunks of sequences (specification, sections 7 and 14.4), added to what the chunks did alone:
 // each reads the state before it, of (N, P) for every head, and hands it on, decayed and grown by the chunk's x b^T.
+// What b, c, the steps and the gradients are, Operands say (SsdOperands, SsdGradients; RotaryOperands,
+// RotaryGradientsOf).
 #pragma once
 
 #include <cstddef>
@@ -7,6 +9,7 @@
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/cuda/block/ssd_chunk.hpp>
+#include <mamba/cuda/block/ssd_head.hpp>
 #include <mamba/math/scan_step.hpp>
 
 namespace mamba::cuda::detail {
@@ -31,27 +34,28 @@ struct StateColumns {
   __device__ void load(const T* state, int p) {
     each_state([&](int k, int i, int n) {
       Quad<T> q{};
-      if (n < S::N && p < S::P) q = load4(state + n * padded(S::P) + p);
+      if (n < S::N && p < S::P) q = load4(state + S::place(n) * padded(S::P) + p);
 #pragma unroll
       for (int j = 0; j < 4; ++j) at[k][i][j] = q.at[j];
     });
   }
   __device__ void store(T* state, int p) const {
     each_state([&](int k, int i, int n) {
-      if (n < S::N && p < S::P) store_quad(state + n * padded(S::P) + p, at[k][i]);
+      if (n < S::N && p < S::P) store_quad(state + S::place(n) * padded(S::P) + p, at[k][i]);
     });
   }
 
-  // A chunk's rows of b or c, times the state. On return the lane's two sums are those of row half_lane() / 2 and of
-  // channels 2 (half_lane() % 2) and the next.
+  // A chunk's rows of b or c, which load(columns, stretch) loads, times the state. On return the lane's two sums are
+  // those of row half_lane() / 2 and of channels 2 (half_lane() % 2) and the next.
   struct Read {
     T at[2];
     static __device__ int row() { return half_lane() / 2; }
     static __device__ int channel() { return half_lane() % 2 * 2; }
   };
-  __device__ Read read(const T* from, int row_stride, int rows) const {
+  template <class Load>
+  __device__ Read read(Load&& load) const {
     T sums[ssd_chunk * 4] = {};
-    for_each_stretch(from, row_stride, rows, [&](int k, int i, int n, T x) {
+    for_each_stretch(load, [&](int k, int i, int n, T x) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) sums[4 * i + j] += x * at[k][n][j];
     });
@@ -59,8 +63,9 @@ struct StateColumns {
     return {sums[0], sums[1]};
   }
   // += the outer products of a chunk's rows of b or c and those of `scaled`.
-  __device__ void grow(const T* from, int row_stride, int rows, const ChunkColumns<T>& scaled) {
-    for_each_stretch(from, row_stride, rows, [&](int k, int i, int n, T x) {
+  template <class Load>
+  __device__ void grow(Load&& load, const ChunkColumns<T>& scaled) {
+    for_each_stretch(load, [&](int k, int i, int n, T x) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) at[k][n][j] += x * scaled.at[i][j];
     });
@@ -74,12 +79,12 @@ struct StateColumns {
 
  private:
   // f(stretch, row, state of the lane, value).
-  template <class F>
-  static __device__ void for_each_stretch(const T* from, int row_stride, int rows, F&& f) {
+  template <class Load, class F>
+  static __device__ void for_each_stretch(Load&& load, F&& f) {
 #pragma unroll
     for (int k = 0; k < stretches(S::N); ++k) {
       ChunkColumns<T> columns;
-      columns.template load<S::N, S::n_quads>(from, row_stride, rows, k * stretch + 4 * half_lane());
+      load(columns, k);
 #pragma unroll
       for (int i = 0; i < ssd_chunk; ++i)
 #pragma unroll
@@ -88,11 +93,11 @@ struct StateColumns {
   }
 };
 
-// Channels p .. p + 3 of a chunk's rows, each row times its factor, which lanes t, t + 8, ... know.
-template <class S, class T>
-__device__ ChunkColumns<T> scaled_rows(const T* from, int row_stride, int rows, int p, T factor) {
+// Columns of a chunk's rows, which load(columns) loads, each row times its factor, which lanes t, t + 8, ... know.
+template <class T, class Load>
+__device__ ChunkColumns<T> scaled_rows(Load&& load, T factor) {
   ChunkColumns<T> x;
-  x.template load<S::P, S::x_quads>(from, row_stride, rows, p);
+  load(x);
 #pragma unroll
   for (int i = 0; i < ssd_chunk; ++i) {
     const T f = ChunkSteps<T>::of(factor, i);
@@ -104,50 +109,50 @@ __device__ ChunkColumns<T> scaled_rows(const T* from, int row_stride, int rows, 
 
 // y += what every chunk reads of the state before it. A warp takes 8 channels through a whole sequence.
 //   boundaries, states: as ssd's
-template <class S, class T, class Blocked>
-__device__ __noinline__ void ssd_between_chunks(Rows<T, S::E> y, T* boundaries, T* states, Rows<const T, S::H> delta,
-                                                Rows<const T, S::C> xbc, Sequences sequences, const T* rates,
-                                                Blocked blocked) {
+template <class Operands, class S = typename Operands::S, class T = typename S::T, class Blocked>
+__device__ __noinline__ void ssd_between_chunks(Rows<T, S::Y> y, T* boundaries, T* states, Operands operands,
+                                                Sequences sequences, Blocked blocked) {
   using Columns = StateColumns<S>;
   int turn = warp();  // the warp's next item, counted from the sequence's first
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s),
-              kept = end > begin ? (end - begin - 1) / ssd_chunk : 0;
+              kept = end > begin ? (end - begin - 1) / S::tokens : 0;
     T* const own = states ? states + s * S::state_size : nullptr;
     if (own || kept > 0) {
       for (; turn < Columns::items; turn += Block::warps) {
-        const int head = turn / Columns::blocks, group = head / S::heads;
+        const int head = turn / Columns::blocks;
         const int p = turn % Columns::blocks * Columns::channels + lane() / half_lanes * 4;
         Columns state;
         if (own) state.load(own + head * S::head_state, p);
-        for (int first = begin, number = 0; first < end; first += ssd_chunk, ++number) {
-          const int rows = end - first < ssd_chunk ? end - first : ssd_chunk;
-          const T* const chunk = xbc[first];
-          ChunkSteps<T> steps(delta, first, rows, head, rates[head]);
+        if (own && begin < end) operands.enter(state, s, begin, head, p);
+        for (int first = begin, number = 0; first < end; first += S::tokens, ++number) {
+          const int rows = (end - first < S::tokens ? end - first : S::tokens) * S::R;
+          auto steps = operands.steps(first, rows, end, head);
+          const auto keys = operands.keys(first, rows, head);
           const int row = Columns::Read::row(), channel = p + Columns::Read::channel();
-          T* const to = y.address(first + row) + head * S::P + channel;
+          T* const to = S::output(y, first, row, head) + channel;
           const bool adds[2] = {row < rows && channel < S::P, row < rows && channel + 1 < S::P};
           T sums[2] = {};
           if (number > 0 || own) {
 #pragma unroll
             for (int j = 0; j < 2; ++j) sums[j] = adds[j] ? to[j] : T(0);
-            const auto read = state.read(chunk + S::c_column(group), xbc.stride, rows);
+            const auto read = state.read([&](auto& c, int k) { keys.load_c(c, k); });
             const T rise = steps.of(steps.rise, row);
 #pragma unroll
             for (int j = 0; j < 2; ++j) sums[j] += rise * read.at[j];
           }
-          const bool hands_on = first + ssd_chunk < end || own;
+          const bool hands_on = first + S::tokens < end || own;
           ChunkColumns<T> x;
           if (hands_on) {
             const int t = lane() % ssd_chunk;
-            if (t < rows && blocked.blocked(first + t)) steps.weight = 0;
-            x = scaled_rows<S>(chunk + head * S::P, xbc.stride, rows, p, steps.weight);
+            if (t < rows && blocked.blocked(first + t / S::R)) steps.weight = 0;
+            x = scaled_rows([&](auto& v) { operands.load_inputs(v, first, rows, head, p); }, steps.weight);
           }
           if (number > 0 && boundaries)
             state.store(boundaries + (number - 1) * S::state_size + head * S::head_state, p);
           if (hands_on) {
             state.scale(steps.fall());
-            state.grow(chunk + S::b_column(group), xbc.stride, rows, x);
+            state.grow([&](auto& b, int k) { keys.load_b(b, k); }, x);
           }
           if (number > 0 || own) {
 #pragma unroll
@@ -164,39 +169,40 @@ __device__ __noinline__ void ssd_between_chunks(Rows<T, S::E> y, T* boundaries, 
   __syncthreads();
 }
 
+// Of an item's 8 channels, for the gradients of the steps: 8 flows into the future, 8 reads of the past, the state's
+// way through.
+inline constexpr int between_partial_size = 2 * ssd_chunk + 1;
+
 // One chunk's part of the gradients that pass between chunks.
-template <class S>
+template <class Operands>
 struct ChunkBackward {
+  using S = typename Operands::S;
   using T = typename S::T;
   using Columns = StateColumns<S>;
-  // What an item's 8 channels add to the gradients of the steps: 8 flows into the future, 8 reads of the past, the
-  // state's way through.
-  static constexpr int partial_size = 2 * ssd_chunk + 1;
+  static constexpr int partial_size = between_partial_size;
   static constexpr int n_block = 32, row_items = 2 * S::G * ((S::N + n_block - 1) / n_block);
 
-  Rows<T, S::H> ddelta;
-  Rows<T, S::C> dxbc;
-  T* da;
-  Rows<const T, S::E> dy;
-  Rows<const T, S::H> delta;
-  Rows<const T, S::C> xbc;
-  const T* rates;
-  int first, rows;
-  const T* before;  // the state before the chunk, or null at a sequence's beginning
-  const T* carry;   // the gradient of the state behind it, or null at its end
-  T* handed;        // receives the gradient of the state before it
-  T* partials;      // shared (items, partial_size)
+  Operands operands;
+  Rows<const T, S::Y> dy;
+  int first, rows, end;  // the sequence's
+  int turn;              // of two, in which chunks take turns
+  const T* before;       // the state before the chunk, or null at a sequence's beginning
+  const T* carry;        // the gradient of the state behind it, or null at its end
+  T* handed;             // receives the gradient of the state before it
+  T* partials;           // shared (items, partial_size)
 
   // dx of 8 channels of a head and what their states' gradient is before the chunk.
   __device__ void channels(int item) const {
-    const int head = item / Columns::blocks, group = head / S::heads;
+    const auto xbc = operands.xbc;
+    const auto dxbc = operands.dxbc;
+    const int head = item / Columns::blocks;
     const int p = item % Columns::blocks * Columns::channels + lane() / half_lanes * 4;
-    const T *const b = xbc[first] + S::b_column(group), *const c = xbc[first] + S::c_column(group);
-    const ChunkSteps<T> steps(delta, first, rows, head, rates[head]);
+    const auto steps = operands.steps(first, rows, end, head);
+    const auto keys = operands.keys(first, rows, head);
     const int row = Columns::Read::row(), channel = p + Columns::Read::channel(), e = head * S::P + channel;
     T flow = 0, reads = 0, through = 0;
     Columns future;
-    if (carry) {
+    if (!Operands::has_factors && carry) {
       T dx[2], x[2];
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -204,7 +210,7 @@ struct ChunkBackward {
         dx[j] = mine ? dxbc[first + row][e + j] : T(0), x[j] = mine ? xbc[first + row][e + j] : T(0);
       }
       future.load(carry + head * S::head_state, p);
-      const auto read = future.read(b, xbc.stride, rows);
+      const auto read = future.read([&](auto& b, int k) { keys.load_b(b, k); });
       const T weight = steps.of(steps.weight, row);
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -212,21 +218,28 @@ struct ChunkBackward {
         if (row < rows && channel + j < S::P) dxbc[first + row][e + j] = dx[j] + weight * read.at[j];
       }
     }
+    if constexpr (Operands::has_factors)
+      if (carry) {
+        future.load(carry + head * S::head_state, p);
+        flow = operands.add_to_inputs(future.read([&](auto& b, int k) { keys.load_b(b, k); }), steps, first, rows, head,
+                                      p);
+      }
     if (before) {
       {
         Columns past;
         past.load(before + head * S::head_state, p);
-        const auto read = past.read(c, xbc.stride, rows);
+        const auto read = past.read([&](auto& c, int k) { keys.load_c(c, k); });
 #pragma unroll
         for (int j = 0; j < 2; ++j)
-          if (row < rows && channel + j < S::P) reads += dy[first + row][e + j] * read.at[j];
+          if (row < rows && channel + j < S::P) reads += S::output(dy, first, row, head)[channel + j] * read.at[j];
         Columns::each_state([&](int k, int i, int) {
 #pragma unroll
           for (int j = 0; j < 4; ++j) through += future.at[k][i][j] * past.at[k][i][j];
         });
       }
       future.scale(steps.fall());
-      future.grow(c, xbc.stride, rows, scaled_rows<S>(dy[first] + head * S::P, dy.stride, rows, p, steps.rise));
+      future.grow([&](auto& c, int k) { keys.load_c(c, k); },
+                  scaled_rows([&](auto& g) { load_outputs<S>(g, dy, first, rows, head, p); }, steps.rise));
       future.store(handed + head * S::head_state, p);
     }
     T* const partial = partials + item * partial_size;
@@ -242,30 +255,41 @@ struct ChunkBackward {
 
   // 32 columns of db, from what the future reads, or of dc, from the past: sums over the channels of the group's heads.
   // 8 lanes take 32 channels of a state's row, the warp 4 rows at a time.
-  __device__ void columns(int item) const {
+  __device__ void columns(Block& be, int item) const {
+    const auto xbc = operands.xbc;
     constexpr int width = 8, at_once = 32 / width, held = n_block / at_once;
     const bool of_c = item % 2 != 0;
     const T* const state = of_c ? before : carry;
     if (!state) return;
     const int group = item / 2 % S::G, n = item / (2 * S::G) * n_block + lane() / width, row = lane() % ssd_chunk;
-    T* const to = dxbc.address(first + row) + (of_c ? S::c_column(group) : S::b_column(group)) + n;
-    T present[held];  // what stands there: on its way while the sums are computed
+    T* const to = operands.key_gradients(be, turn, of_c, group, first, row, n);
+    T present[held] = {};  // what stands there: on its way while the sums are computed
+    if constexpr (Operands::adds_to_keys) {
 #pragma unroll
-    for (int k = 0; k < held; ++k) present[k] = row < rows && n + k * at_once < S::N ? to[k * at_once] : T(0);
+      for (int k = 0; k < held; ++k) present[k] = row < rows && n + k * at_once < S::N ? to[k * at_once] : T(0);
+    }
     T sums[held][ssd_chunk] = {};
 #pragma unroll 1
     for (int head = group * S::heads; head < (group + 1) * S::heads; ++head) {
-      const ChunkSteps<T> steps(delta, first, rows, head, rates[head]);
+      const auto steps = operands.steps(first, rows, end, head);
       const T* const from = of_c ? dy[first] : xbc[first];
 #pragma unroll 1
       for (int p = lane() % width * 4; p - lane() % width * 4 < S::P; p += width * 4) {
-        const auto x = scaled_rows<S>(from + head * S::P, of_c ? dy.stride : xbc.stride, rows, p,
-                                      of_c ? steps.rise : steps.weight);
+        const auto x = scaled_rows(
+            [&](auto& v) {
+              if constexpr (S::R == 1 && !Operands::has_factors) {
+                v.template load<S::P, S::x_quads>(from + head * S::P, of_c ? dy.stride : xbc.stride, rows, p);
+              } else {
+                if (of_c) load_outputs<S>(v, dy, first, rows, head, p);
+                else operands.load_inputs(v, first, rows, head, p);
+              }
+            },
+            of_c ? steps.rise : steps.weight);
 #pragma unroll
         for (int k = 0; k < held; ++k) {
           Quad<T> h{};
           if (n + k * at_once < S::N && p < S::P)
-            h = load4(state + head * S::head_state + (n + k * at_once) * padded(S::P) + p);
+            h = load4(state + head * S::head_state + S::place(n + k * at_once) * padded(S::P) + p);
 #pragma unroll
           for (int i = 0; i < ssd_chunk; ++i)
 #pragma unroll
@@ -280,9 +304,9 @@ struct ChunkBackward {
     }
   }
 
-  // ddelta and da of a head, from the partial sums of its channels.
+  // What a head's steps are given, from the partial sums of its channels.
   __device__ void steps(int head) const {
-    const ChunkSteps<T> steps(delta, first, rows, head, rates[head]);
+    const auto steps = operands.steps(first, rows, end, head);
     const int t = lane() % ssd_chunk;
     T flow = 0, reads = 0, through = 0;
     for (int block = 0; block < Columns::blocks; ++block) {
@@ -301,56 +325,58 @@ struct ChunkBackward {
     }
     to_future = __shfl_up_sync(~0U, to_future, 1, ssd_chunk);
     const T eta = from_past + (t > 0 ? to_future : T(0)) + steps.fall() * through;
-    if (lane() < rows) ddelta[first + t][head] += steps.rest * flow + T(math::ln2) * rates[head] * eta;
-    const T of_rate = lane_sum<ssd_chunk>(eta * steps.delta);
-    if (lane() == 0) da[head] += of_rate;
+    operands.give_steps(steps, first, rows, carry != nullptr, head, flow, eta);
   }
 };
 
 // Of shared memory, for one of the two slots of what backward leaves behind a barrier.
 template <class S>
-inline constexpr int between_chunks_elements = StateColumns<S>::items * ChunkBackward<S>::partial_size;
+inline constexpr int between_chunks_elements = StateColumns<S>::items * between_partial_size;
 
 // The gradients += what passes between chunks. Sequence after sequence, chunk after chunk from the last: its items are
 // shared out among the warps. Block::global: two states, whose gradients are exchanged with every chunk.
-template <class S, class T>
-__device__ __noinline__ void ssd_between_chunks_backward(Block& be, Rows<T, S::H> ddelta, Rows<T, S::C> dxbc, T* da,
-                                                         Rows<const T, S::E> dy, const T* boundaries,
-                                                         Rows<const T, S::H> delta, Rows<const T, S::C> xbc,
-                                                         Sequences sequences, const T* rates) {
+template <class Operands, class S = typename Operands::S, class T = typename S::T>
+__device__ __noinline__ void ssd_between_chunks_backward(Block& be, Operands operands, Rows<const T, S::Y> dy,
+                                                         const T* boundaries, Sequences sequences) {
   using Columns = StateColumns<S>;
-  using Backward = ChunkBackward<S>;
+  using Backward = ChunkBackward<Operands>;
   constexpr int partials = between_chunks_elements<S>;
   T* const carries = reinterpret_cast<T*>(be.global);
   int turn = 0;  // of the two slots for what passes a barrier
   for (int s = 0; s < sequences.count; ++s) {
     const int begin = sequences.begin(s), end = sequences.end(s),
-              kept = end > begin ? (end - begin - 1) / ssd_chunk : 0;
+              kept = end > begin ? (end - begin - 1) / S::tokens : 0;
     for (int number = kept > 0 ? kept : -1; number >= 0; --number, turn ^= 1) {
-      const int first = begin + number * ssd_chunk;
-      const Backward chunk{ddelta,
-                           dxbc,
-                           da,
+      const int first = begin + number * S::tokens;
+      const Backward chunk{operands,
                            dy,
-                           delta,
-                           xbc,
-                           rates,
                            first,
-                           end - first < ssd_chunk ? end - first : ssd_chunk,
+                           (end - first < S::tokens ? end - first : S::tokens) * S::R,
+                           end,
+                           turn,
                            number > 0 ? boundaries + (number - 1) * S::state_size : nullptr,
                            number < kept ? carries + turn * S::state_size : nullptr,
                            carries + (turn ^ 1) * S::state_size,
                            be.scratch<T>() + turn * partials};
       for (int item = warp(); item < Columns::items + Backward::row_items; item += Block::warps) {
         if (item < Columns::items) chunk.channels(item);
-        else chunk.columns(item - Columns::items);
+        else chunk.columns(be, item - Columns::items);
       }
       __syncthreads();
       for (int head = warp(); head < S::H; head += Block::warps) chunk.steps(head);
+      operands.give_keys(be, turn, first, chunk.rows, number < kept, number > 0);
     }
     boundaries += kept * S::state_size;
   }
   __syncthreads();
+}
+
+// Whether a thread's share of the sequences has one of several chunks of so many tokens.
+template <int tokens>
+__device__ bool has_several_chunks(Sequences sequences) {
+  bool several = false;
+  each(sequences.count, [&](int s) { several |= sequences.end(s) - sequences.begin(s) > tokens; });
+  return several;
 }
 
 }  // namespace mamba::cuda::detail

@@ -8,6 +8,7 @@
 
 #include <mamba/core/storage.hpp>
 #include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 
 namespace mamba::cuda::detail {
 
@@ -84,25 +85,6 @@ __device__ Fragment fragment(Panel<float, along, Indices> panel, int index, int 
   return f;
 }
 
-// d (16, 8) += a (16, 8) b (8, 8). Volatile, so that multiplications stay in their order: left to itself the compiler
-// brings those of one result together, and each waits for the one before.
-__device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[2][2], const std::uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
-      "%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]));
-}
-
-// d (16, 8) <- a b.
-__device__ inline void multiply(float (&d)[4], const std::uint32_t (&a)[2][2], const std::uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, "
-      "%10, %10};"
-      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-      : "r"(a[0][0]), "r"(a[1][0]), "r"(a[0][1]), "r"(a[1][1]), "r"(b[0]), "r"(b[1]), "f"(0.0F));
-}
-
 // The same of numbers of 16 bits, 16 of the sum's elements by indices 2 (lane / 4) + i: two elements in a word, a
 // lane's are 4 (lane % 4) .. + 3.
 struct BFloat16Fragment {
@@ -134,11 +116,8 @@ __device__ BFloat16Fragment bfloat16_fragment(Panel<BFloat16, along, Indices, De
 __device__ inline void multiply_add(Quad<float> (&unit)[2], const BFloat16Fragment& a, const BFloat16Fragment& b) {
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
-        "%2, %3};"
-        : "+f"(unit[0].at[half]), "+f"(unit[0].at[2 + half]), "+f"(unit[1].at[half]), "+f"(unit[1].at[2 + half])
-        : "r"(a.at[0][0]), "r"(a.at[1][0]), "r"(a.at[0][1]), "r"(a.at[1][1]), "r"(b.at[half][0]), "r"(b.at[half][1]));
+    multiply_add_bfloat16(unit[0].at[half], unit[0].at[2 + half], unit[1].at[half], unit[1].at[2 + half], a.at[0][0],
+                          a.at[1][0], a.at[0][1], a.at[1][1], b.at[half][0], b.at[half][1]);
 }
 
 // Which of the three multiplications comes first where all are made, and where only the high parts are multiplied.

@@ -9,6 +9,7 @@
 
 #include <mamba/core/storage.hpp>
 #include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 #include <mamba/cuda/block/tensor_core.hpp>
 
 namespace mamba::cuda::detail {
@@ -68,9 +69,9 @@ struct SwizzledTile {
   S* data;
 
   // A line's stretches are at their numbers with this one's, in base 2, digit by digit.
-  static __device__ int turn(int line) { return sizeof(S) == 2 ? line & 7 : (line & 3) ^ (line >> 2 & 1); }
+  static __device__ int swizzle(int line) { return sizeof(S) == 2 ? line & 7 : (line & 3) ^ (line >> 2 & 1); }
   // Numbers stay neighbours within stretches.
-  __device__ S* at(int line, int column) const { return data + line * stride + (column ^ turn(line) * stretch); }
+  __device__ S* at(int line, int column) const { return data + line * stride + (column ^ swizzle(line) * stretch); }
 };
 
 // Which operand of a product: its rows are the result's rows, or its columns. And how its indices and the elements of
@@ -128,24 +129,14 @@ class TileReader {
 #pragma unroll
     for (int q = 0; q < patterns; ++q)
       starts_[q] = tile.data + line * Tile::stride +
-                   (number ^ q * (fetches ? 2 : 1) ^ Tile::turn(line)) * Tile::stretch + within;
+                   (number ^ q * (fetches ? 2 : 1) ^ Tile::swizzle(line)) * Tile::stretch + within;
   }
 
   // Of the unit that begins at (line, column).
   __device__ Operand<S, side> read(int line, int column) const {
     Operand<S, side> operand;
     if constexpr (fetches) {
-      const auto from = static_cast<unsigned>(__cvta_generic_to_shared(start(line, column / unit_side)));
-      if constexpr (way == Way::along_lines)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(operand.words[0]), "=r"(operand.words[1]), "=r"(operand.words[2]), "=r"(operand.words[3])
-                     : "r"(from)
-                     : "memory");
-      else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(operand.words[0]), "=r"(operand.words[1]), "=r"(operand.words[2]), "=r"(operand.words[3])
-                     : "r"(from)
-                     : "memory");
+      load_matrices<way == Way::across_lines>(operand.words, start(line, column / unit_side));
     } else {
 #pragma unroll
       for (int i = 0; i < 2; ++i)
@@ -223,26 +214,23 @@ __device__ void multiply_add(Unit (&units)[M][N], const Operand<float, Side::lef
 #pragma unroll
           for (int n = 0; n < N; ++n)
 #pragma unroll
-            for (int h = 0; h < 2; ++h) f(parts[k][m][n][h], a[m], b[n], first + k, h);
+            for (int h = 0; h < 2; ++h) f(k, m, n, h);
     };
     if (first_term == first_exact_term) {
-      each_part(
-          [](auto& part, const auto& l, const auto& r, int k, int h) { multiply_add(part, l.low[k], r.high[k][h]); });
-      each_part(
-          [](auto& part, const auto& l, const auto& r, int k, int h) { multiply_add(part, l.high[k], r.low[k][h]); });
+      each_part([&](int k, int m, int n, int h) {
+        multiply_add(parts[k][m][n][h], a[m].low[first + k], b[n].high[first + k][h]);
+      });
+      each_part([&](int k, int m, int n, int h) {
+        multiply_add(parts[k][m][n][h], a[m].high[first + k], b[n].low[first + k][h]);
+      });
     }
-    each_part(
-        [](auto& part, const auto& l, const auto& r, int k, int h) { multiply_add(part, l.high[k], r.high[k][h]); });
+    each_part([&](int k, int m, int n, int h) {
+      multiply_add(parts[k][m][n][h], a[m].high[first + k], b[n].high[first + k][h]);
+    });
+    each_part([&](int k, int m, int n, int h) {
 #pragma unroll
-    for (int k = 0; k < at_once; ++k)
-#pragma unroll
-      for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-          for (int h = 0; h < 2; ++h)
-#pragma unroll
-            for (int c = 0; c < 4; ++c) units[m][n].at[h][c / 2][c % 2] += parts[k][m][n][h][c];
+      for (int c = 0; c < 4; ++c) units[m][n].at[h][c / 2][c % 2] += parts[k][m][n][h][c];
+    });
   }
 }
 template <int M, int N>
@@ -255,12 +243,8 @@ __device__ void multiply_add(Unit (&units)[M][N], const Operand<BFloat16, Side::
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         auto& d = units[m][n].at[h];
-        asm volatile(
-            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
-            "%1, %2, %3};"
-            : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[1][0]), "+f"(d[1][1])
-            : "r"(a[m].words[0]), "r"(a[m].words[1]), "r"(a[m].words[2]), "r"(a[m].words[3]), "r"(b[n].words[2 * h]),
-              "r"(b[n].words[2 * h + 1]));
+        multiply_add_bfloat16(d[0][0], d[0][1], d[1][0], d[1][1], a[m].words[0], a[m].words[1], a[m].words[2],
+                              a[m].words[3], b[n].words[2 * h], b[n].words[2 * h + 1]);
       }
 }
 template <class S>

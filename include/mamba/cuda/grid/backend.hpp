@@ -10,9 +10,12 @@
 #include <mamba/cuda/grid/cross_entropy.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
+#include <mamba/cuda/grid/ranked_gate.hpp>
+#include <mamba/cuda/grid/rotary_ssd.hpp>
 #include <mamba/cuda/grid/rowwise.hpp>
 #include <mamba/cuda/grid/scan.hpp>
 #include <mamba/cuda/grid/token_step.hpp>
+#include <mamba/cuda/grid/trapezoid.hpp>
 #include <mamba/network/recurrence.hpp>
 
 namespace mamba::cuda {
@@ -27,6 +30,11 @@ struct GridMemory {
   template <class T, int H, int P, int G, int N>
   static int kept_states(network::SsdSizes<T, H, P, G, N>, Sequences sequences) {
     return detail::ssd_runs_in_chunks<T, T, N> ? 0 : detail::most_kept_states(sequences, grid_scan_chunk);
+  }
+  // None: Mamba-3's are computed again.
+  template <class T, int H, int P, int G, int N, int rank, int Na>
+  static int kept_states(network::RotarySsdSizes<T, H, P, G, N, rank, Na>, Sequences) {
+    return 0;
   }
 
   // How many rows of logits of so many elements exist at once, where so many are wanted.
@@ -75,6 +83,24 @@ struct GridMemory {
       partials.carve(counter, detail::shares_of<Channels>(sequences), rows);
       counter.take(steps, rows);
     }
+    return counter.used();
+  }
+  template <class S, class T, int H, int P, int G, int N, int rank, int Na>
+  static std::size_t of_recurrence(network::RotarySsdSizes<T, H, P, G, N, rank, Na> sizes, int rows, int sequences,
+                                   bool with_backward) {
+    Carver counter;
+    detail::RotaryCallMemory<S, decltype(sizes)>(rows, sequences).carve(counter, with_backward, false);
+    return (std::max)(counter.used(), detail::trapezoid_bytes(sizes, rows, sequences, with_backward));
+  }
+  // The same for a single token of so many sequences.
+  template <class Recurrence>
+  static std::size_t of_step(Recurrence, int) {
+    return 0;
+  }
+  template <class T, int H, int P, int G, int N, int rank, int Na>
+  static std::size_t of_step(network::RotarySsdSizes<T, H, P, G, N, rank, Na> sizes, int sequences) {
+    Carver counter;
+    detail::RotaryStepMemory<decltype(sizes)>().carve(counter, sequences);
     return counter.used();
   }
   template <class S, class Recurrence>

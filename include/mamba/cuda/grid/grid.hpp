@@ -16,9 +16,11 @@
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 #include <mamba/cuda/runtime/buffer.hpp>
 #include <mamba/cuda/runtime/cublas.hpp>
 #include <mamba/cuda/runtime/graph.hpp>
+#include <mamba/cuda/runtime/launch.hpp>
 
 namespace mamba::cuda {
 
@@ -89,15 +91,6 @@ __host__ __device__ inline int first_of(int slice, int slices, int count) {
   return static_cast<int>(static_cast<long long>(count) * slice / slices);
 }
 
-// Every kernel over the grid begins with it: from here on it may read what those before it have written. In a graph it
-// may be there before they are done (runtime/graph.hpp), and what follows it may come as soon as it has begun.
-__device__ inline void begin_kernel() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-
 // A block for each slice. Primitive::run(block, arguments...) is the primitive.
 template <class Primitive, class... Arguments>
 __global__ void __launch_bounds__(Block::threads) run_on_rows(int rows, Arguments... arguments) {
@@ -159,12 +152,6 @@ constexpr std::size_t shared_memory = [] {
   static_assert(Count * sizeof(Stage) <= std::size_t{99} << 10);
   return Count * sizeof(Stage);
 }();
-
-// How a kernel is launched.
-struct LaunchShape {
-  int blocks, threads;
-  std::size_t shared_bytes;
-};
 
 // Thrown where a graph is recorded of which something cannot become a part.
 class NotRecordable : public Error {
@@ -251,25 +238,16 @@ class Grid {
   template <class... Parameters, class... Arguments>
   void launch_shaped(const char* name, void (*kernel)(Parameters...), LaunchShape shape,
                      const Arguments&... arguments) const {
-    if (shape.shared_bytes > (std::size_t{48} << 10))
-      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(shape.shared_bytes)),
-            "cudaFuncSetAttribute");
-    const auto blocks = static_cast<unsigned>(shape.blocks), threads = static_cast<unsigned>(shape.threads);
-    if (recording_) {
-      recording_->append(kernel, blocks, threads, shape.shared_bytes, static_cast<Parameters>(arguments)...);
-      return;
-    }
-    kernel<<<blocks, threads, shape.shared_bytes, stream()>>>(arguments...);
-    check_launch(name, stream());
+    if (shape.shared_bytes > (std::size_t{48} << 10)) allow_shared_memory(kernel, shape.shared_bytes);
+    if (recording_) recording_->append(kernel, shape, static_cast<Parameters>(arguments)...);
+    else launch_kernel(name, kernel, shape, stream(), static_cast<Parameters>(arguments)...);
   }
   // One that does not begin with begin_kernel().
   template <class... Parameters, class... Arguments>
-  void launch_behind(const char* name, void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
+  void launch_behind(const char* name, void (*kernel)(Parameters...), LaunchShape shape,
                      const Arguments&... arguments) const {
-    if (recording_) return recording_->append_behind(kernel, blocks, threads, 0, static_cast<Parameters>(arguments)...);
-    kernel<<<blocks, threads, 0, stream()>>>(arguments...);
-    check_launch(name, stream());
+    if (recording_) recording_->append_behind(kernel, shape, static_cast<Parameters>(arguments)...);
+    else launch_kernel(name, kernel, shape, stream(), static_cast<Parameters>(arguments)...);
   }
   // One with a thread for each of so many elements.
   template <class... Parameters, class... Arguments>

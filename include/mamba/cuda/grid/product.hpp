@@ -9,7 +9,7 @@
 
 #include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
-#include <mamba/cuda/block/async_copy.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 #include <mamba/cuda/block/tensor_core.hpp>
 #include <mamba/cuda/grid/few_rows.hpp>
 #include <mamba/cuda/grid/grid.hpp>

@@ -83,9 +83,9 @@ template <int Groups = 1, class Y, class T, class X, int D>
 void rms_norm(Grid& be, Rows<Y, D> y, T* rho, Rows<const X, D> x, Weight<T, 1, D> w) {
   be.over_rows<on_block::RmsNorm<Groups>>(y, y, PerRow<T>{rho, Groups}, x, w);
 }
-template <int Groups = 1, class T, int D>
+template <int Groups = 1, class T, class X, int D>
 void rms_norm_backward(Grid& be, Rows<T, D> dx, WeightGradient<T, 1, D> dw, Rows<const T, D> dy, const T* rho,
-                       Rows<const T, D> x, Weight<T, 1, D> w) {
+                       Rows<const X, D> x, Weight<T, 1, D> w) {
   be.over_rows_with_gradient<on_block::RmsNormBackward<Groups>>(dw, x.rows, dx, dy, PerRow<const T>{rho, Groups}, x, w);
 }
 template <class Y, class X, class Z, int C>

@@ -7,8 +7,8 @@
 
 #include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
-#include <mamba/cuda/block/async_copy.hpp>
 #include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 #include <mamba/cuda/tuning.hpp>
 
 namespace mamba::cuda::detail {

@@ -11,7 +11,8 @@
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/ssd_backward.hpp>
-#include <mamba/cuda/grid/ssd_walk.hpp>
+#include <mamba/cuda/grid/ssd_direction.hpp>
+#include <mamba/cuda/grid/ssd_pieces.hpp>
 
 namespace mamba::cuda::detail {
 
@@ -96,7 +97,7 @@ void ssd_in_chunks(Grid& be, Rows<typename Shape::Stored, Shape::E> y, float* st
   }
   SsdMemory<Shape> memory(y.rows, sequences.count);
   be.carve([&](Carver& carver) { memory.carve(carver, false); });
-  ssd_walk_all<true>(be, SsdForward<Shape, Blocked>{in, y, blocked}, memory.pieces, {states, states}, nullptr,
+  ssd_walk_all<true>(be, SsdForward<Shape, Blocked>{{in}, y, blocked}, memory.pieces, {states, states}, nullptr,
                      sequences);
 }
 
@@ -105,6 +106,8 @@ void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, 
                             WeightGradient<float, 1, Shape::H> da, WeightGradient<float, 1, Shape::H> dd,
                             Rows<const float, Shape::E> dy, const SsdInputs<Shape>& in, Sequences sequences,
                             Passed passed) {
+  using Gradients = SsdChunkGradients<Shape>;
+  using Stage = SsdGradientStage<Gradients>;
   SsdMemory<Shape> memory(dy.rows, sequences.count);
   be.carve([&](Carver& carver) { memory.carve(carver, true); });
   clear_padding(be, ddelta);
@@ -113,12 +116,12 @@ void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, 
   be.zero(memory.of_skips, memory.slots * padded(Shape::H));
   SsdEnds ends, adjoint_ends;
   if constexpr (Passed::passes) ends.from = passed.from, adjoint_ends = {passed.gradient, passed.gradient};
-  ssd_walk_all<false>(be, SsdForward<Shape, NoRows>{in, {}, {}}, memory.pieces, ends, memory.before, sequences);
-  ssd_walk_all<true>(be, SsdBackward<Shape>{in, dy, dxbc}, memory.pieces, adjoint_ends, memory.behind, sequences);
+  ssd_walk_all<false>(be, SsdForward<Shape, NoRows>{{in}, {}, {}}, memory.pieces, ends, memory.before, sequences);
+  ssd_walk_all<true>(be, SsdBackward<Shape>{{in}, dy, dxbc}, memory.pieces, adjoint_ends, memory.behind, sequences);
   const int slots = static_cast<int>(memory.slots);
-  be.launch_shaped("ssd_chunk_gradients", ssd_chunk_gradients<Shape>,
-                   {slots * Shape::G, SsdGradientStage<Shape>::threads, shared_memory<SsdGradientStage<Shape>>}, ddelta,
-                   dxbc, memory.of_rates, memory.of_skips, in, dy, memory.before, memory.behind,
+  be.launch_shaped("ssd_chunk_gradients", ssd_chunk_gradients<Gradients>,
+                   {slots * Shape::G, Stage::threads, shared_memory<Stage>},
+                   Gradients{{in}, dy, ddelta, dxbc, memory.of_rates, memory.of_skips}, memory.before, memory.behind,
                    SsdPassed{ends.from != nullptr, adjoint_ends.from != nullptr}, sequences);
   be.add(da, PartialGradients<float, 1, Shape::H>{memory.of_rates, slots});
   be.add(dd, PartialGradients<float, 1, Shape::H>{memory.of_skips, slots});

@@ -7,8 +7,8 @@
 #include <type_traits>
 
 #include <mamba/core/views.hpp>
-#include <mamba/cuda/block/async_copy.hpp>
 #include <mamba/cuda/block/block.hpp>
+#include <mamba/cuda/block/instructions.hpp>
 #include <mamba/cuda/block/tile_product.hpp>
 #include <mamba/math/activation.hpp>
 #include <mamba/math/scan_step.hpp>
@@ -59,7 +59,8 @@ inline int ssd_slots(int rows, int sequences, int rows_of_stretch) { return rows
 __device__ inline int ssd_slot(int begin, int sequence, int number, int rows_of_stretch) {
   return begin / rows_of_stretch + sequence + number;
 }
-__device__ inline SsdStretch ssd_stretch_of(Sequences sequences, int slot, int rows_of_stretch) {
+template <class AnySequences>
+__device__ SsdStretch ssd_stretch_of(const AnySequences& sequences, int slot, int rows_of_stretch) {
   int low = 0, high = sequences.count - 1;
   while (low < high) {
     const int middle = (low + high + 1) / 2;
@@ -80,6 +81,8 @@ struct SsdInputs {
   Weight<float, 1, Shape::H> a, d;
   int first_term;  // of products of float (tensor_core.hpp)
 
+  __device__ float rate(int head) const { return a.derived[head]; }
+  __device__ float skip(int head) const { return d.value[head]; }
   __device__ float step_size(int row, int head) const {
     const float x = delta.address(row)[head];
     return bias.value ? math::softplus(x + bias.value[head]) : x;
@@ -90,19 +93,58 @@ struct SsdInputs {
 template <class S>
 using SsdSum = std::conditional_t<std::is_same_v<S, float>, double, float>;
 
-// Of a head in a chunk whose rows are taken one way or the other: step sizes, and the sums of their decays' logarithms
+// How the rows of a head's chunk, taken one way or the other, decay to each other: the sums of their decays' logarithms
 // (to 2), of which a decay is the power of a difference. Forward, a row's own decay lies before it; backward, where
 // what is carried is the state's gradient, behind.
 template <class S, int rows>
-struct SsdDecays {
+struct SsdExponents {
   using Sum = SsdSum<S>;
-  static constexpr int of_lane = (rows + 31) / 32;
+  static constexpr int of_lane = (rows + 31) / 32;  // a lane's rows, one behind the other
 
   Sum sum[rows];
-  float delta[rows];
   float from_begin[rows];  // the decay of what comes into the chunk, to row r
   float to_end[rows];      // of what row r gives, to the chunk's end
   float of_chunk;
+
+  // By a warp, given its lanes' rows' logarithms.
+  template <bool backward>
+  __device__ void set(const Sum (&exponents)[of_lane]) {
+    Sum up_to[of_lane + 1];
+    up_to[0] = 0;
+#pragma unroll
+    for (int i = 0; i < of_lane; ++i) up_to[i + 1] = up_to[i] + exponents[i];
+    Sum before = up_to[of_lane];
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const Sum other = __shfl_up_sync(~0U, before, offset);
+      if (lane() >= offset) before += other;
+    }
+    const Sum all = __shfl_sync(~0U, before, 31);
+    before -= up_to[of_lane];
+#pragma unroll
+    for (int i = 0; i < of_lane; ++i) {
+      const int r = of_lane * lane() + i;
+      if (r >= rows) break;
+      const Sum here = before + up_to[backward ? i : i + 1];
+      sum[r] = here, from_begin[r] = power(here), to_end[r] = power(all - here);
+    }
+    if (lane() == 0) of_chunk = power(all);
+  }
+
+  // Of what row r gives, to a later row.
+  __device__ float between(int r, int later) const { return power(sum[later] - sum[r]); }
+
+ private:
+  static __device__ float power(Sum exponent) { return math::exp2_nonpositive(static_cast<float>(exponent)); }
+};
+
+// The same by step sizes and a rate.
+template <class S, int rows>
+struct SsdDecays : SsdExponents<S, rows> {
+  using typename SsdExponents<S, rows>::Sum;
+  using SsdExponents<S, rows>::of_lane;
+
+  float delta[rows];
 
   // A lane's step sizes: asked for early by the warp that will set the rest.
   struct Steps {
@@ -120,46 +162,51 @@ struct SsdDecays {
   }
   template <bool backward>
   __device__ void set(const Steps& steps, float rate) {
-    Sum up_to[of_lane + 1];
-    up_to[0] = 0;
-#pragma unroll
-    for (int i = 0; i < of_lane; ++i) up_to[i + 1] = up_to[i] + static_cast<Sum>(steps.of[i]) * static_cast<Sum>(rate);
-    Sum before = up_to[of_lane];
-#pragma unroll
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const Sum other = __shfl_up_sync(~0U, before, offset);
-      if (lane() >= offset) before += other;
-    }
-    const Sum all = __shfl_sync(~0U, before, 31);
-    before -= up_to[of_lane];
+    Sum exponents[of_lane];
 #pragma unroll
     for (int i = 0; i < of_lane; ++i) {
-      const int r = of_lane * lane() + i;
-      if (r >= rows) break;
-      const Sum here = before + up_to[backward ? i : i + 1];
-      sum[r] = here, delta[r] = steps.of[i], from_begin[r] = power(here), to_end[r] = power(all - here);
+      exponents[i] = static_cast<Sum>(steps.of[i]) * static_cast<Sum>(rate);
+      if (const int r = of_lane * lane() + i; r < rows) delta[r] = steps.of[i];
     }
-    if (lane() == 0) of_chunk = power(all);
+    SsdExponents<S, rows>::template set<backward>(exponents);
   }
-
-  // Of what row r gives, to a later row.
-  __device__ float between(int r, int later) const { return power(sum[later] - sum[r]); }
-
- private:
-  static __device__ float power(Sum exponent) { return math::exp2_nonpositive(static_cast<float>(exponent)); }
 };
 
-// tile <- `lines` lines of so many numbers, `stride` apart (which may be negative), zeros elsewhere. Asynchronous, but
-// for single numbers of 16 bits, which are none of copy_async's sizes.
-template <int vector, int threads, class Tile, class S = typename Tile::Stored>
-__device__ void stage_lines(Tile tile, const S* from, std::ptrdiff_t stride, int lines, int length) {
+// Of a chunk's pairs of rows, the units on and below the diagonal, shared out among warps: those of this one.
+template <int tiles, int warps>
+class SsdPairUnits {
+ public:
+  static constexpr int all = tiles * (tiles + 1) / 2, own = (all + warps - 1) / warps;
+
+  __device__ SsdPairUnits() {
+#pragma unroll
+    for (int u = 0; u < own; ++u) {
+      row_[u] = 0, column_[u] = min(u * warps + warp(), all - 1);
+      while (column_[u] > row_[u]) column_[u] -= ++row_[u];
+    }
+  }
+  // A unit's first.
+  __device__ int row(int u) const { return row_[u] * unit_side; }
+  __device__ int column(int u) const { return column_[u] * unit_side; }
+  // Of the last, not every warp has one.
+  static __device__ bool exists(int u) { return u * warps + warp() < all; }
+
+ private:
+  int row_[own], column_[own];  // in units
+};
+
+// tile <- `lines` lines of so many numbers, from line_of(line) on, zeros elsewhere. Asynchronous, but for single
+// numbers of 16 bits, which are none of copy_async's sizes.
+template <int vector, int threads, class Tile, class LineOf>
+__device__ void stage_lines(Tile tile, LineOf&& line_of, int lines, int length) {
+  using S = typename Tile::Stored;
   constexpr int vectors = Tile::columns / vector;
   static_assert(Tile::columns % vector == 0);
   const auto copy = [&](int line, int column) {
     const bool exists = line < lines && column < length;
     S* const to = tile.at(line, column);
-    if constexpr (vector * sizeof(S) < 4) *to = exists ? from[line * stride + column] : S(0);
-    else copy_async<vector * sizeof(S)>(to, exists ? from + line * stride + column : from, exists);
+    if constexpr (vector * sizeof(S) < 4) *to = exists ? line_of(line)[column] : S(0);
+    else copy_async<vector * sizeof(S)>(to, exists ? line_of(line) + column : line_of(0), exists);
   };
   if constexpr (threads % vectors == 0) {  // a thread stays in its column
     constexpr int at_once = threads / vectors;
@@ -171,6 +218,11 @@ __device__ void stage_lines(Tile tile, const S* from, std::ptrdiff_t stride, int
   } else {
     for (int i = thread(); i < Tile::lines * vectors; i += threads) copy(i / vectors, i % vectors * vector);
   }
+}
+// The same of lines that are `stride` apart, which may be negative.
+template <int vector, int threads, class Tile, class S = typename Tile::Stored>
+__device__ void stage_lines(Tile tile, const S* from, std::ptrdiff_t stride, int lines, int length) {
+  stage_lines<vector, threads>(tile, [from, stride](int line) { return from + line * stride; }, lines, length);
 }
 
 }  // namespace mamba::cuda::detail

@@ -1,0 +1,1 @@
+#include "model/reference_mamba3.cpp"
