@@ -18,9 +18,10 @@ namespace {
 
 using namespace mamba;
 
-// As the hub's mamba-130m and mamba2-130m.
+// As the hub's mamba-130m and mamba2-130m; Mamba-3 with Mamba-2's sizes.
 inline constexpr Config mamba1_config{.vocab_size = 50277, .d_model = 768, .d_state = 16, .pad_vocab_size_multiple = 8},
     mamba2_config{.vocab_size = 50277, .d_model = 768, .d_state = 128, .pad_vocab_size_multiple = 16};
+inline constexpr Mamba3Config heads_of_64{.headdim = 64};
 constexpr int n_layers = 24;
 
 std::vector<std::int32_t> tokens(std::size_t count) {
@@ -149,5 +150,6 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   add_rows<mamba1_config>("mamba1");
   add_rows<mamba2_config, Mamba2<64>>("mamba2");
+  add_rows<mamba2_config, Mamba3<heads_of_64>>("mamba3");
   benchmark::RunSpecifiedBenchmarks();
 }

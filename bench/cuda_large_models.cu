@@ -1,6 +1,7 @@
 // Decoding with billions of parameters, one sequence: generate/cuda/bfloat16/<model>. A step reads every weight once,
-// which is its floor. The sizes are those of the hub's mamba-1.4b and mamba-2.8b, the weights random. The host has the
-// parameters in float, 11 GB for the larger model, and making it takes longer than the row's steps.
+// which is its floor. The sizes are those of the hub's mamba-1.4b and mamba-2.8b, and of Mamba-3's paper (1.5B); the
+// weights random. The host has the parameters in float, 11 GB for the larger model, and making it takes longer than the
+// row's steps.
 #include <benchmark/benchmark.h>
 
 #include <chrono>
@@ -17,10 +18,13 @@ using namespace mamba;
 inline constexpr Config of_1400M{.vocab_size = 50280, .d_model = 2048, .d_state = 16},
     of_2800M{.vocab_size = 50280, .d_model = 2560, .d_state = 16};
 
-template <const Config& config, int n_layers>
+inline constexpr Config of_1500M{.vocab_size = 128256, .d_model = 2048, .d_state = 128};
+inline constexpr Mamba3Config heads_of_64{.headdim = 64};
+
+template <const Config& config, int n_layers, class... Policies>
 void generate(benchmark::State& state) {
   if (const std::string problem = gpu_problem(); !problem.empty()) return state.SkipWithError(problem.c_str());
-  MambaLMHeadModel<config, Cuda, BFloat16> model({.n_layers = n_layers, .seed = 1});
+  MambaLMHeadModel<config, Cuda, BFloat16, Policies...> model({.n_layers = n_layers, .seed = 1});
   bench::Work weights;
   for (const auto& placed : model.engine().placed())
     weights.bytes += static_cast<double>(sizeof(BFloat16) * placed.parameter.size());
@@ -45,5 +49,6 @@ void steps(benchmark::internal::Benchmark* b) { b->UseRealTime()->Iterations(300
 
 BENCHMARK(generate<of_1400M, 48>)->Name("generate/cuda/bfloat16/mamba1_1.4B")->Apply(steps);
 BENCHMARK(generate<of_2800M, 64>)->Name("generate/cuda/bfloat16/mamba1_2.8B")->Apply(steps);
+BENCHMARK(generate<of_1500M, 48, Mamba3<heads_of_64>>)->Name("generate/cuda/bfloat16/mamba3_1.5B")->Apply(steps);
 
 }  // namespace

@@ -39,7 +39,15 @@ BENCHMARK(training_step<Mamba2<>>)
     ->Args({2, 2048})
     ->Args({5, 2048})
     ->Args({7, 2048});
+BENCHMARK(training_step<Mamba3<>>)
+    ->Name("training_step/cuda/float/mamba3")
+    ->Apply(bench::layers_and_batch)
+    ->Args({2, 256})
+    ->Args({2, 2048})
+    ->Args({5, 2048})
+    ->Args({7, 2048});
 BENCHMARK(forward<Mamba1>)->Name("forward/cuda/float/mamba1")->Apply(bench::layers_and_batch)->Args({2, 2048});
 BENCHMARK(forward<Mamba2<>>)->Name("forward/cuda/float/mamba2")->Apply(bench::layers_and_batch)->Args({2, 2048});
+BENCHMARK(forward<Mamba3<>>)->Name("forward/cuda/float/mamba3")->Apply(bench::layers_and_batch)->Args({2, 2048});
 
 }  // namespace

@@ -19,16 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import mamba3_peer
 from gpu_peers import Step, note
 
 D_MODEL, LAYERS = 768, 24
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# As the hub's mamba-130m and mamba2-130m.
+# As the hub's mamba-130m and mamba2-130m; Mamba-3 with Mamba-2's sizes.
 SSM: dict[str, dict[str, Any]] = {
     "Mamba-1": {"layer": "Mamba1", "d_state": 16},
     "Mamba-2": {"layer": "Mamba2", "d_state": 128, "headdim": 64},
+    "Mamba-3": {"layer": "Mamba3", "d_state": 128, "headdim": 64},
 }
-VOCABULARY = {"Mamba-1": 50280, "Mamba-2": 50288}  # 50,277 tokens, padded to a multiple of 8 and of 16
+VOCABULARY = {"Mamba-1": 50280, "Mamba-2": 50288, "Mamba-3": 50288}  # 50,277 tokens, padded to a multiple of 8 and of 16
 COMPILE_SECONDS = 300.0  # after so many the rest is compiled by whoever needs it
 
 
@@ -37,6 +39,8 @@ def make_model(mixer: str, precision: str, layers: int = LAYERS, vocabulary: int
     from mamba_ssm.models.config_mamba import MambaConfig
     from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
 
+    if mixer == "Mamba-3":
+        mamba3_peer.install()
     size = vocabulary or VOCABULARY[mixer]
     config = MambaConfig(d_model=D_MODEL, n_layer=layers, vocab_size=size, ssm_cfg=SSM[mixer])
     return MambaLMHeadModel(config, device="cuda").to(DTYPES[precision])

@@ -56,7 +56,7 @@ class LanguageRow(Row):
 
 def language_rows() -> list[LanguageRow]:
     rows = []
-    for mixer in ("Mamba-1", "Mamba-2"):
+    for mixer in ("Mamba-1", "Mamba-2", "Mamba-3"):
         for precision in ("float32", "bfloat16"):
             # The gradients first: their memory is measured, when nothing else has taken any.
             rows.append(LanguageRow("gradients", mixer, BATCH, 24, precision=precision, length=LENGTH))

@@ -303,16 +303,18 @@ void check_scan(const std::vector<int>& lengths, What what) {
   if (Shape::rank > 0) close("dmimo_x", found.dmimo_x, expected.dmimo_x);
 }
 
-template <class Scope, class Shape>
-void check_scans(const std::vector<int>& lengths) {
+template <class Scope, class T, class Shape>
+void check_scans_of(const std::vector<int>& lengths) {
   const What all[] = {{},
                       {.with_states = true, .backward = false},
                       {.with_states = true, .blocked = true, .backward = false},
                       {.blocked = true, .backward = false}};
-  for (const What what : all) {
-    check_scan<Scope, double, Shape>(lengths, what);
-    check_scan<Scope, float, Shape>(lengths, what);
-  }
+  for (const What what : all) check_scan<Scope, T, Shape>(lengths, what);
+}
+template <class Scope, class Shape>
+void check_scans(const std::vector<int>& lengths) {
+  check_scans_of<Scope, double, Shape>(lengths);
+  check_scans_of<Scope, float, Shape>(lengths);
 }
 
 inline const std::vector<int> mixed_lengths{5, 8, 1, 9, 16, 30, 3, 17, 8, 24, 7};

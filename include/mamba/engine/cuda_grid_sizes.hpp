@@ -57,7 +57,7 @@ struct GridTileSizes {
     return (std::max)(step_scratch_bytes(rows), of_recurrence);
   }
   static std::size_t step_scratch_bytes(int rows) {
-    return (std::max)(Memory::of_products<S>(rows, most_outputs), Memory::of_step(Recurrence{}, rows));
+    return (std::max)(Memory::of_products<S>(rows, most_outputs), Memory::template of_step<S>(Recurrence{}, rows));
   }
 
  private:

@@ -63,15 +63,19 @@
 //   ranked_gate<normed>(be, o, y, z, mimo_z, mimo_o, norm), ranked_gate_backward<normed>(be, dy, dz, dmimo_z, dmimo_o,
 //                       dnorm, d_o, y, z, mimo_z, mimo_o, norm)
 //                                             the gates of a head's several outputs, which become one
-// Mamba-1 and Mamba-2, where it says fuses_recurrence (network/fused.hpp)
+// The mixers where it says fuses_recurrence (network/fused.hpp)
 //   selective_scan_gated(be, o, y, states, pi, bias, u, z, b, c, sequences, a, d)
 //                                             step_sizes, selective_scan and gate in one; pi and y are used up
 //   ssd_of_steps<G, N>(be, y, states, delta, pi, bias, xbc, sequences, a, d)
 //                                             step_sizes and ssd in one; delta is scratch
+//   rotary_of_tokens<softplus_rate, normed>(be, sizes, o, state, pi, bias, raw, xbc, z, sequences, weights, gate)
+//                                             step_sizes, trapezoid, rotary_ssd and the gates in one, of sequences'
+//                                             next tokens
 // Steps of few sequences, one token each, where it says fuses_token_steps (network/fused.hpp); rows are sequences
 //   is_token_step<S>(be, rows, sequences), has_few_rows<S>(be, rows) -> bool
 //                                             whether what follows is to be used; S: what weights are stored in
 //   normed_linear(be, y, x, norm, w)          rms_norm and linear in one
+//   normed_products(be, y, also, x, norm, w)  the same of outputs of two types; y, also: Beside
 //   normed_linear_conv<bypass>(be, to, x, norm, w, taps, bias, history)
 //                                             rms_norm, in_proj and the convolution in one; to: InnerRows
 //   gated_normed_linear(be, y, y_in, z, norm, w)
@@ -289,6 +293,14 @@ concept HasRotarySsd =
     };
 
 template <class Backend, class Sizes, class T = typename Sizes::Scalar>
+concept HasFusedRotarySsd = requires(Backend& be, Sizes sizes, Rows<T, Sizes::E> x, Rows<T, Sizes::H> of_heads,
+                                     MixerState<T> state, Rows<T, Sizes::C> xbc, Rows<T, 2 * Sizes::H + Sizes::Na> raw,
+                                     Weight<T, 1, Sizes::H> bias, Sequences sequences, RotaryWeights<Sizes> w,
+                                     RotaryGate<Sizes> gate) {
+  rotary_of_tokens<false, true>(be, sizes, x, state, in(of_heads), bias, in(raw), in(xbc), in(x), sequences, w, gate);
+};
+
+template <class Backend, class Sizes, class T = typename Sizes::Scalar>
 concept HasRankedGate =
     requires(Backend& be, Rows<T, Sizes::R * Sizes::E> y, Rows<T, Sizes::E> x,
              Weight<T, Sizes::H, Sizes::R * Sizes::P> w, WeightGradient<T, Sizes::H, Sizes::R * Sizes::P> dw,
@@ -334,6 +346,9 @@ constexpr void check_recurrence(RotarySsdSizes<T, H, P, G, N, rank, Na> sizes) {
                 "mamba: the backend lacks trapezoid or trapezoid_backward, which Mamba3 needs (network/backend.hpp)");
   static_assert(HasRotarySsd<Backend, Sizes>,
                 "mamba: the backend lacks rotary_ssd or rotary_ssd_backward, which Mamba3 needs (network/backend.hpp)");
+  if constexpr (Backend::fuses_recurrence && Sizes::token_fits_block)
+    static_assert(HasFusedRotarySsd<Backend, Sizes>,
+                  "mamba: the backend says fuses_recurrence, but lacks rotary_of_tokens (network/backend.hpp)");
   if constexpr (rank > 0)
     static_assert(HasRankedGate<Backend, Sizes>,
                   "mamba: the backend lacks ranked_gate or its backward, which Mamba3 needs (network/backend.hpp)");

@@ -38,7 +38,7 @@ struct MixerOf<A, Mamba3<own>> {
   static constexpr bool multiple = own.rank > 0;  // MIMO, if only of rank 1
   static constexpr int C = E + 2 * R * G * N, Y = R * E, W = 2 * H + Na;
   static constexpr bool rate_per_state = false;
-  static constexpr bool has_step = false;
+  static constexpr bool has_step = RotarySsdSizes<T, H, P, G, N, own.rank, Na>::token_fits_block;
   static constexpr int conv_channels = 0;
   static constexpr int widest = (std::max)({C, Y, H* Na});
   static constexpr int most_outputs = E + C + H + W;
@@ -157,6 +157,11 @@ struct MixerOf<A, Mamba3<own>> {
       products(be, beside(s.z, s.xbc), n, in_proj.template row_block<0, E + C>());
       products(be, beside(s.pi, s.raw), n, in_proj.template row_block<E + C, H + W>());
     }
+    if constexpr (has_step && fuses_recurrence<Backend, Probe>)
+      if (state.states && n.rows == sequences.count) {
+        outputs_of_tokens(be, s, sequences, w, state);
+        return linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+      }
     probe.template visit<Point::conv_output>(view(s.xbc));
     probe.template visit<Point::b>(columns<E, R * G * N>(s.xbc));
     probe.template visit<Point::c>(columns<E + R * G * N, R * G * N>(s.xbc));
@@ -178,6 +183,16 @@ struct MixerOf<A, Mamba3<own>> {
     gate_outputs(be, s, w);
     probe.template visit<Point::gated_output>(view(s.o));
     linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
+  }
+
+  // residual (T, D) += mixer(rms_norm(residual)), a row being a sequence's next token, of few sequences.
+  template <class Backend, class NormWeight, class LayerWeights>
+  static void step(Backend& be, Rows<T, D> residual, Saved& s, NormWeight norm, Sequences sequences, LayerWeights w,
+                   MixerState<T> state) {
+    normed_products(be, beside(s.z, s.xbc), beside(s.pi, s.raw), in(residual), norm,
+                    w.template get<"mixer.in_proj.weight">());
+    outputs_of_tokens(be, s, sequences, w, state);
+    linear<Write::add>(be, residual, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
 
   // What layers share of Saved is that of this layer again.
@@ -220,6 +235,21 @@ struct MixerOf<A, Mamba3<own>> {
   }
 
  private:
+  // s.o <- what out_proj takes of sequences' next tokens, given what in_proj made of them.
+  MAMBA_COMPOSITION
+  template <class Backend, class LayerWeights>
+  MAMBA_HOST_DEVICE static void outputs_of_tokens(Backend& be, const Saved& s, Sequences sequences, LayerWeights w,
+                                                  MixerState<T> state) {
+    RotaryGate<Recurrence> gate;
+    if constexpr (multiple) {
+      gate.z = w.template get<"mixer.mimo_z">();
+      gate.o = w.template get<"mixer.mimo_o">();
+    }
+    gate.norm = norm_weight(w);
+    rotary_of_tokens<own.softplus_rate, own.output_norm>(be, Recurrence{}, s.o, state, in(s.pi),
+                                                         w.template get<"mixer.dt_bias">(), in(s.raw), in(s.xbc),
+                                                         in(s.z), sequences, rotary_weights(w), gate);
+  }
   // o (T, E) <- y, normed where the policy says so, behind its gates.
   MAMBA_COMPOSITION
   template <class Backend, class LayerWeights>

@@ -40,6 +40,11 @@ struct RotarySsdSizes {
                                keys_size = static_cast<std::size_t>(H) * R * Ns,
                                history_size = angles_size + keys_size + static_cast<std::size_t>(padded(E)),
                                state_size = static_cast<std::size_t>(H) * Ns * padded(P);
+
+  // What threads that share out a head of a token exchange: angles, keys of it and of the one before it, queries,
+  // outputs; and whether a GPU's block has room for it without asking.
+  static constexpr std::size_t token_size = static_cast<std::size_t>(Na) + 3 * R * Ns + R * (P + 1);
+  static constexpr bool token_fits_block = token_size * sizeof(T) <= std::size_t{44} << 10;
 };
 
 // The weights of such a recurrence, and where their gradients add up. Of rank 0 there are no factors mimo_x.
@@ -49,6 +54,12 @@ struct RotaryWeights {
   Weight<T, Sizes::H, Sizes::R * Sizes::N> b_bias, c_bias;
   Weight<T, 1, Sizes::H> d;
   Weight<T, Sizes::H, Sizes::R * Sizes::P> mimo_x;
+};
+// Those of what is behind it: of ranks' gates and outputs, where there are ranks, and of the norm, where there is one.
+template <class Sizes, class T = typename Sizes::Scalar>
+struct RotaryGate {
+  Weight<T, Sizes::H, Sizes::R * Sizes::P> z, o;
+  Weight<T, 1, Sizes::E> norm;
 };
 template <class Sizes, class T = typename Sizes::Scalar>
 struct RotaryGradients {

@@ -136,7 +136,8 @@ __device__ void rotary_ssd_backward(Block& be, Sizes, Rows<T, H> ddelta, Rows<T,
                                     network::NoPassedStates = {}) {
   using S = detail::Rotary<Sizes>;
   static_assert(YC == S::Y && C == S::C && A == S::A);
-  static_assert(detail::rotary_fits_block<S>, "mamba: a block's shared memory is too small for so many heads");
+  static_assert(detail::rotary_fits_block<S>,
+                "mamba: a block's shared memory is too small for so many heads, or a chunk for so many ranks");
   detail::clear_padding(ddelta), detail::clear_padding(dlog_decay), detail::clear_padding(dmu);
   detail::clear_padding(dangles), detail::clear_padding(dxbc);
   using To = detail::RotaryGradientsOf<S>;

@@ -12,6 +12,7 @@
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/ranked_gate.hpp>
 #include <mamba/cuda/grid/rotary_ssd.hpp>
+#include <mamba/cuda/grid/rotary_token.hpp>
 #include <mamba/cuda/grid/rowwise.hpp>
 #include <mamba/cuda/grid/scan.hpp>
 #include <mamba/cuda/grid/token_step.hpp>
@@ -93,15 +94,13 @@ struct GridMemory {
     return (std::max)(counter.used(), detail::trapezoid_bytes(sizes, rows, sequences, with_backward));
   }
   // The same for a single token of so many sequences.
-  template <class Recurrence>
+  template <class S, class Recurrence>
   static std::size_t of_step(Recurrence, int) {
     return 0;
   }
-  template <class T, int H, int P, int G, int N, int rank, int Na>
+  template <class S, class T, int H, int P, int G, int N, int rank, int Na>
   static std::size_t of_step(network::RotarySsdSizes<T, H, P, G, N, rank, Na> sizes, int sequences) {
-    Carver counter;
-    detail::RotaryStepMemory<decltype(sizes)>().carve(counter, sequences);
-    return counter.used();
+    return sizes.token_fits_block ? 0 : of_recurrence<S>(sizes, sequences, sequences, false);
   }
   template <class S, class Recurrence>
   static std::size_t scratch_bytes(Recurrence recurrence, int rows, int sequences, bool with_backward) {

@@ -21,93 +21,132 @@ struct RotaryPartials {
   PartialGradients<T, Sizes::H, Sizes::R * Sizes::P> mimo_x;
 };
 
-// dkeys, dqueries (T R, H Ns), turned back in place; dangles (T, H Na) <- the angles' gradients, in radians; shares of
-// the biases'. A warp takes a head through a slice of the tokens.
-template <class Sizes, class Key, class I, class T = typename Sizes::Scalar>
-__global__ void __launch_bounds__(Block::threads)
-    rotary_turn_back(Rows<T, Sizes::H * Sizes::Ns> dkeys, Rows<T, Sizes::H * Sizes::Ns> dqueries,
-                     Rows<T, Sizes::H * Sizes::Na> dangles, RotaryPartials<Sizes> partials,
-                     Rows<const Key, Sizes::H * Sizes::Ns> keys, Rows<const Key, Sizes::H * Sizes::Ns> queries,
-                     Rows<const I, Sizes::H * Sizes::Na> turns) {
-  begin_kernel();
+// How warps share out the rows and heads that rotary_back goes through: a team of them takes a group's heads through a
+// slice of the tokens, some rows at a time, whose sums over the heads its members exchange.
+template <class Sizes>
+struct RotaryBackShape {
+  using T = typename Sizes::Scalar;
   using Pairs = RotaryPairs<Sizes>;
-  constexpr int H = Sizes::H, N = Sizes::N, R = Sizes::R, Ns = Sizes::Ns, half = Sizes::half;
-  const int item = static_cast<int>(blockIdx.x) * Block::warps + warp(), slice = item / H, head = item % H,
-            slices = partials.b_bias.count;
-  if (slice >= slices) return;
-  const int first = first_of(slice, slices, turns.rows), end = first_of(slice + 1, slices, turns.rows);
-  T of_b[R][Pairs::of_lane][2] = {}, of_c[R][Pairs::of_lane][2] = {};
-  for (int row = first; row < end; ++row)
-    Pairs::each([&](int k, int i) {
-      T sine, cosine, angle = 0;
-      Pairs::circle(turns[row] + head * Sizes::Na, i, sine, cosine);
+  static constexpr int R = Sizes::R, heads = Sizes::H / Sizes::G, rows = R == 1 ? 4 : R == 2 ? 2 : 1;
+  static constexpr int lines = 2 * rows * R;  // of b and of c
+  struct Stage {
+    T sums[Block::warps][lines][2 * Pairs::pairs];
+  };
+  static constexpr int members = sizeof(Stage) > (std::size_t{96} << 10) ? 1
+                                 : heads >= 8                            ? 8
+                                 : heads >= 4                            ? 4
+                                 : heads >= 2                            ? 2
+                                                                         : 1;
+  static_assert(Block::warps == 8);
+  static constexpr int teams = Block::warps / members, shares = members > 1 ? members / 2 : 1;
+  static constexpr std::size_t shared_bytes = members > 1 ? sizeof(Stage) : 0;
+};
+
+// From the gradients of keys and queries (T R, H Ns) to those of what they were made of: dxbc's b and c <- theirs,
+// dangles (T, H Na) <- the angles', in radians; shares of the biases' and of the norms' weights'.
+template <class Sizes, class Key, class X, class I, class T = typename Sizes::Scalar>
+__global__ void __launch_bounds__(Block::threads, 2)
+    rotary_back(Rows<T, Sizes::C> dxbc, Rows<T, Sizes::H * Sizes::Na> dangles, RotaryPartials<Sizes> partials,
+                Rows<const T, Sizes::H * Sizes::Ns> dkeys, Rows<const T, Sizes::H * Sizes::Ns> dqueries,
+                Rows<const Key, Sizes::H * Sizes::Ns> keys, Rows<const Key, Sizes::H * Sizes::Ns> queries,
+                Rows<const I, Sizes::H * Sizes::Na> turns, Rows<const X, Sizes::C> xbc,
+                network::RotaryWeights<Sizes> w) {
+  begin_kernel();
+  using Shape = RotaryBackShape<Sizes>;
+  using Pairs = RotaryPairs<Sizes>;
+  constexpr int G = Sizes::G, N = Sizes::N, R = Sizes::R, Ns = Sizes::Ns, half = Sizes::half, rows = Shape::rows,
+                lines = Shape::lines, heads = Shape::heads, members = Shape::members;
+  extern __shared__ __align__(128) std::byte shared[];
+  auto& stage = *reinterpret_cast<typename Shape::Stage*>(shared);
+  const int member = warp() % members, team = static_cast<int>(blockIdx.x) * Shape::teams + warp() / members;
+  const int slices = partials.b_bias.count, slice = team / G, group = team % G;
+  const bool works = slice < slices;
+  const int begin = works ? first_of(slice, slices, xbc.rows) : 0,
+            end = works ? first_of(slice + 1, slices, xbc.rows) : 0,
+            most_rows = (xbc.rows + slices - 1) / slices;  // of all slices, whose teams meet at barriers
+  T of_weight[members == 1 ? 2 : 1][Pairs::of_lane][2] = {};
+
+  for (int first = begin; first < begin + most_rows; first += rows) {
+    T sums[lines][Pairs::of_lane][2] = {};  // line: row, rank, b or c
+    for (int head = group * heads + member; works && head < (group + 1) * heads; head += members) {
+      T of_bias[2 * R][Pairs::of_lane][2] = {};
+#pragma unroll
+      for (int i_row = 0; i_row < rows; ++i_row) {
+        const int row = first + i_row;
+        if (row >= end) continue;
+        Pairs::each([&](int k, int i) {
+          T sine, cosine, angle = 0;
+          Pairs::circle(turns[row] + head * Sizes::Na, i, sine, cosine);
+          const auto back = [&](const T* gradient, const Key* turned, int line) {
+            const T one = gradient[i], other = gradient[half + i];
+            angle += other * static_cast<T>(turned[i]) - one * static_cast<T>(turned[half + i]);
+            const T of_one = cosine * one + sine * other, of_other = cosine * other - sine * one;
+            sums[2 * R * i_row + line][k][0] += of_one, sums[2 * R * i_row + line][k][1] += of_other;
+            of_bias[line][k][0] += of_one, of_bias[line][k][1] += of_other;
+          };
+#pragma unroll
+          for (int r = 0; r < R; ++r) {
+            back(dkeys[row * R + r] + head * Ns, keys[row * R + r] + head * Ns, 2 * r);
+            back(dqueries[row * R + r] + head * Ns, queries[row * R + r] + head * Ns, 2 * r + 1);
+          }
+          if (i < Sizes::Na) dangles[row][head * Sizes::Na + i] = angle;
+        });
+      }
+      const std::ptrdiff_t own = slice * partials.b_bias.size + static_cast<std::ptrdiff_t>(head) * padded(R * N);
 #pragma unroll
       for (int r = 0; r < R; ++r) {
-        const std::ptrdiff_t at = head * Ns;
-        const auto back = [&](T* gradient, const Key* turned, T(&sum)[2]) {
-          const T one = gradient[i], other = gradient[half + i];
-          angle += other * static_cast<T>(turned[i]) - one * static_cast<T>(turned[half + i]);
-          const T of_one = cosine * one + sine * other, of_other = cosine * other - sine * one;
-          gradient[i] = of_one, gradient[half + i] = of_other;
-          sum[0] += of_one, sum[1] += of_other;
-        };
-        back(dkeys[row * R + r] + at, keys[row * R + r] + at, of_b[r][k]);
-        back(dqueries[row * R + r] + at, queries[row * R + r] + at, of_c[r][k]);
+        Pairs::add(partials.b_bias.values + own + r * N, of_bias[2 * r]);
+        Pairs::add(partials.c_bias.values + own + r * N, of_bias[2 * r + 1]);
       }
-      if (i < Sizes::Na) dangles[row][head * Sizes::Na + i] = angle;
-    });
-  const std::ptrdiff_t own = slice * partials.b_bias.size + static_cast<std::ptrdiff_t>(head) * padded(R * N);
+    }
+    if constexpr (members > 1) {
 #pragma unroll
-  for (int r = 0; r < R; ++r) {
-    Pairs::give(partials.b_bias.values + own + r * N, of_b[r]);
-    Pairs::give(partials.c_bias.values + own + r * N, of_c[r]);
-  }
-}
-
-// dxbc's b and c <- the gradients through the norm, given the keys' and queries' without their turns, which a group's
-// heads add up; shares of the norms' weights', for each slice R G. A warp takes one of a token's R G lines of b or of c
-// through a slice of the tokens.
-template <class Sizes, class X, class T = typename Sizes::Scalar>
-__global__ void __launch_bounds__(Block::threads)
-    rotary_norm_back(Rows<T, Sizes::C> dxbc, RotaryPartials<Sizes> partials, Rows<const T, Sizes::H * Sizes::Ns> dkeys,
-                     Rows<const T, Sizes::H * Sizes::Ns> dqueries, Rows<const X, Sizes::C> xbc,
-                     network::RotaryWeights<Sizes> w) {
-  begin_kernel();
-  using Pairs = RotaryPairs<Sizes>;
-  constexpr int G = Sizes::G, N = Sizes::N, R = Sizes::R, Ns = Sizes::Ns, half = Sizes::half, heads = Sizes::H / G;
-  const int item = static_cast<int>(blockIdx.x) * Block::warps + warp(), share = item / 2,
-            slices = partials.b_norm.count / (R * G);
-  const bool of_c = item % 2 != 0;
-  if (share >= slices * R * G) return;
-  const int slice = share / (R * G), r = share / G % R, group = share % G;
-  const int first = first_of(slice, slices, xbc.rows), end = first_of(slice + 1, slices, xbc.rows);
-  const auto gradients = of_c ? dqueries : dkeys;
-  const T* const weight = of_c ? w.c_norm.value : w.b_norm.value;
-  const int column = Sizes::E + (of_c ? R * G * N : 0) + (r * G + group) * N;
-  T of_weight[Pairs::of_lane][2] = {};
-  for (int row = first; row < end; ++row) {
-    T raw[Pairs::of_lane][2], normed[Pairs::of_lane][2] = {}, sum = 0;
-    const T rho = Pairs::take(raw, xbc[row] + column);
-    const T* const gradient = gradients[row * R + r] + group * heads * Ns;
-#pragma unroll 8
-    for (int head = 0; head < heads; ++head)
+      for (int line = 0; line < lines; ++line) Pairs::give(stage.sums[warp()][line], sums[line]);
+      __syncthreads();
+    }
+    // Through the norms; a member takes lines of b or of c alone, since there is an even number of them.
+#pragma unroll
+    for (int line = members > 1 ? member : 0; line < lines; line += members) {
+      const int row = first + line / (2 * R), r = line / 2 % R;
+      const bool of_c = line % 2 != 0;
+      if (!works || row >= end) continue;
+      T normed[Pairs::of_lane][2] = {};
+      if constexpr (members > 1) {
+        for (int i = 0; i < members; ++i)
+          Pairs::each([&](int k, int n) {
+            const T* const from = stage.sums[warp() - member + i][line];
+            normed[k][0] += from[Pairs::first(n)], normed[k][1] += from[Pairs::second(n)];
+          });
+      } else {
+        Pairs::each([&](int k, int) { normed[k][0] = sums[line][k][0], normed[k][1] = sums[line][k][1]; });
+      }
+      const T* const weight = of_c ? w.c_norm.value : w.b_norm.value;
+      const int column = Sizes::E + ((of_c ? R : 0) + r) * G * N + group * N;
+      T raw[Pairs::of_lane][2], sum = 0;
+      const T rho = Pairs::take(raw, xbc[row] + column);
+      auto& of_own_weight = of_weight[members == 1 && of_c ? 1 : 0];
       Pairs::each([&](int k, int i) {
-        normed[k][0] += gradient[head * Ns + i], normed[k][1] += gradient[head * Ns + half + i];
+        const T products[2] = {normed[k][0] * raw[k][0], normed[k][1] * raw[k][1]};
+        of_own_weight[k][0] += products[0] * rho, of_own_weight[k][1] += products[1] * rho;
+        sum += products[0] * weight[Pairs::first(i)] + products[1] * weight[Pairs::second(i)];
       });
-    Pairs::each([&](int k, int i) {
-      const T products[2] = {normed[k][0] * raw[k][0], normed[k][1] * raw[k][1]};
-      of_weight[k][0] += products[0] * rho, of_weight[k][1] += products[1] * rho;
-      sum += products[0] * weight[Pairs::first(i)] + products[1] * weight[Pairs::second(i)];
-    });
-    const T pull = rho * rho * rho * (lane_sum(sum) / T(N));
-    T* const out = dxbc[row] + column;
-    Pairs::each([&](int k, int i) {
-      const int one = Pairs::first(i), other = Pairs::second(i);
-      out[one] = rho * normed[k][0] * weight[one] - pull * raw[k][0];
-      out[other] = rho * normed[k][1] * weight[other] - pull * raw[k][1];
-    });
+      const T pull = rho * rho * rho * (lane_sum(sum) / T(N));
+      T* const out = dxbc[row] + column;
+      Pairs::each([&](int k, int i) {
+        const int one = Pairs::first(i), other = Pairs::second(i);
+        out[one] = rho * normed[k][0] * weight[one] - pull * raw[k][0];
+        out[other] = rho * normed[k][1] * weight[other] - pull * raw[k][1];
+      });
+    }
+    if constexpr (members > 1) __syncthreads();
   }
-  Pairs::give((of_c ? partials.c_norm : partials.b_norm).values + share * partials.b_norm.size, of_weight);
+  if (!works) return;
+  const std::ptrdiff_t share = static_cast<std::ptrdiff_t>(team) * Shape::shares + member / 2;
+  const auto give = [&](const auto& to, const T(&from)[Pairs::of_lane][2]) {
+    Pairs::give(to.values + share * static_cast<std::ptrdiff_t>(to.size), from);
+  };
+  if (members == 1 || member % 2 == 0) give(partials.b_norm, of_weight[0]);
+  if (members == 1 || member % 2 != 0) give(partials.c_norm, of_weight[members == 1 ? 1 : 0]);
 }
 
 // dxbc's x <- the gradients of inputs (T R, E), which ranks have factors for, and shares of the factors'. A thread

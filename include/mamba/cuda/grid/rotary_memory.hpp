@@ -96,8 +96,9 @@ struct RotaryCallMemory
     if (passes && Sizes::multiple) of_factors = memory.take<T>(count * decltype(partials.mimo_x)::size);
     if (passes || !rotary_runs_in_chunks<S, Sizes>) adjoint = memory.take<T>(count * Sizes::state_size);
     of_skips = memory.take<T>(this->slots * padded(H));
-    take(memory, partials.b_norm, 4, R * Sizes::G), take(memory, partials.c_norm, 4, R * Sizes::G);
     take(memory, partials.b_bias, 32), take(memory, partials.c_bias, 32);
+    const int of_norms = partials.b_bias.count * Sizes::G * RotaryBackShape<Sizes>::shares;
+    take_shares(memory, partials.b_norm, of_norms), take_shares(memory, partials.c_norm, of_norms);
     if constexpr (Own::keeps_value_gradients) take(memory, partials.mimo_x, 64);
   }
   // What kernels leave out is zero: the padding of shares, and of sequences without tokens.
@@ -118,13 +119,15 @@ struct RotaryCallMemory
   static std::size_t size_of(const PartialGradients<T, Rows_, Columns>& shares) {
     return shares.size * static_cast<std::size_t>(shares.count);
   }
-  // Shares of slices of so many rows at least, each of which has some.
   template <int Rows_, int Columns>
-  void take(Carver& memory, PartialGradients<T, Rows_, Columns>& to, int rows, int of_slice = 1) const {
-    using To = PartialGradients<T, Rows_, Columns>;
-    to.count =
-        of_slice * std::clamp(tokens / rows, 1, (std::max)(1, affordable_partials(To::size * sizeof(T)) / of_slice));
-    to.values = memory.take<T>(To::size * static_cast<std::size_t>(to.count));
+  void take_shares(Carver& memory, PartialGradients<T, Rows_, Columns>& to, int count) const {
+    to.count = count;
+    to.values = memory.take<T>(to.size * static_cast<std::size_t>(count));
+  }
+  // Those of slices of so many rows at least.
+  template <int Rows_, int Columns>
+  void take(Carver& memory, PartialGradients<T, Rows_, Columns>& to, int rows) const {
+    take_shares(memory, to, std::clamp(tokens / rows, 1, affordable_partials(to.size * sizeof(T))));
   }
 };
 

@@ -58,6 +58,9 @@ struct RotaryPairs {
   static __device__ void give(T* to, const T (&x)[of_lane][2]) {
     each([&](int k, int i) { to[first(i)] = x[k][0], to[second(i)] = x[k][1]; });
   }
+  static __device__ void add(T* to, const T (&x)[of_lane][2]) {
+    each([&](int k, int i) { to[first(i)] += x[k][0], to[second(i)] += x[k][1]; });
+  }
   // A row of b or c: its lane's numbers and the norm's factor.
   template <class X>
   static __device__ T take(T (&raw)[of_lane][2], const X* from) {

@@ -16,7 +16,6 @@
 #include <mamba/cuda/grid/rotary_memory.hpp>
 #include <mamba/cuda/grid/rotary_rows.hpp>
 #include <mamba/cuda/grid/rotary_scan.hpp>
-#include <mamba/cuda/grid/rotary_step.hpp>
 #include <mamba/cuda/grid/ssd_pieces.hpp>
 #include <mamba/network/mixer.hpp>
 #include <mamba/network/recurrence.hpp>
@@ -76,38 +75,21 @@ struct RotaryCall {
     return {in(memory.keys), in(memory.queries), delta, log_decay, mu, xbc, w};
   }
 
-  // The next token of every sequence.
-  void step(Rows<S, R * E> y, network::MixerState<T> state) const {
-    RotaryStepMemory<Sizes> memory;
-    be.carve([&](Carver& carver) { memory.carve(carver, y.rows); });
-    const auto keys = memory.keys, queries = memory.queries;
-    operands(keys, queries, static_cast<T*>(nullptr));
-    constexpr int width = padded(Sizes::P) < 64 ? padded(Sizes::P) : 64, widths = (Sizes::P + width - 1) / width;
-    be.launch("rotary_step", rotary_step<Sizes, S, S>, sequences.count * H * widths, 0, y, state.states,
-              static_cast<const T*>(state.history), in(keys), in(queries), delta, log_decay, mu, xbc, w, sequences);
-    be.launch_over("rotary_keep_keys", rotary_keep_keys<Sizes>, count() * Sizes::keys_size, state.history, in(keys),
-                   sequences);
-  }
-
   template <class Blocked>
   void forward(Rows<S, R * E> y, network::MixerState<T> state, Blocked blocked) const {
     clear_padding(be, y);
-    if (state.states && y.rows == sequences.count && std::is_same_v<Blocked, NoRows>) {  // no sequence is empty
-      step(y, state);
+    Memory memory(y.rows, sequences.count);
+    be.carve([&](Carver& carver) { memory.carve(carver, false, false); });
+    if (state.states) enter(state.states, state.states, state.history);
+    operands(memory.keys, memory.queries, state.history);
+    if constexpr (chunks) {
+      ssd_walk_all<true>(be, RotaryForward<RotaryShape<S, Sizes>>{{inputs(memory, blocked)}, y}, memory.pieces,
+                         {state.states, state.states}, nullptr, sequences);
     } else {
-      Memory memory(y.rows, sequences.count);
-      be.carve([&](Carver& carver) { memory.carve(carver, false, false); });
-      if (state.states) enter(state.states, state.states, state.history);
-      operands(memory.keys, memory.queries, state.history);
-      if constexpr (chunks) {
-        ssd_walk_all<true>(be, RotaryForward<RotaryShape<S, Sizes>>{{inputs(memory, blocked)}, y}, memory.pieces,
-                           {state.states, state.states}, nullptr, sequences);
-      } else {
-        if (!state.states) be.zero(memory.states, count() * Sizes::state_size);
-        be.launch("rotary_scan", rotary_scan<Sizes, S, S, Blocked>, sequences.count * H, 0, y,
-                  state.states ? state.states : memory.states, static_cast<T*>(nullptr), scan(memory), blocked,
-                  sequences);
-      }
+      if (!state.states) be.zero(memory.states, count() * Sizes::state_size);
+      be.launch("rotary_scan", rotary_scan<Sizes, S, S, Blocked>, sequences.count * H, 0, y,
+                state.states ? state.states : memory.states, static_cast<T*>(nullptr), scan(memory), blocked,
+                sequences);
     }
     if (state.states)
       be.launch_over("rotary_leave", rotary_leave<Sizes, S>, count() * E, state.history, xbc, sequences);
@@ -186,11 +168,11 @@ struct RotaryCall {
     if (of_history)
       be.launch_over("rotary_end_back", rotary_end_back<Sizes>, count() * Sizes::keys_size, memory.dkeys,
                      static_cast<const T*>(of_history), sequences);
-    be.launch("rotary_turn_back", rotary_turn_back<Sizes, typename Memory::Own::Key, I>,
-              blocks_of_warps(partials.b_bias.count * H), 0, memory.dkeys, memory.dqueries, dangles, partials,
-              in(memory.keys), in(memory.queries), turns);
-    be.launch("rotary_norm_back", rotary_norm_back<Sizes, S>, blocks_of_warps(2 * partials.b_norm.count), 0, dxbc,
-              partials, in(memory.dkeys), in(memory.dqueries), xbc, w);
+    using Back = RotaryBackShape<Sizes>;
+    be.launch_shaped(
+        "rotary_back", rotary_back<Sizes, typename Memory::Own::Key, S, I>,
+        {(partials.b_bias.count * Sizes::G + Back::teams - 1) / Back::teams, Block::threads, Back::shared_bytes}, dxbc,
+        dangles, partials, in(memory.dkeys), in(memory.dqueries), in(memory.keys), in(memory.queries), turns, xbc, w);
     be.add(dw.b_bias, partials.b_bias), be.add(dw.c_bias, partials.c_bias);
     be.add(dw.b_norm, partials.b_norm), be.add(dw.c_norm, partials.c_norm);
     if constexpr (Memory::Own::keeps_value_gradients)

@@ -124,20 +124,6 @@ __global__ void __launch_bounds__(Block::threads)
   const I begin = begins[i];
   for (int row = stretch.first; row < stretch.first + stretch.count; ++row) turns[row][k] += begin;
 }
-// The same of a single token of every sequence, none of which is empty.
-template <class Sizes, class T, class I, int H, int A, int C>
-__global__ void __launch_bounds__(Block::threads)
-    trapezoid_step(Rows<I, A> turns, T* history, Rows<const T, H> delta, Rows<const T, C> raw, Sequences sequences) {
-  begin_kernel();
-  const int i = static_cast<int>(blockIdx.x) * Block::threads + thread(), s = i / A, k = i % A;
-  if (s >= sequences.count) return;
-  T* const own = history + s * Sizes::history_size + 2 * k;
-  const int row = sequences.begin(s);
-  const I angle = static_cast<I>(math::joined_turns(own[0], own[1]) +
-                                 turns_of_token(raw[row][2 * H + k % Sizes::Na], delta[row][k / Sizes::Na]));
-  turns[row][k] = angle;
-  math::split_turns(angle, own[0], own[1]);
-}
 
 // sums (slots, A) <- those of stretches' gradients.
 template <class T, int A>
@@ -266,11 +252,6 @@ void trapezoid(Grid& be, Sizes, Rows<T, H> log_decay, Rows<T, H> mu, Rows<I, A> 
   be.launch("trapezoid_rates", detail::trapezoid_rates<softplus_rate, Sizes, T, H, C>,
             (delta.rows + Block::warps - 1) / Block::warps, 0, log_decay, mu, static_cast<const T*>(history), delta,
             raw, sequences);
-  if (history && delta.rows == sequences.count) {
-    be.launch_over("trapezoid_step", detail::trapezoid_step<Sizes, T, I, H, A, C>, of_sequences, turns, history, delta,
-                   raw, sequences);
-    return;
-  }
   const std::size_t slots = detail::trapezoid_slots(delta.rows, sequences.count);
   const auto count = static_cast<int>(slots);
   detail::TrapezoidMemory<T, A> memory;
