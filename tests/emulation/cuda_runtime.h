@@ -72,28 +72,31 @@ inline void __syncthreads() { emulation::synchronise_block(); }
 inline int __syncthreads_or(int own) { return emulation::any_of_block(own != 0) ? 1 : 0; }
 inline void __syncwarp() { emulation::synchronise_warp(); }
 template <class T>
-T __shfl_sync(unsigned, T own, int from, int width = emulation::warp_size) {
+T __shfl_sync(unsigned, T own, int from, int width = emulation::warp_size, int line = __builtin_LINE(),
+              const char* file = __builtin_FILE()) {
   const auto lane = static_cast<int>(emulation::lane());
-  return emulation::exchange(own)[static_cast<unsigned>(lane / width * width + from % width)];
+  return emulation::exchange(own, line, file)[static_cast<unsigned>(lane / width * width + from % width)];
 }
 template <class T>
-T __shfl_xor_sync(unsigned, T own, int mask) {
-  return emulation::exchange(own)[emulation::lane() ^ static_cast<unsigned>(mask)];
+T __shfl_xor_sync(unsigned, T own, int mask, int line = __builtin_LINE(), const char* file = __builtin_FILE()) {
+  return emulation::exchange(own, line, file)[emulation::lane() ^ static_cast<unsigned>(mask)];
 }
 template <class T>
-T __shfl_up_sync(unsigned, T own, int by, int width = emulation::warp_size) {
+T __shfl_up_sync(unsigned, T own, int by, int width = emulation::warp_size, int line = __builtin_LINE(),
+                 const char* file = __builtin_FILE()) {
   const auto lane = static_cast<int>(emulation::lane());
-  const auto all = emulation::exchange(own);
+  const auto all = emulation::exchange(own, line, file);
   return lane % width >= by ? all[static_cast<unsigned>(lane - by)] : own;
 }
 template <class T>
-T __shfl_down_sync(unsigned, T own, int by, int width = emulation::warp_size) {
+T __shfl_down_sync(unsigned, T own, int by, int width = emulation::warp_size, int line = __builtin_LINE(),
+                   const char* file = __builtin_FILE()) {
   const auto lane = static_cast<int>(emulation::lane());
-  const auto all = emulation::exchange(own);
+  const auto all = emulation::exchange(own, line, file);
   return lane % width + by < width ? all[static_cast<unsigned>(lane + by)] : own;
 }
-inline unsigned __ballot_sync(unsigned, bool own) {
-  const auto all = emulation::exchange(own);
+inline unsigned __ballot_sync(unsigned, bool own, int line = __builtin_LINE(), const char* file = __builtin_FILE()) {
+  const auto all = emulation::exchange(own, line, file);
   unsigned bits = 0;
   for (unsigned lane = 0; lane < emulation::warp_size; ++lane) bits |= all[lane] ? 1U << lane : 0U;
   return bits;

@@ -68,6 +68,7 @@ class Copies {
 
 struct Warp {
   alignas(16) std::byte values[2][warp_size][exchanged_bytes];
+  Site site{};  // where those stand that wait
   int turn = 0, arrived = 0, alive = 0;
   std::vector<int> waiting;
 };
@@ -112,8 +113,14 @@ class Machine {
     warp.waiting.push_back(current_);
     leave();
   }
-  const std::byte* exchanged(const void* own, std::size_t bytes) {
+  const std::byte* exchanged(const void* own, std::size_t bytes, Site site) {
     Warp& warp = own_warp();
+    if (warp.arrived == 0) warp.site = site;
+    if (warp.site.line != site.line || std::strcmp(warp.site.file, site.file) != 0) {
+      std::fprintf(stderr, "%s: thread %d exchanges at %s:%d what others of its warp do at %s:%d\n", name_, current_,
+                   site.file, site.line, warp.site.file, warp.site.line);
+      std::abort();
+    }
     auto& values = warp.values[warp.turn];
     std::memcpy(values[current_ % warp_size], own, bytes);
     synchronise_warp();
@@ -250,7 +257,9 @@ void copy_later(void* to, const void* from, int bytes, bool exists) { machine.co
 void end_copies() { machine.end_copies(); }
 void make_copies(int pending) { machine.make_copies(pending); }
 bool any_of_block(bool own) { return machine.any_of_block(own); }
-const std::byte* exchanged(const void* own, std::size_t bytes) { return machine.exchanged(own, bytes); }
+const std::byte* exchanged(const void* own, std::size_t bytes, Site site) {
+  return machine.exchanged(own, bytes, site);
+}
 void run(const char* name, unsigned blocks, unsigned threads, std::size_t shared_bytes,
          const std::function<void()>& call) {
   machine.run(name, blocks, threads, shared_bytes, call);

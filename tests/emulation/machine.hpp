@@ -42,8 +42,14 @@ bool any_of_block(bool own);
 void copy_later(void* to, const void* from, int bytes, bool exists);
 void end_copies();
 void make_copies(int pending);
-// What each lane of the warp gives here, (warp_size, exchanged_bytes), until the lane's next call.
-const std::byte* exchanged(const void* own, std::size_t bytes);
+// Where in the sources a call stands.
+struct Site {
+  const char* file;
+  int line;
+};
+// What each lane of the warp gives here, (warp_size, exchanged_bytes), until the lane's next call. Ends the program
+// where lanes meet that came from different places: what they exchange is not what either means.
+const std::byte* exchanged(const void* own, std::size_t bytes, Site site);
 
 inline unsigned lane() { return threadIdx.x % warp_size; }
 
@@ -53,9 +59,9 @@ struct OfLanes {
   const T& operator[](unsigned lane) const { return *reinterpret_cast<const T*>(data + lane * exchanged_bytes); }
 };
 template <class T>
-OfLanes<T> exchange(const T& own) {
+OfLanes<T> exchange(const T& own, int line = __builtin_LINE(), const char* file = __builtin_FILE()) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= exchanged_bytes);
-  return {exchanged(&own, sizeof own)};
+  return {exchanged(&own, sizeof own, {file, line})};
 }
 
 // call() by so many threads of so many blocks, one block after the other.
