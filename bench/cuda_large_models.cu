@@ -1,7 +1,7 @@
 // Decoding with billions of parameters, one sequence: generate/cuda/bfloat16/<model>. A step reads every weight once,
-// which is its floor. The sizes are those of the hub's mamba-1.4b and mamba-2.8b, and of Mamba-3's paper (1.5B); the
-// weights random. The host has the parameters in float, 11 GB for the larger model, and making it takes longer than the
-// row's steps.
+// which is its floor. The sizes are those of the hub's mamba-1.4b and mamba-2.8b, and about 1.5 billion parameters of
+// Mamba-3; the weights are random. The host has the parameters in float, 11 GB for the larger model, and making it
+// takes longer than the row's steps.
 #include <benchmark/benchmark.h>
 
 #include <chrono>

@@ -30,7 +30,8 @@ SSM: dict[str, dict[str, Any]] = {
     "Mamba-2": {"layer": "Mamba2", "d_state": 128, "headdim": 64},
     "Mamba-3": {"layer": "Mamba3", "d_state": 128, "headdim": 64},
 }
-VOCABULARY = {"Mamba-1": 50280, "Mamba-2": 50288, "Mamba-3": 50288}  # 50,277 tokens, padded to a multiple of 8 and of 16
+# 50,277 tokens, padded to a multiple of 8 and of 16.
+VOCABULARY = {"Mamba-1": 50280, "Mamba-2": 50288, "Mamba-3": 50288}
 COMPILE_SECONDS = 300.0  # after so many the rest is compiled by whoever needs it
 
 

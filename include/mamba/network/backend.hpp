@@ -267,6 +267,7 @@ concept HasTokenSteps = requires(Backend& be, Rows<T, Out> y, Rows<T, In> x, Seq
   { has_few_rows<T>(be, 1) } -> std::same_as<bool>;
   normed_linear(be, y, in(x), norm, w);
   gated_normed_linear(be, y, in(x), in(x), norm, w);
+  normed_products(be, beside(y), beside(y), in(x), norm, Weight<T, 2 * Out, In>{});
 };
 
 template <class Backend, class Sizes, class T = typename Sizes::Scalar>
@@ -391,8 +392,8 @@ constexpr bool check_backend() {
   }
   if constexpr (Backend::fuses_token_steps)
     static_assert(HasTokenSteps<Backend, T, Vp, D>,
-                  "mamba: the backend says fuses_token_steps, but lacks is_token_step, has_few_rows, normed_linear or "
-                  "gated_normed_linear (network/backend.hpp)");
+                  "mamba: the backend says fuses_token_steps, but lacks is_token_step, has_few_rows, normed_linear, "
+                  "normed_products or gated_normed_linear (network/backend.hpp)");
   if constexpr (Backend::fuses_steps)
     static_assert(HasFusedSteps<Backend, T, D>,
                   "mamba: the backend says fuses_steps, but lacks step_sizes or its backward (network/backend.hpp)");

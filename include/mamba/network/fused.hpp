@@ -19,7 +19,8 @@
 
 namespace mamba::network {
 
-// Whether calls that go on from a state, behind which no backward pass comes, have the recurrence in one piece.
+// Whether calls that go on from a state, behind which no backward pass comes, have the recurrence in one piece (of
+// Mamba-3 those of single tokens).
 template <class Backend, class Probe>
 inline constexpr bool fuses_recurrence = Backend::fuses_recurrence && std::is_same_v<Probe, NoProbe>;
 

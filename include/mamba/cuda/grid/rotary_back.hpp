@@ -38,7 +38,7 @@ struct RotaryBackShape {
                                  : heads >= 2                            ? 2
                                                                          : 1;
   static_assert(Block::warps == 8);
-  static constexpr int teams = Block::warps / members, shares = members > 1 ? members / 2 : 1;
+  static constexpr int teams = Block::warps / members;
   static constexpr std::size_t shared_bytes = members > 1 ? sizeof(Stage) : 0;
 };
 
@@ -140,13 +140,23 @@ __global__ void __launch_bounds__(Block::threads, 2)
     }
     if constexpr (members > 1) __syncthreads();
   }
-  if (!works) return;
-  const std::ptrdiff_t share = static_cast<std::ptrdiff_t>(team) * Shape::shares + member / 2;
+  // A team's share of the norms': the first member adds up those of b, the second of c.
   const auto give = [&](const auto& to, const T(&from)[Pairs::of_lane][2]) {
-    Pairs::give(to.values + share * static_cast<std::ptrdiff_t>(to.size), from);
+    if (works) Pairs::give(to.values + static_cast<std::ptrdiff_t>(team) * static_cast<std::ptrdiff_t>(to.size), from);
   };
-  if (members == 1 || member % 2 == 0) give(partials.b_norm, of_weight[0]);
-  if (members == 1 || member % 2 != 0) give(partials.c_norm, of_weight[members == 1 ? 1 : 0]);
+  if constexpr (members > 1) {
+    Pairs::give(stage.sums[warp()][0], of_weight[0]);
+    __syncthreads();
+    if (member > 1) return;
+    for (int i = member + 2; i < members; i += 2)
+      Pairs::each([&](int k, int n) {
+        const T* const from = stage.sums[warp() - member + i][0];
+        of_weight[0][k][0] += from[Pairs::first(n)], of_weight[0][k][1] += from[Pairs::second(n)];
+      });
+    give(member == 0 ? partials.b_norm : partials.c_norm, of_weight[0]);
+  } else {
+    give(partials.b_norm, of_weight[0]), give(partials.c_norm, of_weight[1]);
+  }
 }
 
 // dxbc's x <- the gradients of inputs (T R, E), which ranks have factors for, and shares of the factors'. A thread

@@ -96,12 +96,15 @@ struct RotaryCallMemory
     if (passes && Sizes::multiple) of_factors = memory.take<T>(count * decltype(partials.mimo_x)::size);
     if (passes || !rotary_runs_in_chunks<S, Sizes>) adjoint = memory.take<T>(count * Sizes::state_size);
     of_skips = memory.take<T>(this->slots * padded(H));
-    take(memory, partials.b_bias, 32), take(memory, partials.c_bias, 32);
-    const int of_norms = partials.b_bias.count * Sizes::G * RotaryBackShape<Sizes>::shares;
-    take_shares(memory, partials.b_norm, of_norms), take_shares(memory, partials.c_norm, of_norms);
-    if constexpr (Own::keeps_value_gradients) take(memory, partials.mimo_x, 64);
+    const int slices = std::clamp(tokens / 32, 1,
+                                  (std::min)(affordable_partials(partials.b_bias.size * sizeof(T)),
+                                             (std::max)(1, GridTuning::most_partials / Sizes::G)));
+    take(memory, partials.b_bias, slices), take(memory, partials.c_bias, slices);
+    take(memory, partials.b_norm, slices * Sizes::G), take(memory, partials.c_norm, slices * Sizes::G);
+    if constexpr (Own::keeps_value_gradients)
+      take(memory, partials.mimo_x, std::clamp(tokens / 64, 1, affordable_partials(partials.mimo_x.size * sizeof(T))));
   }
-  // What kernels leave out is zero: the padding of shares, and of sequences without tokens.
+  // What kernels add to is zero, and what they leave out: the biases' shares, and the padding of shares.
   void clear(Grid& be) const {
     be.zero(of_skips, this->slots * padded(H));
     be.zero(partials.b_norm.values, size_of(partials.b_norm)),
@@ -120,14 +123,9 @@ struct RotaryCallMemory
     return shares.size * static_cast<std::size_t>(shares.count);
   }
   template <int Rows_, int Columns>
-  void take_shares(Carver& memory, PartialGradients<T, Rows_, Columns>& to, int count) const {
+  static void take(Carver& memory, PartialGradients<T, Rows_, Columns>& to, int count) {
     to.count = count;
     to.values = memory.take<T>(to.size * static_cast<std::size_t>(count));
-  }
-  // Those of slices of so many rows at least.
-  template <int Rows_, int Columns>
-  void take(Carver& memory, PartialGradients<T, Rows_, Columns>& to, int rows) const {
-    take_shares(memory, to, std::clamp(tokens / rows, 1, affordable_partials(to.size * sizeof(T))));
   }
 };
 

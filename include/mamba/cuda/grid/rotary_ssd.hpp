@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstddef>
-#include <type_traits>
 
 #include <mamba/core/memory.hpp>
 #include <mamba/core/views.hpp>

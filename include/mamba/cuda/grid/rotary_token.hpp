@@ -45,7 +45,7 @@ struct RotaryToken {
 template <class Sizes>
 struct RotaryTokenShape {
   static constexpr int width = padded(Sizes::P) < 64 ? padded(Sizes::P) : 64, groups = Block::threads / width,
-                       at_once = Sizes::R == 1 ? 32 * 4 / static_cast<int>(sizeof(typename Sizes::Scalar)) : 8;
+                       states_at_once = Sizes::R == 1 ? 32 * 4 / static_cast<int>(sizeof(typename Sizes::Scalar)) : 8;
 };
 
 // What they exchange.
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(Block::threads)
   using Shape = RotaryTokenShape<Sizes>;
   using Pairs = RotaryPairs<Sizes>;
   constexpr int H = Sizes::H, P = Sizes::P, N = Sizes::N, Ns = Sizes::Ns, R = Sizes::R, Na = Sizes::Na, G = Sizes::G,
-                width = Shape::width, groups = Shape::groups, at_once = Shape::at_once;
+                width = Shape::width, groups = Shape::groups, states_at_once = Shape::states_at_once;
   extern __shared__ __align__(128) std::byte shared[];
   auto& stage = *reinterpret_cast<RotaryTokenStage<Sizes>*>(shared);
   const int head = static_cast<int>(blockIdx.x) % H, s = static_cast<int>(blockIdx.x) / H, group = head / (H / G),
@@ -81,10 +81,10 @@ __global__ void __launch_bounds__(Block::threads)
   const auto channel_exists = [&](int p) { return own < groups && p < padded(P); };
 
   // States are asked for first: everything else is done while they are on their way.
-  T h[at_once];
+  T h[states_at_once];
   const auto load = [&](int p, int first) {
 #pragma unroll
-    for (int i = 0; i < at_once; ++i)
+    for (int i = 0; i < states_at_once; ++i)
       if (const int n = first + i * groups; channel_exists(p) && n < Ns)
         h[i] = states[static_cast<std::ptrdiff_t>(n) * padded(P) + p];
   };
@@ -130,26 +130,28 @@ __global__ void __launch_bounds__(Block::threads)
   }
   __syncthreads();
 
-  const T now = mu * step, later = (1 - mu) * step;
+  const T now = mu * step, previous = (1 - mu) * step;
   for (int p = column; p - column < P; p += width) {
-    T value[R], before[R], sums[R];
+    const T of_state = p < P ? decay : T(0);  // what pads channels stays zero, whatever it is multiplied with
+    T value[R], entering[R], before[R], sums[R];
 #pragma unroll
     for (int r = 0; r < R; ++r) {
       value[r] = p < P ? rotary_value<Sizes>(in.xbc[row], in.w.mimo_x, head, r, p) : T(0);
-      before[r] = p < P ? later * rotary_value<Sizes>(kept_x, in.w.mimo_x, head, r, p) : T(0);
+      entering[r] = p < P ? now * value[r] : T(0);
+      before[r] = p < P ? previous * rotary_value<Sizes>(kept_x, in.w.mimo_x, head, r, p) : T(0);
       sums[r] = 0;
     }
-    for (int first = own; first < Ns; first += at_once * groups) {
+    for (int first = own; first < Ns; first += states_at_once * groups) {
       if (p >= width || first > own) load(p, first);
 #pragma unroll
-      for (int i = 0; i < at_once; ++i) {
+      for (int i = 0; i < states_at_once; ++i) {
         const int n = first + i * groups;
         if (n >= Ns || !channel_exists(p)) continue;
 #pragma unroll
         for (int r = 0; r < R; ++r) h[i] += stage.last_keys[r][n] * before[r];
-        h[i] *= decay;
+        h[i] *= of_state;
 #pragma unroll
-        for (int r = 0; r < R; ++r) h[i] += stage.keys[r][n] * (now * value[r]);
+        for (int r = 0; r < R; ++r) h[i] += stage.keys[r][n] * entering[r];
 #pragma unroll
         for (int r = 0; r < R; ++r) sums[r] += stage.queries[r][n] * h[i];
         states[static_cast<std::ptrdiff_t>(n) * padded(P) + p] = h[i];
@@ -212,7 +214,8 @@ struct SplitResult {
 
 }  // namespace detail
 
-// [y, also] <- rms_norm(x) W^T, a part of the columns in each.
+// [y, also] <- rms_norm(x) W^T, a part of the columns in each; what pads their rows stays as it is, since
+// rotary_of_tokens, which they are for, does not read it.
 template <class Y, int... OfY, class Z, int... OfZ, class T, class S, int Out, int In>
 void normed_products(Grid& be, Beside<Y, OfY...> y, Beside<Z, OfZ...> also, Rows<const T, In> x, Weight<T, 1, In> norm,
                      Weight<S, Out, In> w) {
@@ -221,8 +224,6 @@ void normed_products(Grid& be, Beside<Y, OfY...> y, Beside<Z, OfZ...> also, Rows
                           detail::SplitResult<Y, sizeof...(OfY), Z, sizeof...(OfZ)>{
                               detail::side_by_side(y), detail::side_by_side(also), Beside<Y, OfY...>::all_columns},
                           detail::NormedOperand<T, In>{x, norm.value}, w.value, x.rows);
-  const auto clear = [&](auto piece, auto) { detail::clear_padding(be, piece); };
-  detail::each_piece(y, clear), detail::each_piece(also, clear);
 }
 
 // o (T, E) <- the gated outputs of tokens whose sequences go on from states: the next ones of every sequence.
