@@ -43,8 +43,8 @@ struct RotarySsdSizes {
 
   // What threads that share out a head of a token exchange: angles, keys of it and of the one before it, queries,
   // outputs; and whether a GPU's block has room for it without asking.
-  static constexpr std::size_t token_size = static_cast<std::size_t>(Na) + 3 * R * Ns + R * (P + 1);
-  static constexpr bool token_fits_block = token_size * sizeof(T) <= std::size_t{44} << 10;
+  static constexpr int token_size = Na + 3 * R * Ns + R * (P + 1);
+  static constexpr bool token_fits_block = static_cast<std::size_t>(token_size) * sizeof(T) <= std::size_t{44} << 10;
 };
 
 // The weights of such a recurrence, and where their gradients add up. Of rank 0 there are no factors mimo_x.
