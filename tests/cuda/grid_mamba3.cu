@@ -150,6 +150,10 @@ TEST_CASE("CUDA grid: what looks and reaches inside Mamba-3 is as on the CPU") {
 TEST_CASE("CUDA grid: Mamba-3 in 16 bits") {
   support::need_backend();
   support::check_bfloat16_lengths<broad_config, CudaGrid, Mamba3<of_heads>>();
-  support::check_bfloat16_lengths<broad_config, CudaGrid, Mamba3<of_ranks>>();
   support::check_bfloat16_decoding<broad_config, CudaGrid, Mamba3<of_heads>>();
+}
+
+TEST_CASE("CUDA grid: Mamba-3's ranks in 16 bits", "[long]") {
+  support::need_backend();
+  support::check_bfloat16_lengths<broad_config, CudaGrid, Mamba3<of_ranks>>();
 }
