@@ -55,18 +55,19 @@ struct RotaryWeights {
   Weight<T, 1, Sizes::H> d;
   Weight<T, Sizes::H, Sizes::R * Sizes::P> mimo_x;
 };
-// Those of what is behind it: of ranks' gates and outputs, where there are ranks, and of the norm, where there is one.
-template <class Sizes, class T = typename Sizes::Scalar>
-struct RotaryGate {
-  Weight<T, Sizes::H, Sizes::R * Sizes::P> z, o;
-  Weight<T, 1, Sizes::E> norm;
-};
 template <class Sizes, class T = typename Sizes::Scalar>
 struct RotaryGradients {
   WeightGradient<T, 1, Sizes::N> b_norm, c_norm;
   WeightGradient<T, Sizes::H, Sizes::R * Sizes::N> b_bias, c_bias;
   WeightGradient<T, 1, Sizes::H> d;
   WeightGradient<T, Sizes::H, Sizes::R * Sizes::P> mimo_x;
+};
+// The weights of what is behind it: of ranks' gates and outputs, where there are ranks, and of the norm, where there is
+// one.
+template <class Sizes, class T = typename Sizes::Scalar>
+struct RotaryGate {
+  Weight<T, Sizes::H, Sizes::R * Sizes::P> z, o;
+  Weight<T, 1, Sizes::E> norm;
 };
 
 }  // namespace mamba::network

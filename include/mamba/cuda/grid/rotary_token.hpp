@@ -226,7 +226,10 @@ void normed_products(Grid& be, Beside<Y, OfY...> y, Beside<Z, OfZ...> also, Rows
                           detail::NormedOperand<T, In>{x, norm.value}, w.value, x.rows);
 }
 
-// o (T, E) <- the gated outputs of tokens whose sequences go on from states: the next ones of every sequence.
+// o (T, E) <- the gated outputs of sequences' next tokens, of in_proj's outputs: pi (T, H), which step_bias (H) is
+// added to, raw (T, 2 H + Na), xbc (T, E + 2 R G N), z (T, E). state: of T sequences, where they are and, afterwards,
+// where the tokens have brought them (specification, section 14.5). A token of each sequence, none of which is empty;
+// the rows of pi, raw, xbc and z need no padding of zeros.
 template <bool softplus_rate, bool normed, class Sizes, class S, class T = typename Sizes::Scalar>
 void rotary_of_tokens(Grid& be, Sizes, Rows<S, Sizes::E> o, network::MixerState<std::type_identity_t<T>> state,
                       Rows<const T, Sizes::H> pi, Weight<T, 1, Sizes::H> step_bias,
