@@ -93,6 +93,26 @@ __device__ void store4(S* p, const Quad<ComputeOf<S>>& q) {
   else *reinterpret_cast<Quad<S>*>(p) = q;
 }
 
+// Two, likewise.
+template <class T>
+struct alignas(2 * sizeof(T)) Two {
+  T at[2];
+};
+template <class S>
+__device__ Two<ComputeOf<S>> load_pair(const S* p) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    const auto word = *reinterpret_cast<const unsigned*>(p);
+    return {{lower_half(word), upper_half(word)}};
+  } else {
+    return *reinterpret_cast<const Two<S>*>(p);
+  }
+}
+template <class S>
+__device__ void store_pair(S* p, ComputeOf<S> first, ComputeOf<S> second) {
+  if constexpr (std::is_same_v<S, BFloat16>) *reinterpret_cast<unsigned*>(p) = bfloat16_pair(first, second);
+  else *reinterpret_cast<Two<S>*>(p) = Two<S>{{first, second}};
+}
+
 template <class T>
 __device__ void add_to(Quad<T>& sum, const Quad<T>& more) {
 #pragma unroll

@@ -50,7 +50,7 @@ struct Rotary {
   }
 };
 
-// Four neighbours from `column` on, of Width; zero beyond. And two.
+// Four neighbours from `column` on, of Width; zero beyond.
 template <int Width, bool quads, class T>
 __device__ Quad<T> quad(const T* from, int column) {
   Quad<T> q{};
@@ -62,14 +62,6 @@ __device__ Quad<T> quad(const T* from, int column) {
       if (column + j < Width) q.at[j] = from[column + j];
   }
   return q;
-}
-template <class T>
-struct alignas(2 * sizeof(T)) Two {
-  T at[2];
-};
-template <class T>
-__device__ Two<T> load_pair(const T* p) {
-  return *reinterpret_cast<const Two<T>*>(p);
 }
 
 // What a pass is given.

@@ -16,22 +16,6 @@ namespace mamba::cuda::detail {
 
 inline constexpr int unit_side = 16;
 
-// Two numbers beside each other.
-template <class S>
-__device__ float2 load2(const S* p) {
-  if constexpr (std::is_same_v<S, BFloat16>) {
-    const auto word = *reinterpret_cast<const unsigned*>(p);
-    return {lower_half(word), upper_half(word)};
-  } else {
-    return *reinterpret_cast<const float2*>(p);
-  }
-}
-template <class S>
-__device__ void store2(S* p, float first, float second) {
-  if constexpr (std::is_same_v<S, BFloat16>) *reinterpret_cast<unsigned*>(p) = bfloat16_pair(first, second);
-  else *reinterpret_cast<float2*>(p) = float2{first, second};
-}
-
 // A lane's share of a unit of results: rows lane / 4 + 8 i, columns 8 h + 2 (lane % 4) + j.
 struct Unit {
   float at[2][2][2] = {};  // h, i, j
@@ -142,8 +126,8 @@ class TileReader {
       for (int i = 0; i < 2; ++i)
 #pragma unroll
         for (int k = 0; k < 2; ++k) {
-          const float2 x = pair(line, column, i, k);
-          operand.set(i, k, x.x, x.y);
+          const Two<float> x = pair(line, column, i, k);
+          operand.set(i, k, x.at[0], x.at[1]);
         }
     }
     return operand;
@@ -156,14 +140,14 @@ class TileReader {
     for (int i = 0; i < 2; ++i)
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        float2 x;
+        Two<float> x;
         if constexpr (fetches) {
           const std::uint32_t word = operand.words[operand.place(i, k)];
-          x = {lower_half(word), upper_half(word)};
+          x = {{lower_half(word), upper_half(word)}};
         } else {
           x = pair(line, column, i, k);
         }
-        operand.set(i, k, factors[k][0] * x.x, factors[k][1] * x.y);
+        operand.set(i, k, factors[k][0] * x.at[0], factors[k][1] * x.at[1]);
       }
     return operand;
   }
@@ -182,10 +166,10 @@ class TileReader {
     return starts_[number % patterns ^ changes] + line * Tile::stride + number / patterns * Tile::in_128_bytes;
   }
   // Two elements of the sum.
-  __device__ float2 pair(int line, int column, int i, int k) const {
+  __device__ Two<float> pair(int line, int column, int i, int k) const {
     const int first = column / Tile::stretch;
     if constexpr (way == Way::along_lines) {
-      return load2(start(line + 8 * i, first + k));
+      return load_pair(start(line + 8 * i, first + k));
     } else {
       // The line behind an even one has its stretches by turns of one more.
       return {static_cast<float>(*start(line + 8 * k, first + i)),

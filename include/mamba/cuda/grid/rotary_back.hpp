@@ -2,6 +2,7 @@
 // that they were made of (rotary_rows.hpp), and of their weights.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include <mamba/core/views.hpp>
@@ -22,24 +23,52 @@ struct RotaryPartials {
 };
 
 // How warps share out the rows and heads that rotary_back goes through: a team of them takes a group's heads through a
-// slice of the tokens, some rows at a time, whose sums over the heads its members exchange.
+// slice of the tokens, a stretch of rows at a time. Each member has heads of its own, and at any time adds to rows that
+// no other member adds to, so that sums over heads lie in shared memory once, and have an order. Where a line is too
+// long for that, a warp by itself takes all heads through a row.
 template <class Sizes>
 struct RotaryBackShape {
   using T = typename Sizes::Scalar;
   using Pairs = RotaryPairs<Sizes>;
-  static constexpr int R = Sizes::R, heads = Sizes::H / Sizes::G, rows = R == 1 ? 4 : R == 2 ? 2 : 1;
-  static constexpr int lines = 2 * rows * R;  // of b and of c
-  struct Stage {
-    T sums[Block::warps][lines][2 * Pairs::pairs];
-  };
-  static constexpr int members = sizeof(Stage) > (std::size_t{96} << 10) ? 1
-                                 : heads >= 8                            ? 8
-                                 : heads >= 4                            ? 4
-                                 : heads >= 2                            ? 2
-                                                                         : 1;
+  static constexpr int R = Sizes::R, heads = Sizes::H / Sizes::G;
+  static constexpr int rows = (std::max)(1, 4 / (R * ((Pairs::of_lane + 1) / 2)));  // that are a member's at a time
+  static constexpr int lines = rows * R <= 4 ? 2 * R : 2;  // of b and of c, of which a row's are read together
+  static constexpr int of_line = 64 * Pairs::of_lane;      // numbers, lane by lane
+  static constexpr bool staged = Block::warps * rows * 2 * R * of_line * sizeof(T) <= std::size_t{96} << 10;
+  static constexpr int members = !staged ? 1 : heads >= 8 ? 8 : heads >= 4 ? 4 : heads >= 2 ? 2 : 1;
   static_assert(Block::warps == 8);
-  static constexpr int teams = Block::warps / members;
-  static constexpr std::size_t shared_bytes = members > 1 ? sizeof(Stage) : 0;
+  static constexpr int teams = Block::warps / members, stretch = members * rows;
+  static constexpr int turns = (heads + members - 1) / members;  // of a member, with a head in each
+
+  // The gradients of b and c behind their norms.
+  struct Stage {
+    T sums[staged ? teams : 1][staged ? stretch : 1][2 * R][staged ? of_line : 1];
+  };
+
+  // A lane's share of a line.
+  using Values = typename Pairs::Values;
+  static __device__ void store(T* line, const Values& x) {
+    Pairs::template each<step>([&](int k, int) {
+      if constexpr (step == 2) {
+        store4(line + 4 * (lane() + 32 * (k / 2)), Quad<T>{{x[k][0], x[k][1], x[k + 1][0], x[k + 1][1]}});
+      } else {
+        line[lane() + 64 * k] = x[k][0], line[lane() + 64 * k + 32] = x[k][1];
+      }
+    });
+  }
+  static __device__ void add(Values& x, const T* line) {
+    Pairs::template each<step>([&](int k, int) {
+      if constexpr (step == 2) {
+        const auto more = load4(line + 4 * (lane() + 32 * (k / 2)));
+        x[k][0] += more.at[0], x[k][1] += more.at[1], x[k + 1][0] += more.at[2], x[k + 1][1] += more.at[3];
+      } else {
+        x[k][0] += line[lane() + 64 * k], x[k][1] += line[lane() + 64 * k + 32];
+      }
+    });
+  }
+
+ private:
+  static constexpr int step = Pairs::in_twos ? 2 : 1;
 };
 
 // From the gradients of keys and queries (T R, H Ns) to those of what they were made of: dxbc's b and c <- theirs,
@@ -54,108 +83,145 @@ __global__ void __launch_bounds__(Block::threads, 2)
   begin_kernel();
   using Shape = RotaryBackShape<Sizes>;
   using Pairs = RotaryPairs<Sizes>;
-  constexpr int G = Sizes::G, N = Sizes::N, R = Sizes::R, Ns = Sizes::Ns, half = Sizes::half, rows = Shape::rows,
-                lines = Shape::lines, heads = Shape::heads, members = Shape::members;
+  using Values = typename Pairs::Values;
+  constexpr int G = Sizes::G, N = Sizes::N, R = Sizes::R, Ns = Sizes::Ns, rows = Shape::rows, heads = Shape::heads,
+                members = Shape::members, stretch = Shape::stretch;
   extern __shared__ __align__(128) std::byte shared[];
   auto& stage = *reinterpret_cast<typename Shape::Stage*>(shared);
-  const int member = warp() % members, team = static_cast<int>(blockIdx.x) * Shape::teams + warp() / members;
-  const int slices = partials.b_bias.count, slice = team / G, group = team % G;
+  const int own_team = warp() / members, member = warp() % members;
+  const int slices = partials.b_bias.count, team = static_cast<int>(blockIdx.x) * Shape::teams + own_team;
+  const int slice = team / G, group = team % G;
   const bool works = slice < slices;
   const int begin = works ? first_of(slice, slices, xbc.rows) : 0,
             end = works ? first_of(slice + 1, slices, xbc.rows) : 0,
             most_rows = (xbc.rows + slices - 1) / slices;  // of all slices, whose teams meet at barriers
-  T of_weight[members == 1 ? 2 : 1][Pairs::of_lane][2] = {};
-
-  for (int first = begin; first < begin + most_rows; first += rows) {
-    T sums[lines][Pairs::of_lane][2] = {};  // line: row, rank, b or c
-    for (int head = group * heads + member; works && head < (group + 1) * heads; head += members) {
-      T of_bias[2 * R][Pairs::of_lane][2] = {};
-#pragma unroll
-      for (int i_row = 0; i_row < rows; ++i_row) {
-        const int row = first + i_row;
-        if (row >= end) continue;
-        Pairs::each([&](int k, int i) {
-          T sine, cosine, angle = 0;
-          Pairs::circle(turns[row] + head * Sizes::Na, i, sine, cosine);
-          const auto back = [&](const T* gradient, const Key* turned, int line) {
-            const T one = gradient[i], other = gradient[half + i];
-            angle += other * static_cast<T>(turned[i]) - one * static_cast<T>(turned[half + i]);
-            const T of_one = cosine * one + sine * other, of_other = cosine * other - sine * one;
-            sums[2 * R * i_row + line][k][0] += of_one, sums[2 * R * i_row + line][k][1] += of_other;
-            of_bias[line][k][0] += of_one, of_bias[line][k][1] += of_other;
-          };
-#pragma unroll
-          for (int r = 0; r < R; ++r) {
-            back(dkeys[row * R + r] + head * Ns, keys[row * R + r] + head * Ns, 2 * r);
-            back(dqueries[row * R + r] + head * Ns, queries[row * R + r] + head * Ns, 2 * r + 1);
-          }
-          if (i < Sizes::Na) dangles[row][head * Sizes::Na + i] = angle;
-        });
-      }
-      const std::ptrdiff_t own = slice * partials.b_bias.size + static_cast<std::ptrdiff_t>(head) * padded(R * N);
-#pragma unroll
-      for (int r = 0; r < R; ++r) {
-        Pairs::add(partials.b_bias.values + own + r * N, of_bias[2 * r]);
-        Pairs::add(partials.c_bias.values + own + r * N, of_bias[2 * r + 1]);
-      }
-    }
-    if constexpr (members > 1) {
-#pragma unroll
-      for (int line = 0; line < lines; ++line) Pairs::give(stage.sums[warp()][line], sums[line]);
-      __syncthreads();
-    }
-    // Through the norms; a member takes lines of b or of c alone, since there is an even number of them.
-#pragma unroll
-    for (int line = members > 1 ? member : 0; line < lines; line += members) {
-      const int row = first + line / (2 * R), r = line / 2 % R;
-      const bool of_c = line % 2 != 0;
-      if (!works || row >= end) continue;
-      T normed[Pairs::of_lane][2] = {};
-      if constexpr (members > 1) {
-        for (int i = 0; i < members; ++i)
-          Pairs::each([&](int k, int n) {
-            const T* const from = stage.sums[warp() - member + i][line];
-            normed[k][0] += from[Pairs::first(n)], normed[k][1] += from[Pairs::second(n)];
-          });
-      } else {
-        Pairs::each([&](int k, int) { normed[k][0] = sums[line][k][0], normed[k][1] = sums[line][k][1]; });
-      }
-      const T* const weight = of_c ? w.c_norm.value : w.b_norm.value;
-      const int column = Sizes::E + ((of_c ? R : 0) + r) * G * N + group * N;
-      T raw[Pairs::of_lane][2], sum = 0;
-      const T rho = Pairs::take(raw, xbc[row] + column);
-      auto& of_own_weight = of_weight[members == 1 && of_c ? 1 : 0];
-      Pairs::each([&](int k, int i) {
-        const T products[2] = {normed[k][0] * raw[k][0], normed[k][1] * raw[k][1]};
-        of_own_weight[k][0] += products[0] * rho, of_own_weight[k][1] += products[1] * rho;
-        sum += products[0] * weight[Pairs::first(i)] + products[1] * weight[Pairs::second(i)];
-      });
-      const T pull = rho * rho * rho * (lane_sum(sum) / T(N));
-      T* const out = dxbc[row] + column;
-      Pairs::each([&](int k, int i) {
-        const int one = Pairs::first(i), other = Pairs::second(i);
-        out[one] = rho * normed[k][0] * weight[one] - pull * raw[k][0];
-        out[other] = rho * normed[k][1] * weight[other] - pull * raw[k][1];
-      });
-    }
+  const auto meet = [] {
     if constexpr (members > 1) __syncthreads();
+  };
+  // A row's sums over heads: in shared memory, or a warp's own.
+  Values alone[Shape::staged ? 1 : rows][2 * R];
+  const auto line_of = [&](int row, int line) -> T* { return stage.sums[Shape::staged ? own_team : 0][row][line]; };
+  const auto add_up = [&](int row, int line, const Values& more, bool is_first) {
+    if constexpr (Shape::staged) {
+      Values sum;
+      Pairs::each([&](int k, int) { sum[k][0] = more[k][0], sum[k][1] = more[k][1]; });
+      if (!is_first) Shape::add(sum, line_of(row, line));
+      Shape::store(line_of(row, line), sum);
+    } else {
+      Pairs::each([&](int k, int) {
+        for (int j = 0; j < 2; ++j)
+          alone[row][line][k][j] = is_first ? more[k][j] : alone[row][line][k][j] + more[k][j];
+      });
+    }
+  };
+  Values of_norms[2] = {};  // of b and of c
+
+  for (int first = begin; first < begin + most_rows; first += stretch) {
+#pragma unroll 1
+    for (int turn = 0; turn < Shape::turns; ++turn) {
+      const int head = group * heads + turn * members + member;
+      const bool has_head = works && turn * members + member < heads;
+      Values of_bias[2 * R] = {};
+#pragma unroll 1
+      for (int phase = 0; phase < members; ++phase) {
+        const int own = (member + phase) % members * rows, row = first + own;
+        if (has_head && row < end) {
+          T angles[rows][Pairs::of_lane] = {};
+#pragma unroll
+          for (int first_line = 0; first_line < 2 * R; first_line += Shape::lines) {
+            // All that memory has of these, before anything is computed.
+            Values gradients[rows][Shape::lines], turned[rows][Shape::lines];
+#pragma unroll
+            for (int i = 0; i < rows; ++i) {
+              if (row + i >= end) break;
+#pragma unroll
+              for (int k = 0; k < Shape::lines; ++k) {
+                const int of_rank = (row + i) * R + (first_line + k) / 2;
+                const bool of_query = k % 2 != 0;
+                Pairs::load_key(gradients[i][k], (of_query ? dqueries : dkeys)[of_rank] + head * Ns);
+                Pairs::load_key(turned[i][k], (of_query ? queries : keys)[of_rank] + head * Ns);
+              }
+            }
+#pragma unroll
+            for (int i = 0; i < rows; ++i) {
+              if (row + i >= end) break;
+              const typename Pairs::Circles circles(turns[row + i] + head * Sizes::Na);
+#pragma unroll
+              for (int at = 0; at < Shape::lines; ++at) {
+                const Values &gradient = gradients[i][at], &key = turned[i][at];
+                Pairs::each(
+                    [&](int k, int) { angles[i][k] += gradient[k][1] * key[k][0] - gradient[k][0] * key[k][1]; });
+                Values back;
+                circles.turn_back(back, gradient);
+                Values& sum = of_bias[first_line + at];
+                Pairs::each([&](int k, int) { sum[k][0] += back[k][0], sum[k][1] += back[k][1]; });
+                add_up(own + i, first_line + at, back, turn + phase == 0);
+              }
+            }
+          }
+#pragma unroll
+          for (int i = 0; i < rows; ++i)
+            if (row + i < end) Pairs::store_angles(dangles[row + i] + head * Sizes::Na, angles[i]);
+        }
+        meet();
+      }
+      if (has_head && first < end) {
+        const std::ptrdiff_t share = slice * partials.b_bias.size + static_cast<std::ptrdiff_t>(head) * padded(R * N);
+#pragma unroll
+        for (int line = 0; line < 2 * R; ++line) {
+          T* const to = (line % 2 == 0 ? partials.b_bias : partials.c_bias).values + share + line / 2 * N;
+          if (first > begin) {
+            Values before;
+            Pairs::load(before, to);
+            Pairs::each([&](int k, int) { of_bias[line][k][0] += before[k][0], of_bias[line][k][1] += before[k][1]; });
+          }
+          Pairs::store(to, of_bias[line]);
+        }
+      }
+    }
+    // Through the norms: of each member's own rows, which the first turn behind this begins with, too.
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      const int own = member * rows + i, row = first + own;
+      if (row >= end) break;
+#pragma unroll
+      for (int line = 0; line < 2 * R; ++line) {
+        const int of_c = line % 2, column = Sizes::E + (of_c * R + line / 2) * G * N + group * N;
+        Values raw, factor, normed = {}, out;
+        Pairs::load(raw, xbc[row] + column);
+        Pairs::load(factor, of_c ? w.c_norm.value : w.b_norm.value);
+        if constexpr (Shape::staged) Shape::add(normed, line_of(own, line));
+        else Pairs::each([&](int k, int) { normed[k][0] = alone[i][line][k][0], normed[k][1] = alone[i][line][k][1]; });
+        const T rho = Pairs::norm_of(raw);
+        T sum = 0;
+        Pairs::each([&](int k, int) {
+          const T products[2] = {normed[k][0] * raw[k][0], normed[k][1] * raw[k][1]};
+          of_norms[of_c][k][0] += products[0] * rho, of_norms[of_c][k][1] += products[1] * rho;
+          sum += products[0] * factor[k][0] + products[1] * factor[k][1];
+        });
+        const T pull = rho * rho * rho * (lane_sum(sum) / T(N));
+        Pairs::each([&](int k, int) {
+          out[k][0] = rho * normed[k][0] * factor[k][0] - pull * raw[k][0];
+          out[k][1] = rho * normed[k][1] * factor[k][1] - pull * raw[k][1];
+        });
+        Pairs::store(dxbc[row] + column, out);
+      }
+    }
   }
-  // A team's share of the norms': the first member adds up those of b, the second of c.
-  const auto give = [&](const auto& to, const T(&from)[Pairs::of_lane][2]) {
-    if (works) Pairs::give(to.values + static_cast<std::ptrdiff_t>(team) * static_cast<std::ptrdiff_t>(to.size), from);
+  // A team's share of the norms': its first member adds up those of b, its last those of c.
+  const auto give = [&](const auto& to, const Values& sum) {
+    Pairs::store(to.values + static_cast<std::ptrdiff_t>(team) * static_cast<std::ptrdiff_t>(to.size), sum);
   };
   if constexpr (members > 1) {
-    Pairs::give(stage.sums[warp()][0], of_weight[0]);
+    for (int of_c = 0; of_c < 2; ++of_c) Shape::store(line_of(member * rows, of_c), of_norms[of_c]);
     __syncthreads();
-    if (member > 1) return;
-    for (int i = member + 2; i < members; i += 2)
-      Pairs::each([&](int k, int n) {
-        const T* const from = stage.sums[warp() - member + i][0];
-        of_weight[0][k][0] += from[Pairs::first(n)], of_weight[0][k][1] += from[Pairs::second(n)];
-      });
-    give(member == 0 ? partials.b_norm : partials.c_norm, of_weight[0]);
-  } else {
-    give(partials.b_norm, of_weight[0]), give(partials.c_norm, of_weight[1]);
+    if (!works || (member > 0 && member < members - 1)) return;
+    const int of_c = member > 0;
+    Values sum = {};
+    for (int i = 0; i < members; ++i) Shape::add(sum, line_of(i * rows, of_c));
+    give(of_c ? partials.c_norm : partials.b_norm, sum);
+  } else if (works) {
+    give(partials.b_norm, of_norms[0]), give(partials.c_norm, of_norms[1]);
   }
 }
 

@@ -104,13 +104,14 @@ struct RotaryCallMemory
     if constexpr (Own::keeps_value_gradients)
       take(memory, partials.mimo_x, std::clamp(tokens / 64, 1, affordable_partials(partials.mimo_x.size * sizeof(T))));
   }
-  // What kernels add to is zero, and what they leave out: the biases' shares, and the padding of shares.
+  // What kernels add to is zero, and what they leave out: the padding of shares.
   void clear(Grid& be) const {
     be.zero(of_skips, this->slots * padded(H));
     be.zero(partials.b_norm.values, size_of(partials.b_norm)),
         be.zero(partials.c_norm.values, size_of(partials.c_norm));
-    be.zero(partials.b_bias.values, size_of(partials.b_bias)),
-        be.zero(partials.c_bias.values, size_of(partials.c_bias));
+    if constexpr (R * Sizes::N % padded(1) != 0)
+      be.zero(partials.b_bias.values, size_of(partials.b_bias)),
+          be.zero(partials.c_bias.values, size_of(partials.c_bias));
     if constexpr (Sizes::multiple) {
       be.zero(partials.mimo_x.values, size_of(partials.mimo_x));
       if (of_factors) be.zero(of_factors, static_cast<std::size_t>(sequences) * decltype(partials.mimo_x)::size);

@@ -18,58 +18,144 @@
 
 namespace mamba::cuda::detail {
 
-// How a warp's lanes share out N states: in pairs.
+// How a warp's lanes share out N states: in pairs, two neighbours of which are a lane's where all lanes have as many,
+// so that memory is read and written in words.
 template <class Sizes>
 struct RotaryPairs {
   using T = typename Sizes::Scalar;
   static constexpr int pairs = Sizes::N / 2, of_lane = (pairs + 31) / 32, half = Sizes::half;
+  static constexpr bool in_twos = pairs % 64 == 0 && Sizes::E % 4 == 0 && Sizes::Na % 2 == 0;
+  using Values = T[of_lane][2];  // of a lane's pairs
 
   // Pair i's states in b, c and weights: neighbours, or half of all states apart.
   static __device__ int first(int i) { return Sizes::multiple ? i : 2 * i; }
   static __device__ int second(int i) { return Sizes::multiple ? i + Sizes::N / 2 : 2 * i + 1; }
 
-  // f(k, i) for the lane's k-th pair, i.
-  template <class F>
+  // f(k, i) for the lane's k-th pair, i; or for every second one, the next being its neighbour.
+  template <int step = 1, class F>
   static __device__ void each(F&& f) {
 #pragma unroll
-    for (int k = 0; k < of_lane; ++k)
-      if (const int i = lane() + 32 * k; i < pairs) f(k, i);
+    for (int k = 0; k < of_lane; k += step) {
+      const int i = in_twos ? 2 * (lane() + 32 * (k / 2)) + k % 2 : lane() + 32 * k;
+      if (in_twos || i < pairs) f(k, i);
+    }
   }
-  // The angle by which a pair turns.
-  template <class I>
-  static __device__ void circle(const I* turns, int i, T& sine, T& cosine) {
-    sine = 0, cosine = 1;
-    if (i < Sizes::Na) math::sine_cosine<T>(turns[i], sine, cosine);
-  }
-  struct Pair {
-    T one, other;
-  };
-  // A pair of a row, with its bias, turned.
-  static __device__ Pair turned(const T (&x)[2], const T* bias, int i, T sine, T cosine) {
-    const T one = x[0] + bias[first(i)], other = x[1] + bias[second(i)];
-    return {cosine * one - sine * other, sine * one + cosine * other};
-  }
-  // Into a row of keys.
-  template <class Key>
-  static __device__ void put(Key* to, int i, Pair pair) {
-    to[i] = Key(pair.one), to[half + i] = Key(pair.other);
-  }
-  // A lane's numbers, to where they lie in b, c and weights.
-  static __device__ void give(T* to, const T (&x)[of_lane][2]) {
-    each([&](int k, int i) { to[first(i)] = x[k][0], to[second(i)] = x[k][1]; });
-  }
-  static __device__ void add(T* to, const T (&x)[of_lane][2]) {
-    each([&](int k, int i) { to[first(i)] += x[k][0], to[second(i)] += x[k][1]; });
-  }
-  // A row of b or c: its lane's numbers and the norm's factor.
+
+  // Of a row of b or c, or of what has their columns: weights, biases, gradients.
   template <class X>
-  static __device__ T take(T (&raw)[of_lane][2], const X* from) {
+  static __device__ void load(Values& x, const X* from) {
+    if constexpr (in_twos && Sizes::multiple) {
+      each<2>([&](int k, int i) {
+        const auto one = load_pair(from + first(i)), other = load_pair(from + second(i));
+        x[k][0] = one.at[0], x[k][1] = other.at[0], x[k + 1][0] = one.at[1], x[k + 1][1] = other.at[1];
+      });
+    } else if constexpr (in_twos) {
+      each<2>([&](int k, int i) {
+        const auto both = load4(from + first(i));
+        x[k][0] = both.at[0], x[k][1] = both.at[1], x[k + 1][0] = both.at[2], x[k + 1][1] = both.at[3];
+      });
+    } else {
+      each([&](int k, int i) { x[k][0] = static_cast<T>(from[first(i)]), x[k][1] = static_cast<T>(from[second(i)]); });
+    }
+  }
+  static __device__ void store(T* to, const Values& x) {
+    if constexpr (in_twos && Sizes::multiple) {
+      each<2>([&](int k, int i) {
+        store_pair(to + first(i), x[k][0], x[k + 1][0]), store_pair(to + second(i), x[k][1], x[k + 1][1]);
+      });
+    } else if constexpr (in_twos) {
+      each<2>([&](int k, int i) { store4(to + first(i), Quad<T>{{x[k][0], x[k][1], x[k + 1][0], x[k + 1][1]}}); });
+    } else {
+      each([&](int k, int i) { to[first(i)] = x[k][0], to[second(i)] = x[k][1]; });
+    }
+  }
+  // Of a row of keys, whose pairs are half of all apart.
+  template <class Key>
+  static __device__ void load_key(Values& x, const Key* from) {
+    if constexpr (in_twos) {
+      each<2>([&](int k, int i) {
+        const auto one = load_pair(from + i), other = load_pair(from + half + i);
+        x[k][0] = one.at[0], x[k][1] = other.at[0], x[k + 1][0] = one.at[1], x[k + 1][1] = other.at[1];
+      });
+    } else {
+      each([&](int k, int i) { x[k][0] = static_cast<T>(from[i]), x[k][1] = static_cast<T>(from[half + i]); });
+    }
+  }
+  // With what pads its halves, which is zero.
+  template <class Key>
+  static __device__ void store_key(Key* to, const Values& x) {
+    if constexpr (in_twos) {
+      each<2>([&](int k, int i) {
+        store_pair(to + i, x[k][0], x[k + 1][0]), store_pair(to + half + i, x[k][1], x[k + 1][1]);
+      });
+    } else {
+      each([&](int k, int i) { to[i] = Key(x[k][0]), to[half + i] = Key(x[k][1]); });
+    }
+    if constexpr (pairs < half)
+      for (int i = pairs + lane(); i < half; i += 32) to[i] = Key(T(0)), to[half + i] = Key(T(0));
+  }
+
+  // The angles by which a lane's pairs turn.
+  struct Circles {
+    T sine[of_lane], cosine[of_lane];
+
+    template <class I>
+    __device__ explicit Circles(const I* turns) {
+      const auto set = [&](int k, I turn) { math::sine_cosine<T>(turn, sine[k], cosine[k]); };
+      each<in_twos ? 2 : 1>([&](int k, int i) {
+        constexpr int together = in_twos ? 2 : 1;
+#pragma unroll
+        for (int j = 0; j < together; ++j) sine[k + j] = 0, cosine[k + j] = 1;
+        if (i >= Sizes::Na) return;
+        if constexpr (in_twos) {
+          const auto two = load_pair(turns + i);
+          set(k, two.at[0]), set(k + 1, two.at[1]);
+        } else {
+          set(k, turns[i]);
+        }
+      });
+    }
+    // to <- x with the bias, turned.
+    __device__ void turn(Values& to, const Values& x, const Values& bias) const {
+      each([&](int k, int) {
+        const T one = x[k][0] + bias[k][0], other = x[k][1] + bias[k][1];
+        to[k][0] = cosine[k] * one - sine[k] * other, to[k][1] = sine[k] * one + cosine[k] * other;
+      });
+    }
+    // Back again.
+    __device__ void turn_back(Values& to, const Values& x) const {
+      each([&](int k, int) {
+        to[k][0] = cosine[k] * x[k][0] + sine[k] * x[k][1], to[k][1] = cosine[k] * x[k][1] - sine[k] * x[k][0];
+      });
+    }
+  };
+  // Gradients of angles.
+  static __device__ void store_angles(T* to, const T (&x)[of_lane]) {
+    if constexpr (in_twos) {
+      each<2>([&](int k, int i) {
+        if (i < Sizes::Na) store_pair(to + i, x[k], x[k + 1]);
+      });
+    } else {
+      each([&](int k, int i) {
+        if (i < Sizes::Na) to[i] = x[k];
+      });
+    }
+  }
+
+  // The factor of a row's norm.
+  static __device__ T norm_of(const Values& raw) {
     T squares = 0;
-    each([&](int k, int i) {
-      raw[k][0] = static_cast<T>(from[first(i)]), raw[k][1] = static_cast<T>(from[second(i)]);
-      squares += raw[k][0] * raw[k][0] + raw[k][1] * raw[k][1];
-    });
+    each([&](int k, int) { squares += raw[k][0] * raw[k][0] + raw[k][1] * raw[k][1]; });
     return 1 / std::sqrt(lane_sum(squares) / T(Sizes::N) + static_cast<T>(math::norm_epsilon));
+  }
+  // x <- a row of b or c, normed.
+  template <class X>
+  static __device__ void load_normed(Values& x, const X* from, const T* weight) {
+    load(x, from);
+    Values factor;
+    load(factor, weight);
+    const T rho = norm_of(x);
+    each([&](int k, int) { x[k][0] *= rho * factor[k][0], x[k][1] *= rho * factor[k][1]; });
   }
 };
 
@@ -91,36 +177,28 @@ __global__ void __launch_bounds__(Block::threads)
   const int item = static_cast<int>(blockIdx.x) * Block::warps + warp(), row = item / G, group = item % G;
   if (row >= xbc.rows) return;
   const X* const from = xbc[row] + Sizes::E + group * N;
-  T b[R][Pairs::of_lane][2], c[R][Pairs::of_lane][2];
+  typename Pairs::Values b[R], c[R];
 #pragma unroll
   for (int r = 0; r < R; ++r) {
-    const T of_b = Pairs::take(b[r], from + r * G * N), of_c = Pairs::take(c[r], from + (R + r) * G * N);
-    Pairs::each([&](int k, int i) {
-      b[r][k][0] *= of_b * w.b_norm.value[Pairs::first(i)], b[r][k][1] *= of_b * w.b_norm.value[Pairs::second(i)];
-      c[r][k][0] *= of_c * w.c_norm.value[Pairs::first(i)], c[r][k][1] *= of_c * w.c_norm.value[Pairs::second(i)];
-    });
+    Pairs::load_normed(b[r], from + r * G * N, w.b_norm.value);
+    Pairs::load_normed(c[r], from + (R + r) * G * N, w.c_norm.value);
   }
   T* const to_history = history && is_last_row(sequences, row, xbc.rows)
                             ? history + sequence_of(sequences, row) * Sizes::history_size + Sizes::angles_size
                             : nullptr;
   for (int head = group * heads; head < (group + 1) * heads; ++head) {
-    Pairs::each([&](int k, int i) {
-      T sine, cosine;
-      Pairs::circle(turns[row] + head * Sizes::Na, i, sine, cosine);
+    const typename Pairs::Circles circles(turns[row] + head * Sizes::Na);
 #pragma unroll
-      for (int r = 0; r < R; ++r) {
-        const auto key = Pairs::turned(b[r][k], w.b_bias.row(head) + r * N, i, sine, cosine),
-                   query = Pairs::turned(c[r][k], w.c_bias.row(head) + r * N, i, sine, cosine);
-        Pairs::put(keys[row * R + r] + head * Ns, i, key), Pairs::put(queries[row * R + r] + head * Ns, i, query);
-        if (to_history) Pairs::put(to_history + (head * R + r) * Ns, i, key);
-      }
-    });
-    for (int i = Pairs::pairs + lane(); i < Pairs::half; i += 32)  // what pads a half is zero
-      for (int r = 0; r < R; ++r) {
-        const typename Pairs::Pair zero{};
-        Pairs::put(keys[row * R + r] + head * Ns, i, zero), Pairs::put(queries[row * R + r] + head * Ns, i, zero);
-        if (to_history) Pairs::put(to_history + (head * R + r) * Ns, i, zero);
-      }
+    for (int r = 0; r < R; ++r) {
+      typename Pairs::Values bias, turned;
+      Pairs::load(bias, w.b_bias.row(head) + r * N);
+      circles.turn(turned, b[r], bias);
+      Pairs::store_key(keys[row * R + r] + head * Ns, turned);
+      if (to_history) Pairs::store_key(to_history + (head * R + r) * Ns, turned);
+      Pairs::load(bias, w.c_bias.row(head) + r * N);
+      circles.turn(turned, c[r], bias);
+      Pairs::store_key(queries[row * R + r] + head * Ns, turned);
+    }
   }
 }
 

@@ -168,10 +168,11 @@ struct RotaryCall {
       be.launch_over("rotary_end_back", rotary_end_back<Sizes>, count() * Sizes::keys_size, memory.dkeys,
                      static_cast<const T*>(of_history), sequences);
     using Back = RotaryBackShape<Sizes>;
-    be.launch_shaped(
-        "rotary_back", rotary_back<Sizes, typename Memory::Own::Key, S, I>,
-        {(partials.b_bias.count * Sizes::G + Back::teams - 1) / Back::teams, Block::threads, Back::shared_bytes}, dxbc,
-        dangles, partials, in(memory.dkeys), in(memory.dqueries), in(memory.keys), in(memory.queries), turns, xbc, w);
+    be.launch_shaped("rotary_back", rotary_back<Sizes, typename Memory::Own::Key, S, I>,
+                     {(partials.b_bias.count * Sizes::G + Back::teams - 1) / Back::teams, Block::threads,
+                      shared_memory<typename Back::Stage>},
+                     dxbc, dangles, partials, in(memory.dkeys), in(memory.dqueries), in(memory.keys),
+                     in(memory.queries), turns, xbc, w);
     be.add(dw.b_bias, partials.b_bias), be.add(dw.c_bias, partials.c_bias);
     be.add(dw.b_norm, partials.b_norm), be.add(dw.c_norm, partials.c_norm);
     if constexpr (Memory::Own::keeps_value_gradients)

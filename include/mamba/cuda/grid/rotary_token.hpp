@@ -53,8 +53,8 @@ template <class Sizes, class T = typename Sizes::Scalar>
 struct RotaryTokenStage {
   using Shape = RotaryTokenShape<Sizes>;
   static constexpr int R = Sizes::R, Ns = Sizes::Ns;
-  math::Turns<T> angles[Sizes::Na];
-  T keys[R][Ns], queries[R][Ns], last_keys[R][Ns];  // of the token, and of the one before it
+  alignas(16) math::Turns<T> angles[Sizes::Na];
+  alignas(16) T keys[R][Ns], queries[R][Ns], last_keys[R][Ns];  // of the token, and of the one before it
   T shares[Shape::groups][Shape::width];
   T y[R][Sizes::P];
   T rho[R];
@@ -111,22 +111,14 @@ __global__ void __launch_bounds__(Block::threads)
   for (int item = warp(); item < 2 * R; item += Block::warps) {
     const bool is_query = item >= R;
     const int r = item % R;
-    T x[Pairs::of_lane][2];
-    const T rho = Pairs::take(x, in.xbc[row] + Sizes::E + item * G * N + group * N);
-    const T* const weight = is_query ? in.w.c_norm.value : in.w.b_norm.value;
-    const T* const bias = (is_query ? in.w.c_bias : in.w.b_bias).row(head) + r * N;
-    T* const to = is_query ? stage.queries[r] : stage.keys[r];
-    const auto put = [&](int i, typename Pairs::Pair pair) {
-      Pairs::put(to, i, pair);
-      if (!is_query) Pairs::put(kept_keys + r * Ns, i, pair);
-    };
-    Pairs::each([&](int k, int i) {
-      T sine, cosine;
-      Pairs::circle(stage.angles, i, sine, cosine);
-      x[k][0] *= rho * weight[Pairs::first(i)], x[k][1] *= rho * weight[Pairs::second(i)];
-      put(i, Pairs::turned(x[k], bias, i, sine, cosine));
-    });
-    for (int i = Pairs::pairs + lane(); i < Pairs::half; i += 32) put(i, {});  // what pads a half is zero
+    typename Pairs::Values x, bias, turned;
+    Pairs::load_normed(x, in.xbc[row] + Sizes::E + item * G * N + group * N,
+                       is_query ? in.w.c_norm.value : in.w.b_norm.value);
+    Pairs::load(bias, (is_query ? in.w.c_bias : in.w.b_bias).row(head) + r * N);
+    const typename Pairs::Circles circles(stage.angles);
+    circles.turn(turned, x, bias);
+    Pairs::store_key(is_query ? stage.queries[r] : stage.keys[r], turned);
+    if (!is_query) Pairs::store_key(kept_keys + r * Ns, turned);
   }
   __syncthreads();
 

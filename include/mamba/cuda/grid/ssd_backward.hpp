@@ -76,6 +76,9 @@ struct SsdGradientStage {
   using Pairs = SwizzledTile<S, rows, rows>;
   // A warp has 16 of the states, where there are so many, and a share of the pairs of rows.
   static constexpr int warps = (std::max)(4, Shape::state_units), threads = 32 * warps;
+  // Where a block has one turn only, another beside it computes while it waits for memory; in float it would have too
+  // few registers.
+  static constexpr int blocks = sizeof(S) == 2 && Shape::heads_of_group * Shape::widths == 1 && threads <= 256 ? 2 : 1;
 
   alignas(128) S b[Lines::elements];
   S c[Lines::elements];
@@ -89,7 +92,7 @@ struct SsdGradientStage {
 // The gradients of b and c, of steps, rates and skips. A block takes a chunk and a group, head by head; a warp has 16
 // of the states.
 template <class Gradients>
-__global__ void __launch_bounds__(SsdGradientStage<Gradients>::threads, 1)
+__global__ void __launch_bounds__(SsdGradientStage<Gradients>::threads, SsdGradientStage<Gradients>::blocks)
     ssd_chunk_gradients(Gradients chunks, const typename Gradients::Shape::Stored* before,
                         const typename Gradients::Shape::Stored* behind, SsdPassed passed,
                         typename Gradients::AnySequences sequences) {
@@ -226,10 +229,10 @@ __global__ void __launch_bounds__(SsdGradientStage<Gradients>::threads, 1)
           Sum sum = 0;
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
-            const float2 beside = load2(static_cast<const S*>(other.at(row, n0 + 8 * h + Unit::first_column())));
+            const auto beside = load_pair(static_cast<const S*>(other.at(row, n0 + 8 * h + Unit::first_column())));
             const auto& own = from[m][0].at[h][i];
-            sum += static_cast<Sum>(beside.x) * static_cast<Sum>(own[0]) +
-                   static_cast<Sum>(beside.y) * static_cast<Sum>(own[1]);
+            sum += static_cast<Sum>(beside.at[0]) * static_cast<Sum>(own[0]) +
+                   static_cast<Sum>(beside.at[1]) * static_cast<Sum>(own[1]);
 #pragma unroll
             for (int j = 0; j < 2; ++j) to[m][0].at[h][i][j] += factor * own[j];
           }
@@ -310,7 +313,7 @@ __global__ void __launch_bounds__(SsdGradientStage<Gradients>::threads, 1)
   for (int u = 0; u < own; ++u)
     if (Units::exists(u))
       all_pairs[u].each([&](int r, int k, const float(&pair)[2]) {
-        store2(pairs.at(units.row(u) + r, units.column(u) + k), pair[0], pair[1]);
+        store_pair(pairs.at(units.row(u) + r, units.column(u) + k), pair[0], pair[1]);
       });
   __syncthreads();
   if (!has_states) return;
@@ -335,7 +338,7 @@ __global__ void __launch_bounds__(SsdGradientStage<Gradients>::threads, 1)
         if (row >= chunk.count) return;
         float* const to = line_of(chunk.first + row) + n;
         if constexpr (N % 2 == 0 && Shape::E % 2 == 0) {
-          if (n < N) store2(to, pair[0], pair[1]);
+          if (n < N) store_pair(to, pair[0], pair[1]);
         } else {
           if (n < N) to[0] = pair[0];
           if (n + 1 < N) to[1] = pair[1];

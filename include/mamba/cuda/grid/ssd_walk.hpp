@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
                   Walk::comes(from, row) && !(from < row && from < chunk.count && walk.is_blocked(chunk.row(from)));
               weight[j] = counts ? Walk::weight(pair[j], decays, from, row) : 0.0F;
             }
-            store2(weights.at(row, column), weight[0], weight[1]);
+            store_pair(weights.at(row, column), weight[0], weight[1]);
           });
         }
       }
@@ -234,12 +234,12 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
         result[m][0].each([&](int r, int c, const float(&pair)[2]) {
           const int row = m * unit_side + r, p = p0 + own_p + c;
           if (row >= chunk.count) return;
-          const float2 own = load2(static_cast<const typename Walk::Source*>(source.at(row, own_p + c)));
-          const float factor = Walk::of_result(decays, row), first = factor * pair[0] + skip * own.x,
-                      second = factor * pair[1] + skip * own.y;
+          const auto own = load_pair(static_cast<const typename Walk::Source*>(source.at(row, own_p + c)));
+          const float factor = Walk::of_result(decays, row), first = factor * pair[0] + skip * own.at[0],
+                      second = factor * pair[1] + skip * own.at[1];
           auto* const to = walk.result(chunk.row(row), head) + p;
           if constexpr (P % 2 == 0) {
-            if (p < P) store2(to, first, second);
+            if (p < P) store_pair(to, first, second);
           } else {
             if (p < P) to[0] = first;
             if (p + 1 < P) to[1] = second;
