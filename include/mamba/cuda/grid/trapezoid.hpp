@@ -63,6 +63,21 @@ __global__ void __launch_bounds__(Block::threads)
   }
 }
 
+// f(row, x) for a stretch's rows in order, x being what load(row) gives. Several are asked for at once: a thread waits
+// for memory, not for arithmetic.
+template <class Load, class F>
+__device__ void each_token(const SsdStretch& stretch, Load&& load, F&& f) {
+  constexpr int at_once = 16;
+  for (int first = 0; first < stretch.count; first += at_once) {
+    decltype(load(0)) x[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) x[i] = load(stretch.first + min(first + i, stretch.count - 1));
+#pragma unroll
+    for (int i = 0; i < at_once; ++i)
+      if (first + i < stretch.count) f(stretch.first + first + i, x[i]);
+  }
+}
+
 // turns (T, H Na) <- the angles' sums within stretches; totals (slots, H Na) <- those of whole stretches.
 template <class Sizes, class T, class I, int H, int A, int C>
 __global__ void __launch_bounds__(Block::threads)
@@ -73,16 +88,16 @@ __global__ void __launch_bounds__(Block::threads)
   const int slot = static_cast<int>(i / A), k = static_cast<int>(i % A), head = k / Sizes::Na;
   if (slot >= slots) return;
   const SsdStretch stretch = ssd_stretch_of(sequences, slot, trapezoid_stretch);
+  struct Read {
+    T raw, step;
+  };
   I sum = 0;
-#pragma unroll 4
-  for (int row = stretch.first; row < stretch.first + stretch.count; ++row) {
-    sum += turns_of_token(raw[row][2 * H + k % Sizes::Na], delta[row][head]);
-    turns[row][k] = sum;
-  }
+  each_token(
+      stretch, [&](int row) { return Read{raw[row][2 * H + k % Sizes::Na], delta[row][head]}; },
+      [&](int row, const Read& x) { turns[row][k] = sum += turns_of_token(x.raw, x.step); });
   totals[i] = sum;
 }
-// Each of *place(0), *place(1), ... <- `sum` and all before it, which sum is afterwards, too. Several are asked for at
-// once: a thread waits for memory, not for arithmetic.
+// Each of *place(0), *place(1), ... <- `sum` and all before it, which sum is afterwards, too.
 template <class T, class Place>
 __device__ void replace_in_order(int count, Place&& place, T& sum) {
   constexpr int at_once = 8;
@@ -122,7 +137,7 @@ __global__ void __launch_bounds__(Block::threads)
   if (slot >= slots) return;
   const SsdStretch stretch = ssd_stretch_of(sequences, slot, trapezoid_stretch);
   const I begin = begins[i];
-  for (int row = stretch.first; row < stretch.first + stretch.count; ++row) turns[row][k] += begin;
+  each_token(stretch, [&](int row) { return turns[row][k]; }, [&](int row, I x) { turns[row][k] = begin + x; });
 }
 
 // sums (slots, A) <- those of stretches' gradients.
@@ -193,18 +208,25 @@ __global__ void __launch_bounds__(Block::threads)
     slopes[j] = static_cast<T>(4 * math::pi) * e / ((1 + e) * (1 + e));
     of_raw[j] = 0;
   }
-  for (int head = 0; head < H; ++head) {
-    const T step = delta[row][head];
-    T of_step = 0;
+  for (int first = 0; first < H; first += 32) {
+    T of_step = 0;  // of the head of the lane's number
+#pragma unroll 8
+    for (int head = first; head < min(H, first + 32); ++head) {
+      const T step = delta[row][head];
+      T sum = 0;
 #pragma unroll
-    for (int j = 0; j < of_lane; ++j)
-      if (const int i = lane() + 32 * j; i < Na) {
-        const T of_part = later[row][head * Na + i];
-        of_step += signs[j] * of_part;
-        of_raw[j] += step * of_part;
-      }
-    of_step = lane_sum(of_step);
-    if (lane() != 0) continue;
+      for (int j = 0; j < of_lane; ++j)
+        if (const int i = lane() + 32 * j; i < Na) {
+          const T of_part = later[row][head * Na + i];
+          sum += signs[j] * of_part;
+          of_raw[j] += step * of_part;
+        }
+      sum = lane_sum(sum);
+      if (lane() == head - first) of_step = sum;
+    }
+    const int head = first + lane();
+    if (head >= H) continue;
+    const T step = delta[row][head];
     const T u = from[head], w = from[H + head], rate = math::rate_of_input<softplus_rate>(u),
             least = static_cast<T>(math::least_rate), of_decay = dlog_decay[row][head];
     const bool decays_least = rate < least;
