@@ -33,6 +33,7 @@ SSM: dict[str, dict[str, Any]] = {
 # 50,277 tokens, padded to a multiple of 8 and of 16.
 VOCABULARY = {"Mamba-1": 50280, "Mamba-2": 50288, "Mamba-3": 50288}
 COMPILE_SECONDS = 300.0  # after so many the rest is compiled by whoever needs it
+COMPILE_BYTES = 6 << 30  # of the GPU, of a process
 
 
 def make_model(mixer: str, precision: str, layers: int = LAYERS, vocabulary: int | None = None) -> Any:
@@ -111,11 +112,13 @@ def generate(model: Any, batch: int) -> Step:
 
 
 def compile_kernels(kinds: list[tuple[str, str]]) -> None:
-    """The Triton kernels of these (mixer, precision), by as many processes as there are cores (compile_kernels.py).
+    """The Triton kernels of these (mixer, precision), by as many processes as there are cores and as the GPU has
+    memory for, at least one of each (compile_kernels.py).
 
     A failure only costs time: what is not compiled then is compiled by whoever needs it.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, min(cores, torch.cuda.mem_get_info()[0] // COMPILE_BYTES))
     few = [kind for kind in kinds if kind[0] == "Mamba-1"]  # its recurrence is no Triton kernel
     shares = max(1, (cores - len(few)) // max(1, len(kinds) - len(few)))
     jobs = [(*kind, number, of) for kind in kinds for of in [1 if kind in few else shares] for number in range(of)]
