@@ -70,16 +70,18 @@ TEST_CASE("decoding equals the whole forward pass for lengths 1 to 129") {
 }
 
 TEST_CASE("decoding of the variants") {
-  check_variant<FrozenOnesConv, SinusoidalPosition>();
   check_variant<LearnedPosition<40>, ConvGate>();
+  check_variant<Mamba2<4, 2, 1>, ConvResidual>();
+  check_variant<Mamba2<>, LinearConvResidual, LearnedPosition<64>>();
+#ifndef MAMBA_TEST_FEW_MODELS  // with a sanitizer in it each takes a compiler long
+  check_variant<FrozenOnesConv, SinusoidalPosition>();
   check_variant<LinearConvResidual>();
   check_variant<UntiedHead>();
   check_variant<Mamba2<4, 2>, ConvResidual>();
-  check_variant<Mamba2<4, 2, 1>, ConvResidual>();
-  check_variant<Mamba2<>, LinearConvResidual, LearnedPosition<64>>();
   check_variant<Mamba2<>, ConvGate, SinusoidalPosition, UntiedHead>();
-  check_decoding<MambaLMHeadModel<wide_config, double>>(2, 9, {1, 2});
+#endif
   check_decoding<MambaLMHeadModel<narrow_config, double>>(2, 9, {1, 2});
+  check_decoding<MambaLMHeadModel<wide_config, double>>(2, 9, {1, 2});
   check_decoding<MambaLMHeadModel<wide_config, double, Mamba2<>>>(2, 9, {1, 2});
 }
 
