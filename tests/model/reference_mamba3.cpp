@@ -24,7 +24,7 @@ void check(const char* name) {
 
 }  // namespace
 
-TEST_CASE("Mamba-3 reproduces the reference: composite sizes and training") {
+TEST_CASE("Mamba-3 reproduces the reference: composite sizes and training", "[long]") {
   check<MambaForComposite, composite_config, Mamba3<>>("mamba3_composite");
   check<MambaForComposite, composite_config, Mamba3<>>("mamba3_composite_gamma05");
   support::check_training<MambaForComposite<composite_config, support::Backend, Mamba3<>>>("train_mamba3", 5e-6);
