@@ -41,6 +41,10 @@ template <Config config, class... Policies>
 using Double = MambaForComposite<config, double, Backend, Policies...>;
 
 // The last logits of every length up to 129: whole, token by token, in pieces of several lengths.
+//
+// All rows of a way are compared as one vector. A row by itself has logits that nearly cancel now and then, and its
+// error in float says more of the processor than of the code: of 40 seeds the worst row is off by .7 to 5e-6, all rows
+// together by 3 to 7e-7.
 template <class Model>
 void check_cuts(double bound) {
   Model model({.n_layers = 2, .seed = 3});
@@ -48,29 +52,33 @@ void check_cuts(double bound) {
   const auto ids = support::random_tokens(longest, Model::config.vocab_size, 5);
   const std::span<const std::int32_t> all(ids);
   const auto whole = model.logits(ids, 1);
-  auto by_ones = model.initial_state(1);
-  std::vector<State<typename Model::Architecture>> in_pieces;
-  const std::vector<std::size_t> pieces{2, 7, 63, 64, 65};
-  for (std::size_t i = 0; i < pieces.size(); ++i) in_pieces.push_back(model.initial_state(1));
-  double worst = 0;
-  const auto check = [&](std::size_t tokens, const auto& logits) {
-    const auto row = whole.row(static_cast<std::ptrdiff_t>(tokens) - 1);
-    worst = support::larger(worst, support::relative_error(support::values(logits), row));
+  struct Rows {
+    std::vector<double> found, expected;
   };
+  const auto add = [&](Rows& rows, std::size_t tokens, const auto& logits) {
+    const auto row = whole.row(static_cast<std::ptrdiff_t>(tokens) - 1);
+    rows.found.insert(rows.found.end(), logits.begin(), logits.end());
+    rows.expected.insert(rows.expected.end(), row.begin(), row.end());
+  };
+  Rows by_token, at_once;
+  auto by_ones = model.initial_state(1);
   for (std::size_t length = 1; length <= longest; ++length) {
-    check(length, model.step(all.subspan(length - 1, 1), by_ones));
-    check(length, model.prefill(all.first(length), 1, in_pieces[0]));
-    in_pieces[0] = model.initial_state(1);
+    add(by_token, length, support::values(model.step(all.subspan(length - 1, 1), by_ones)));
+    auto state = model.initial_state(1);
+    add(at_once, length, support::values(model.prefill(all.first(length), 1, state)));
   }
-  for (std::size_t i = 1; i < pieces.size(); ++i)
-    for (std::size_t first = 0; first < longest; first += pieces[i]) {
-      const std::size_t count = std::min(pieces[i], longest - first);
-      check(first + count, model.prefill(all.subspan(first, count), 1, in_pieces[i]));
+  CHECK(support::relative_error(by_token.found, by_token.expected) < bound);
+  CHECK(support::relative_error(at_once.found, at_once.expected) < bound);
+  for (const std::size_t piece : {7, 63, 64, 65}) {
+    INFO("pieces of " << piece);
+    Rows rows;
+    auto state = model.initial_state(1);
+    for (std::size_t first = 0; first < longest; first += piece) {
+      const std::size_t count = std::min(piece, longest - first);
+      add(rows, first + count, support::values(model.prefill(all.subspan(first, count), 1, state)));
     }
-  CHECK(worst < bound);
-  // Where a sequence ends the states are the same, in whatever cuts.
-  for (const auto& state : in_pieces) {
-    if (&state == &in_pieces[0]) continue;
+    CHECK(support::relative_error(rows.found, rows.expected) < bound);
+    // Where a sequence ends the states are the same, in whatever cuts.
     CHECK(support::relative_error(state.state_tensor().values, by_ones.state_tensor().values) < bound);
     CHECK(support::relative_error(state.history_tensor().values, by_ones.history_tensor().values) < bound);
   }
@@ -184,9 +192,9 @@ TEST_CASE("Mamba-3: gamma's rule zeroes biases, draws projections, leaves the re
 
 TEST_CASE("Mamba-3: step by step, in pieces of any cut, and whole are the same for lengths of 1 to 129") {
   check_cuts<MambaLMHeadModel<tiny_config, double, Backend, Mamba3<of_heads>>>(1e-12);
-  check_cuts<MambaLMHeadModel<tiny_config, Backend, Mamba3<of_norm>, LearnedPosition<129>>>(2e-6);
+  check_cuts<MambaLMHeadModel<tiny_config, Backend, Mamba3<of_norm>, LearnedPosition<129>>>(1e-6);
   check_cuts<MambaLMHeadModel<tiny_config, double, Backend, Mamba3<of_ranks>, UntiedHead>>(1e-12);
-  check_cuts<MambaLMHeadModel<tiny_config, Backend, Mamba3<of_all>>>(2e-6);
+  check_cuts<MambaLMHeadModel<tiny_config, Backend, Mamba3<of_all>>>(1e-6);
 }
 
 TEST_CASE("Mamba-3: the recurrence's output is S times its input plus the skip, and blocking takes its columns") {
