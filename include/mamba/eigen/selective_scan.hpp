@@ -172,11 +172,15 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
       const T* const start = chunk > 0 ? boundaries + (chunk - 1) * state_size : began;
       const T* const future = chunk + 1 < chunks ? carry : of_end;  // the gradient of what this chunk leaves
       T* const handed_on = chunk > 0 ? carry : of_end;
+      // Of each step and channel the sums over states of lambda b and of lambda carried rate, from block to block.
+      V lambda_b[scan_chunk][Blocking::block_channels], lambda_rate[scan_chunk][Blocking::block_channels];
       detail::each_scan_block<Blocking, E>(0, E, [&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
         constexpr int channels = decltype(block_channels)::value;
         const int n = first_vector * V::width;
         const auto offset = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };
-        V kept_decay[scan_chunk][channels][vectors], kept_carried[scan_chunk][channels][vectors];
+        const bool first_block = first_vector == 0, last_block = first_vector + vectors == Blocking::vectors;
+        // Decays, and states before each step and behind the last.
+        V kept_decay[scan_chunk][channels][vectors], kept_state[scan_chunk + 1][channels][vectors];
         V rate[channels][vectors];
         unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
           unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA { rate[i][v] = V::load(a.derived + offset(i, v)); });
@@ -185,8 +189,10 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
         {  // the states again
           V h[channels][vectors];
           unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
-            unroll<vectors>([&](auto v)
-                                MAMBA_INLINE_LAMBDA { h[i][v] = start ? V::load(start + offset(i, v)) : V::zero(); });
+            unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
+              h[i][v] = start ? V::load(start + offset(i, v)) : V::zero();
+              kept_state[0][i][v] = h[i][v];
+            });
           });
           for (int t = first; t < last; ++t)
             unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
@@ -194,10 +200,9 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
               unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
                 // Where there is nothing before the first step, there is nobody to hand the adjoint to.
                 const V factor = t > begin || start ? math::decay(step_size, rate[i][v]) : V::zero();
-                const V carried = factor * h[i][v];
                 kept_decay[t - first][i][v] = factor;
-                kept_carried[t - first][i][v] = carried;
-                h[i][v] = math::next_state(carried, input, V::load(b[t] + n + v * V::width));
+                h[i][v] = math::next_state(factor * h[i][v], input, V::load(b[t] + n + v * V::width));
+                kept_state[t - first + 1][i][v] = h[i][v];
               });
             });
         }
@@ -221,23 +226,26 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
           unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
             const T u_t = u[t][e + i], delta_t = delta[t][e + i], dy_t = dy[t][e + i];
             const V input = V::broadcast(delta_t * u_t), dy_v = V::broadcast(dy_t), delta_v = V::broadcast(delta_t);
-            V lambda_b = V::zero(), lambda_rate = V::zero();
+            V of_b = first_block ? V::zero() : lambda_b[t - first][i];
+            V of_rate = first_block ? V::zero() : lambda_rate[t - first][i];
             unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
-              const V carried = kept_carried[t - first][i][v];
               const V lambda = math::adjoint(c_t[v], dy_v, from_future[i][v]);
-              dc_t[v] = multiply_add(dy_v, math::next_state(carried, input, b_t[v]), dc_t[v]);
+              dc_t[v] = multiply_add(dy_v, kept_state[t - first + 1][i][v], dc_t[v]);
               db_t[v] = multiply_add(lambda, input, db_t[v]);
-              lambda_b = multiply_add(lambda, b_t[v], lambda_b);
-              const V lambda_carried = lambda * carried;
-              lambda_rate = multiply_add(lambda_carried, rate[i][v], lambda_rate);
-              drate[i][v] = multiply_add(lambda_carried, delta_v, drate[i][v]);
+              of_b = multiply_add(lambda, b_t[v], of_b);
               from_future[i][v] = kept_decay[t - first][i][v] * lambda;
+              const V lambda_carried = from_future[i][v] * kept_state[t - first][i][v];
+              of_rate = multiply_add(lambda_carried, rate[i][v], of_rate);
+              drate[i][v] = multiply_add(lambda_carried, delta_v, drate[i][v]);
             });
-            const T sum_b = lambda_b.sum(), sum_rate = lambda_rate.sum();
-            const bool first_block = first_vector == 0;
-            du[t][e + i] = (first_block ? d.value[e + i] * dy_t : du[t][e + i]) + delta_t * sum_b;
-            ddelta[t][e + i] = (first_block ? T(0) : ddelta[t][e + i]) + T(math::ln2) * sum_rate + u_t * sum_b;
-            if (first_block) dd.value[e + i] += dy_t * u_t;
+            if (last_block) {
+              const T sum_b = of_b.sum();
+              du[t][e + i] = d.value[e + i] * dy_t + delta_t * sum_b;
+              ddelta[t][e + i] = T(math::ln2) * of_rate.sum() + u_t * sum_b;
+              dd.value[e + i] += dy_t * u_t;
+            } else {
+              lambda_b[t - first][i] = of_b, lambda_rate[t - first][i] = of_rate;
+            }
           });
           unroll<vectors>([&](auto v) MAMBA_INLINE_LAMBDA {
             const int at = n + v * V::width;
