@@ -69,7 +69,7 @@ void check_cuts(double bound) {
   }
   CHECK(support::relative_error(by_token.found, by_token.expected) < bound);
   CHECK(support::relative_error(at_once.found, at_once.expected) < bound);
-  for (const std::size_t piece : {7, 63, 64, 65}) {
+  for (const std::size_t piece : {std::size_t{7}, std::size_t{63}, std::size_t{64}, std::size_t{65}}) {
     INFO("pieces of " << piece);
     Rows rows;
     auto state = model.initial_state(1);
