@@ -172,14 +172,15 @@ void selective_scan_backward(Core&, Rows<T, E> ddelta, Rows<T, E> du, Rows<T, N>
       const T* const start = chunk > 0 ? boundaries + (chunk - 1) * state_size : began;
       const T* const future = chunk + 1 < chunks ? carry : of_end;  // the gradient of what this chunk leaves
       T* const handed_on = chunk > 0 ? carry : of_end;
-      // Of each step and channel the sums over states of lambda b and of lambda carried rate, from block to block.
+      // For each step and channel the sums over states of lambda * b and of lambda * carried * rate, which one block of
+      // states hands to the next.
       V lambda_b[scan_chunk][Blocking::block_channels], lambda_rate[scan_chunk][Blocking::block_channels];
       detail::each_scan_block<Blocking, E>(0, E, [&](int e, auto block_channels, int first_vector) MAMBA_INLINE_LAMBDA {
         constexpr int channels = decltype(block_channels)::value;
         const int n = first_vector * V::width;
         const auto offset = [&](int i, int v) MAMBA_INLINE_LAMBDA { return (e + i) * a.stride + n + v * V::width; };
         const bool first_block = first_vector == 0, last_block = first_vector + vectors == Blocking::vectors;
-        // Decays, and states before each step and behind the last.
+        // Decays, and states before each step and after the last.
         V kept_decay[scan_chunk][channels][vectors], kept_state[scan_chunk + 1][channels][vectors];
         V rate[channels][vectors];
         unroll<channels>([&](auto i) MAMBA_INLINE_LAMBDA {
