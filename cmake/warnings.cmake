@@ -6,6 +6,15 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(mamba_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 
+# For programs of many models, each of which runs for a moment: building them is what takes time. By these passes and by a collection of garbage
+# that begins at a gigabyte g++ takes a sixth less.
+add_library(mamba_quick_build INTERFACE)
+set(quick_options -O1)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  list(APPEND quick_options -fno-tree-pta -fno-tree-dominator-opts "SHELL:--param ggc-min-heapsize=1000000")
+endif()
+target_compile_options(mamba_quick_build INTERFACE "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:${quick_options}>")
+
 # What nearly every source of a target includes is read once. That headers stand alone is another test's matter.
 function(mamba_read_once target)
   target_precompile_headers(${target} PRIVATE ${ARGN})
