@@ -11,8 +11,8 @@ bool same(Random4 r, std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uin
   return r.word[0] == a && r.word[1] == b && r.word[2] == c && r.word[3] == d;
 }
 
-// At how many of the first 1,000 indices two permutations differ. A function, for a lambda could be evaluated by the
-// compiler, and is, for a quarter of a minute.
+// At how many of the first 1,000 indices two permutations differ. No lambda: those are constexpr unasked, and clang 14
+// spends 15 seconds on evaluating this one.
 int differing(const Permutation& a, const Permutation& b) {
   int count = 0;
   for (std::uint64_t i = 0; i < 1000; ++i) count += a(i) != b(i);

@@ -12,7 +12,7 @@ trap 'umount disk 2>/dev/null' EXIT
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 files="checkpoint.safetensors config.json curves.svg metrics.json model_best_composite.safetensors model_final.safetensors training_log.csv"
 small="--preset protocol --layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5 --device cpu --threads 1"
-short="$program $small --steps 360 --eval-every 30"  # a second or some
+short="$program $small --steps 360 --eval-every 30"  # one second, or a few
 long="$program $small --steps 100000 --eval-every 500"
 
 # same FOLDER: it ended as the undisturbed run, and holds no other file.
@@ -26,13 +26,14 @@ pause() { sleep "$(od -An -N2 -tu2 /dev/urandom | awk -v most="$1" '{printf "%.3
 # wait_for FILE: until it is there, or the program $pid has ended.
 wait_for() { while [ ! -s "$1" ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done; }
 
-began=$(date +%s%N)
+now() { date +%s%N | sed 's/N$/000000000/'; }  # nanoseconds; of a date that knows none, whole seconds
+began=$(now)
 expect 0 prefers $short --out straight
-took=$((($(date +%s%N) - began) / 1000000))  # milliseconds, of this machine as busy as it is
+took=$((($(now) - began) / 1000000))  # milliseconds, of this machine as busy as it is
 same straight
 
-# Killed at random, again and again, for a while that grows up to a third of a whole run's time: on a slow machine, too,
-# some get to another of the twelve checkpoints. Before its first checkpoint a run begins anew.
+# Killed at random, again and again: after up to a third of a whole run's time, and a tenth of that more with every kill, so that on a
+# machine that has become slower, too, some get to another of the twelve checkpoints. Before its first checkpoint a run begins anew.
 round=0
 while [ $round -lt "$rounds" ]; do
   round=$((round + 1)) kills=0 got=137
@@ -46,6 +47,7 @@ while [ $round -lt "$rounds" ]; do
     got=$?
     [ $got = 0 ] || [ $got = 137 ] || { say "after $kills kills, exit $got"; cat out.txt; }
   done
+  echo "round $round: $kills kills"
   [ $got = 0 ] || say "not done after $kills kills"
   same killed
   rm -rf killed

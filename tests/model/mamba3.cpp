@@ -43,8 +43,8 @@ using Double = MambaForComposite<config, double, Backend, Policies...>;
 // The last logits of every length up to 129: whole, token by token, in pieces of several lengths.
 //
 // All rows of a way are compared as one vector. A row by itself has logits that nearly cancel now and then, and its
-// error in float says more of the processor than of the code: of 40 seeds the worst row is off by .7 to 5e-6, all rows
-// together by 3 to 7e-7.
+// error in float says more of the processor than of the code: of 40 seeds the worst row is off by 7e-7 to 5e-6, all
+// rows together by 3e-7 to 7e-7.
 template <class Model>
 void check_cuts(double bound) {
   Model model({.n_layers = 2, .seed = 3});
