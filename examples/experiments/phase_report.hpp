@@ -2,8 +2,8 @@
 // beside the published numbers.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <functional>
 #include <iterator>
 #include <optional>
@@ -52,32 +52,43 @@ struct Axes {
   }
 };
 
-// The mean over a cell's runs that did not diverge; NaN without any.
+// A cell's runs that did not diverge.
+inline int runs_of(const Table& table, int layers, double gamma) {
+  const auto runs = table.of(layers, gamma);
+  return static_cast<int>(std::count_if(runs.begin(), runs.end(), [](const Row& row) { return !row.diverged; }));
+}
+// The mean over them; NaN without any.
 inline double mean(const Table& table, int layers, double gamma, double Row::* value) {
   double sum = 0;
-  int count = 0;
   for (const Row& row : table.of(layers, gamma))
-    if (!row.diverged) sum += row.*value, ++count;
+    if (!row.diverged) sum += row.*value;
+  const int count = runs_of(table, layers, gamma);
   return count > 0 ? sum / count : NAN;
 }
 
+// "2 seeds"
+inline std::string seeds_text(int count) { return std::to_string(count) + (count == 1 ? " seed" : " seeds"); }
+
 inline std::string heatmap(const Table& table, const std::string& title, double Row::* value) {
   const Axes axes(table);
-  std::set<std::uint64_t> seeds;
-  for (const Row& row : table.rows()) seeds.insert(row.cell.seed);
-  mamba::io::Heatmap map{seeds.size() > 1 ? "mean over up to " + std::to_string(seeds.size()) + " seeds" : "one seed",
-                         "layers",
-                         "gamma",
-                         {},
-                         {},
-                         {},
-                         1};
+  int most = 0, fewer = 0;  // runs of a cell, and the cells that have not as many
+  for (const int layers : axes.layers)
+    for (const double gamma : axes.gammas) most = std::max(most, runs_of(table, layers, gamma));
+  mamba::io::Heatmap map{"", "layers", "gamma", {}, {}, {}, 1};
   for (const double gamma : axes.gammas) map.column_names.push_back(Json(gamma).dump());
   for (const int layers : axes.layers) {
     map.row_names.push_back(std::to_string(layers));
     auto& row = map.values.emplace_back();
-    for (const double gamma : axes.gammas) row.push_back(mean(table, layers, gamma, value));
+    auto& notes = map.notes.emplace_back();
+    for (const double gamma : axes.gammas) {
+      row.push_back(mean(table, layers, gamma, value));
+      const int count = runs_of(table, layers, gamma);
+      notes.push_back(count > 0 && count < most ? seeds_text(count) : "");
+      fewer += count < most;
+    }
   }
+  map.title = most > 1 ? "mean over " + seeds_text(most) : "one seed";
+  if (fewer > 0) map.title += ", of fewer where a cell says so, or is empty";
   return mamba::io::heatmaps_svg(title, {map}, 1);
 }
 
@@ -147,11 +158,9 @@ inline std::string html(const Table& table, const std::string& title, const Json
         const double here = mean(table, layers, gamma, &Row::composite);
         const auto there = published(layers, gamma);
         if (!there || !std::isfinite(here)) continue;
-        int runs = 0;
-        for (const Row& row : table.of(layers, gamma)) runs += !row.diverged;
         page += "<tr><td>" + std::to_string(layers) + "</td><td>" + Json(gamma).dump() + "</td><td>" +
-                std::to_string(runs) + "</td><td>" + fixed_text(here, 2) + "</td><td>" + fixed_text(*there, 2) +
-                "</td><td>" + difference_text(here - *there) + "</td></tr>\n";
+                std::to_string(runs_of(table, layers, gamma)) + "</td><td>" + fixed_text(here, 2) + "</td><td>" +
+                fixed_text(*there, 2) + "</td><td>" + difference_text(here - *there) + "</td></tr>\n";
       }
     page +=
         "</table>\n<h2>How near</h2>\n<p>Composite accuracy, cell by cell. How near seeds are to each other says how "

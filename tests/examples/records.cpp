@@ -250,6 +250,32 @@ TEST_CASE("examples: how near diagrams are to the published cells and to each ot
   check(5, "seed 0, seed 7", 4, NAN, of_constant);
 }
 
+TEST_CASE("examples: a diagram says which of its cells have fewer seeds") {
+  sweep::Table table;
+  const auto add = [&](int layers, double gamma, std::uint64_t seed, double accuracy, bool diverged = false) {
+    table.add({{layers, gamma, seed}, accuracy, 0, accuracy, 1, 0, diverged});
+  };
+  const auto count = [&](const std::string& words) {
+    const std::string figure = phase_report::heatmap(table, "title", &sweep::Row::composite);
+    std::size_t found = 0;
+    for (auto at = figure.find(words); at != figure.npos; at = figure.find(words, at + 1)) ++found;
+    return found;
+  };
+  add(2, 0.5, 0, 0.25), add(3, 0.5, 0, 0.5);
+  CHECK(count(">one seed<") == 1);
+  CHECK(count("fewer") == 0);
+  add(2, 0.5, 1, 0.75);
+  CHECK(count(">mean over 2 seeds, of fewer where a cell says so, or is empty<") == 1);
+  CHECK(count(">1 seed<") == 1);
+  add(3, 0.5, 1, NAN, true);
+  CHECK(count(">1 seed<") == 1);
+  CHECK(count(">0.50<") == 2);
+  add(3, 0.5, 2, 1);
+  CHECK(count(">mean over 2 seeds<") == 1);
+  CHECK(count(">1 seed<") == 0);
+  CHECK(count(">0.75<") == 1);
+}
+
 TEST_CASE("examples: shards are numbered from 1") {
   CHECK(sweep::Shard::parse("2/8").has(1));
   for (const char* text : {"", "/", "1", "0/2", "3/2", "1/2/2", "1/-1", " 1/2", "1/99999999999999999999999",

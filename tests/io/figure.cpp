@@ -271,6 +271,11 @@ TEST_CASE("heatmaps and bars hold every number") {
   const std::string maps = mamba::io::heatmaps_svg("title", {map, map, map}, 2);
   CHECK(count(maps, "<rect") == 1 + 3 * 4);
   for (const char* number : {">0.25<", ">-1.00<", ">0.00<", ">12.5<"}) CHECK(count(maps, number) == 3);
+  mamba::io::Heatmap noted = map;
+  noted.notes = {{}, {"1 seed", "", "beyond"}, {"beyond"}};
+  const std::string with_notes = mamba::io::heatmaps_svg("title", {noted});
+  CHECK(count(with_notes, ">1 seed<") == 1);
+  CHECK(count(with_notes, "beyond") == 0);
   const std::string bars =
       mamba::io::BarChart{"title", "rate", {"11", "12"}, {"one", "two"}, {{0.5, NAN}, {1, 0.25}}}.svg();
   CHECK(count(bars, "<title>") == 3);  // the missing one leaves its place empty

@@ -15,7 +15,8 @@ struct Heatmap {
   std::string title, row_label, column_label;
   std::vector<std::string> row_names, column_names;
   std::vector<std::vector<double>> values;
-  double full = 0;  // the value of the full colour; 0: the largest
+  double full = 0;                                   // the value of the full colour; 0: the largest
+  std::vector<std::vector<std::string>> notes = {};  // a word under a cell's number, for some or none of them
 };
 
 namespace detail {
@@ -78,9 +79,11 @@ inline std::string heatmaps_svg(const std::string& title, const std::vector<Heat
                                               : "rgb(" + mix(213) + "," + mix(94) + "," + mix(0) + ")";
         out += "<rect x=\"" + number(x) + "\" y=\"" + number(y) + "\" width=\"" + number(cell) + "\" height=\"" +
                number(cell) + "\" fill=\"" + colour + "\" stroke=\"#dddddd\"/>\n";
-        text(x + cell / 2, y + cell / 2 + 4, detail::cell_text(v),
-             std::string("text-anchor=\"middle\" font-size=\"11\" fill=\"") +
-                 (std::abs(share) > 0.55 ? "white" : "black") + "\"");
+        const std::string ink = std::string("fill=\"") + (std::abs(share) > 0.55 ? "white" : "black") + "\"";
+        text(x + cell / 2, y + cell / 2 + 4, detail::cell_text(v), "text-anchor=\"middle\" font-size=\"11\" " + ink);
+        if (i < map.notes.size())
+          if (const std::string note = detail::name_of(map.notes[i], j); !note.empty())
+            text(x + cell / 2, y + cell - 5, note, "text-anchor=\"middle\" font-size=\"8\" " + ink);
       }
     }
     for (std::size_t j = 0; j < map.column_names.size(); ++j)
