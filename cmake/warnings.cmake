@@ -6,8 +6,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(mamba_own_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 
-# For programs of many models, each of which runs for a moment: building them is what takes time. By these passes and by a collection of garbage
-# that begins at a gigabyte g++ takes a sixth less.
+# For programs of many models, each of which runs for a moment: building them is what takes time. Without two of its passes, and collecting
+# garbage from a gigabyte on, g++ takes a sixth less, and what it makes is as fast.
 add_library(mamba_quick_build INTERFACE)
 set(quick_options -O1)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

@@ -71,7 +71,8 @@ inline std::string seeds_text(int count) { return std::to_string(count) + (count
 
 inline std::string heatmap(const Table& table, const std::string& title, double Row::* value) {
   const Axes axes(table);
-  int most = 0, fewer = 0;  // runs of a cell, and the cells that have not as many
+  int most = 0;  // runs of a cell
+  bool fewer = false;
   for (const int layers : axes.layers)
     for (const double gamma : axes.gammas) most = std::max(most, runs_of(table, layers, gamma));
   mamba::io::Heatmap map{"", "layers", "gamma", {}, {}, {}, 1};
@@ -84,11 +85,11 @@ inline std::string heatmap(const Table& table, const std::string& title, double 
       row.push_back(mean(table, layers, gamma, value));
       const int count = runs_of(table, layers, gamma);
       notes.push_back(count > 0 && count < most ? seeds_text(count) : "");
-      fewer += count < most;
+      fewer = fewer || count < most;
     }
   }
   map.title = most > 1 ? "mean over " + seeds_text(most) : "one seed";
-  if (fewer > 0) map.title += ", of fewer where a cell says so, or is empty";
+  if (fewer) map.title += ", of fewer where a cell says so, or is empty";
   return mamba::io::heatmaps_svg(title, {map}, 1);
 }
 
