@@ -141,6 +141,8 @@ void add_rows(const std::string& mixer) {
   add("decode", decode<config, Products::exact, Policies...>, "float")->Arg(1)->Arg(8)->Arg(64);
   add("generate", generate<config, Policies...>, "float")->Arg(1)->Arg(8)->Arg(16)->Arg(64)->Arg(256);
   add("generate", generate<config, BFloat16, Policies...>, "bfloat16")->Arg(1)->Arg(8)->Arg(16)->Arg(64)->Arg(256);
+  add("generate", generate<config, Int8Weights, Policies...>, "int8")->Arg(1)->Arg(8)->Arg(16)->Arg(64)->Arg(256);
+  add("prefill", prefill<config, Products::exact, Int8Weights, Policies...>, "int8")->Args({8, 2048});
 }
 
 }  // namespace

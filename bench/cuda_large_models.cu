@@ -1,7 +1,7 @@
-// Decoding with billions of parameters, one sequence: generate/cuda/bfloat16/<model>. A step reads every weight once,
-// which is its floor. The sizes are those of the hub's mamba-1.4b and mamba-2.8b, and about 1.5 billion parameters of
-// Mamba-3; the weights are random. The host has the parameters in float, 11 GB for the larger model, and making it
-// takes longer than the row's steps.
+// Decoding with billions of parameters, one sequence: generate/cuda/<precision>/<model>. A step reads every weight
+// once, which is its floor. The sizes are those of the hub's mamba-1.4b and mamba-2.8b, and about 1.5 billion
+// parameters of Mamba-3; the weights are random. The host has the parameters in float, 11 GB for the larger model, and
+// making it takes longer than the row's steps.
 #include <benchmark/benchmark.h>
 
 #include <chrono>
@@ -21,13 +21,13 @@ inline constexpr Config of_1400M{.vocab_size = 50280, .d_model = 2048, .d_state 
 inline constexpr Config of_1500M{.vocab_size = 128256, .d_model = 2048, .d_state = 128};
 inline constexpr Mamba3Config heads_of_64{.headdim = 64};
 
-template <const Config& config, int n_layers, class... Policies>
+template <class Precision, const Config& config, int n_layers, class... Policies>
 void generate(benchmark::State& state) {
   if (const std::string problem = gpu_problem(); !problem.empty()) return state.SkipWithError(problem.c_str());
-  MambaLMHeadModel<config, Cuda, BFloat16, Policies...> model({.n_layers = n_layers, .seed = 1});
+  MambaLMHeadModel<config, Cuda, Precision, Policies...> model({.n_layers = n_layers, .seed = 1});
   bench::Work weights;
   for (const auto& placed : model.engine().placed())
-    weights.bytes += static_cast<double>(sizeof(BFloat16) * placed.parameter.size());
+    weights.bytes += static_cast<double>(sizeof(typename StorageOf<Precision>::Weights) * placed.parameter.size());
   auto decoding = model.initial_state(1);
   std::vector<std::int32_t> ids{42};
   ids = model.next_tokens(ids, 1, decoding);
@@ -47,8 +47,11 @@ void generate(benchmark::State& state) {
 // So many steps that they take some tenths of a second; fewer would have the model made again.
 void steps(benchmark::internal::Benchmark* b) { b->UseRealTime()->Iterations(300)->Unit(benchmark::kMillisecond); }
 
-BENCHMARK(generate<of_1400M, 48>)->Name("generate/cuda/bfloat16/mamba1_1.4B")->Apply(steps);
-BENCHMARK(generate<of_2800M, 64>)->Name("generate/cuda/bfloat16/mamba1_2.8B")->Apply(steps);
-BENCHMARK(generate<of_1500M, 48, Mamba3<heads_of_64>>)->Name("generate/cuda/bfloat16/mamba3_1.5B")->Apply(steps);
+#define MAMBA_ROWS(model, ...)                                                                     \
+  BENCHMARK(generate<BFloat16, __VA_ARGS__>)->Name("generate/cuda/bfloat16/" model)->Apply(steps); \
+  BENCHMARK(generate<Int8Weights, __VA_ARGS__>)->Name("generate/cuda/int8/" model)->Apply(steps)
+MAMBA_ROWS("mamba1_1.4B", of_1400M, 48);
+MAMBA_ROWS("mamba1_2.8B", of_2800M, 64);
+MAMBA_ROWS("mamba3_1.5B", of_1500M, 48, Mamba3<heads_of_64>);
 
 }  // namespace

@@ -32,7 +32,7 @@ struct Request {
 };
 
 const std::vector<BuiltGenerator>& built(const std::string& precision, bool gpu) {
-  if (precision == "int8") return int8weights_generators_on_cpu();
+  if (precision == "int8") return gpu ? int8weights_generators_on_gpu() : int8weights_generators_on_cpu();
   if (precision == "bfloat16") return gpu ? bfloat16_generators_on_gpu() : bfloat16_generators_on_cpu();
   return gpu ? float_generators_on_gpu() : float_generators_on_cpu();
 }
@@ -130,7 +130,7 @@ int run(int argc, char** argv) {
   app.add_option("--stop", request.stops, "the text ends before this; may be given again")
       ->allow_extra_args(false);  // else CLI11 takes brackets for a list's
   app.add_option("--precision", request.precision,
-                 "what weights and activations are stored in; int8: weights in 8 bits, on the CPU")
+                 "what weights and activations are stored in; int8: weights in 8 bits, the rest in float")
       ->check(CLI::IsMember({"float", "bfloat16", "int8"}));
   app.add_option("--device", device, "where to run: auto (a GPU if there is one), cpu, cuda or cuda:N");
   app.add_option("--threads", threads, "0: all cores; the text does not depend on it")->check(CLI::NonNegativeNumber);
@@ -139,12 +139,7 @@ int run(int argc, char** argv) {
       ->excludes("--prompt");
   if (const auto ends = support::parse(app, argc, argv)) return *ends;
 
-  auto choice = mamba::DeviceChoice::parse(device);
-  if (request.precision == "int8") {
-    mamba::require(choice.kind != mamba::DeviceChoice::Kind::cuda,
-                   "weights of 8 bits run on the CPU; on a GPU take --precision bfloat16");
-    choice = mamba::DeviceChoice::parse("cpu");
-  }
+  const auto choice = mamba::DeviceChoice::parse(device);
   const auto description = mamba::describe(request.model);
   const auto encoding = Encoding::of(request.tokenizer.empty() ? request.model.string() : request.tokenizer);
   if (encoding.vocab_size() > description.config.vocab_size)

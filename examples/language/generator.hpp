@@ -70,5 +70,6 @@ const std::vector<BuiltGenerator>& float_generators_on_gpu();  // none without a
 const std::vector<BuiltGenerator>& bfloat16_generators_on_cpu();
 const std::vector<BuiltGenerator>& bfloat16_generators_on_gpu();
 const std::vector<BuiltGenerator>& int8weights_generators_on_cpu();
+const std::vector<BuiltGenerator>& int8weights_generators_on_gpu();
 
 }  // namespace language

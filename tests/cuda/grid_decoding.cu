@@ -2,6 +2,7 @@
 #include <mamba/generate.hpp>
 
 #include "support/cuda.hpp"
+#include "support/cuda_decoding.hpp"
 #include "support/grid_configs.hpp"
 
 using namespace mamba;
@@ -52,47 +53,19 @@ TEST_CASE("CUDA grid: recorded steps are those of the state, the weights and the
   compare(in_parts);
 }
 
-// On both sides of the numbers of sequences at which products go other ways and steps are recorded no more.
-template <class Backend, class... Policies>
-void check_steps_of_many(std::initializer_list<int> batches,
-                         const ModelOptions& options = {.n_layers = 2, .gamma = 0.5, .seed = 3}) {
-  support::Pair<odd_config, Backend, Policies...> pair{.options = options};
-  for (const int batch : batches) {
-    INFO("batch " << batch);
-    auto here = pair.cpu.initial_state(batch);
-    auto there = pair.gpu.initial_state(batch);
-    for (int t = 0; t < 4; ++t) {
-      const auto tokens = support::random_tokens(static_cast<std::size_t>(batch), 50, static_cast<std::uint64_t>(t));
-      auto before = there;
-      const auto expected = support::values(pair.cpu.step(tokens, here));
-      const auto logits = pair.gpu.step(tokens, there);
-      CHECK(support::relative_error(support::values(logits), expected) < 1e-5);
-      // Tokens chosen on the device are those that its logits lead to on the host.
-      for (const double temperature : {0.0, 0.9}) {
-        const Sampling sampling{.temperature = temperature, .seed = 11};
-        auto state = before;
-        const std::vector<std::int32_t> chosen = pair.gpu.next_tokens(tokens, batch, state, sampling);
-        CHECK(state.positions() == there.positions());
-        std::vector<std::int32_t> on_host;
-        for (int s = 0; s < batch; ++s)
-          on_host.push_back(math::TokenChooser<float>(sampling, s, t + 1)(&logits(s, 0), odd_config.vocab_size));
-        CHECK(chosen == on_host);
-      }
-    }
-  }
-}
-
 TEST_CASE("CUDA grid: steps of many sequences, and the next tokens") {
   support::need_backend();
-  check_steps_of_many<CudaGrid>({1, 8, 9, 64, 100, 256, 257});
-  check_steps_of_many<Cuda, Mamba2<12, 2>>({1, 8, 9, 64, 100, 256, 257});
-  check_steps_of_many<CudaBlock>({1, 9, 100});
-  check_steps_of_many<CudaGrid, ConvGate, SinusoidalPosition>({9});
-  check_steps_of_many<CudaGrid, LinearConvResidual, UntiedHead>({12});
-  check_steps_of_many<CudaGrid, Mamba2<12, 2>, ConvResidual, LearnedPosition<40>>({33});
+  support::check_steps_of_many<odd_config, CudaGrid>({1, 8, 9, 64, 100, 256, 257});
+  support::check_steps_of_many<odd_config, Cuda, Mamba2<12, 2>>({1, 8, 9, 64, 100, 256, 257});
+  support::check_steps_of_many<odd_config, CudaBlock>({1, 9, 100});
+  support::check_steps_of_many<odd_config, CudaGrid, ConvGate, SinusoidalPosition>({9});
+  support::check_steps_of_many<odd_config, CudaGrid, LinearConvResidual, UntiedHead>({12});
+  support::check_steps_of_many<odd_config, CudaGrid, Mamba2<12, 2>, ConvResidual, LearnedPosition<40>>({33});
   // Steps of so few rows are exact; a tile for each sequence, of more than are recorded.
-  check_steps_of_many<CudaGrid>({9, 100}, {.n_layers = 2, .gamma = 0.5, .seed = 3, .products = Products::tf32});
-  check_steps_of_many<CudaGrid>({7, 20}, {.n_layers = 2, .gamma = 0.5, .seed = 3, .tile_bytes = 1});
+  support::check_steps_of_many<odd_config, CudaGrid>(
+      {9, 100}, {.n_layers = 2, .gamma = 0.5, .seed = 3, .products = Products::tf32});
+  support::check_steps_of_many<odd_config, CudaGrid>({7, 20},
+                                                     {.n_layers = 2, .gamma = 0.5, .seed = 3, .tile_bytes = 1});
 }
 
 // What moves memory that a recorded step knows.

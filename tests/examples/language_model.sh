@@ -150,12 +150,12 @@ printf a >one.txt
 expect 0 "bits a byte ([0-9]* bytes" $generate --model straight --device cpu --threads 1 --score text.txt
 in_float=$(cut -d' ' -f1 out.txt)
 expect 0 "^$in_float bits a byte" $generate --model straight --device cpu --threads 3 --score text.txt
-for precision in bfloat16 int8; do
-  expect 0 "bits a byte" $generate --model straight --device cpu --precision $precision --score text.txt
-  awk -v a="$in_float" -v b="$(cut -d' ' -f1 out.txt)" 'BEGIN { exit !(b > a - .05 && b < a + .05) }' || say "$precision: $(cat out.txt) beside $in_float"
+for way in "cpu --precision bfloat16" "cpu --precision int8" auto "auto --precision bfloat16" "auto --precision int8"; do
+  expect 0 "bits a byte" $generate --model straight --score text.txt --device $way
+  awk -v a="$in_float" -v b="$(cut -d' ' -f1 out.txt)" 'BEGIN { exit !(b > a - .05 && b < a + .05) }' || say "$way: $(cat out.txt) beside $in_float"
 done
 expect 0 "" $go --prompt x --precision int8
-expect 2 "weights of 8 bits run on the CPU" $generate --model straight --device cuda --precision int8 --prompt x
+expect 6 "^generate: CUDA: " $generate --model straight --device cuda:99 --precision int8 --prompt x
 expect 2 "score" $generate --model straight --score text.txt --prompt x
 expect 3 "empty.txt: it has no token" $generate --model straight --device cpu --score empty.txt
 printf 'the king\377 saw\n' >latin.txt

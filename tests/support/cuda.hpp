@@ -65,7 +65,7 @@ void check_states() {
 // Prompts by pieces, tokens one by one, and two states in turn.
 template <mamba::Config config, class Gpu, class... Policies>
 void check_decoding(double bound) {
-  Pair<config, Gpu, float, Policies...> pair;
+  Pair<config, Gpu, Policies...> pair;
   constexpr int batch = 3, length = 150;
   const auto ids = random_tokens(batch * length, config.vocab_size, 5);
   const auto whole = pair.cpu.logits(ids, batch);

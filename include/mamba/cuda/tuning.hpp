@@ -33,7 +33,7 @@ struct GridTuning {
   static constexpr int slice_elements = 8192, slices = 264;  // of rows: at most; as many where there are few rows
   static constexpr int gradient_slice_rows = 64;             // rows of a slice with a partial gradient
   static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
-  static constexpr int few_rows = 8, few_rows_warps = 3072;  // of a product by warps; that share its outputs
+  static constexpr int few_rows = 8;          // of a product by warps
   static constexpr int few_stored_rows = 4;   // the same of 16 bits, whose products on tensor cores are faster
   static constexpr int narrow_columns = 128;  // of outputs side by side: so few are one product
   static constexpr int step_rows = 256;       // of products that are never cuBLAS's, so that they are recorded
@@ -57,6 +57,15 @@ struct GridTuning {
   // Mamba-2's chunks: blocks that are to walk along sequences; rows of a piece of one at least.
   static constexpr int ssd_blocks = 264, ssd_least_piece = 256;
   static constexpr std::size_t scan_partial_elements = std::size_t{1} << 26;
+};
+
+// Products of few rows with a weight (grid/few_rows.hpp): outputs that a warp has at once, warps that are to have work,
+// and from how many elements on a weight is large. Of seventeen ways, each timed for eight shapes from (80, 1536) to
+// (50280, 2560), 1, 4 and 8 rows and three types on an H200 (2026-12), the ones that were best or near it.
+struct FewRowsTuning {
+  static constexpr int most_outputs = 2, most_outputs_of_large = 4;
+  static constexpr int least_warps = 3072, least_warps_of_large = 6144;
+  static constexpr std::size_t large_weight = std::size_t{1} << 22;
 };
 
 // How a batch is cut at block scope (bench/cuda_training.cu; H100 and H200, 2026-11).

@@ -288,8 +288,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
   Partition begin_gradients(const Batch& batch, Readout readout) {
-    static_assert(A::trains,
-                  "mamba: Int8Weights are for inference; gradients are those of a model in float or BFloat16");
+    check_has_gradients<A>();
     prepare();
     const Partition partition = partition_of(batch);
     number_readouts(batch, readout, partition);

@@ -21,11 +21,12 @@ namespace mamba {
 
 template <class A>
 class CudaArenas : public Arenas<A, cuda::Mirrored> {
-  static_assert(A::trains, "mamba: Int8Weights run on the CPU; on a GPU take BFloat16");
   using Base = Arenas<A, cuda::Mirrored>;
   using Base::derived_, Base::gradients_, Base::n_layers_, Base::parameters_, Base::size_, Base::stale_;
-  using S = typename A::Storage;
-  static constexpr bool stores_apart = !std::is_same_v<S, typename A::Scalar>;
+  using S = typename A::WeightStorage;
+  using Pointers = WeightPointers<S, typename A::Scalar>;
+  static constexpr bool stores_apart = !std::is_same_v<S, typename A::Scalar>,
+                        in_8_bits = std::is_same_v<S, std::int8_t>;
 
  public:
   using Base::placed;
@@ -35,7 +36,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   explicit CudaArenas(const ModelOptions& options)
       : CudaArenas(options, std::make_shared<const cuda::Queue>(checked_device(options.device))) {}
 
-  std::size_t memory_bytes() const { return Base::memory_bytes() + stored_.bytes() + kept_.bytes(); }
+  std::size_t memory_bytes() const { return Base::memory_bytes() + stored_.bytes() + scales_.bytes() + kept_.bytes(); }
   // The arenas, all of them in the device's memory: what a call with gradients needs whatever its batch.
   std::size_t bytes_of_arenas() const {
     return 3 * (size_ + row_alignment) * sizeof(T) + (stores_apart ? size_ * sizeof(S) : 0);
@@ -113,11 +114,14 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
     if (stale_) {
       launch("derive_rates", cuda::derive_rates<T>, elements().blocks(), derived_.template on_device<T>(), values,
              elements());
-      store_weights([&](auto... kernel_and_arguments) { launch("store_values", kernel_and_arguments...); });
+      if constexpr (in_8_bits) store_rows(values);
+      else store_weights([&](auto... kernel_and_arguments) { launch("store_values", kernel_and_arguments...); });
       stale_ = false;
     }
     const T* const derived = std::as_const(derived_).template on_device<T>();
-    if constexpr (stores_apart) {
+    if constexpr (in_8_bits) {
+      return {{values, derived, stored_.template as<S>(), scales_.template as<float>()}, n_layers_};
+    } else if constexpr (stores_apart) {
       const S* const stored = stored_.template as<S>();
       return {{values, derived, stored, stored}, n_layers_};  // what is derived of stored ones is the CPU's
     } else {
@@ -156,6 +160,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
         kinds_(queue_),
         squares_(queue_),
         stored_(queue_),
+        scales_(queue_),
         kept_(queue_) {
     std::vector<cuda::Kind> kinds;
     for (const PlacedParameter& p : placed())
@@ -165,7 +170,17 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
     squares_.reserve(static_cast<std::size_t>(cuda::BufferSum::blocks(elements(), 1 << 20)) * sizeof(double));
     squares_host_.resize(static_cast<std::size_t>(elements().blocks()));
     if (stores_apart) stored_.reserve(size_ * sizeof(S));
+    if constexpr (in_8_bits) scales_.reserve(Pointers::scale_at(size_) * sizeof(float));
     queue_->wait();  // what was handed over goes out of scope
+  }
+
+  // The rows that kernels read in 8 bits, anew.
+  void store_rows(const T* values) const {
+    for (const PlacedParameter& p : placed())
+      if (const int rows = p.parameter.rows(); p.parameter.template in_storage<S>())
+        launch("store_in_8_bits", cuda::store_in_8_bits<T>, cuda::RowsOfInt8::blocks(rows),
+               stored_.template as<S>() + p.offset, scales_.template as<float>() + Pointers::scale_at(p.offset),
+               values + p.offset, rows, padded(p.parameter.columns()));
   }
 
   static int checked_device(int device) {
@@ -184,6 +199,7 @@ class CudaArenas : public Arenas<A, cuda::Mirrored> {
   Products products_;
   cuda::DeviceBuffer kinds_, squares_;
   cuda::DeviceBuffer stored_;  // what kernels read where it is not what they compute with
+  cuda::DeviceBuffer scales_;  // of rows of 8 bits
   cuda::DeviceBuffer kept_;    // earlier gradients, to be added
   std::vector<double> squares_host_;
 };

@@ -30,7 +30,7 @@ class CudaGridEngine : public CudaArenas<A> {
   using typename Base::T;
   // Steps that the host does not watch, where the device can draw the task's samples.
   template <class Task>
-  using Training = std::conditional_t<drawn_on_device<Task>, CudaGridTraining<A, Task>, NoTraining>;
+  using Training = std::conditional_t<A::trains && drawn_on_device<Task>, CudaGridTraining<A, Task>, NoTraining>;
 
   explicit CudaGridEngine(const ModelOptions& options) : Base(options), tile_bytes_(options.tile_bytes) {}
 
@@ -110,6 +110,7 @@ class CudaGridEngine : public CudaArenas<A> {
   }
   template <class Body>
   double with_gradients(Body&& body) {
+    check_has_gradients<A>();
     return run([&](auto& runner) {
       T* const gradients = gradients_on_device();
       const double loss = body(runner, gradients);

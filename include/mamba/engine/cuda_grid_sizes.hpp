@@ -57,7 +57,10 @@ struct GridTileSizes {
     return (std::max)(step_scratch_bytes(rows), of_recurrence);
   }
   static std::size_t step_scratch_bytes(int rows) {
-    return (std::max)(Memory::of_products<S>(rows, most_outputs), Memory::template of_step<S>(Recurrence{}, rows));
+    const std::size_t of_products =
+        Memory::of_products<typename A::WeightStorage>(rows, most_outputs) +
+        Memory::of_step_operand<S>(rows, (std::max)(A::config.d_model, A::config.d_inner()));
+    return (std::max)(of_products, Memory::template of_step<S>(Recurrence{}, rows));
   }
 
  private:

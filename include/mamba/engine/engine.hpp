@@ -63,6 +63,12 @@ class Engine {
                 "mamba: this compiler does not build for the model's backend; for Cuda it must be nvcc");
 };
 
+// Of which models an engine has gradients.
+template <class A>
+constexpr void check_has_gradients() {
+  static_assert(A::trains, "mamba: Int8Weights are for inference; gradients are those of a model in float or BFloat16");
+}
+
 // For engines that the host leads step by step.
 struct NoTraining {};
 

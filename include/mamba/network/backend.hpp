@@ -71,9 +71,10 @@
 //   rotary_of_tokens<softplus_rate, normed>(be, sizes, o, state, pi, bias, raw, xbc, z, sequences, weights, gate)
 //                                             step_sizes, trapezoid, rotary_ssd and the gates in one, of sequences'
 //                                             next tokens
-// Steps of few sequences, one token each, where it says fuses_token_steps (network/fused.hpp); rows are sequences
+// Steps of some sequences, one token each, where it says fuses_token_steps (network/fused.hpp); rows are sequences
 //   is_token_step<S>(be, rows, sequences), has_few_rows<S>(be, rows) -> bool
-//                                             whether what follows is to be used; S: what weights are stored in
+//                                             whether what follows is to be used, normed_linear; S: what weights are
+//                                             stored in
 //   normed_linear(be, y, x, norm, w)          rms_norm and linear in one
 //   normed_products(be, y, also, x, norm, w)  the same of outputs of two types; y, also: Beside
 //   normed_linear_conv<bypass>(be, to, x, norm, w, taps, bias, history)

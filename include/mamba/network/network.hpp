@@ -271,7 +271,7 @@ MAMBA_HOST_DEVICE void forward(Backend& be, Activations<A, Keep>& activations, c
     auto& layer = activations.current;
     if constexpr (fuses_token_steps<A, Backend, Probe>)
       if (states.states && !activations.keeps_layers() &&
-          is_token_step<typename A::Storage>(be, activations.residual(l).rows, tile.sequences)) {
+          is_token_step<typename A::WeightStorage>(be, activations.residual(l).rows, tile.sequences)) {
         MixerOf<A>::step(be, activations.residual(l), layer.mixer, w.layer(l).template get<"norm.weight">(),
                          tile.sequences, w.layer(l), states.layer(l));
         continue;
@@ -325,7 +325,7 @@ MAMBA_HOST_DEVICE void read_out(Backend& be, Activations<A, Keep>& activations, 
     gather(be, head.input, in(activations.residual(w.n_layers)), tile.readout + first);
     const auto norm = w.back().template get<"backbone.norm_f.weight">();
     if constexpr (Backend::fuses_token_steps)
-      if (!activations.keeps_layers() && has_few_rows<typename A::Storage>(be, head.input.rows)) {
+      if (!activations.keeps_layers() && has_few_rows<typename A::WeightStorage>(be, head.input.rows)) {
         normed_linear(be, head.logits, in(head.input), norm, head_weight<A>(w));
         use(first, head);
         continue;

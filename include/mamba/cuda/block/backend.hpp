@@ -66,7 +66,7 @@ struct BlockMemory {
 };
 
 template <class A>
-inline constexpr bool fits_block = std::is_same_v<typename A::Storage, typename A::Scalar> &&
+inline constexpr bool fits_block = std::is_same_v<typename A::WeightStorage, typename A::Scalar> &&
                                    BlockMemory::fits(typename network::MixerOf<A>::Recurrence{});
 
 }  // namespace mamba::cuda

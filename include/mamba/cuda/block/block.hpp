@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include <mamba/core/config.hpp>
@@ -77,11 +78,22 @@ struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Quad {
 // Two numbers of 16 bits in a word, the first of them in its lower half.
 __device__ inline float lower_half(unsigned word) { return __uint_as_float(word << 16); }
 __device__ inline float upper_half(unsigned word) { return __uint_as_float(word & 0xFFFF0000U); }
+// A word's four whole numbers of 8 bits. Where a float is 2^23 and something, that is its lowest bits.
+__device__ inline Quad<float> quad_of_bytes(unsigned word) {
+  const unsigned from_zero = word ^ 0x80808080U;  // 128 more, none below 0
+  Quad<float> quad;
+#pragma unroll
+  for (unsigned j = 0; j < 4; ++j)
+    quad.at[j] = __uint_as_float(__byte_perm(from_zero, 0x4B000000U, 0x7440U | j)) - (0x1p23F + 128);
+  return quad;
+}
 template <class S>
 __device__ Quad<ComputeOf<S>> load4(const S* p) {
   if constexpr (std::is_same_v<S, BFloat16>) {
     const uint2 words = *reinterpret_cast<const uint2*>(p);
     return {{lower_half(words.x), upper_half(words.x), lower_half(words.y), upper_half(words.y)}};
+  } else if constexpr (std::is_same_v<S, std::int8_t>) {
+    return quad_of_bytes(*reinterpret_cast<const unsigned*>(p));
   } else {
     return *reinterpret_cast<const Quad<S>*>(p);
   }
@@ -113,6 +125,11 @@ __device__ void store_pair(S* p, ComputeOf<S> first, ComputeOf<S> second) {
   else *reinterpret_cast<Two<S>*>(p) = Two<S>{{first, second}};
 }
 
+template <class T>
+__device__ void scale_by(Quad<T>& quad, T factor) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) quad.at[j] *= factor;
+}
 template <class T>
 __device__ void add_to(Quad<T>& sum, const Quad<T>& more) {
 #pragma unroll

@@ -13,7 +13,9 @@ template <class T, class S, int D, int Vp>
 __device__ void embedding(Block&, Rows<T, D> x, const int* tokens, Weight<S, Vp, D> table) {
   detail::each(x.rows * x.stride / 4, [&](int i) {
     const int t = 4 * i / x.stride, d = 4 * i % x.stride;
-    detail::store4(x[t] + d, detail::load4(table.row(tokens[t]) + d));
+    auto row = detail::load4(table.row(tokens[t]) + d);
+    if constexpr (requires { table.scale; }) detail::scale_by(row, table.scale[tokens[t]]);
+    detail::store4(x[t] + d, row);
   });
   __syncthreads();
 }

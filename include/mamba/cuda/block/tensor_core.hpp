@@ -22,7 +22,8 @@ struct Panel {
   using Stored = S;
   static constexpr int depth = Depth, lines = along == Along::sum ? Indices : depth,
                        length = along == Along::sum ? depth : Indices;
-  static constexpr int stride = length + (sizeof(S) == 2 && along == Along::sum ? 8 : 4), elements = lines * stride;
+  static constexpr int stride = length + (along == Along::sum && sizeof(S) < 4 ? 16 / sizeof(S) : 4),
+                       elements = lines * stride;
   static constexpr std::size_t bytes = elements * sizeof(S);
 
   S* data;
@@ -81,6 +82,24 @@ __device__ Fragment fragment(Panel<float, along, Indices> panel, int index, int 
     const auto put = [&](int i, int j, float x) { split(x, f.high[i][j], f.low[i][j]); };
     along == Along::sum ? put(line, 0, pair.x) : put(0, line, pair.x);
     along == Along::sum ? put(line, 1, pair.y) : put(1, line, pair.y);
+  }
+  return f;
+}
+
+// The same of whole numbers of 8 bits, which are as they are among tf32's: low parts there are none.
+struct WholeFragment {
+  std::uint32_t high[2][2];
+};
+
+template <int Indices>
+__device__ WholeFragment fragment(Panel<std::int8_t, Along::sum, Indices> panel, int index, int k) {
+  const int first_index = index + lane() / 4 * 2, first_k = k + lane() % 4 * 2;
+  WholeFragment f;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const auto quad = quad_of_bytes(*reinterpret_cast<const std::uint16_t*>(panel.at(first_index + i, first_k)));
+#pragma unroll
+    for (int j = 0; j < 2; ++j) f.high[i][j] = __float_as_uint(quad.at[j]);
   }
   return f;
 }

@@ -43,7 +43,8 @@ struct GridMemory {
     return std::clamp(GridTuning::head_elements / stride, 1, (std::max)(wanted, 1));
   }
 
-  // The bytes of Grid::scratch for the products of a forward pass of so many rows, of so many columns at most.
+  // The bytes of Grid::scratch for the products of a forward pass of so many rows, of so many columns at most. S: what
+  // weights are stored in.
   template <class S>
   static std::size_t of_products(int rows, int columns) {
     if (rows <= detail::most_few_rows<S>) return 0;
@@ -51,6 +52,15 @@ struct GridMemory {
         sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(columns));
     return (std::max)(rows <= GridTuning::step_rows ? share : 0,
                       (std::min)(GridTuning::most_partial_bytes, GridTuning::most_product_shares * share));
+  }
+
+  // The same for what a step's product multiplies, of so many columns at most.
+  template <class S>
+  static std::size_t of_step_operand(int rows, int columns) {
+    if (rows > most_step_rows<S>) return 0;
+    const auto count = static_cast<std::size_t>(rows);
+    return (count * static_cast<std::size_t>(padded(columns)) * sizeof(S) + cache_line) +
+           (count * sizeof(ComputeOf<S>) + cache_line);
   }
 
   // The same for the gradients of a product of so many columns, of another type than what it multiplies or not.

@@ -2,17 +2,21 @@
 // that is what takes time.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <type_traits>
 
 #include <mamba/core/storage.hpp>
 #include <mamba/core/views.hpp>
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/cuda/grid/grid.hpp>
+#include <mamba/cuda/grid/stored_rows.hpp>
 #include <mamba/math/activation.hpp>
 
 namespace mamba::cuda::detail {
 
+// S: what weights are stored in.
 template <class S>
 inline constexpr int most_few_rows = std::is_same_v<S, BFloat16> ? GridTuning::few_stored_rows : GridTuning::few_rows;
 
@@ -39,11 +43,58 @@ SideBySide<T, sizeof...(Out)> side_by_side(Beside<T, Out...> y) {
   return all;
 }
 
-// How many warps share a sum of so many outputs: few outputs have more, so that the matrix is asked for at once.
-__host__ __device__ constexpr int warps_of_output(int outputs) {
-  int warps = 1;
-  while (warps < Block::warps && outputs * warps < GridTuning::few_rows_warps) warps *= 2;
-  return warps;
+// How a product of at most so many rows with a weight (Outputs, In) is shared out. A warp has several outputs at once:
+// with one, the rows that are multiplied, not the weights, would be most of what it reads. Where outputs are few,
+// several warps share a sum, so that the matrix is asked for at once; where they are more than blocks have, these take
+// one share of them after the other.
+template <class S, int Outputs, int In, int MostRows>
+struct FewRowsShape {
+  using Tuning = FewRowsTuning;
+  static constexpr bool large = static_cast<std::size_t>(Outputs) * padded(In) >= Tuning::large_weight,
+                        one_row = MostRows == 1;
+  static constexpr int least_warps = large && !one_row ? Tuning::least_warps_of_large : Tuning::least_warps;
+  static constexpr int of_warp = [] {
+    int count = large ? Tuning::most_outputs_of_large : Tuning::most_outputs;
+    while (count > 1 && Outputs / count * Block::warps < least_warps) count /= 2;
+    return count;
+  }();
+  static constexpr int sums = (Outputs + of_warp - 1) / of_warp;
+  static constexpr int warps = [] {  // of a sum
+    int count = 1;
+    while (count < Block::warps && sums * count < least_warps) count *= 2;
+    return count;
+  }();
+  // Stretches of a row that a lane asks for at once: of a weight that is not large all, if they are few, so that the
+  // whole of it is on its way before the kernel's turn comes.
+  static constexpr int of_lane = (padded(In) - 1) / (4 * Stretch<S>::quads * 32 * warps) + 1,
+                       at_once = !one_row ? 1
+                                 : large  ? 2
+                                          : (std::min)(of_lane, 8 / of_warp);
+  static constexpr int of_block = Block::warps / warps * of_warp, shares = (Outputs + of_block - 1) / of_block;
+  // Blocks of a multiprocessor, which have registers for so many; double is there for checking.
+  static constexpr int blocks_at_once = sizeof(ComputeOf<S>) > 4 ? 1
+                                        : large                  ? 2
+                                        : one_row                ? 4
+                                                                 : 3,
+                       blocks = (std::min)(shares, blocks_at_once* GridTuning::product_multiprocessors);
+};
+
+// Of sums over a warp's lanes, `count` of them (a power of 2, 32 at most), the one whose number is the lane's,
+// counted in as many lanes as there are for each: half of them change places at a time.
+template <int count, int lanes = 32, class T>
+__device__ T sum_of_own(const T (&values)[count]) {
+  if constexpr (count == 1) {
+    return lane_sum<lanes>(values[0]);
+  } else {
+    const bool upper = (lane() & lanes / 2) != 0;
+    T half[count / 2];
+#pragma unroll
+    for (int i = 0; i < count / 2; ++i) {
+      const T kept = upper ? values[i + count / 2] : values[i], given = upper ? values[i] : values[i + count / 2];
+      half[i] = kept + __shfl_xor_sync(~0U, given, lanes / 2);
+    }
+    return sum_of_own<count / 2, lanes / 2>(half);
+  }
 }
 
 // The rows that are multiplied, as they are stored.
@@ -53,7 +104,7 @@ struct PlainOperand {
   static constexpr bool normed = false;
   Rows<const S, In> x;
 
-  __device__ int rows() const { return x.rows; }
+  MAMBA_HOST_DEVICE int rows() const { return x.rows; }
   __device__ Quad<ComputeOf<S>> load(int row, int k, ComputeOf<S>& /*squares*/) const {
     return load4(x.address(row) + k);
   }
@@ -68,7 +119,7 @@ struct NormedOperand {
   Rows<const X, In> x;
   const T* weight;
 
-  __device__ int rows() const { return x.rows; }
+  MAMBA_HOST_DEVICE int rows() const { return x.rows; }
   __device__ Quad<T> load(int row, int k, T& squares) const {
     auto of_x = load4(x.address(row) + k);
     const auto of_weight = load4(weight + k);
@@ -86,7 +137,7 @@ struct GatedNormedOperand {
   Rows<const S, In> y, z;
   const T* weight;
 
-  __device__ int rows() const { return y.rows; }
+  MAMBA_HOST_DEVICE int rows() const { return y.rows; }
   __device__ Quad<T> load(int row, int k, T& squares) const {
     auto of_y = load4(y.address(row) + k);
     const auto of_z = load4(z.address(row) + k), of_weight = load4(weight + k);
@@ -100,93 +151,127 @@ struct GatedNormedOperand {
 };
 
 // Where the product's outputs go: to rows side by side, which they replace or are added to.
-template <Write write, class Y, int Count>
+template <class Y, int Count>
 struct PlainResult {
   struct Early {};  // what a lane asks for before it has its sum
   SideBySide<Y, Count> y;
+  bool adds;
 
   __device__ Early early(int, int) const { return {}; }
   template <class T>
   __device__ void take(int row, int output, T sum, Early) const {
     Y& out = y.at(row, output);
-    out = write == Write::add ? static_cast<T>(out) + sum : sum;
+    out = adds ? static_cast<T>(out) + sum : sum;
   }
 };
 
-// result <- operand w^T, for all rows at once: warps of a block take one of w's rows. What they need of it is on its
-// way before the kernel's turn comes: no product follows a kernel that writes weights at once.
+// result <- operand w^T, for all rows at once: warps of a block take some of w's rows. What they need of them first is
+// on its way before the kernel's turn comes: no product follows a kernel that writes weights at once.
 template <int MostRows, int Outputs, class Result, class Operand, class S>
-__global__ void __launch_bounds__(Block::threads) multiply_few_rows(Result result, Operand x, const S* w) {
+__global__ void __launch_bounds__(Block::threads, FewRowsShape<S, Outputs, Operand::columns, MostRows>::blocks_at_once)
+    multiply_few_rows(Result result, Operand x, StoredRows<S> w) {
   using T = ComputeOf<S>;
-  constexpr int warps = warps_of_output(Outputs), stride = padded(Operand::columns), apart = 4 * 32 * warps,
-                at_once = 8, values = Operand::normed ? 2 : 1;
-  __shared__ T shares[Block::warps][values][MostRows];
-  const int output = static_cast<int>(blockIdx.x) * (Block::warps / warps) + warp() / warps;
-  const S* const of_output = w + static_cast<std::ptrdiff_t>(min(output, Outputs - 1)) * stride;
-  Quad<T> of_w[at_once];
-  const auto load = [&](int first) {
+  using Shape = FewRowsShape<S, Outputs, Operand::columns, MostRows>;
+  constexpr int warps = Shape::warps, of_warp = Shape::of_warp, at_once = Shape::at_once,
+                stride = padded(Operand::columns), quads = Stretch<S>::quads, apart = 4 * quads * 32 * warps,
+                rounds = (stride + at_once * apart - 1) / (at_once * apart), lanes_of_sum = 32 / (of_warp * MostRows);
+  __shared__ T sums_of_warps[Block::warps][of_warp][MostRows], squares_of_warps[Block::warps][MostRows];
+  const int begin = 4 * quads * (warp() % warps * 32 + lane());  // of the elements of a sum that the lane has
+  Stretch<S> coming[of_warp][at_once];
+  const auto output_of = [&](int share) { return share * Shape::of_block + warp() / warps * of_warp; };
+  const auto load = [&](int output, int round) {
 #pragma unroll
-    for (int i = 0; i < at_once; ++i)
-      if (const int k = first + i * apart; k < stride) of_w[i] = load4(of_output + k);
+    for (int o = 0; o < of_warp; ++o) {
+      const S* const of_output = w.data + static_cast<std::ptrdiff_t>(min(output + o, Outputs - 1)) * stride;
+#pragma unroll
+      for (int i = 0; i < at_once; ++i)
+        if (const int k = begin + (round * at_once + i) * apart; k < stride) coming[o][i].load(of_output + k);
+    }
   };
-  int first = 4 * (warp() % warps * 32 + lane());
-  load(first);
+  load(output_of(static_cast<int>(blockIdx.x)), 0);
   begin_kernel();
-  const bool takes = warp() % warps == 0 && lane() < x.rows() && output < Outputs;  // a row's sum each
-  typename Result::Early early{};
-  if (takes) early = result.early(lane(), output);
-  T sums[values][MostRows] = {};
-  while (first < stride) {  // what pads rows is zero
+  const int own = lane() / (lanes_of_sum * MostRows), row = lane() / lanes_of_sum % MostRows;  // the sum that it takes
+#pragma unroll 1
+  for (int share = static_cast<int>(blockIdx.x); share < Shape::shares; share += Shape::blocks) {
+    const int output = output_of(share);
+    const bool takes = warp() % warps == 0 && lane() % lanes_of_sum == 0 && row < x.rows() && output + own < Outputs;
+    T factor{};
+    typename Result::Early early{};
+    if (takes) factor = w.factor(output + own), early = result.early(row, output + own);
+    T sums[of_warp * MostRows] = {}, squares[MostRows] = {};
+#pragma unroll(rounds <= 10 ? rounds : 2)
+    for (int round = 0; round < rounds; ++round) {  // what pads rows is zero
+      Stretch<S> of_w[of_warp][at_once];
 #pragma unroll
-    for (int i = 0; i < at_once; ++i) {
-      const int k = first + i * apart;
-      if (k >= stride) break;
+      for (int o = 0; o < of_warp; ++o)
 #pragma unroll
-      for (int r = 0; r < MostRows; ++r) {
-        if (r >= x.rows()) break;
-        const auto of_x = x.load(r, k, sums[values - 1][r]);
+        for (int i = 0; i < at_once; ++i) of_w[o][i] = coming[o][i];
+      if (round + 1 < rounds) load(output, round + 1);
+      else if (share + Shape::blocks < Shape::shares) load(output_of(share + Shape::blocks), 0);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) sums[0][r] += of_w[i].at[j] * of_x.at[j];
+      for (int i = 0; i < at_once; ++i) {
+        const int k = begin + (round * at_once + i) * apart;
+        if (k >= stride) break;
+#pragma unroll
+        for (int q = 0; q < quads; ++q) {
+          Quad<T> weights[of_warp];
+#pragma unroll
+          for (int o = 0; o < of_warp; ++o) weights[o] = of_w[o][i].quad(q);
+#pragma unroll
+          for (int r = 0; r < MostRows; ++r) {
+            if (r >= x.rows()) break;
+            const auto of_x = x.load(r, k + 4 * q, squares[r]);
+#pragma unroll
+            for (int o = 0; o < of_warp; ++o)
+#pragma unroll
+              for (int j = 0; j < 4; ++j) sums[o * MostRows + r] += weights[o].at[j] * of_x.at[j];
+          }
+        }
       }
     }
-    first += at_once * apart;
-    load(first);
-  }
-#pragma unroll
-  for (int v = 0; v < values; ++v)
-#pragma unroll
-    for (int r = 0; r < MostRows; ++r) {
-      sums[v][r] = lane_sum(sums[v][r]);
-      if (lane() == 0) shares[warp()][v][r] = sums[v][r];
+    T sum = sum_of_own(sums), square = 0;
+    if constexpr (Operand::normed) square = sum_of_own(squares);
+    if constexpr (warps > 1 || Operand::normed) {
+      if (lane() % lanes_of_sum == 0) sums_of_warps[warp()][own][row] = sum;
+      constexpr int lanes_of_square = 32 / MostRows;
+      if (Operand::normed && lane() % lanes_of_square == 0) squares_of_warps[warp()][lane() / lanes_of_square] = square;
+      if constexpr (warps > 1) __syncthreads();
+      else __syncwarp();
+      if (takes) {
+        for (int i = 1; i < warps; ++i) sum += sums_of_warps[warp() + i][own][row];
+        if constexpr (Operand::normed) {
+          square = squares_of_warps[warp()][row];
+          for (int i = 1; i < warps; ++i) square += squares_of_warps[warp() + i][row];
+        }
+      }
     }
-  if constexpr (warps > 1) __syncthreads();
-  else __syncwarp();
-  if (!takes) return;
-  T all[values];
-#pragma unroll
-  for (int v = 0; v < values; ++v) {
-    all[v] = shares[warp()][v][lane()];
-    for (int i = 1; i < warps; ++i) all[v] += shares[warp() + i][v][lane()];
+    if (takes) {
+      sum *= factor;
+      if constexpr (Operand::normed) sum *= 1 / std::sqrt(square / T(Operand::columns) + T(math::norm_epsilon));
+      result.take(row, output + own, sum, early);
+    }
+    if constexpr (Shape::blocks < Shape::shares) {  // before the next share's sums take their place
+      if constexpr (warps > 1) __syncthreads();
+      else __syncwarp();
+    }
   }
-  if constexpr (Operand::normed) all[0] *= 1 / std::sqrt(all[1] / T(Operand::columns) + T(math::norm_epsilon));
-  result.take(lane(), output, all[0], early);
 }
 
 template <int Outputs, class Result, class Operand, class S>
-void launch_few(Grid& be, const Result& result, const Operand& x, const S* w, int rows) {
-  constexpr int of_block = Block::warps / warps_of_output(Outputs);
-  const auto launch = [&](auto kernel) {
-    be.launch_shaped("multiply_few_rows", kernel, {(Outputs + of_block - 1) / of_block, Block::threads, 0}, result, x,
-                     w);
+void launch_few(Grid& be, const Result& result, const Operand& x, StoredRows<S> w, int rows) {
+  const auto launch = [&](auto most) {
+    using Shape = FewRowsShape<S, Outputs, Operand::columns, most>;
+    be.launch_shaped("multiply_few_rows", multiply_few_rows<most, Outputs, Result, Operand, S>,
+                     {Shape::blocks, Block::threads, 0}, result, x, w);
   };
-  if (rows == 1) launch(multiply_few_rows<1, Outputs, Result, Operand, S>);
-  else launch(multiply_few_rows<most_few_rows<S>, Outputs, Result, Operand, S>);
+  if (rows == 1) launch(std::integral_constant<int, 1>());
+  else launch(std::integral_constant<int, most_few_rows<S>>());
 }
 
-template <Write write, class Y, class S, int In, int... Out>
-void multiply_few(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, const S* w) {
-  launch_few<Beside<Y, Out...>::all_columns>(be, PlainResult<write, Y, sizeof...(Out)>{side_by_side(y)},
-                                             PlainOperand<S, In>{x}, w, x.rows);
+template <Write write, class Y, class X, class S, int In, int... Out>
+void multiply_few(Grid& be, Beside<Y, Out...> y, Rows<const X, In> x, StoredRows<S> w) {
+  launch_few<Beside<Y, Out...>::all_columns>(be, PlainResult<Y, sizeof...(Out)>{side_by_side(y), write == Write::add},
+                                             PlainOperand<X, In>{x}, w, x.rows);
 }
 
 }  // namespace mamba::cuda::detail

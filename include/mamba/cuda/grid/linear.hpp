@@ -1,8 +1,10 @@
 // Products with weight matrices over the whole device (specification, section 1): those of few rows, those of a
-// decoding step, and those of float that are to be exact, by kernels of our own, the others by cuBLAS.
+// decoding step, those with weights of 8 bits, and those of float that are to be exact, by kernels of our own, the
+// others by cuBLAS.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -11,6 +13,7 @@
 #include <mamba/cuda/grid/few_rows.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/product.hpp>
+#include <mamba/cuda/grid/stored_rows.hpp>
 
 namespace mamba::cuda {
 
@@ -46,22 +49,32 @@ inline std::size_t narrow_bytes(int rows, int columns) {
   return sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(padded(columns));
 }
 
+// Whether cuBLAS has no part in a product whatever its sizes: where it is to be as exact as float, and where what is
+// multiplied is stored in two ways.
+template <class S, class LinesOfB>
+inline constexpr bool is_mixed = !std::is_same_v<S, typename LinesOfB::Stored>;
+template <class S, class LinesOfB>
+bool is_ours(const Grid& be) {
+  return is_mixed<S, LinesOfB> || (std::is_same_v<S, float> && be.precision() == Products::exact);
+}
+
 // c <- or += a b; a's lines lie along the result's rows or along the sum, b's along its columns or along the sum.
 // without_cublas: as recorded kernels must be.
-template <Along along_a, Along along_b, class C, class S>
-void multiply(Grid& be, Lines<C> c, Lines<const S> a, Lines<const S> b, ProductSizes sizes, Write write,
+template <Along along_a, Along along_b, class C, class S, class LinesOfB>
+void multiply(Grid& be, Lines<C> c, Lines<const S> a, LinesOfB b, ProductSizes sizes, Write write,
               bool without_cublas = false) {
-  constexpr bool both_along_sum = along_a == Along::sum && along_b == Along::sum;
-  bool ours = without_cublas;
-  if constexpr (std::is_same_v<S, float>) ours = ours || be.precision() == Products::exact;
+  constexpr bool both_along_sum = along_a == Along::sum && along_b == Along::sum, mixed = is_mixed<S, LinesOfB>;
+  const bool ours = without_cublas || is_ours<S, LinesOfB>(be);
   if constexpr (std::is_same_v<S, float> || (std::is_same_v<S, BFloat16> && both_along_sum))
     if (ours)
       return multiply_on_grid<along_a, along_b>(be, SideBySide<C, 1>{{c.data}, {0}, {c.stride}}, a, b, sizes, write);
-  // Its matrices are column-major: rows of ours are columns of its, and the product is written transposed.
-  const auto transposed = [](Along along) { return along == Along::sum ? CUBLAS_OP_T : CUBLAS_OP_N; };
-  be.products().gemm(transposed(along_b), along_a == Along::sum ? CUBLAS_OP_N : CUBLAS_OP_T, sizes.columns, sizes.rows,
-                     sizes.depth, b.data, b.stride, a.data, a.stride, ComputeOf<S>(write == Write::add), c.data,
-                     c.stride);
+  if constexpr (!mixed) {
+    // Its matrices are column-major: rows of ours are columns of its, and the product is written transposed.
+    const auto transposed = [](Along along) { return along == Along::sum ? CUBLAS_OP_T : CUBLAS_OP_N; };
+    be.products().gemm(transposed(along_b), along_a == Along::sum ? CUBLAS_OP_N : CUBLAS_OP_T, sizes.columns,
+                       sizes.rows, sizes.depth, b.data, b.stride, a.data, a.stride, ComputeOf<S>(write == Write::add),
+                       c.data, c.stride);
+  }
 }
 
 template <class T, int C>
@@ -72,21 +85,25 @@ template <class T, int R, int C, int OfRows, int First>
 Lines<const T> lines(Weight<T, R, C, OfRows, First> w) {
   return {w.value, w.stride};
 }
+template <int R, int C, int OfRows, int First>
+ScaledLines lines(Weight<std::int8_t, R, C, OfRows, First> w) {
+  return {{w.value, w.stride}, w.scale};
+}
 
 // Outputs of so few columns together that one product takes less time than one for each: their columns are taken apart
 // after it.
-template <class Y, class S, int... Out, int In>
-void multiply_narrow(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, Lines<const S> w, Write write) {
+template <class Y, class S, class LinesOfW, int... Out, int In>
+void multiply_narrow(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, LinesOfW w, Write write) {
   constexpr int columns = Beside<Y, Out...>::all_columns;
   const ProductSizes sizes{x.rows, columns, In};
   if constexpr (std::is_same_v<S, float>)
-    if (be.precision() == Products::exact)
+    if (is_ours<S, LinesOfW>(be))
       return multiply_on_grid<Along::sum, Along::sum>(be, side_by_side(y), lines(x), w, sizes, write);
   auto* const parts = reinterpret_cast<float*>(be.scratch(narrow_bytes(x.rows, columns)));
   const Lines<float> product{parts, padded(columns)};
   multiply<Along::sum, Along::sum>(be, product, lines(x), w, sizes, Write::set);
-  be.launch_over("add_shares", add_shares<Y, sizeof...(Out)>, static_cast<std::size_t>(x.rows) * columns,
-                 side_by_side(y), Lines<const float>{parts, product.stride}, sizes, 1, write == Write::add);
+  finish(be, PlainResult<Y, sizeof...(Out)>{side_by_side(y), write == Write::add},
+         Lines<const float>{parts, product.stride}, sizes, 1);
 }
 
 // Where a product's operand lies that is written for it: in scratch memory, behind what the product itself takes there.
@@ -159,19 +176,20 @@ auto joined(Grid& be, Beside<const Y, Out...> dy) {
 
 }  // namespace detail
 
-// y (T, Out) <- or += x (T, In) W^T, W (Out, In). S: what x and W are stored in; sums are of what it is computed with.
-template <Write write = Write::set, class Y, class S, int Out, int In, int OfRows, int First>
-void linear(Grid& be, Rows<Y, Out> y, Rows<const S, In> x, Weight<S, Out, In, OfRows, First> w) {
+// y (T, Out) <- or += x (T, In) W^T, W (Out, In). S, OfW: what x and W are stored in, the same or of 8 bits beside
+// float; sums are of what it is computed with.
+template <Write write = Write::set, class Y, class S, class OfW, int Out, int In, int OfRows, int First>
+void linear(Grid& be, Rows<Y, Out> y, Rows<const S, In> x, Weight<OfW, Out, In, OfRows, First> w) {
   using detail::Along, detail::lines;
-  if (x.rows <= detail::most_few_rows<S>) detail::multiply_few<write>(be, beside(y), x, w.value);
+  if (x.rows <= detail::most_few_rows<OfW>) detail::multiply_few<write>(be, beside(y), x, detail::stored_rows(w));
   else
     detail::multiply<Along::sum, Along::sum>(be, lines(y), lines(x), lines(w), {x.rows, Out, In}, write,
                                              x.rows <= most_step_rows<S>);
   if constexpr (write == Write::set) detail::clear_padding(be, y);
 }
 // The same where W's rows belong to several outputs.
-template <Write write = Write::set, class Y, class S, int... Out, int In, int All, int OfRows, int First>
-void linear(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, Weight<S, All, In, OfRows, First> w) {
+template <Write write = Write::set, class Y, class S, class OfW, int... Out, int In, int All, int OfRows, int First>
+void linear(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, Weight<OfW, All, In, OfRows, First> w) {
   using detail::Along, detail::lines;
   static_assert(All == y.all_columns);
   // All at once where W's way from memory is what takes time, and where they are narrow.
@@ -179,8 +197,8 @@ void linear(Grid& be, Beside<Y, Out...> y, Rows<const S, In> x, Weight<S, All, I
              narrow = !std::is_same_v<S, double> && All <= GridTuning::narrow_columns &&
                       detail::narrow_bytes(x.rows, All) <= GridTuning::most_partial_bytes,
              at_once = step || narrow;
-  if (x.rows <= detail::most_few_rows<S>) {
-    detail::multiply_few<write>(be, y, x, w.value);
+  if (x.rows <= detail::most_few_rows<OfW>) {
+    detail::multiply_few<write>(be, y, x, detail::stored_rows(w));
   } else if constexpr (!std::is_same_v<S, double>) {
     if (step)
       detail::multiply_on_grid<Along::sum, Along::sum>(be, detail::side_by_side(y), lines(x), lines(w),

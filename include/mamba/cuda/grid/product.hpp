@@ -1,5 +1,6 @@
 // Products over the whole device on the tensor cores: of float as exact as chains of FMA (block/tensor_core.hpp), which
-// cuBLAS's exact ones are, and faster; and of numbers of 16 bits, which are summed in float.
+// cuBLAS's exact ones are, and faster; of float by whole numbers of 8 bits, as exact; and of numbers of 16 bits, which
+// are summed in float.
 #pragma once
 
 #include <algorithm>
@@ -16,29 +17,39 @@
 
 namespace mamba::cuda::detail {
 
-// What a block has of a result: Side x Side, in warps' shares of Side / 2 x 64, from panels of 128 bytes of the sum.
-template <class S, int Side_>
+// What a block has of a result: Side x Side, in warps' shares of Side / 2 x 64, from panels of so many elements of the
+// sum as are 128 bytes of the left operand.
+template <class S, class OfRight, int Side_>
 struct GridProduct {
   using Stored = S;
+  using StoredRight = OfRight;
   static constexpr int Side = Side_, threads = Side, blocks_at_once = 256 / Side;
   static constexpr int stages = sizeof(S) == 2 && Side == 64 ? 3 : 2;
   static constexpr int column_warps = Side / 64, row_units = Side / 32, column_units = 4;
   static constexpr int depth = 128 / sizeof(S);
   template <Along along>
-  using Operand = Panel<S, along, Side, depth>;
+  using Left = Panel<S, along, Side, depth>;
+  template <Along along>
+  using Right = Panel<OfRight, along, Side, depth>;
   template <Along along_a, Along along_b>
   struct Stage {
-    S a[Operand<along_a>::elements], b[Operand<along_b>::elements];
+    S a[Left<along_a>::elements];
+    OfRight b[Right<along_b>::elements];
   };
 };
 
 // Where an operand or a result lies: lines `stride` apart.
 template <class T>
 struct Lines {
+  using Stored = std::remove_const_t<T>;
   T* data;
   int stride;
 
   __device__ T* operator[](int line) const { return data + static_cast<std::ptrdiff_t>(line) * stride; }
+};
+// Of which each is times a number of its own.
+struct ScaledLines : Lines<const std::int8_t> {
+  const float* scale;
 };
 struct ProductSizes {
   int rows, columns, depth;
@@ -46,14 +57,13 @@ struct ProductSizes {
 
 // Copies an operand panel by panel, from the sum's element first_k on: zeros for results that do not exist, and beyond
 // the end of the sum. Where lines lie along the sum they end with zeros (core/views.hpp): some of these are read, too.
-template <class Product, Along along>
+template <int threads, class Panel, Along along>
 class OperandReader {
-  using S = typename Product::Stored;
-  using Panel = typename Product::template Operand<along>;
+  using S = typename Panel::Stored;
   static constexpr bool along_sum = along == Along::sum;
-  static constexpr int vector = 16 / sizeof(S), vectors = Panel::length / vector,
-                       lines_at_once = Product::threads / vectors, copies = Panel::lines / lines_at_once;
-  static_assert(Product::threads % vectors == 0 && Panel::lines % lines_at_once == 0);
+  static constexpr int vector = 16 / sizeof(S), vectors = Panel::length / vector, lines_at_once = threads / vectors,
+                       copies = Panel::lines / lines_at_once;
+  static_assert(threads % vectors == 0 && Panel::lines % lines_at_once == 0);
 
  public:
   __device__ OperandReader(Lines<const S> from, int first_index, int indices, int first_k)
@@ -114,7 +124,8 @@ struct ProductSums : WarpShare<Product> {
   // += a b over elements k .. k + 8 of the sum, as multiply_add of tensor_core.hpp does.
   template <class A, class B>
   __device__ void add(A a, B b, int k) {
-    Fragment right[column_units];
+    using Right = decltype(fragment(b, 0, 0));
+    Right right[column_units];
 #pragma unroll
     for (int n = 0; n < column_units; ++n) right[n] = fragment(b, column() + 16 * n, k);
 #pragma unroll
@@ -128,9 +139,10 @@ struct ProductSums : WarpShare<Product> {
           for (int half = 0; half < 2; ++half) f(parts[n][half], right[n], half);
       };
       // Small ones first; all results' turn before one's next, which waits for it.
-      each_part([&](auto& part, const Fragment& f, int half) { multiply(part, left.low, f.high[half]); });
-      each_part([&](auto& part, const Fragment& f, int half) { multiply_add(part, left.high, f.low[half]); });
-      each_part([&](auto& part, const Fragment& f, int half) { multiply_add(part, left.high, f.high[half]); });
+      each_part([&](auto& part, const Right& f, int half) { multiply(part, left.low, f.high[half]); });
+      if constexpr (std::is_same_v<Right, Fragment>)
+        each_part([&](auto& part, const Right& f, int half) { multiply_add(part, left.high, f.low[half]); });
+      each_part([&](auto& part, const Right& f, int half) { multiply_add(part, left.high, f.high[half]); });
 #pragma unroll
       for (int n = 0; n < column_units; ++n)
 #pragma unroll
@@ -147,7 +159,8 @@ struct ProductSums : WarpShare<Product> {
 #pragma unroll
     for (int n = 0; n < column_units; ++n)
 #pragma unroll
-      for (int c = 0; c < 4; ++c) right[n][c] = *b.at(column() + 16 * n + Sums<float>::column() + c, k);
+      for (int c = 0; c < 4; ++c)
+        right[n][c] = static_cast<float>(*b.at(column() + 16 * n + Sums<float>::column() + c, k));
 #pragma unroll
     for (int m = 0; m < row_units; ++m)
 #pragma unroll
@@ -187,7 +200,7 @@ struct ProductSums<Product, BFloat16> : WarpShare<Product> {
 
 // f(row, the first of four columns, quad) for all that a lane has of a warp's results.
 template <class Product, class S, class F>
-__device__ void each_of(const ProductSums<Product, S>& sums, F&& f) {
+__device__ void each_of(ProductSums<Product, S>& sums, F&& f) {
 #pragma unroll
   for (int m = 0; m < Product::row_units; ++m)
 #pragma unroll
@@ -199,13 +212,12 @@ __device__ void each_of(const ProductSums<Product, S>& sums, F&& f) {
 }
 
 // c (rows, columns) <- or += a b; where a sum is shared out, c is the first of the shares' parts, one behind the other.
-template <class Product, Along along_a, Along along_b, class C>
+template <class Product, Along along_a, Along along_b, class C, class LinesOfB>
 __global__ void __launch_bounds__(Product::threads, Product::blocks_at_once)
-    multiply_on_tensor_cores(Lines<C> c, Lines<const typename Product::Stored> a,
-                             Lines<const typename Product::Stored> b, ProductSizes sizes, int depth_of_share,
-                             bool adds) {
-  using A = typename Product::template Operand<along_a>;
-  using B = typename Product::template Operand<along_b>;
+    multiply_on_tensor_cores(Lines<C> c, Lines<const typename Product::Stored> a, LinesOfB b, ProductSizes sizes,
+                             int depth_of_share, bool adds) {
+  using A = typename Product::template Left<along_a>;
+  using B = typename Product::template Right<along_b>;
   constexpr int side = Product::Side, depth = Product::depth, stages = Product::stages;
   using Stage = typename Product::template Stage<along_a, along_b>;
   extern __shared__ __align__(128) std::byte shared[];
@@ -220,8 +232,8 @@ __global__ void __launch_bounds__(Product::threads, Product::blocks_at_once)
   const int row = (first_of_band + in_band % of_band) * side, column = in_band / of_band * side;
   const int begin = share * depth_of_share, end = min(begin + depth_of_share, sizes.depth);
 
-  OperandReader<Product, along_a> reader_a(a, row, sizes.rows, begin);
-  OperandReader<Product, along_b> reader_b(b, column, sizes.columns, begin);
+  OperandReader<Product::threads, A, along_a> reader_a(a, row, sizes.rows, begin);
+  OperandReader<Product::threads, B, along_b> reader_b(b, column, sizes.columns, begin);
   const auto fetch_a = [&](int step) {
     if (const int rest = end - begin - step * depth; rest > 0) reader_a.copy(A{panels[step % stages].a}, rest);
   };
@@ -250,9 +262,12 @@ __global__ void __launch_bounds__(Product::threads, Product::blocks_at_once)
   }
 
   c.data += static_cast<std::ptrdiff_t>(share) * sizes.rows * c.stride;
-  each_of(sums, [&](int r, int first, const Quad<float>& quad) {
+  each_of(sums, [&](int r, int first, Quad<float>& quad) {
     const int count = sizes.columns - column - first;  // four, or what there is
     if (row + r >= sizes.rows || count <= 0) return;
+    if constexpr (requires { b.scale; })
+#pragma unroll
+      for (int j = 0; j < 4; ++j) quad.at[j] *= b.scale[column + first + min(j, count - 1)];
     C* const to = c[row + r] + column + first;
     if (count >= 4) {
       Quad<float> sum = adds ? load4(static_cast<const C*>(to)) : Quad<float>{};
@@ -266,20 +281,28 @@ __global__ void __launch_bounds__(Product::threads, Product::blocks_at_once)
   });
 }
 
-// c <- or += the shares' parts, in their order.
-template <class C, int Count>
+// The sums of the shares' parts, in their order, go where the result says (few_rows.hpp): a thread for each. What it
+// needs beside them, no kernel before it in a graph writes.
+template <class Result>
 __global__ void __launch_bounds__(Block::threads)
-    add_shares(SideBySide<C, Count> c, Lines<const float> parts, ProductSizes sizes, int shares, bool adds) {
-  begin_kernel();
+    finish_product(Result result, Lines<const float> parts, ProductSizes sizes, int shares) {
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * Block::threads + threadIdx.x;
   const auto row = static_cast<int>(i / sizes.columns), column = static_cast<int>(i % sizes.columns);
+  typename Result::Early early{};
+  if (row < sizes.rows) early = result.early(row, column);
+  begin_kernel();
   if (row >= sizes.rows) return;
-  C& to = c.at(row, column);
-  float sum = adds ? static_cast<float>(to) : 0.0F;
+  float sum = 0;
   const std::ptrdiff_t apart = static_cast<std::ptrdiff_t>(sizes.rows) * parts.stride;
 #pragma unroll 4
   for (int share = 0; share < shares; ++share) sum += parts[row][share * apart + column];
-  to = sum;
+  result.take(row, column, sum, early);
+}
+template <class Result>
+void finish(Grid& be, const Result& result, Lines<const float> parts, ProductSizes sizes, int shares) {
+  be.launch_over("finish_product", finish_product<Result>,
+                 static_cast<std::size_t>(sizes.rows) * static_cast<std::size_t>(sizes.columns), result, parts, sizes,
+                 shares);
 }
 
 // How a product is cut, so that all multiprocessors have work: a rule of sizes alone.
@@ -307,43 +330,55 @@ ProductCut cut_of_product(ProductSizes sizes) {
   }
   return best;
 }
-template <class S>
+template <class S, class OfRight>
 ProductCut cut_of_product_of(ProductSizes sizes) {
-  const auto large = cut_of_product<GridProduct<S, 128>>(sizes), small = cut_of_product<GridProduct<S, 64>>(sizes);
+  const auto large = cut_of_product<GridProduct<S, OfRight, 128>>(sizes),
+             small = cut_of_product<GridProduct<S, OfRight, 64>>(sizes);
   return small.cost < large.cost ? small : large;
 }
 
-// Where c has several pieces, a second kernel takes them apart.
-template <class Product, Along along_a, Along along_b, class C, class S, int Count>
-void multiply_cut(Grid& be, SideBySide<C, Count> c, Lines<const S> a, Lines<const S> b, ProductSizes sizes, int shares,
-                  bool adds) {
+// c <- or += a b, or the shares' parts of it.
+template <class Product, Along along_a, Along along_b, class C, class S, class LinesOfB>
+void multiply_cut(Grid& be, Lines<C> c, Lines<const S> a, LinesOfB b, ProductSizes sizes, int shares, bool adds) {
   const auto pieces = [](int count, int size) { return (count + size - 1) / size; };
   const int depth_of_share = pieces(pieces(sizes.depth, Product::depth), shares) * Product::depth;
-  const auto launch = [&](auto to, bool adds_to_it) {
-    be.launch_shaped(
-        "multiply_on_tensor_cores",
-        multiply_on_tensor_cores<Product, along_a, along_b, std::remove_pointer_t<decltype(to.data)>>,
-        {pieces(sizes.rows, Product::Side) * pieces(sizes.columns, Product::Side) * shares, Product::threads,
-         shared_memory<typename Product::template Stage<along_a, along_b>, Product::stages>},
-        to, a, b, sizes, depth_of_share, adds_to_it);
-  };
-  if (shares == 1 && Count == 1) return launch(Lines<C>{c.data[0], c.stride[0]}, adds);
+  be.launch_shaped("multiply_on_tensor_cores", multiply_on_tensor_cores<Product, along_a, along_b, C, LinesOfB>,
+                   {pieces(sizes.rows, Product::Side) * pieces(sizes.columns, Product::Side) * shares, Product::threads,
+                    shared_memory<typename Product::template Stage<along_a, along_b>, Product::stages>},
+                   c, a, b, sizes, depth_of_share, adds);
+}
+template <Along along_a, Along along_b, class C, class S, class LinesOfB>
+void multiply_cut(Grid& be, Lines<C> c, Lines<const S> a, LinesOfB b, ProductSizes sizes, ProductCut cut, bool adds) {
+  using OfRight = typename LinesOfB::Stored;
+  if (cut.side == 128)
+    multiply_cut<GridProduct<S, OfRight, 128>, along_a, along_b>(be, c, a, b, sizes, cut.shares, adds);
+  else multiply_cut<GridProduct<S, OfRight, 64>, along_a, along_b>(be, c, a, b, sizes, cut.shares, adds);
+}
+
+inline std::size_t bytes_of_parts(ProductSizes sizes, int shares) {
+  return sizeof(float) * static_cast<std::size_t>(shares) * static_cast<std::size_t>(sizes.rows) *
+         static_cast<std::size_t>(padded(sizes.columns));
+}
+
+// The product a b goes where the result says, by way of scratch memory, of which the first so many bytes are in use.
+template <Along along_a, Along along_b, class Result, class S, class LinesOfB>
+void multiply_and_finish(Grid& be, const Result& result, Lines<const S> a, LinesOfB b, ProductSizes sizes,
+                         ProductCut cut, std::size_t bytes_in_use = 0) {
   const int stride = padded(sizes.columns);
-  const std::size_t elements = static_cast<std::size_t>(sizes.rows) * static_cast<std::size_t>(stride);
-  auto* const parts = reinterpret_cast<float*>(be.scratch(sizeof(float) * static_cast<std::size_t>(shares) * elements));
-  launch(Lines<float>{parts, stride}, false);
-  be.launch_over("add_shares", add_shares<C, Count>,
-                 static_cast<std::size_t>(sizes.rows) * static_cast<std::size_t>(sizes.columns), c,
-                 Lines<const float>{parts, stride}, sizes, shares, adds);
+  auto* const parts =
+      reinterpret_cast<float*>(be.scratch(bytes_in_use + bytes_of_parts(sizes, cut.shares)) + bytes_in_use);
+  multiply_cut<along_a, along_b>(be, Lines<float>{parts, stride}, a, b, sizes, cut, false);
+  finish(be, result, Lines<const float>{parts, stride}, sizes, cut.shares);
 }
 
 // c <- or += a b. a's lines lie along the result's rows or along the sum, b's along its columns or along the sum.
-template <Along along_a, Along along_b, class C, class S, int Count>
-void multiply_on_grid(Grid& be, SideBySide<C, Count> c, Lines<const S> a, Lines<const S> b, ProductSizes sizes,
-                      Write write) {
-  const auto [side, shares, cost] = cut_of_product_of<S>(sizes);
-  if (side == 128) multiply_cut<GridProduct<S, 128>, along_a, along_b>(be, c, a, b, sizes, shares, write == Write::add);
-  else multiply_cut<GridProduct<S, 64>, along_a, along_b>(be, c, a, b, sizes, shares, write == Write::add);
+template <Along along_a, Along along_b, class C, class S, class LinesOfB, int Count>
+void multiply_on_grid(Grid& be, SideBySide<C, Count> c, Lines<const S> a, LinesOfB b, ProductSizes sizes, Write write) {
+  const ProductCut cut = cut_of_product_of<S, typename LinesOfB::Stored>(sizes);
+  const bool adds = write == Write::add;
+  if (cut.shares == 1 && Count == 1)
+    multiply_cut<along_a, along_b>(be, Lines<C>{c.data[0], c.stride[0]}, a, b, sizes, cut, adds);
+  else multiply_and_finish<along_a, along_b>(be, PlainResult<C, Count>{c, adds}, a, b, sizes, cut);
 }
 
 }  // namespace mamba::cuda::detail

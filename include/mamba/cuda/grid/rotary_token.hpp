@@ -13,6 +13,7 @@
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/rotary_rows.hpp>
+#include <mamba/cuda/grid/step_product.hpp>
 #include <mamba/cuda/grid/trapezoid.hpp>
 #include <mamba/math/activation.hpp>
 #include <mamba/math/scan_step.hpp>
@@ -212,10 +213,10 @@ template <class Y, int... OfY, class Z, int... OfZ, class T, class S, int Out, i
 void normed_products(Grid& be, Beside<Y, OfY...> y, Beside<Z, OfZ...> also, Rows<const T, In> x, Weight<T, 1, In> norm,
                      Weight<S, Out, In> w) {
   static_assert(Out == Beside<Y, OfY...>::all_columns + Beside<Z, OfZ...>::all_columns);
-  detail::launch_few<Out>(be,
+  detail::step_product<Y>(be,
                           detail::SplitResult<Y, sizeof...(OfY), Z, sizeof...(OfZ)>{
                               detail::side_by_side(y), detail::side_by_side(also), Beside<Y, OfY...>::all_columns},
-                          detail::NormedOperand<T, In>{x, norm.value}, w.value, x.rows);
+                          detail::NormedOperand<T, In>{x, norm.value}, w);
 }
 
 // o (T, E) <- the gated outputs of sequences' next tokens, of in_proj's outputs: pi (T, H), which step_bias (H) is

@@ -43,47 +43,65 @@ struct SsdMemory {
   }
 };
 
-// A step of every sequence, whose state is given: a block takes a head's channels, and its groups of threads share out
-// the states.
+// A step of every sequence, whose state is given: a block takes a head's channels, a thread four of them and some of
+// their states. These are on their way before the kernel's turn comes: none before it in a graph writes this layer's.
 template <class Shape>
 __global__ void __launch_bounds__(Block::threads)
     ssd_step(Rows<typename Shape::Stored, Shape::E> y, SsdInputs<Shape> in, float* states, Sequences sequences) {
-  begin_kernel();
-  constexpr int P = Shape::P, N = Shape::N, width = Shape::width, groups = Block::threads / width;
-  __shared__ float shares[groups][width];
+  constexpr int P = Shape::P, N = Shape::N, width = Shape::width, quads = width / 4, groups = Block::threads / quads,
+                at_once = 8;  // states that are asked for together
+  __shared__ float shares[groups][width], of_b[N], of_c[N];
   int index = static_cast<int>(blockIdx.x);
   const int p0 = index % Shape::widths * width;
   index /= Shape::widths;
   const int head = index % Shape::H, s = index / Shape::H, row = sequences.begin(s),
             group = head / Shape::heads_of_group;
-  const int column = thread() % width, p = p0 + column, own = thread() / width;
-  const auto* const xbc = in.xbc[row];
-  const float step = in.step_size(row, head), decay = math::decay(step, in.a.derived[head]);
-  const float x = p < P ? static_cast<float>(xbc[Shape::x_column(head) + p]) : 0.0F;
+  const int quad = thread() % quads, p = p0 + 4 * quad, own = thread() / quads;
+  const bool takes = own < groups && p < padded(P);
   float* const state = states + s * Shape::state_size + head * Shape::head_state + p;
-  float sum = 0;
-  if (own < groups && p < padded(P)) {
-    constexpr int at_once = 16;  // states that are asked for together
-    for (int first = own; first < N; first += at_once * groups) {
-      float h[at_once];
+  const auto of_state = [&](int n) { return state + static_cast<std::ptrdiff_t>(n) * padded(P); };
+  Quad<float> h[at_once];
+  const auto load = [&](int first) {
 #pragma unroll
-      for (int i = 0; i < at_once; ++i)
-        if (const int n = first + i * groups; n < N) h[i] = state[static_cast<std::ptrdiff_t>(n) * padded(P)];
+    for (int i = 0; i < at_once; ++i)
+      if (const int n = first + i * groups; n < N) h[i] = load4(static_cast<const float*>(of_state(n)));
+  };
+  if (takes) load(own);
+  begin_kernel();
+  const auto* const xbc = in.xbc[row];
+  for (int n = thread(); n < N; n += Block::threads)
+    of_b[n] = static_cast<float>(xbc[Shape::b_column(group) + n]),
+    of_c[n] = static_cast<float>(xbc[Shape::c_column(group) + n]);
+  const auto x = [&](int column) {
+    return column < P ? static_cast<float>(xbc[Shape::x_column(head) + column]) : 0.0F;
+  };
+  const float step = in.step_size(row, head), decay = math::decay(step, in.a.derived[head]);
+  Quad<float> step_x, sum{};
+#pragma unroll
+  for (int j = 0; j < 4; ++j) step_x.at[j] = step * x(p + j);
+  __syncthreads();
+  if (takes)
+    for (int first = own; first < N; first += at_once * groups) {
+      if (first != own) load(first);
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
         const int n = first + i * groups;
         if (n >= N) continue;
-        h[i] = math::next_state(decay * h[i], step * x, static_cast<float>(xbc[Shape::b_column(group) + n]));
-        sum += static_cast<float>(xbc[Shape::c_column(group) + n]) * h[i];
-        state[static_cast<std::ptrdiff_t>(n) * padded(P)] = h[i];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          h[i].at[j] = math::next_state(decay * h[i].at[j], step_x.at[j], of_b[n]);
+          sum.at[j] += of_c[n] * h[i].at[j];
+        }
+        store4(of_state(n), h[i]);
       }
     }
-  }
-  if (own < groups) shares[own][column] = sum;
+  if (own < groups) store4(&shares[own][4 * quad], sum);
   __syncthreads();
-  if (own != 0 || p >= P) return;
-  for (int i = 1; i < groups; ++i) sum += shares[i][column];
-  y[row][Shape::x_column(head) + p] = sum + in.d.value[head] * x;
+  const int column = p0 + thread();
+  if (thread() >= width || column >= P) return;
+  float all = shares[0][thread()];
+  for (int i = 1; i < groups; ++i) all += shares[i][thread()];
+  y[row][Shape::x_column(head) + column] = all + in.d.value[head] * x(column);
 }
 
 template <class Shape, class Blocked>

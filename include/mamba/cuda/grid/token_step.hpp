@@ -1,5 +1,5 @@
-// A layer's step of few sequences, one token each, in few kernels: what stands before a product, and behind it, is part
-// of it (network/fused.hpp).
+// A layer's step of some sequences, one token each, in few kernels: what stands before a product, and behind it, is
+// part of it (network/fused.hpp).
 #pragma once
 
 #include <type_traits>
@@ -9,6 +9,7 @@
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/selective_forward.hpp>
+#include <mamba/cuda/grid/step_product.hpp>
 #include <mamba/network/conv.hpp>
 #include <mamba/network/fused.hpp>
 
@@ -64,14 +65,14 @@ struct ConvolvedResult {
 
 // What becomes step sizes is a product, too: of r, which all channels read, and a row of dt_proj for each. A channel's
 // lanes share its sum. What they need of dt_proj is on its way before the kernel's turn comes.
-template <class S, int E, int R, int N>
+template <class S, class W, int E, int R, int N>
 struct ProjectAndGate {
   static constexpr bool gates = true;
   using T = ComputeOf<S>;
   static constexpr int lanes = SelectiveTile<T, N>::lanes, stride = padded(R), quads = (stride / 4 + lanes - 1) / lanes;
   static constexpr bool fetches = quads <= 16;  // else they do not fit in registers
   Rows<const S, R> r;
-  Weight<S, E, R> w;
+  Weight<W, E, R> w;
   StepAndGate<S, E> rest;
 
   struct Early {
@@ -99,7 +100,9 @@ struct ProjectAndGate {
 #pragma unroll
       for (int j = 0; j < 4; ++j) sum += of_w.at[j] * of_r.at[j];
     }
-    return rest.of_pi(lane_sum<lanes>(sum), e);
+    sum = lane_sum<lanes>(sum);
+    if constexpr (requires { w.scale; }) sum *= w.scale[e];
+    return rest.of_pi(sum, e);
   }
   __device__ void gate(int row, int e, T y) const { rest.gate(row, e, y); }
   Rows<S, E> output() const { return rest.o; }
@@ -110,50 +113,50 @@ struct ProjectAndGate {
 // Whether so many rows are a step of so few sequences.
 template <class S>
 bool is_token_step(const Grid&, int rows, Sequences sequences) {
-  return rows == sequences.count && rows <= detail::most_few_rows<S>;
+  return rows == sequences.count && rows <= most_step_rows<S>;
 }
 template <class S>
 bool has_few_rows(const Grid&, int rows) {
   return rows <= detail::most_few_rows<S>;
 }
 
-// y <- rms_norm(x) W^T
+// y <- rms_norm(x) W^T, of few rows.
 template <class Y, class T, class S, int Out, int In, int OfRows, int First>
 void normed_linear(Grid& be, Rows<Y, Out> y, Rows<const T, In> x, Weight<T, 1, In> norm,
                    Weight<S, Out, In, OfRows, First> w) {
-  detail::launch_few<Out>(be, detail::PlainResult<Write::set, Y, 1>{detail::side_by_side(beside(y))},
-                          detail::NormedOperand<T, In>{x, norm.value}, w.value, x.rows);
+  detail::launch_few<Out>(be, detail::PlainResult<Y, 1>{detail::side_by_side(beside(y)), false},
+                          detail::NormedOperand<T, In>{x, norm.value}, detail::stored_rows(w), x.rows);
   detail::clear_padding(be, y);
 }
 
-// The same of what in_proj gives, the convolution's part convolved.
-template <network::Bypass bypass, class T, class S, int E, int C, int H, int D, int Out, int K>
+// The same of what in_proj gives for a step, the convolution's part convolved. What pads pi's rows stays as it is: a
+// step's recurrence does not read it.
+template <network::Bypass bypass, class T, class S, class W, int E, int C, int H, int D, int Out, int K>
 void normed_linear_conv(Grid& be, network::InnerRows<S, E, C, H> to, Rows<const T, D> x, Weight<T, 1, D> norm,
-                        Weight<S, Out, D> w, Weight<S, C, K> taps, Weight<T, 1, C> bias,
+                        Weight<W, Out, D> w, Weight<S, C, K> taps, Weight<T, 1, C> bias,
                         std::type_identity_t<T>* history) {
   static_assert(Out == E + C + H);
-  detail::launch_few<Out>(be, detail::ConvolvedResult<bypass, S, E, C, H, K>{to, history, taps, bias},
-                          detail::NormedOperand<T, D>{x, norm.value}, w.value, x.rows);
+  detail::step_product<S>(be, detail::ConvolvedResult<bypass, S, E, C, H, K>{to, history, taps, bias},
+                          detail::NormedOperand<T, D>{x, norm.value}, w);
   detail::clear_padding(be, to.z);
   detail::clear_padding(be, to.u);
-  if constexpr (H > 0) detail::clear_padding(be, to.pi);
 }
 
 // y += rms_norm(y_in silu(z)) W^T
-template <class T, class S, int Out, int In, int OfRows, int First>
+template <class T, class S, class W, int Out, int In, int OfRows, int First>
 void gated_normed_linear(Grid& be, Rows<T, Out> y, Rows<const S, In> y_in, Rows<const S, In> z, Weight<T, 1, In> norm,
-                         Weight<S, Out, In, OfRows, First> w) {
-  detail::launch_few<Out>(be, detail::PlainResult<Write::add, T, 1>{detail::side_by_side(beside(y))},
-                          detail::GatedNormedOperand<S, In>{y_in, z, norm.value}, w.value, y.rows);
+                         Weight<W, Out, In, OfRows, First> w) {
+  detail::step_product<S>(be, detail::PlainResult<T, 1>{detail::side_by_side(beside(y)), true},
+                          detail::GatedNormedOperand<S, In>{y_in, z, norm.value}, w);
 }
 
 // o <- a step of the scan, gated by z, with step sizes softplus(r W^T + bias).
-template <class S, class T, int E, int N, int R>
-void linear_scan_gated(Grid& be, Rows<S, E> o, T* states, Rows<const S, R> r, Weight<S, E, R> w, Weight<T, 1, E> bias,
+template <class S, class W, class T, int E, int N, int R>
+void linear_scan_gated(Grid& be, Rows<S, E> o, T* states, Rows<const S, R> r, Weight<W, E, R> w, Weight<T, 1, E> bias,
                        Rows<const S, E> u, Rows<const S, E> z, Rows<const S, N> b, Rows<const S, N> c,
                        Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
   detail::selective_forward_step(be, detail::SelectiveInputs<S, E, N>{{}, u, b, c, a, d}, Rows<T, E>{nullptr, o.rows},
-                                 states, sequences, detail::ProjectAndGate<S, E, R, N>{r, w, {bias, z, o}});
+                                 states, sequences, detail::ProjectAndGate<S, W, E, R, N>{r, w, {bias, z, o}});
 }
 
 }  // namespace mamba::cuda

@@ -1,9 +1,12 @@
 // The kernels over a model's whole arenas: sums of gradient buffers, norms, the optimiser's update, derived rates.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
+#include <cstdint>
 
 #include <mamba/core/macros.hpp>
+#include <mamba/core/storage.hpp>
 #include <mamba/cuda/block/block.hpp>
 #include <mamba/cuda/kernels/training_state.hpp>
 #include <mamba/math/adamw.hpp>
@@ -67,6 +70,27 @@ __global__ void derive_rates(T* derived, const T* values, ArenaElements elements
 template <class S, class T>
 __global__ void store_values(S* stored, const T* values, ArenaElements elements) {
   elements.visit([&](std::size_t at, Kind) { detail::store4(stored + at, detail::load4(values + at)); });
+}
+
+// A warp for each of so many rows: stored (rows, stride), scales (rows) <- the row in 8 bits (RowOfInt8).
+struct RowsOfInt8 {
+  static int blocks(int rows) { return (rows + Block::warps - 1) / Block::warps; }
+};
+template <class T>
+__global__ void store_in_8_bits(std::int8_t* stored, float* scales, const T* values, int rows, int stride) {
+  const int row = static_cast<int>(blockIdx.x) * Block::warps + detail::warp();
+  if (row >= rows) return;
+  const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(row) * stride;
+  // The larger one, or what is no number.
+  const auto larger = [](T a, T b) { return a != a || a > b ? a : b; };
+  T largest = 0;
+  for (int j = detail::lane(); j < stride; j += 32) largest = larger(largest, std::fabs(values[at + j]));
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) largest = larger(largest, __shfl_xor_sync(~0U, largest, offset));
+  const RowOfInt8 as(largest);
+  if (detail::lane() == 0) scales[row] = as.scale;
+  for (int j = detail::lane(); j < stride; j += 32)
+    stored[at + j] = as.inverse > 0 ? static_cast<std::int8_t>(std::rint(values[at + j] * as.inverse)) : std::int8_t{0};
 }
 
 // How the sum of buffers is shared out: where there are many, a warp of a block takes some of them, so that more loads
