@@ -70,6 +70,25 @@ void check_product(int rows) {
   CHECK(support::relative_error(y.dense(), expected) < 1e-6);
   CHECK(support::relative_error(added.dense(), expected_sum) < 1e-6);
   CHECK(y.padding_is_zero());
+  if (cuda::has_few_rows<std::int8_t>(be, rows)) {  // of rows that are normed on the way
+    const Tensor<float, In> norm(1, 6);
+    cuda::DeviceBuffer of_norm(queue);
+    of_norm.upload(norm.in().data, Tensor<float, In>::stride);
+    for (int t = 0; t < rows; ++t) {
+      double squares = 0;
+      for (int i = 0; i < In; ++i) squares += x(t, i) * x(t, i);
+      for (int o = 0; o < Out; ++o) {
+        double& sum = expected[static_cast<std::size_t>(t * Out + o)];
+        sum = 0;
+        for (int i = 0; i < In; ++i) sum += x(t, i) * norm(0, i) * stored(o, i);
+        sum /= std::sqrt(squares / In + math::norm_epsilon);
+      }
+    }
+    Tensor<float, Out> normed(rows, 7);
+    on_device(queue, normed,
+              [&](auto to) { normed_linear(be, to, there, Weight<float, 1, In>{of_norm.as<float>()}, w.weight()); });
+    CHECK(support::relative_error(normed.dense(), expected) < 1e-6);
+  }
   if constexpr (Out > 20) {  // rows of several outputs
     Tensor<float, 7> one(rows, 4);
     Tensor<float, Out - 7> two(rows, 5);
@@ -136,6 +155,7 @@ TEST_CASE("CUDA int8: products are those of what the rows stand for") {
   check_products<33, 260>({1, 7, 8, 9, 64, 65, 200});
   check_products<130, 1100>({1, 3, 17, 129});
   check_products<260, 70>({1, 8, 130, 257});
+  check_products<4101, 1030>({1, 5});  // a large one, of more shares than blocks
 }
 
 TEST_CASE("CUDA int8: models are the CPU's") {

@@ -251,6 +251,7 @@ TEMPLATE_TEST_CASE("CUDA grid: products of all shapes", "", float, double) {
   check_layer<TestType, 100, 258, Scope::grid>({9, 127, 128, 129, 1500});
   check_layer<TestType, 258, 33, Scope::grid>({64, 1500});
   check_layer<TestType, 48, 1030, Scope::grid>({9, 100, 2000});
+  check_layer<TestType, 4101, 1030, Scope::grid>({1, 5});
 }
 
 TEST_CASE("CUDA grid: products of 16 bits") {

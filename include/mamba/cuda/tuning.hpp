@@ -60,11 +60,14 @@ struct GridTuning {
 };
 
 // Products of few rows with a weight (grid/few_rows.hpp): outputs that a warp has at once, warps that are to have work,
-// and from how many elements on a weight is large. Of seventeen ways, each timed for eight shapes from (80, 1536) to
-// (50280, 2560), 1, 4 and 8 rows and three types on an H200 (2026-12), the ones that were best or near it.
+// stretches of rows that a lane asks for, a multiprocessor's blocks; from how many elements on a weight is large. Of
+// seventeen ways, each timed for eight shapes from (80, 1536) to (50280, 2560), 1, 4 and 8 rows and three types on an
+// H200 (2026-12), the ones that were best or near it; what is not large was timed with two stretches and four blocks.
 struct FewRowsTuning {
   static constexpr int most_outputs = 2, most_outputs_of_large = 4;
-  static constexpr int least_warps = 3072, least_warps_of_large = 6144;
+  static constexpr int least_warps = 3072, least_warps_of_large = 6144;  // the latter of more rows than one
+  static constexpr int most_stretches = 8, stretches_of_large = 2;       // the former of a warp's outputs together
+  static constexpr int blocks = 3, blocks_of_large = 2;
   static constexpr std::size_t large_weight = std::size_t{1} << 22;
 };
 

@@ -238,7 +238,8 @@ class Engine<A, Cuda> : public CudaBlockEngine<A, true> {
 template <class A>
 class Engine<A, CudaBlock> : public CudaBlockEngine<A, false> {
   static_assert(cuda::fits_block<A>,
-                "mamba: this configuration does not fit a block, as none of BFloat16 does; Cuda and CudaGrid run it");
+                "mamba: this configuration does not fit a block, as none of BFloat16 or Int8Weights does; Cuda and "
+                "CudaGrid run it");
 
  public:
   // Throws Error, too, where the options ask for the grid.

@@ -38,8 +38,8 @@ class CudaGridEngine : public CudaArenas<A> {
   // For engines that have no kernels at block scope.
   static const ModelOptions& runs_over_grid(const ModelOptions& options) {
     require(options.scope != Scope::block,
-            "this model runs over the whole GPU: it does not fit a thread block, or its "
-            "policy is CudaGrid");
+            "this model runs over the whole GPU: it does not fit a thread block, as none of "
+            "BFloat16 or Int8Weights does, or its policy is CudaGrid");
     return options;
   }
 

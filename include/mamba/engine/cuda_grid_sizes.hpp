@@ -57,9 +57,10 @@ struct GridTileSizes {
     return (std::max)(step_scratch_bytes(rows), of_recurrence);
   }
   static std::size_t step_scratch_bytes(int rows) {
+    using W = typename A::WeightStorage;
+    constexpr int widest = (std::max)(A::config.d_model, A::config.d_inner());
     const std::size_t of_products =
-        Memory::of_products<typename A::WeightStorage>(rows, most_outputs) +
-        Memory::of_step_operand<S>(rows, (std::max)(A::config.d_model, A::config.d_inner()));
+        Memory::of_products<W>(rows, most_outputs) + Memory::template of_step_operand<S, W, widest>(rows);
     return (std::max)(of_products, Memory::template of_step<S>(Recurrence{}, rows));
   }
 

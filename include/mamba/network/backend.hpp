@@ -73,8 +73,8 @@
 //                                             next tokens
 // Steps of some sequences, one token each, where it says fuses_token_steps (network/fused.hpp); rows are sequences
 //   is_token_step<S>(be, rows, sequences), has_few_rows<S>(be, rows) -> bool
-//                                             whether what follows is to be used, normed_linear; S: what weights are
-//                                             stored in
+//                                             whether a layer's step is to be used, of so many rows; whether
+//                                             normed_linear is. S: what weights are stored in
 //   normed_linear(be, y, x, norm, w)          rms_norm and linear in one
 //   normed_products(be, y, also, x, norm, w)  the same of outputs of two types; y, also: Beside
 //   normed_linear_conv<bypass>(be, to, x, norm, w, taps, bias, history)

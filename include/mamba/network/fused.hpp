@@ -4,7 +4,7 @@
 //   fuses_gated_norm  it has gated_norm and gated_norm_backward
 //   fuses_recurrence  it has selective_scan_gated, ssd_of_steps and rotary_of_tokens, for calls that leave nothing of
 //                     what lies between
-//   fuses_token_steps it has what a layer's step of few sequences, one token each, is made of: normed_linear,
+//   fuses_token_steps it has what a layer's step, one token of each sequence, is made of: normed_linear,
 //                     normed_products, normed_linear_conv, gated_normed_linear, linear_scan_gated
 #pragma once
 

@@ -185,7 +185,7 @@ struct MixerOf<A, Mamba3<own>> {
     linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
 
-  // residual (T, D) += mixer(rms_norm(residual)), a row being a sequence's next token, of few sequences.
+  // residual (T, D) += mixer(rms_norm(residual)), a row being a sequence's next token.
   template <class Backend, class NormWeight, class LayerWeights>
   static void step(Backend& be, Rows<T, D> residual, Saved& s, NormWeight norm, Sequences sequences, LayerWeights w,
                    MixerState<T> state) {

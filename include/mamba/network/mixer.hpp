@@ -11,7 +11,7 @@
 //   forward, backward         n (T, D) -> m (T, D); backward takes what it has of the states (PassedStates below)
 //   recompute                 what Saved shares with other layers, before backward
 //   has_step                  whether it has a token between its products in one piece, and with it
-//   step                      residual += mixer(norm(residual)) for few sequences' next tokens, where a backend has it
+//   step                      residual += mixer(norm(residual)) for sequences' next tokens, where a backend has it
 //                             in few kernels (fused.hpp, fuses_token_steps)
 #pragma once
 

@@ -98,8 +98,9 @@ __device__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
-// Every kernel over the grid begins with it: from here on it may read what those before it have written. In a graph it
-// may be there before they are done (runtime/graph.hpp), and what follows it may come as soon as it has begun.
+// Every kernel over the grid calls it once: from there on it may read what those before it have written. In a graph it
+// may be there before they are done (runtime/graph.hpp), and what follows it may come as soon as it has begun. Before
+// it a kernel reads what the one just before it in no graph writes: weights, and states and histories of its own layer.
 __device__ inline void begin_kernel() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

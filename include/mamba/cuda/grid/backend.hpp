@@ -15,6 +15,7 @@
 #include <mamba/cuda/grid/rotary_token.hpp>
 #include <mamba/cuda/grid/rowwise.hpp>
 #include <mamba/cuda/grid/scan.hpp>
+#include <mamba/cuda/grid/step_product.hpp>
 #include <mamba/cuda/grid/token_step.hpp>
 #include <mamba/cuda/grid/trapezoid.hpp>
 #include <mamba/network/recurrence.hpp>
@@ -54,13 +55,14 @@ struct GridMemory {
                       (std::min)(GridTuning::most_partial_bytes, GridTuning::most_product_shares * share));
   }
 
-  // The same for what a step's product multiplies, of so many columns at most.
-  template <class S>
-  static std::size_t of_step_operand(int rows, int columns) {
-    if (rows > most_step_rows<S>) return 0;
-    const auto count = static_cast<std::size_t>(rows);
-    return (count * static_cast<std::size_t>(padded(columns)) * sizeof(S) + cache_line) +
-           (count * sizeof(ComputeOf<S>) + cache_line);
+  // The same for what a step's product multiplies, of so many columns at most. S: what it is stored in; W: what weights
+  // are.
+  template <class S, class W, int Columns>
+  static std::size_t of_step_operand(int rows) {
+    if (rows <= detail::most_few_rows<W> || rows > most_step_rows<S>) return 0;
+    Carver counter;
+    detail::StepOperandMemory<S, Columns>().carve(counter, rows);
+    return counter.used();
   }
 
   // The same for the gradients of a product of so many columns, of another type than what it multiplies or not.

@@ -27,11 +27,11 @@ struct SideBySide {
   int first[Count], stride[Count];
 
   __device__ T& at(int row, int column) const {
-    int piece = 0;
+    T* own = data[0] + row * stride[0] + column;
 #pragma unroll
     for (int i = 1; i < Count; ++i)
-      if (column >= first[i]) piece = i;
-    return data[piece][row * stride[piece] + column - first[piece]];
+      if (column >= first[i]) own = data[i] + row * stride[i] + column - first[i];
+    return *own;
   }
 };
 
@@ -45,38 +45,37 @@ SideBySide<T, sizeof...(Out)> side_by_side(Beside<T, Out...> y) {
 
 // How a product of at most so many rows with a weight (Outputs, In) is shared out. A warp has several outputs at once:
 // with one, the rows that are multiplied, not the weights, would be most of what it reads. Where outputs are few,
-// several warps share a sum, so that the matrix is asked for at once; where they are more than blocks have, these take
-// one share of them after the other.
+// several warps meet in a sum, so that the matrix is asked for at once. A block has a share of the outputs, and of a
+// large weight, which has more shares than blocks that run at once, one share after the other.
 template <class S, int Outputs, int In, int MostRows>
 struct FewRowsShape {
   using Tuning = FewRowsTuning;
   static constexpr bool large = static_cast<std::size_t>(Outputs) * padded(In) >= Tuning::large_weight,
-                        one_row = MostRows == 1;
+                        one_row = MostRows == 1, is_double = sizeof(ComputeOf<S>) > 4;
   static constexpr int least_warps = large && !one_row ? Tuning::least_warps_of_large : Tuning::least_warps;
-  static constexpr int of_warp = [] {
+  static constexpr int outputs_of_warp = [] {
     int count = large ? Tuning::most_outputs_of_large : Tuning::most_outputs;
     while (count > 1 && Outputs / count * Block::warps < least_warps) count /= 2;
     return count;
   }();
-  static constexpr int sums = (Outputs + of_warp - 1) / of_warp;
-  static constexpr int warps = [] {  // of a sum
+  static constexpr int warps_of_sum = [] {
     int count = 1;
-    while (count < Block::warps && sums * count < least_warps) count *= 2;
+    while (count < Block::warps && (Outputs + outputs_of_warp - 1) / outputs_of_warp * count < least_warps) count *= 2;
     return count;
   }();
-  // Stretches of a row that a lane asks for at once: of a weight that is not large all, if they are few, so that the
-  // whole of it is on its way before the kernel's turn comes.
-  static constexpr int of_lane = (padded(In) - 1) / (4 * Stretch<S>::quads * 32 * warps) + 1,
-                       at_once = !one_row ? 1
-                                 : large  ? 2
-                                          : (std::min)(of_lane, 8 / of_warp);
-  static constexpr int of_block = Block::warps / warps * of_warp, shares = (Outputs + of_block - 1) / of_block;
-  // Blocks of a multiprocessor, which have registers for so many; double is there for checking.
-  static constexpr int blocks_at_once = sizeof(ComputeOf<S>) > 4 ? 1
-                                        : large                  ? 2
-                                        : one_row                ? 4
-                                                                 : 3,
-                       blocks = (std::min)(shares, blocks_at_once* GridTuning::product_multiprocessors);
+  static constexpr int outputs_of_share = Block::warps / warps_of_sum * outputs_of_warp,
+                       shares = (Outputs + outputs_of_share - 1) / outputs_of_share;
+  // Of each of a warp's outputs, the stretches that a lane asks for at once. Of one row with a weight that is not large
+  // all of them, if they are few, so that the whole of it is on its way before the kernel's turn comes.
+  static constexpr int stretches_of_lane = (padded(In) - 1) / (4 * Stretch<S>::quads * 32 * warps_of_sum) + 1;
+  static constexpr int at_once = [] {
+    if (!one_row) return 1;
+    return large ? Tuning::stretches_of_large : (std::min)(stretches_of_lane, Tuning::most_stretches / outputs_of_warp);
+  }();
+  // A multiprocessor's blocks that registers are shared out among; double is there for checking.
+  static constexpr int blocks_at_once = is_double ? 1 : large ? Tuning::blocks_of_large : Tuning::blocks;
+  static constexpr int blocks =
+      large ? (std::min)(shares, blocks_at_once* GridTuning::product_multiprocessors) : shares;
 };
 
 // Of sums over a warp's lanes, `count` of them (a power of 2, 32 at most), the one whose number is the lane's,
@@ -172,13 +171,13 @@ __global__ void __launch_bounds__(Block::threads, FewRowsShape<S, Outputs, Opera
     multiply_few_rows(Result result, Operand x, StoredRows<S> w) {
   using T = ComputeOf<S>;
   using Shape = FewRowsShape<S, Outputs, Operand::columns, MostRows>;
-  constexpr int warps = Shape::warps, of_warp = Shape::of_warp, at_once = Shape::at_once,
+  constexpr int warps = Shape::warps_of_sum, of_warp = Shape::outputs_of_warp, at_once = Shape::at_once,
                 stride = padded(Operand::columns), quads = Stretch<S>::quads, apart = 4 * quads * 32 * warps,
                 rounds = (stride + at_once * apart - 1) / (at_once * apart), lanes_of_sum = 32 / (of_warp * MostRows);
   __shared__ T sums_of_warps[Block::warps][of_warp][MostRows], squares_of_warps[Block::warps][MostRows];
   const int begin = 4 * quads * (warp() % warps * 32 + lane());  // of the elements of a sum that the lane has
   Stretch<S> coming[of_warp][at_once];
-  const auto output_of = [&](int share) { return share * Shape::of_block + warp() / warps * of_warp; };
+  const auto output_of = [&](int share) { return share * Shape::outputs_of_share + warp() / warps * of_warp; };
   const auto load = [&](int output, int round) {
 #pragma unroll
     for (int o = 0; o < of_warp; ++o) {
@@ -191,8 +190,10 @@ __global__ void __launch_bounds__(Block::threads, FewRowsShape<S, Outputs, Opera
   load(output_of(static_cast<int>(blockIdx.x)), 0);
   begin_kernel();
   const int own = lane() / (lanes_of_sum * MostRows), row = lane() / lanes_of_sum % MostRows;  // the sum that it takes
+  constexpr bool loops = Shape::blocks < Shape::shares;
 #pragma unroll 1
-  for (int share = static_cast<int>(blockIdx.x); share < Shape::shares; share += Shape::blocks) {
+  for (int share = static_cast<int>(blockIdx.x); share < Shape::shares;
+       share += loops ? Shape::blocks : Shape::shares) {
     const int output = output_of(share);
     const bool takes = warp() % warps == 0 && lane() % lanes_of_sum == 0 && row < x.rows() && output + own < Outputs;
     T factor{};
@@ -207,7 +208,7 @@ __global__ void __launch_bounds__(Block::threads, FewRowsShape<S, Outputs, Opera
 #pragma unroll
         for (int i = 0; i < at_once; ++i) of_w[o][i] = coming[o][i];
       if (round + 1 < rounds) load(output, round + 1);
-      else if (share + Shape::blocks < Shape::shares) load(output_of(share + Shape::blocks), 0);
+      else if (loops && share + Shape::blocks < Shape::shares) load(output_of(share + Shape::blocks), 0);
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
         const int k = begin + (round * at_once + i) * apart;
@@ -250,7 +251,7 @@ __global__ void __launch_bounds__(Block::threads, FewRowsShape<S, Outputs, Opera
       if constexpr (Operand::normed) sum *= 1 / std::sqrt(square / T(Operand::columns) + T(math::norm_epsilon));
       result.take(row, output + own, sum, early);
     }
-    if constexpr (Shape::blocks < Shape::shares) {  // before the next share's sums take their place
+    if constexpr (loops) {  // before the next share's sums take their place
       if constexpr (warps > 1) __syncthreads();
       else __syncwarp();
     }

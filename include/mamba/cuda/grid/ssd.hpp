@@ -50,7 +50,8 @@ __global__ void __launch_bounds__(Block::threads)
     ssd_step(Rows<typename Shape::Stored, Shape::E> y, SsdInputs<Shape> in, float* states, Sequences sequences) {
   constexpr int P = Shape::P, N = Shape::N, width = Shape::width, quads = width / 4, groups = Block::threads / quads,
                 at_once = 8;  // states that are asked for together
-  __shared__ float shares[groups][width], of_b[N], of_c[N];
+  alignas(16) __shared__ float shares[groups][width];
+  __shared__ float of_b[N], of_c[N];
   int index = static_cast<int>(blockIdx.x);
   const int p0 = index % Shape::widths * width;
   index /= Shape::widths;

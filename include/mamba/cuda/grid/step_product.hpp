@@ -16,7 +16,8 @@
 
 namespace mamba::cuda::detail {
 
-// What a step's operand takes of scratch memory where there are more than few rows.
+// What a step's operand takes of scratch memory where there are more than few rows. GridMemory::of_step_operand says
+// how much that is.
 template <class S, int In>
 struct StepOperandMemory {
   Rows<S, In> rows;
@@ -37,7 +38,8 @@ void write_operand(Grid& be, Rows<S, In> to, T* rho, const GatedNormedOperand<S,
   gated_norm<1>(be, to, Rows<S, In>{nullptr, to.rows}, rho, of.y, of.z, Weight<T, 1, In>{of.weight});
 }
 
-// result <- operand w^T. S: what the operand is stored in where it is written down.
+// result <- operand w^T. S: what the operand is stored in where it is written down, as it is of more than few rows; in
+// double a step has no more (most_step_rows).
 template <class S, class Result, class Operand, class W, int Out, int In, int OfRows, int First>
 void step_product(Grid& be, const Result& result, const Operand& x, Weight<W, Out, In, OfRows, First> w) {
   if (x.rows() <= most_few_rows<W>) return launch_few<Out>(be, result, x, stored_rows(w), x.rows());

@@ -101,7 +101,7 @@ struct ProjectAndGate {
       for (int j = 0; j < 4; ++j) sum += of_w.at[j] * of_r.at[j];
     }
     sum = lane_sum<lanes>(sum);
-    if constexpr (requires { w.scale; }) sum *= w.scale[e];
+    if constexpr (requires { w.scale; }) sum *= e < E ? w.scale[e] : T(0);
     return rest.of_pi(sum, e);
   }
   __device__ void gate(int row, int e, T y) const { rest.gate(row, e, y); }
