@@ -1,6 +1,10 @@
 // Weights of 8 bits on the GPU: single products with what they stand for, and models beside the CPU's.
+#include <algorithm>
+#include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
+#include <vector>
 
 #include <mamba/generate.hpp>
 
@@ -55,13 +59,9 @@ void check_product(int rows) {
   const support::Parameter2<float, Out, In> values(5);
   const support::RowsOfInt8<Out, In> stored(values.in());
   const OnDevice<Out, In> w(queue, stored);
-  std::vector<double> expected(static_cast<std::size_t>(rows * Out)), expected_sum = added.dense();
-  for (int t = 0; t < rows; ++t)
-    for (int o = 0; o < Out; ++o) {
-      double& sum = expected[static_cast<std::size_t>(t * Out + o)];
-      for (int i = 0; i < In; ++i) sum += x(t, i) * stored(o, i);
-      expected_sum[static_cast<std::size_t>(t * Out + o)] += sum;
-    }
+  std::vector<double> expected_sum = added.dense();
+  const std::vector<double> expected = support::product_in_double(x, stored);
+  std::transform(expected.begin(), expected.end(), expected_sum.begin(), expected_sum.begin(), std::plus<>());
   cuda::DeviceBuffer of_x(queue);
   of_x.upload(x.in().data, static_cast<std::size_t>(rows) * Tensor<float, In>::stride);
   const Rows<const float, In> there{of_x.as<float>(), rows};
@@ -74,20 +74,20 @@ void check_product(int rows) {
     const Tensor<float, In> norm(1, 6);
     cuda::DeviceBuffer of_norm(queue);
     of_norm.upload(norm.in().data, Tensor<float, In>::stride);
+    std::vector<double> expected_normed;
     for (int t = 0; t < rows; ++t) {
       double squares = 0;
       for (int i = 0; i < In; ++i) squares += x(t, i) * x(t, i);
       for (int o = 0; o < Out; ++o) {
-        double& sum = expected[static_cast<std::size_t>(t * Out + o)];
-        sum = 0;
+        double sum = 0;
         for (int i = 0; i < In; ++i) sum += x(t, i) * norm(0, i) * stored(o, i);
-        sum /= std::sqrt(squares / In + math::norm_epsilon);
+        expected_normed.push_back(sum / std::sqrt(squares / In + math::norm_epsilon));
       }
     }
     Tensor<float, Out> normed(rows, 7);
     on_device(queue, normed,
               [&](auto to) { normed_linear(be, to, there, Weight<float, 1, In>{of_norm.as<float>()}, w.weight()); });
-    CHECK(support::relative_error(normed.dense(), expected) < 1e-6);
+    CHECK(support::relative_error(normed.dense(), expected_normed) < 1e-6);
   }
   if constexpr (Out > 20) {  // rows of several outputs
     Tensor<float, 7> one(rows, 4);
@@ -142,7 +142,7 @@ void check_language_model() {
   const auto ids = support::random_tokens(3 * 20, odd_config.vocab_size, 1);
   const double expected = cpu.loss(ids, 3);
   CHECK(std::abs(gpu.loss(ids, 3) - expected) < 1e-5 * expected);
-  CHECK(generate(gpu, ids, {.max_new_tokens = 10}) == generate(gpu, ids, {.max_new_tokens = 10}));
+  CHECK(generate(gpu, ids, {.max_new_tokens = 10}) == generate(cpu, ids, {.max_new_tokens = 10}));
 }
 
 }  // namespace

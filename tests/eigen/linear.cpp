@@ -2,6 +2,7 @@
 #include <catch2/catch_template_test_macros.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include <mamba/eigen/backend.hpp>
@@ -96,13 +97,9 @@ void check_int8(int rows) {
   Tensor<float, Out> y(rows, 2), added(rows, 3);
   const support::Parameter2<float, Out, In> w(5);
   const support::RowsOfInt8<Out, In> stored(w.in());
-  std::vector<double> expected(static_cast<std::size_t>(rows * Out)), expected_sum = added.dense();
-  for (int t = 0; t < rows; ++t)
-    for (int o = 0; o < Out; ++o) {
-      double& sum = expected[static_cast<std::size_t>(t * Out + o)];
-      for (int i = 0; i < In; ++i) sum += x(t, i) * stored(o, i);
-      expected_sum[static_cast<std::size_t>(t * Out + o)] += sum;
-    }
+  std::vector<double> expected_sum = added.dense();
+  const std::vector<double> expected = support::product_in_double(x, stored);
+  std::transform(expected.begin(), expected.end(), expected_sum.begin(), expected_sum.begin(), std::plus<>());
   linear(core, y.rows(), x.in(), stored.weight());
   linear<Write::add>(core, added.rows(), x.in(), stored.weight());
   CHECK(support::relative_error(y.dense(), expected) < 1e-6);

@@ -98,4 +98,17 @@ class RowsOfInt8 {
   mamba::Buffer memory_{Rows * stride}, scales_{Rows * sizeof(float)};
 };
 
+// x w^T in double, row after row.
+template <int Rows, int Columns>
+std::vector<double> product_in_double(const Tensor<float, Columns>& x, const RowsOfInt8<Rows, Columns>& w) {
+  std::vector<double> all;
+  for (int t = 0; t < x.in().rows; ++t)
+    for (int o = 0; o < Rows; ++o) {
+      double sum = 0;
+      for (int i = 0; i < Columns; ++i) sum += x(t, i) * w(o, i);
+      all.push_back(sum);
+    }
+  return all;
+}
+
 }  // namespace support
