@@ -61,8 +61,9 @@ struct GridTuning {
 
 // Products of few rows with a weight (grid/few_rows.hpp): outputs that a warp has at once, warps that are to have work,
 // stretches of rows that a lane asks for, a multiprocessor's blocks; from how many elements on a weight is large. Of
-// seventeen ways, each timed for eight shapes from (80, 1536) to (50280, 2560), 1, 4 and 8 rows and three types on an
-// H200 (2026-12), the ones that were best or near it; what is not large was timed with two stretches and four blocks.
+// 29 ways, each timed for eight shapes from (80, 1536) to (50280, 2560), 1, 4 and 8 rows and three types on an H200
+// (2026-12), the ones that were best or near it. That a weight which is not large is asked for as a whole, by three
+// blocks, follows from how kernels begin early and from ptxas, and was not timed.
 struct FewRowsTuning {
   static constexpr int most_outputs = 2, most_outputs_of_large = 4;
   static constexpr int least_warps = 3072, least_warps_of_large = 6144;  // the latter of more rows than one
