@@ -8,24 +8,10 @@
 // `carried` is a_t h_{t-1}, the part of the state that comes from the past.
 #pragma once
 
-#include <cmath>
-
 #include <mamba/math/activation.hpp>
 #include <mamba/math/rate.hpp>
 
 namespace mamba::math {
-
-// 2^x for x <= 0; vectors bring their own.
-MAMBA_HOST_DEVICE MAMBA_INLINE float exp2_nonpositive(float x) {
-#ifdef __CUDA_ARCH__
-  float power;  // the special-function unit alone: within 2 units in the last place, denormal results flushed
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-  return power;
-#else
-  return std::exp2(x);
-#endif
-}
-MAMBA_HOST_DEVICE MAMBA_INLINE double exp2_nonpositive(double x) { return std::exp2(x); }
 
 MAMBA_COMPOSITION
 template <class V>

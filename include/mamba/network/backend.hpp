@@ -63,9 +63,9 @@
 //   ranked_gate<normed>(be, o, y, z, mimo_z, mimo_o, norm), ranked_gate_backward<normed>(be, dy, dz, dmimo_z, dmimo_o,
 //                       dnorm, d_o, y, z, mimo_z, mimo_o, norm)
 //                                             the gates of a head's several outputs, which become one
-// The mixers where it says fuses_recurrence (network/fused.hpp)
-//   selective_scan_gated(be, o, y, states, pi, bias, u, z, b, c, sequences, a, d)
-//                                             step_sizes, selective_scan and gate in one; pi and y are used up
+// The mixers where it says fuses_recurrence (network/fused.hpp); the first where it says fuses_token_steps, too
+//   linear_scan_gated(be, o, y, pi, states, r, w, bias, u, z, b, c, sequences, a, d)
+//                                             linear, step_sizes, selective_scan and gate in one; y and pi are scratch
 //   ssd_of_steps<G, N>(be, y, states, delta, pi, bias, xbc, sequences, a, d)
 //                                             step_sizes and ssd in one; delta is scratch
 //   rotary_of_tokens<softplus_rate, normed>(be, sizes, o, state, pi, bias, raw, xbc, z, sequences, weights, gate)
@@ -81,8 +81,6 @@
 //                                             rms_norm, in_proj and the convolution in one; to: InnerRows
 //   gated_normed_linear(be, y, y_in, z, norm, w)
 //                                             gated_norm and linear<Write::add> in one
-//   linear_scan_gated(be, o, states, r, w, bias, u, z, b, c, sequences, a, d)
-//                                             dt_proj and selective_scan_gated in one
 // A backend that says adds_to_residual has a layer's last product add to the residual stream, where all share one.
 // Gradients through states (network/mixer.hpp): passed is NoPassedState, or where it says passes_states PassedState<T>;
 // then it has, too
@@ -252,7 +250,7 @@ concept PassesSsd =
 template <class Backend, class T, int E, int N>
 concept HasFusedSelectiveScan = requires(Backend& be, Rows<T, E> x, Rows<T, N> b, T* states, Sequences sequences,
                                          Weight<T, E, N> a, Weight<T, 1, E> d) {
-  selective_scan_gated(be, x, x, states, x, d, in(x), in(x), in(b), in(b), sequences, a, d);
+  linear_scan_gated(be, x, x, x, states, in(b), a, d, in(x), in(x), in(b), in(b), sequences, a, d);
 };
 
 template <class Backend, class T, int H, int P, int G, int N>
@@ -316,9 +314,10 @@ namespace detail {
 // What a recurrence adds.
 template <class Backend, class T, int E, int N>
 constexpr void check_recurrence(SelectiveScanSizes<T, E, N>) {
-  if constexpr (Backend::fuses_recurrence)
+  if constexpr (Backend::fuses_recurrence || Backend::fuses_token_steps)
     static_assert(HasFusedSelectiveScan<Backend, T, E, N>,
-                  "mamba: the backend says fuses_recurrence, but lacks selective_scan_gated (network/backend.hpp)");
+                  "mamba: the backend says fuses_recurrence or fuses_token_steps, but lacks linear_scan_gated "
+                  "(network/backend.hpp)");
   if constexpr (Backend::passes_states)
     static_assert(
         PassesSelectiveScan<Backend, T, E, N>,

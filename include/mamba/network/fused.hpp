@@ -2,7 +2,7 @@
 // says so itself:
 //   fuses_steps       it has step_sizes and step_sizes_backward
 //   fuses_gated_norm  it has gated_norm and gated_norm_backward
-//   fuses_recurrence  it has selective_scan_gated, ssd_of_steps and rotary_of_tokens, for calls that leave nothing of
+//   fuses_recurrence  it has linear_scan_gated, ssd_of_steps and rotary_of_tokens, for calls that leave nothing of
 //                     what lies between
 //   fuses_token_steps it has what a layer's step, one token of each sequence, is made of: normed_linear,
 //                     normed_products, normed_linear_conv, gated_normed_linear, linear_scan_gated

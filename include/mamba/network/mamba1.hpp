@@ -108,13 +108,12 @@ struct MixerOf<A, Mamba1> {
     products(be, beside(s.r, s.b, s.c), in(s.u), w.template get<"mixer.x_proj.weight">());
     probe.template visit<Point::b>(view(s.b));
     probe.template visit<Point::c>(view(s.c));
-    linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
     if constexpr (fuses_recurrence<Backend, Probe>)
       if (state.states) {
-        selective_scan_gated(be, s.o, s.y, state.states, s.pi, w.template get<"mixer.dt_proj.bias">(), in(s.u), in(s.z),
-                             in(s.b), in(s.c), sequences, w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+        scan_gated(be, s, sequences, w, state);
         return linear<write>(be, m, in(s.o), w.template get<"mixer.out_proj.weight">());
       }
+    linear(be, s.pi, in(s.r), w.template get<"mixer.dt_proj.weight">());
     steps_forward(be, s.delta, s.pi, w.template get<"mixer.dt_proj.bias">());
     probe.template visit<Point::delta>(view(s.delta));
     selective_scan(be, s.y, s.boundaries, state.states, in(s.delta), in(s.u), in(s.b), in(s.c), sequences,
@@ -138,9 +137,7 @@ struct MixerOf<A, Mamba1> {
         be, InnerRows<S, E, E, 0>{s.z, s.u, {}}, in(residual), norm, w.template get<"mixer.in_proj.weight">(),
         w.template get<"mixer.conv1d.weight">(), w.template get<"mixer.conv1d.bias">(), state.history);
     products(be, beside(s.r, s.b, s.c), in(s.u), w.template get<"mixer.x_proj.weight">());
-    linear_scan_gated(be, s.o, state.states, in(s.r), w.template get<"mixer.dt_proj.weight">(),
-                      w.template get<"mixer.dt_proj.bias">(), in(s.u), in(s.z), in(s.b), in(s.c), sequences,
-                      w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
+    scan_gated(be, s, sequences, w, state);
     linear<Write::add>(be, residual, in(s.o), w.template get<"mixer.out_proj.weight">());
   }
 
@@ -185,6 +182,15 @@ struct MixerOf<A, Mamba1> {
     const auto of_n = beside(in(g.x), in(g.z));
     product_gradients<Write::set>(be, dn, dw.template get<"mixer.in_proj.weight">(), of_n, n,
                                   w.template get<"mixer.in_proj.weight">());
+  }
+
+ private:
+  // o <- all that lies between x_proj and out_proj, in one piece.
+  template <class Backend, class LayerWeights>
+  static void scan_gated(Backend& be, const Saved& s, Sequences sequences, LayerWeights w, MixerState<T> state) {
+    linear_scan_gated(be, s.o, s.y, s.pi, state.states, in(s.r), w.template get<"mixer.dt_proj.weight">(),
+                      w.template get<"mixer.dt_proj.bias">(), in(s.u), in(s.z), in(s.b), in(s.c), sequences,
+                      w.template get<"mixer.A_log">(), w.template get<"mixer.D">());
   }
 };
 

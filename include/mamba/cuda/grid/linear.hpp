@@ -21,6 +21,12 @@ namespace mamba::cuda {
 template <class S>
 inline constexpr int most_step_rows = std::is_same_v<S, double> ? GridTuning::few_rows : GridTuning::step_rows;
 
+// Whether so many rows are a step of so few sequences, a token each. S: what weights are stored in.
+template <class S>
+bool is_token_step(const Grid&, int rows, Sequences sequences) {
+  return rows == sequences.count && rows <= most_step_rows<S>;
+}
+
 namespace detail {
 
 template <class T, int C>

@@ -28,21 +28,36 @@ template <class S, class T, int E, int N, class Blocked = NoRows>
 void selective_scan(Grid& be, Rows<T, E> y, T* boundaries, T* states, Rows<const T, E> delta, Rows<const S, E> u,
                     Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d,
                     Blocked rows = {}) {
-  detail::selective_forward(be, detail::SelectiveInputs<S, E, N>{delta, u, b, c, a, d}, y, boundaries, states,
-                            sequences, rows);
+  detail::selective_forward(be, detail::SelectiveInputs<S, E, N>{delta, u, b, c, a, d}, detail::ScanRows<T, E>{y},
+                            boundaries, states, sequences, rows);
 }
-// o <- the scan's output gated by z, with step sizes that pi becomes with its bias (network/fused.hpp); pi and y are
-// used up. A step is one kernel.
-template <class S, class T, int E, int N>
-void selective_scan_gated(Grid& be, Rows<S, E> o, Rows<T, E> y, T* states, Rows<T, E> pi, Weight<T, 1, E> bias,
-                          Rows<const S, E> u, Rows<const S, E> z, Rows<const S, N> b, Rows<const S, N> c,
-                          Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
+// o <- the scan's output gated by z, with step sizes softplus(r w^T + bias) (network/fused.hpp). A step of not too many
+// sequences is one kernel, whose step sizes are never written down.
+template <class S, class W, class T, int E, int N, int R>
+void linear_scan_gated(Grid& be, Rows<S, E> o, Rows<T, E> y, Rows<T, E> pi, T* states, Rows<const S, R> r,
+                       Weight<W, E, R> w, Weight<T, 1, E> bias, Rows<const S, E> u, Rows<const S, E> z,
+                       Rows<const S, N> b, Rows<const S, N> c, Sequences sequences, Weight<T, E, N> a,
+                       Weight<T, 1, E> d) {
   const detail::SelectiveInputs<S, E, N> inputs{in(pi), u, b, c, a, d};
-  if (detail::is_step(y, sequences)) {
-    detail::selective_forward_step(be, inputs, y, states, sequences, detail::StepAndGate<S, E>{bias, z, o});
+  const detail::GatedScanRows<S, E> gated{o, z};
+  const detail::StepsProjected<S, W, E, R, N> projected{r, w, bias};
+  if (is_token_step<W>(be, r.rows, sequences))
+    return detail::selective_forward_step(be, inputs, projected, gated, states, sequences);
+  T* const no_boundaries = nullptr;
+  if constexpr (detail::StepsProjected<S, W, E, R, N>::of_stretches)
+    if (r.rows != sequences.count &&
+        detail::piece_rows(r.rows, sequences.count, detail::selective_slices<T, E, N>) == 0) {
+      detail::clear_padding(be, o);
+      return detail::selective_scan_all(be, inputs, projected, gated, no_boundaries, states, sequences, NoRows{});
+    }
+  linear(be, pi, r, w);
+  step_sizes(be, pi, pi, bias);
+  if (r.rows == sequences.count) {  // a step of many sequences
+    detail::selective_forward_step(be, inputs, detail::StepsGiven{}, gated, states, sequences);
+  } else if constexpr (N <= detail::SelectiveTile<T, N>::tile) {
+    detail::selective_forward(be, inputs, gated, no_boundaries, states, sequences, NoRows{});
   } else {
-    step_sizes(be, pi, pi, bias);
-    detail::selective_forward(be, inputs, y, static_cast<T*>(nullptr), states, sequences, NoRows{});
+    detail::selective_forward(be, inputs, detail::ScanRows<T, E>{y}, no_boundaries, states, sequences, NoRows{});
     gate(be, o, in(y), z);
   }
 }

@@ -8,69 +8,97 @@
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
 #include <mamba/cuda/grid/selective_pieces.hpp>
+#include <mamba/cuda/grid/selective_steps.hpp>
 #include <mamba/cuda/grid/selective_tile.hpp>
 #include <mamba/math/activation.hpp>
 #include <mamba/math/scan_step.hpp>
 
 namespace mamba::cuda::detail {
 
-// What a block has of a stretch in shared memory; y takes delta's place.
-template <class S, int N>
-struct SelectiveStage {
-  using L = SelectiveTile<ComputeOf<S>, N>;
-  ComputeOf<S> delta[L::steps * L::channels];
-  S u[L::steps * L::channels], b[L::steps * L::tile], c[L::steps * L::tile];
-};
-
-// What may stand before and behind a step, with it in one kernel: delta is what becomes step sizes with its bias, and o
-// the output gated. (A long scan is no faster so: its blocks have less of their time for what they wait for in turn.)
-struct StepAlone {
+// Where y goes: to rows, or gated by z.
+template <class S_, int E>
+struct ScanRows {
+  using S = S_;
   static constexpr bool gates = false;
-  struct Early {};  // what a lane asks for before the kernel's turn comes
+  Rows<S, E> to;
 
-  __device__ Early early(int) const { return {}; }
-  template <class Inputs>
-  __device__ auto step_size(const Inputs& in, int row, int e, Early) const {
-    using T = typename Inputs::T;
-    return e < Inputs::E ? in.delta[row][e] : T(0);
-  }
+  __device__ void put(int row, int e, ComputeOf<S> y) const { to[row][e] = y; }
 };
-template <class S, int E>
-struct StepAndGate {
+template <class S_, int E>
+struct GatedScanRows {
+  using S = S_;
   static constexpr bool gates = true;
-  using T = ComputeOf<S>;
-  struct Early {};
-  Weight<T, 1, E> bias;
+  Rows<S, E> to;
   Rows<const S, E> z;
-  Rows<S, E> o;
 
-  __device__ Early early(int) const { return {}; }
-  __device__ T of_pi(T pi, int e) const { return e < E ? math::softplus(pi + bias.value[e]) : T(0); }
-  template <class Inputs>
-  __device__ T step_size(const Inputs& in, int row, int e, Early) const {
-    return of_pi(e < E ? in.delta[row][e] : T(0), e);
+  static __device__ ComputeOf<S> gated(ComputeOf<S> y, ComputeOf<S> z) { return y * math::silu(z); }
+  __device__ void put(int row, int e, ComputeOf<S> y) const { to[row][e] = gated(y, z[row][e]); }
+};
+
+// What a block has in shared memory: step sizes, whose place y takes, and the other inputs of two stretches. b and c,
+// which all channels read, are there as numbers that are computed with, too.
+template <class S, int elements, bool gates>
+struct OfGate {};
+template <class S, int elements>
+struct OfGate<S, elements, true> {
+  S z[elements];
+};
+template <class S, class T, int elements>
+struct OfStates {
+  alignas(16) T b[elements], c[elements];
+};
+template <class T, int elements>
+struct OfStates<T, T, elements> {};
+template <class S, int N, class Steps, bool gates>
+struct SelectiveStage
+    : OfStates<S, ComputeOf<S>, SelectiveTile<ComputeOf<S>, N>::steps * SelectiveTile<ComputeOf<S>, N>::tile> {
+  using T = ComputeOf<S>;
+  using L = SelectiveTile<T, N>;
+  static constexpr int elements = L::steps * L::channels, of_states = L::steps * L::tile;
+  static constexpr bool converts = !std::is_same_v<S, T>;
+  struct alignas(16) Turn : OfGate<S, elements, gates> {
+    S u[elements], b[of_states], c[of_states];
+  };
+  typename Steps::template Memory<L, T> steps;
+  Turn turns[2];
+
+  // b and c of a stretch.
+  template <bool with_c>
+  __device__ void convert(int turn) {
+#pragma unroll
+    for (int i = 4 * thread(); i < of_states; i += 4 * L::threads) {
+      store4(this->b + i, load4(turns[turn].b + i));
+      if constexpr (with_c) store4(this->c + i, load4(turns[turn].c + i));
+    }
   }
-  __device__ void gate(int row, int e, T y) const { o[row][e] = y * math::silu(static_cast<T>(z[row][e])); }
-  Rows<S, E> output() const { return o; }
+  __device__ const T* of_b(int turn) const {
+    if constexpr (converts) return this->b;
+    else return turns[turn].b;
+  }
+  __device__ const T* of_c(int turn) const {
+    if constexpr (converts) return this->c;
+    else return turns[turn].c;
+  }
 };
 
 // In place of which rows a scan forgets: it gives nothing but the states at the ends.
 struct StatesAlone : NoRows {};
 
-// y <- the recurrence; a block takes some channels of one sequence, and while it walks along a stretch of it the next
-// one comes. boundaries: null, or the states that are kept; states: null, or those that sequences begin from and end
-// with.
-template <class S, class T, int E, int N, class Blocked>
+// output <- the recurrence's y; a block takes some channels of one sequence, and while it walks along a stretch of it
+// the next one comes. boundaries: null, or the states that are kept; states: null, or those that sequences begin from
+// and end with.
+template <class S, class T, int E, int N, class Steps, class Output, class Blocked>
 __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
-    selective_scan_forward(SelectiveInputs<S, E, N> in, Rows<T, E> y, T* boundaries, T* states, Sequences sequences,
-                           Blocked rows) {
+    selective_scan_forward(SelectiveInputs<S, E, N> in, Steps steps, Output output, T* boundaries, T* states,
+                           Sequences sequences, Blocked rows) {
   begin_kernel();
   using L = SelectiveTile<T, N>;
-  using Stage = SelectiveStage<S, N>;
+  using Stage = SelectiveStage<S, N, Steps, Output::gates>;
+  static_assert(!(Output::gates || Steps::projects) || N <= L::tile, "a stretch is met once");
   constexpr bool gives_rows = !std::is_same_v<Blocked, StatesAlone>;
   constexpr int slices = (E + L::channels - 1) / L::channels;
   extern __shared__ __align__(128) std::byte shared[];
-  Stage* const stages = reinterpret_cast<Stage*>(shared);
+  Stage& stage = *reinterpret_cast<Stage*>(shared);
   const int s = static_cast<int>(blockIdx.x) / slices,
             first_channel = static_cast<int>(blockIdx.x) % slices * L::channels;
   const int e = first_channel + L::channel();
@@ -81,15 +109,22 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
     const int n0 = tile + L::first_state();
     const auto fetch = [&](int row, int turn) {
       if (row < end) {
-        Stage& stage = stages[turn];
+        auto& of = stage.turns[turn];
         const int count = min(L::steps, end - row);
-        stage_rows<L::threads, L::steps, L::channels>(stage.delta, in.delta, row, count, first_channel);
-        stage_rows<L::threads, L::steps, L::channels>(stage.u, in.u, row, count, first_channel);
-        stage_rows<L::threads, L::steps, L::tile>(stage.b, in.b, row, count, tile);
-        if constexpr (gives_rows) stage_rows<L::threads, L::steps, L::tile>(stage.c, in.c, row, count, tile);
+        steps.template fetch<L>(stage.steps, turn, in, row, count, first_channel);
+        stage_rows<L::threads, L::steps, L::channels>(of.u, in.u, row, count, first_channel);
+        stage_rows<L::threads, L::steps, L::tile>(of.b, in.b, row, count, tile);
+        if constexpr (gives_rows) stage_rows<L::threads, L::steps, L::tile>(of.c, in.c, row, count, tile);
+        if constexpr (gives_rows && Output::gates)
+          stage_rows<L::threads, L::steps, L::channels>(of.z, output.z, row, count, first_channel);
       }
       commit_copies();
     };
+    if constexpr (Steps::projects)
+      if (begin < end) {
+        steps.fetch_w(stage.steps, first_channel);
+        steps.fetch_r(stage.steps, begin, min(L::steps, end - begin));
+      }
     fetch(begin, 0);
     T rate[L::states], h[L::states];
 #pragma unroll
@@ -102,7 +137,16 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
       fetch(row + L::steps, turn ^ 1);
       wait_for_copies<1>();
       __syncthreads();
-      Stage& stage = stages[turn];
+      const auto& of = stage.turns[turn];
+      T* const delta = stage.steps.of(turn);
+      const T *const of_b = stage.of_b(turn), *const of_c = stage.of_c(turn);
+      if constexpr (Steps::projects) steps.project(stage.steps);
+      if constexpr (Stage::converts) stage.template convert<gives_rows>(turn);
+      if constexpr (Steps::projects || Stage::converts) __syncthreads();
+      if constexpr (Steps::projects) {  // nobody reads r any more
+        if (const int next = row + L::steps; next < end) steps.fetch_r(stage.steps, next, min(L::steps, end - next));
+        commit_copies();
+      }
       if (boundaries && row > begin && e < E) {
         T* const kept = boundaries + kept_state<L::steps>(begin, row - begin) * in.state_size;
 #pragma unroll
@@ -111,7 +155,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
       }
       const int count = min(L::steps, end - row);
       // So many steps' sums over the lanes are shared out; beyond the sequence's end everything is zero but the state.
-      constexpr int at_once = 4;
+      constexpr int at_once = 8;
       using Share = SumShare<at_once, L::lanes>;
       const auto walk = [&](int first, auto all_exist) {
         T sums[at_once];
@@ -119,10 +163,10 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
         for (int k = 0; k < at_once; ++k) {
           const int t = first + k;
           const bool exists = decltype(all_exist)::value || t < count;
-          const T step = stage.delta[t * L::channels + L::channel()], u = stage.u[t * L::channels + L::channel()];
-          const auto b = load4(stage.b + t * L::tile + L::first_state());
+          const T step = delta[t * L::stride + L::channel()], u = of.u[t * L::channels + L::channel()];
+          const auto b = load4(of_b + t * L::tile + L::first_state());
           Quad<T> c{};
-          if constexpr (gives_rows) c = load4(stage.c + t * L::tile + L::first_state());
+          if constexpr (gives_rows) c = load4(of_c + t * L::tile + L::first_state());
           const bool forgets = exists && rows.blocked(row + t);
           sums[k] = 0;
 #pragma unroll
@@ -139,20 +183,33 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
         if (L::lane_of_channel() % Share::apart != 0) return;
 #pragma unroll
         for (int k = 0; k < Share::held; ++k) {
-          const int at = (first + own + k) * L::channels + L::channel();
-          stage.delta[at] = (tile == 0 ? skip * static_cast<T>(stage.u[at]) : T(0)) + sums[k];
+          const int t = first + own + k;
+          const T of_skip = tile == 0 ? skip * static_cast<T>(of.u[t * L::channels + L::channel()]) : T(0);
+          delta[t * L::stride + L::channel()] = of_skip + sums[k];
         }
       };
-#pragma unroll 2
+#pragma unroll 1
       for (int first = 0; first + at_once <= count; first += at_once) walk(first, std::true_type{});
       if (count % at_once != 0) walk(count / at_once * at_once, std::false_type{});
       __syncthreads();
 #pragma unroll 4
-      for (int i = thread(); gives_rows && i < count * L::channels; i += L::threads) {
+      for (int i = 4 * thread(); gives_rows && i < count * L::channels; i += 4 * L::threads) {
         const int column = first_channel + i % L::channels;
         if (column >= E) continue;
-        T& out = y[row + i / L::channels][column];
-        out = tile == 0 ? stage.delta[i] : out + stage.delta[i];
+        auto* const to = output.to[row + i / L::channels] + column;
+        auto y = load4(static_cast<const T*>(delta + i / L::channels * L::stride + i % L::channels));
+        if constexpr (Output::gates) {
+          const auto z = load4(of.z + i);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) y.at[j] = Output::gated(y.at[j], z.at[j]);
+        } else if (tile > 0) {
+          add_to(y, load4(static_cast<const T*>(to)));
+        }
+        if constexpr (E % 4 != 0)
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+            if (column + j >= E) y.at[j] = 0;  // whatever the padding's inputs are
+        store4(to, y);
       }
       __syncthreads();  // before the next stretch but one takes its place
     }
@@ -163,18 +220,18 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 }
 
 // A step of every sequence, whose state is given: a group of lanes for each channel.
-template <class S, class T, int E, int N, class Around>
+template <class S, class T, int E, int N, class Steps, class Output>
 __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
-    selective_step(SelectiveInputs<S, E, N> in, Rows<T, E> y, T* states, Sequences sequences, Around around) {
+    selective_step(SelectiveInputs<S, E, N> in, Steps steps, Output output, T* states, Sequences sequences) {
   using L = SelectiveTile<T, N>;
   constexpr int slices = (E + L::channels - 1) / L::channels;
   const int s = static_cast<int>(blockIdx.x) / slices,
             e = static_cast<int>(blockIdx.x) % slices * L::channels + L::channel();
-  const auto early = around.early(e);
+  const auto early = steps.early(e);
   begin_kernel();
   const int row = sequences.begin(s);
   const bool exists = e < E;
-  const T step = around.step_size(in, row, e, early);
+  const T step = steps.size(in, row, e, early);
   const T u = exists ? static_cast<T>(in.u[row][e]) : T(0);
   T* const state = states + s * in.state_size + in.state_offset(e, 0);
   T sum = 0;
@@ -195,8 +252,7 @@ __global__ void __launch_bounds__(SelectiveTile<T, N>::threads)
 #pragma unroll
   for (int offset = L::lanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0U, sum, offset);
   if (!exists || L::lane_of_channel() != 0) return;
-  if constexpr (Around::gates) around.gate(row, e, in.skip(e) * u + sum);
-  else y[row][e] = in.skip(e) * u + sum;
+  output.put(row, e, in.skip(e) * u + sum);
 }
 
 // Blocks that take some channels of a sequence each.
@@ -207,38 +263,37 @@ int selective_blocks(Sequences sequences) {
   return sequences.count * selective_slices<T, E, N>;
 }
 
-template <class S, class T, int E, int N, class Around>
-void selective_forward_step(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E> y, T* states, Sequences sequences,
-                            const Around& around) {
-  if constexpr (std::is_same_v<Around, StepAlone>) clear_padding(be, y);
-  else clear_padding(be, around.output());
-  be.launch_shaped("selective_step", selective_step<S, T, E, N, Around>,
-                   {selective_blocks<T, E, N>(sequences), SelectiveTile<T, N>::threads, 0}, in, y, states, sequences,
-                   around);
+template <class S, class T, int E, int N, class Steps, class Output>
+void selective_forward_step(Grid& be, const SelectiveInputs<S, E, N>& in, const Steps& steps, const Output& output,
+                            T* states, Sequences sequences) {
+  clear_padding(be, output.to);
+  be.launch_shaped("selective_step", selective_step<S, T, E, N, Steps, Output>,
+                   {selective_blocks<T, E, N>(sequences), SelectiveTile<T, N>::threads, 0}, in, steps, output, states,
+                   sequences);
 }
 
-// Whether every sequence has one row, for none is empty.
-template <class X, int C>
-bool is_step(Rows<X, C> rows, Sequences sequences) {
-  return rows.rows == sequences.count;
+template <class S, class T, int E, int N, class Steps, class Output, class Blocked>
+void selective_scan_all(Grid& be, const SelectiveInputs<S, E, N>& in, const Steps& steps, const Output& output,
+                        T* boundaries, T* states, Sequences sequences, Blocked rows) {
+  using Stage = SelectiveStage<S, N, Steps, Output::gates>;
+  be.launch_shaped("selective_scan_forward", selective_scan_forward<S, T, E, N, Steps, Output, Blocked>,
+                   {selective_blocks<T, E, N>(sequences), SelectiveTile<T, N>::threads, shared_memory<Stage>}, in,
+                   steps, output, boundaries, states, sequences, rows);
 }
-
-template <class S, class T, int E, int N, class Blocked>
-void selective_forward(Grid& be, const SelectiveInputs<S, E, N>& in, Rows<T, E> y, T* boundaries, T* states,
+template <class S, class T, int E, int N, class Output, class Blocked>
+void selective_forward(Grid& be, const SelectiveInputs<S, E, N>& in, const Output& output, T* boundaries, T* states,
                        Sequences sequences, Blocked rows) {
+  const int count = output.to.rows;
   if constexpr (std::is_same_v<Blocked, NoRows>)
-    if (states && !boundaries && is_step(y, sequences))
-      return selective_forward_step(be, in, y, states, sequences, StepAlone{});
-  clear_padding(be, y);
+    if (states && !boundaries && count == sequences.count)  // a row of each, for none is empty
+      return selective_forward_step(be, in, StepsGiven{}, output, states, sequences);
+  clear_padding(be, output.to);
   const auto run = [&](Sequences of, T* to_keep, T* from, auto which) {
-    be.launch_shaped(
-        "selective_scan_forward", selective_scan_forward<S, T, E, N, decltype(which)>,
-        {selective_blocks<T, E, N>(of), SelectiveTile<T, N>::threads, shared_memory<SelectiveStage<S, N>, 2>}, in, y,
-        to_keep, from, of, which);
+    selective_scan_all(be, in, StepsGiven{}, output, to_keep, from, of, which);
   };
   if constexpr (std::is_same_v<Blocked, NoRows>)
-    if (const int length = piece_rows(y.rows, sequences.count, selective_slices<T, E, N>); length > 0) {
-      SelectivePieces<T, E, N> pieces(y.rows, sequences.count, length);
+    if (const int length = piece_rows(count, sequences.count, selective_slices<T, E, N>); length > 0) {
+      SelectivePieces<T, E, N> pieces(count, sequences.count, length);
       be.carve([&](Carver& memory) { pieces.carve(memory, false); });
       begin_pieces(be, pieces, in.delta, sequences);
       be.zero(pieces.states, static_cast<std::size_t>(pieces.slots) * pieces.state_size);

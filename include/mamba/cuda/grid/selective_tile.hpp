@@ -22,7 +22,8 @@ struct SelectiveTile {
   static constexpr int lanes = N > 64 ? 32 : N > 32 ? 16 : N > 16 ? 8 : N > 8 ? 4 : N > 4 ? 2 : 1;
   static constexpr int tile = lanes * states, channels = threads / lanes, warps = threads / 32;
   static constexpr int channels_of_warp = 32 / lanes;
-  static constexpr int sub_steps = 8;  // whose states the backward pass has in registers
+  static constexpr int stride = channels + 8;  // of step sizes in shared memory: some rows' lie in banks of their own
+  static constexpr int sub_steps = 8;          // whose states the backward pass has in registers
   static constexpr int steps =
       std::clamp((std::min)(GridTuning::scan_input_bytes / channels, GridTuning::scan_state_bytes / tile) /
                      static_cast<int>(sizeof(T)),
@@ -46,9 +47,9 @@ inline int most_kept_states(Sequences sequences, int steps) {
   return longest > steps ? sequences.rows() / steps : 0;
 }
 
-// to (Steps, Width) in shared memory <- columns first .. of `count` rows from row `row` on, zeros where there is none.
-// Asynchronous; Width and first are multiples of 4.
-template <int Threads, int Steps, int Width, class S, int C>
+// to (Steps, Width) in shared memory, its lines Stride apart, <- columns first .. of `count` rows from row `row` on,
+// zeros where there is none. Asynchronous; Width, Stride and first are multiples of 4.
+template <int Threads, int Steps, int Width, int Stride = Width, class S, int C>
 __device__ void stage_rows(S* to, Rows<const S, C> from, int row, int count, int first) {
   constexpr int vector = sizeof(S) > 4 ? 2 : 4, vectors = Width / vector;
   static_assert(Width % vector == 0);
@@ -56,8 +57,8 @@ __device__ void stage_rows(S* to, Rows<const S, C> from, int row, int count, int
   for (int i = thread(); i < Steps * vectors; i += Threads) {
     const int t = i / vectors, column = i % vectors * vector;
     const bool exists = t < count && first + column < Rows<const S, C>::stride;
-    copy_async<vector * sizeof(S)>(to + t * Width + column, exists ? from.address(row + t) + first + column : from.data,
-                                   exists);
+    copy_async<vector * sizeof(S)>(to + t * Stride + column,
+                                   exists ? from.address(row + t) + first + column : from.data, exists);
   }
 }
 

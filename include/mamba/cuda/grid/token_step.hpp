@@ -8,7 +8,6 @@
 #include <mamba/cuda/grid/few_rows.hpp>
 #include <mamba/cuda/grid/grid.hpp>
 #include <mamba/cuda/grid/linear.hpp>
-#include <mamba/cuda/grid/selective_forward.hpp>
 #include <mamba/cuda/grid/step_product.hpp>
 #include <mamba/network/conv.hpp>
 #include <mamba/network/fused.hpp>
@@ -63,58 +62,9 @@ struct ConvolvedResult {
   }
 };
 
-// What becomes step sizes is a product, too: of r, which all channels read, and a row of dt_proj for each. A channel's
-// lanes share its sum. What they need of dt_proj is on its way before the kernel's turn comes.
-template <class S, class W, int E, int R, int N>
-struct ProjectAndGate {
-  static constexpr bool gates = true;
-  using T = ComputeOf<S>;
-  static constexpr int lanes = SelectiveTile<T, N>::lanes, stride = padded(R), quads = (stride / 4 + lanes - 1) / lanes;
-  static constexpr bool fetches = quads <= 16;  // else they do not fit in registers
-  Rows<const S, R> r;
-  Weight<W, E, R> w;
-  StepAndGate<S, E> rest;
-
-  struct Early {
-    Quad<T> of_w[fetches ? quads : 1];
-  };
-  static __device__ int column(int i) { return 4 * (i * lanes + SelectiveTile<T, N>::lane_of_channel()); }
-  __device__ Quad<T> of_weight(int e, int i) const {
-    return e < E && column(i) < stride ? load4(w.row(e) + column(i)) : Quad<T>{};
-  }
-  __device__ Early early(int e) const {
-    Early early;
-    if constexpr (fetches)
-#pragma unroll
-      for (int i = 0; i < quads; ++i) early.of_w[i] = of_weight(e, i);
-    return early;
-  }
-  template <class Inputs>
-  __device__ T step_size(const Inputs& in, int row, int e, const Early& early) const {
-    T sum = 0;
-#pragma unroll
-    for (int i = 0; i < quads; ++i) {
-      if (column(i) >= stride) continue;
-      const auto of_w = fetches ? early.of_w[fetches ? i : 0] : of_weight(e, i);
-      const auto of_r = load4(r[row] + column(i));
-#pragma unroll
-      for (int j = 0; j < 4; ++j) sum += of_w.at[j] * of_r.at[j];
-    }
-    sum = lane_sum<lanes>(sum);
-    if constexpr (requires { w.scale; }) sum *= e < E ? w.scale[e] : T(0);
-    return rest.of_pi(sum, e);
-  }
-  __device__ void gate(int row, int e, T y) const { rest.gate(row, e, y); }
-  Rows<S, E> output() const { return rest.o; }
-};
-
 }  // namespace detail
 
-// Whether so many rows are a step of so few sequences.
-template <class S>
-bool is_token_step(const Grid&, int rows, Sequences sequences) {
-  return rows == sequences.count && rows <= most_step_rows<S>;
-}
+// Whether a product of so many rows is one of few.
 template <class S>
 bool has_few_rows(const Grid&, int rows) {
   return rows <= detail::most_few_rows<S>;
@@ -148,15 +98,6 @@ void gated_normed_linear(Grid& be, Rows<T, Out> y, Rows<const S, In> y_in, Rows<
                          Weight<W, Out, In, OfRows, First> w) {
   detail::step_product<S>(be, detail::PlainResult<T, 1>{detail::side_by_side(beside(y)), true},
                           detail::GatedNormedOperand<S, In>{y_in, z, norm.value}, w);
-}
-
-// o <- a step of the scan, gated by z, with step sizes softplus(r W^T + bias).
-template <class S, class W, class T, int E, int N, int R>
-void linear_scan_gated(Grid& be, Rows<S, E> o, T* states, Rows<const S, R> r, Weight<W, E, R> w, Weight<T, 1, E> bias,
-                       Rows<const S, E> u, Rows<const S, E> z, Rows<const S, N> b, Rows<const S, N> c,
-                       Sequences sequences, Weight<T, E, N> a, Weight<T, 1, E> d) {
-  detail::selective_forward_step(be, detail::SelectiveInputs<S, E, N>{{}, u, b, c, a, d}, Rows<T, E>{nullptr, o.rows},
-                                 states, sequences, detail::ProjectAndGate<S, W, E, R, N>{r, w, {bias, z, o}});
 }
 
 }  // namespace mamba::cuda
