@@ -46,7 +46,8 @@ struct RotaryWalkInputs {
   Weight<float, 1, Shape::H> d;
   int first_term;  // of products of float (tensor_core.hpp)
 
-  static __device__ float rate(int) { return 0; }
+  struct Head {};  // what decays follow from beside steps
+  static __device__ Head head(int) { return {}; }
   __device__ float skip(int head) const { return d.value[head]; }
 };
 
@@ -74,8 +75,8 @@ struct RotaryDecays : SsdExponents<S, rows> {
     }
     return steps;
   }
-  template <bool backward>
-  __device__ void set(const Steps& steps, float) {
+  template <bool backward, class Head>
+  __device__ void set(const Steps& steps, Head) {
     Sum exponents[of_lane];
 #pragma unroll
     for (int i = 0; i < of_lane; ++i) {

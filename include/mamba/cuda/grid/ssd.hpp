@@ -27,19 +27,18 @@ template <class Shape>
 struct SsdMemory {
   using S = typename Shape::Stored;
   SsdPieces<Shape> pieces;
-  std::size_t slots;
   S *before = nullptr, *behind = nullptr;
   float *of_rates = nullptr, *of_skips = nullptr;
 
-  SsdMemory(int rows, int sequences)
-      : pieces(rows, sequences), slots(static_cast<std::size_t>(ssd_slots(rows, sequences, Shape::rows))) {}
+  SsdMemory(int rows, int sequences) : pieces(rows, sequences) {}
+  std::size_t slots() const { return static_cast<std::size_t>(pieces.chunks); }
   void carve(Carver& memory, bool with_backward) {
     pieces.carve(memory);
     if (!with_backward) return;
-    before = memory.take<S>(slots * Shape::state_size);
-    behind = memory.take<S>(slots * Shape::state_size);
-    of_rates = memory.take<float>(slots * padded(Shape::H));
-    of_skips = memory.take<float>(slots * padded(Shape::H));
+    before = memory.take<S>(slots() * Shape::state_size);
+    behind = memory.take<S>(slots() * Shape::state_size);
+    of_rates = memory.take<float>(slots() * padded(Shape::H));
+    of_skips = memory.take<float>(slots() * padded(Shape::H));
   }
 };
 
@@ -76,7 +75,8 @@ __global__ void __launch_bounds__(Block::threads)
   const auto x = [&](int column) {
     return column < P ? static_cast<float>(xbc[Shape::x_column(head) + column]) : 0.0F;
   };
-  const float step = in.step_size(row, head), decay = math::decay(step, in.a.derived[head]);
+  const auto of_head = in.head(head);
+  const float step = of_head.step_size(in.stored_step(row, head)), decay = math::decay(step, of_head.rate);
   Quad<float> step_x, sum{};
 #pragma unroll
   for (int j = 0; j < 4; ++j) step_x.at[j] = step * x(p + j);
@@ -131,13 +131,13 @@ void ssd_in_chunks_backward(Grid& be, Rows<float, Shape::H> ddelta, Rows<float, 
   be.carve([&](Carver& carver) { memory.carve(carver, true); });
   clear_padding(be, ddelta);
   clear_padding(be, dxbc);
-  be.zero(memory.of_rates, memory.slots * padded(Shape::H));
-  be.zero(memory.of_skips, memory.slots * padded(Shape::H));
+  be.zero(memory.of_rates, memory.slots() * padded(Shape::H));
+  be.zero(memory.of_skips, memory.slots() * padded(Shape::H));
   SsdEnds ends, adjoint_ends;
   if constexpr (Passed::passes) ends.from = passed.from, adjoint_ends = {passed.gradient, passed.gradient};
   ssd_walk_all<false>(be, SsdForward<Shape, NoRows>{{in}, {}, {}}, memory.pieces, ends, memory.before, sequences);
   ssd_walk_all<true>(be, SsdBackward<Shape>{{in}, dy, dxbc}, memory.pieces, adjoint_ends, memory.behind, sequences);
-  const int slots = static_cast<int>(memory.slots);
+  const int slots = memory.pieces.chunks;
   be.launch_shaped("ssd_chunk_gradients", ssd_chunk_gradients<Gradients>,
                    {slots * Shape::G, Stage::threads, shared_memory<Stage>},
                    Gradients{{in}, dy, ddelta, dxbc, memory.of_rates, memory.of_skips}, memory.before, memory.behind,

@@ -61,7 +61,7 @@ struct SsdChunkGradients : SsdWalks<Shape_> {
   // By one warp.
   __device__ void finish(const HeadSums& sums, const Decays& decays, const SsdStretch& chunk, int slot,
                          int head) const {
-    ssd_head_sums<Shape>(sums, decays, ddelta, of_rates, of_skips, this->in.rate(head), chunk, slot, head);
+    ssd_head_sums<Shape>(sums, decays, ddelta, of_rates, of_skips, this->in.head(head).rate, chunk, slot, head);
   }
 };
 
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(SsdGradientStage<Gradients>::threads, SsdGradi
                                              chunk.count, N);
   fetch(0);
   commit_copies();
-  if (warp() == 0) stage.decays[0].template set<false>(steps_of(first_head), chunks.in.rate(first_head));
+  if (warp() == 0) stage.decays[0].template set<false>(steps_of(first_head), chunks.in.head(first_head));
   wait_for_copies<0>();
   __syncthreads();
 
@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(SsdGradientStage<Gradients>::threads, SsdGradi
             sums.pairs_given[units.row(u) / unit_side][units.column(u) + Unit::first_column() + 8 * k + j] = own_sum;
         }
     }
-    if (sets_next) stage.decays[(h + 1) % 3].template set<false>(next_steps, chunks.in.rate(head + 1));
+    if (sets_next) stage.decays[(h + 1) % 3].template set<false>(next_steps, chunks.in.head(head + 1));
     wait_for_copies<0>();
     __syncthreads();
     // While others go on: these sums' place is taken after the next barrier.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <type_traits>
 
@@ -81,11 +82,20 @@ struct SsdInputs {
   Weight<float, 1, Shape::H> a, d;
   int first_term;  // of products of float (tensor_core.hpp)
 
-  __device__ float rate(int head) const { return a.derived[head]; }
   __device__ float skip(int head) const { return d.value[head]; }
-  __device__ float step_size(int row, int head) const {
-    const float x = delta.address(row)[head];
-    return bias.value ? math::softplus(x + bias.value[head]) : x;
+  // A step as it is stored, which may be asked for long before it is of use; and one of no size.
+  __device__ float stored_step(int row, int head) const { return delta.address(row)[head]; }
+  __device__ float no_step() const { return bias.value ? -INFINITY : 0.0F; }
+
+  // What a head's decays follow from, beside stored steps.
+  struct Head {
+    float rate, bias;
+    bool has_bias;
+
+    __device__ float step_size(float stored) const { return has_bias ? math::softplus(stored + bias) : stored; }
+  };
+  __device__ Head head(int head) const {
+    return {a.derived[head], bias.value ? bias.value[head] : 0.0F, bias.value != nullptr};
   }
 };
 
@@ -146,7 +156,7 @@ struct SsdDecays : SsdExponents<S, rows> {
 
   float delta[rows];
 
-  // A lane's step sizes: asked for early by the warp that will set the rest.
+  // A lane's steps, as they are stored: asked for early by the warp that will set the rest.
   struct Steps {
     float of[of_lane];
   };
@@ -156,17 +166,18 @@ struct SsdDecays : SsdExponents<S, rows> {
 #pragma unroll
     for (int i = 0; i < of_lane; ++i) {
       const int r = of_lane * lane() + i;
-      steps.of[i] = r < count ? in.step_size(backward ? first + count - 1 - r : first + r, head) : 0.0F;
+      steps.of[i] = r < count ? in.stored_step(backward ? first + count - 1 - r : first + r, head) : in.no_step();
     }
     return steps;
   }
-  template <bool backward>
-  __device__ void set(const Steps& steps, float rate) {
+  template <bool backward, class Head>
+  __device__ void set(const Steps& steps, const Head& head) {
     Sum exponents[of_lane];
 #pragma unroll
     for (int i = 0; i < of_lane; ++i) {
-      exponents[i] = static_cast<Sum>(steps.of[i]) * static_cast<Sum>(rate);
-      if (const int r = of_lane * lane() + i; r < rows) delta[r] = steps.of[i];
+      const float step = head.step_size(steps.of[i]);
+      exponents[i] = static_cast<Sum>(step) * static_cast<Sum>(head.rate);
+      if (const int r = of_lane * lane() + i; r < rows) delta[r] = step;
     }
     SsdExponents<S, rows>::template set<backward>(exponents);
   }

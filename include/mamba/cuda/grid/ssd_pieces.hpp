@@ -64,16 +64,20 @@ int ssd_rows_of_piece(int rows, int sequences) {
   return in_chunks < length ? in_chunks : whole_sequences;
 }
 
-// The memory of walks in pieces, which there may be none of.
+// The memory of walks in pieces, which there may be none of, and of what a group's heads have in common.
 template <class Shape>
 struct SsdPieces {
-  int rows, slots;
-  float *states = nullptr, *decays = nullptr;
+  int rows, slots, chunks;
+  float *states = nullptr, *decays = nullptr, *pairs = nullptr;
 
   SsdPieces(int all_rows, int sequences)
-      : rows(ssd_rows_of_piece<Shape>(all_rows, sequences)), slots(ssd_slots(all_rows, sequences, rows)) {}
+      : rows(ssd_rows_of_piece<Shape>(all_rows, sequences)),
+        slots(ssd_slots(all_rows, sequences, rows)),
+        chunks(ssd_slots(all_rows, sequences, Shape::rows)) {}
   bool exist() const { return rows != whole_sequences; }
   void carve(Carver& memory) {
+    if constexpr (SsdPairs<Shape>::are_shared)
+      pairs = memory.take<float>(static_cast<std::size_t>(chunks) * Shape::G * SsdPairs<Shape>::of_chunk);
     if (!exist()) return;
     states = memory.take<float>(static_cast<std::size_t>(slots) * Shape::state_size);
     decays = memory.take<float>(static_cast<std::size_t>(slots) * Shape::H);
@@ -92,13 +96,18 @@ void ssd_walk_all(Grid& be, const Walk& walk, const SsdPieces<typename Walk::Sha
         {pieces.slots * Shape::H * Shape::widths, SsdWalkStage<Walk>::threads, shared_memory<SsdWalkStage<Walk>>}, walk,
         path, sequences);
   };
+  using Pairs = SsdPairs<Shape>;
+  if constexpr (gives && Pairs::are_shared)
+    be.launch_shaped("ssd_pairs", ssd_pairs<Walk>,
+                     {pieces.chunks * Shape::G, Pairs::threads, shared_memory<typename Pairs::Stage>}, walk,
+                     pieces.pairs, sequences);
   if (!pieces.exist())
-    return run(ssd_walk<gives, Walk>, SsdPath<Shape>{pieces.rows, ends.from, ends.to, nullptr, kept});
+    return run(ssd_walk<gives, Walk>, SsdPath<Shape>{pieces.rows, ends.from, ends.to, nullptr, kept, pieces.pairs});
   run(ssd_walk<false, Walk>, SsdPath<Shape>{pieces.rows, nullptr, pieces.states, pieces.decays, nullptr});
   be.launch_over("ssd_pass", ssd_pass<Shape, Walk::backward, typename Walk::AnySequences>,
                  static_cast<std::size_t>(sequences.count) * Shape::state_size, pieces.states,
                  static_cast<const float*>(pieces.decays), ends, pieces.rows, sequences);
-  run(ssd_walk<gives, Walk>, SsdPath<Shape>{pieces.rows, pieces.states, nullptr, nullptr, kept});
+  run(ssd_walk<gives, Walk>, SsdPath<Shape>{pieces.rows, pieces.states, nullptr, nullptr, kept, pieces.pairs});
 }
 
 }  // namespace mamba::cuda::detail

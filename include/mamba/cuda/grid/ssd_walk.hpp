@@ -20,7 +20,7 @@ namespace mamba::cuda::detail {
 
 // What a call of the kernel walks along: pieces of so many rows, or whole sequences. By slots of these: from, what is
 // carried into them (null: nothing), to, what leaves them, and the decay of each, where somebody asks; by slots of
-// chunks: kept, what is carried into each.
+// chunks: kept, what is carried into each; pairs, of which every head of a group takes the same (SsdPairs).
 template <class Shape>
 struct SsdPath {
   int rows_of_piece = whole_sequences;
@@ -28,17 +28,94 @@ struct SsdPath {
   float* to = nullptr;
   float* decays = nullptr;
   typename Shape::Stored* kept = nullptr;
+  const float* pairs = nullptr;
 };
+
+// How much of each row of a chunk comes to each, but for their decays: left times right. Heads of a group have these
+// numbers in common, so that a kernel of its own makes them for all, as units where a walk's lanes want them.
+template <class Shape>
+struct SsdPairs {
+  using S = typename Shape::Stored;
+  using Lines = SwizzledTile<S, Shape::rows, padded(Shape::N)>;
+  static constexpr int warps = Shape::width / unit_side, threads = 32 * warps;
+  using Units = SsdPairUnits<Shape::row_units, warps>;
+  static constexpr bool are_shared = Shape::heads_of_group > 1 && Units::own <= 4;  // else they fill the registers
+  static constexpr std::size_t of_chunk = static_cast<std::size_t>(Units::own) * threads * 8;
+
+  struct Stage {
+    alignas(128) S left[Lines::elements];
+    S right[Lines::elements];
+  };
+
+  static __device__ void multiply(Unit (&pairs)[Units::own], const Units& units, Lines left, Lines right,
+                                  int first_term) {
+    const TileReader<S, Side::left, Way::along_lines, Lines> of_left(left);
+    const TileReader<S, Side::right, Way::along_lines, Lines> of_right(right);
+#pragma unroll
+    for (int n = 0; n < padded(Shape::N); n += unit_side)
+#pragma unroll
+      for (int u = 0; u < Units::own; ++u)
+        multiply_add(pairs[u], of_left.read(units.row(u), n), of_right.read(units.column(u), n), first_term);
+  }
+  // Those of a group's chunk to memory and back; f(where a lane has four numbers of them, the unit, the half).
+  static __device__ void store(float* to, int slot, int group, const Unit (&pairs)[Units::own]) {
+    each_four(slot, group, [&](std::size_t at, int u, int h) {
+      const auto& of = pairs[u].at[h];
+      store4(to + at, Quad<float>{{of[0][0], of[0][1], of[1][0], of[1][1]}});
+    });
+  }
+  static __device__ void load(Unit (&pairs)[Units::own], const float* from, int slot, int group) {
+    each_four(slot, group, [&](std::size_t at, int u, int h) {
+      const auto four = load4(from + at);
+      auto& of = pairs[u].at[h];
+      of[0][0] = four.at[0], of[0][1] = four.at[1], of[1][0] = four.at[2], of[1][1] = four.at[3];
+    });
+  }
+
+ private:
+  template <class F>
+  static __device__ void each_four(int slot, int group, F&& f) {
+#pragma unroll
+    for (int u = 0; u < Units::own; ++u)
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+        f((static_cast<std::size_t>(slot) * Shape::G + group) * of_chunk + (u * threads + thread()) * 8 + 4 * h, u, h);
+  }
+};
+template <class Walk>
+__global__ void __launch_bounds__(SsdPairs<typename Walk::Shape>::threads)
+    ssd_pairs(Walk walk, float* pairs, typename Walk::AnySequences sequences) {
+  begin_kernel();
+  using Shape = typename Walk::Shape;
+  using Pairs = SsdPairs<Shape>;
+  using Lines = typename Pairs::Lines;
+  extern __shared__ __align__(128) std::byte shared[];
+  auto& stage = *reinterpret_cast<typename Pairs::Stage*>(shared);
+  const int group = static_cast<int>(blockIdx.x) % Shape::G, slot = static_cast<int>(blockIdx.x) / Shape::G;
+  const SsdStretch chunk = ssd_stretch_of(sequences, slot, Shape::rows);
+  if (chunk.count == 0) return;
+  const int row = Walk::backward ? chunk.first + chunk.count - 1 : chunk.first, head = group * Shape::heads_of_group;
+  constexpr std::ptrdiff_t stride = (Walk::backward ? -1 : 1) * std::ptrdiff_t{Walk::line_stride};
+  stage_lines<Shape::vector, Pairs::threads>(Lines{stage.left}, walk.left(row, head), stride, chunk.count, Shape::N);
+  stage_lines<Shape::vector, Pairs::threads>(Lines{stage.right}, walk.right(row, head), stride, chunk.count, Shape::N);
+  commit_copies();
+  wait_for_copies<0>();
+  __syncthreads();
+  Unit of_pairs[Pairs::Units::own];
+  Pairs::multiply(of_pairs, {}, Lines{stage.left}, Lines{stage.right}, walk.in.first_term);
+  Pairs::store(pairs, slot, group, of_pairs);
+}
 
 template <class Walk>
 struct SsdWalkStage {
   using Shape = typename Walk::Shape;
   using S = typename Shape::Stored;
-  using Lines = SwizzledTile<S, Shape::rows, padded(Shape::N)>;
+  using Pairs = SsdPairs<Shape>;
+  using Lines = typename Pairs::Lines;
   using Source = SwizzledTile<typename Walk::Source, Shape::rows, Shape::width>;
   using Weights = SwizzledTile<S, Shape::rows, Shape::rows>;
   using Decays = typename Walk::Decays;
-  static constexpr int warps = Shape::width / unit_side, threads = 32 * warps;
+  static constexpr int warps = Pairs::warps, threads = Pairs::threads;
 
   alignas(128) S left[Lines::elements];
   S weights[Weights::elements];
@@ -68,6 +145,7 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
   using Source = typename Stage::Source;
   using Weights = typename Stage::Weights;
   using Decays = typename Walk::Decays;
+  using Pairs = SsdPairs<Shape>;
   constexpr int P = Shape::P, N = Shape::N, rows = Shape::rows, tiles = Shape::row_units, threads = Stage::threads;
   constexpr bool backward = Walk::backward;
   constexpr std::ptrdiff_t direction = backward ? -1 : 1;
@@ -82,7 +160,8 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
   if (piece.count == 0) return;
   const int chunks = (piece.count + rows - 1) / rows, begin = sequences.begin(piece.sequence);
   const int first_term = walk.in.first_term;
-  const float rate = walk.in.rate(head);
+  const auto of_decays = walk.in.head(head);
+  const float skip = gives ? walk.in.skip(head) : 0.0F;
 
   struct Chunk {
     int first, count;
@@ -133,10 +212,19 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
     commit_copies();
     if (warp() == 0)
       stage.decays[0].template set<backward>(Decays::template load<backward>(walk.in, first.first, first.count, head),
-                                             rate);
+                                             of_decays);
     wait_for_copies<0>();
     __syncthreads();
   }
+  Unit of_pairs[Pairs::Units::own];
+  const auto slot_of = [&](const Chunk& chunk) {
+    return ssd_slot(begin, piece.sequence, (chunk.first - begin) / rows, rows);
+  };
+  const auto load_pairs = [&](const Chunk& chunk) {
+    if constexpr (gives && Pairs::are_shared)
+      Pairs::load(of_pairs, path.pairs, slot_of(chunk), head / Shape::heads_of_group);
+  };
+  load_pairs(chunk_of(0));
 #pragma unroll 1
   for (int turn = 0; turn < chunks; ++turn) {
     const Chunk chunk = chunk_of(turn), next = chunk_of(min(turn + 1, chunks - 1));
@@ -151,8 +239,7 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
     typename Decays::Steps steps{};
     if (more && warp() == 0) steps = Decays::template load<backward>(walk.in, next.first, next.count, head);
     if (path.kept && !is_zero) {
-      S* const to =
-          path.kept + ssd_slot(begin, piece.sequence, (chunk.first - begin) / rows, rows) * Shape::state_size + of_head;
+      S* const to = path.kept + slot_of(chunk) * Shape::state_size + of_head;
       if constexpr (std::is_same_v<S, BFloat16>) {
 #pragma unroll
         for (int k = 0; k < Shape::state_units; ++k)
@@ -174,19 +261,17 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
     if constexpr (gives) {
       const TileReader<S, Side::left, Way::along_lines, Lines> left(Lines{stage.left});
       const Weights weights{stage.weights};
-      {  // how much of each row comes to each: units on and below the diagonal, shared out
-        using Units = SsdPairUnits<tiles, Stage::warps>;
-        const TileReader<S, Side::right, Way::along_lines, Lines> right_lines(right);
-        Unit of_pairs[Units::own];
-        const Units units;
+      Unit result[tiles][1];
+      const auto weigh = [&] {  // how much of each row comes to each: units on and below the diagonal, shared out
+        const typename Pairs::Units units;
+        if constexpr (!Pairs::are_shared) {
 #pragma unroll
-        for (int n = 0; n < padded(N); n += unit_side)
+          for (Unit& unit : of_pairs) unit = {};
+          Pairs::multiply(of_pairs, units, Lines{stage.left}, right, first_term);
+        }
 #pragma unroll
-          for (int u = 0; u < Units::own; ++u)
-            multiply_add(of_pairs[u], left.read(units.row(u), n), right_lines.read(units.column(u), n), first_term);
-#pragma unroll
-        for (int u = 0; u < Units::own; ++u) {
-          if (!Units::exists(u)) break;
+        for (int u = 0; u < Pairs::Units::own; ++u) {
+          if (!Pairs::Units::exists(u)) break;
           of_pairs[u].each([&](int r, int c, const float(&pair)[2]) {
             const int row = units.row(u) + r, column = units.column(u) + c;
             float weight[2];
@@ -200,23 +285,27 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
             store_pair(weights.at(row, column), weight[0], weight[1]);
           });
         }
-      }
-      Unit result[tiles][1];
-      if (!is_zero) {  // what comes of the state
+      };
+      const auto add_from_state = [&] {
+        if (!is_zero) {  // what comes of the state
 #pragma unroll
-        for (int k = 0; k < Shape::state_units; ++k) {
-          const Operand<S, Side::right> of_state[1] = {operand_of<S, Side::right>(state[k])};
-          Operand<S, Side::left> lines[tiles];
+          for (int k = 0; k < Shape::state_units; ++k) {
+            const Operand<S, Side::right> of_state[1] = {operand_of<S, Side::right>(state[k])};
+            Operand<S, Side::left> lines[tiles];
 #pragma unroll
-          for (int m = 0; m < tiles; ++m) lines[m] = left.read(m * unit_side, k * unit_side);
-          multiply_add(result, lines, of_state, first_term);
+            for (int m = 0; m < tiles; ++m) lines[m] = left.read(m * unit_side, k * unit_side);
+            multiply_add(result, lines, of_state, first_term);
+          }
+#pragma unroll
+          for (int m = 0; m < tiles; ++m)
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+              result[m][0].scale_row(i, Walk::of_carried(decays, m * unit_side + Unit::first_row() + 8 * i));
         }
-#pragma unroll
-        for (int m = 0; m < tiles; ++m)
-#pragma unroll
-          for (int i = 0; i < 2; ++i)
-            result[m][0].scale_row(i, Walk::of_carried(decays, m * unit_side + Unit::first_row() + 8 * i));
-      }
+      };
+      // Where pairs are on their way, there is something else to do.
+      if constexpr (Pairs::are_shared) add_from_state(), weigh();
+      else weigh(), add_from_state();
       __syncthreads();  // the weights are there, and nobody reads left any more
       if (more) fetch_left(next);
       commit_copies();
@@ -228,7 +317,6 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
         for (int m = k; m < tiles; ++m)
           multiply_add(result[m][0], weights_as_left.read(m * unit_side, k * unit_side), of_source, first_term);
       }
-      const float skip = walk.in.skip(head);
 #pragma unroll
       for (int m = 0; m < tiles; ++m)
         result[m][0].each([&](int r, int c, const float(&pair)[2]) {
@@ -274,7 +362,8 @@ __global__ void __launch_bounds__(SsdWalkStage<Walk>::threads, ssd_walks_at_once
       }
       is_zero = false;
     }
-    if (more && warp() == 0) stage.decays[(turn + 1) % 2].template set<backward>(steps, rate);
+    if (more) load_pairs(next);
+    if (more && warp() == 0) stage.decays[(turn + 1) % 2].template set<backward>(steps, of_decays);
     wait_for_copies<0>();
     __syncthreads();
   }
