@@ -30,8 +30,9 @@ struct BlockTuning {
 // The whole device. What belongs to scans, few rows and the head was chosen with the kernels of a language model of 130
 // million parameters on an H200 (2026-11, bench/cuda_language_model.cu); slices were chosen so that every size runs.
 struct GridTuning {
-  static constexpr int slice_elements = 8192, slices = 264;  // of rows: at most; as many where there are few rows
-  static constexpr int gradient_slice_rows = 64;             // rows of a slice with a partial gradient
+  // Of rows: about, in whole rounds of a block's warps; as many where there are few rows.
+  static constexpr int slice_elements = 8192, slices = 264;
+  static constexpr int gradient_slice_rows = 64;  // rows of a slice with a partial gradient
   static constexpr std::size_t most_partial_bytes = std::size_t{64} << 20;
   static constexpr int few_rows = 8;          // of a product by warps
   static constexpr int few_stored_rows = 4;   // the same of 16 bits, whose products on tensor cores are faster

@@ -85,7 +85,9 @@ struct Convolution {
   Weight<T, 1, E> bias;
   T* history;
 
-  // Of four columns of conv_rows rows.
+  // Of four columns of conv_rows rows. asks_first: what most rows need not ask, whose windows lie within a sequence, is
+  // asked once for all (two versions are more code).
+  template <bool asks_first = false>
   __device__ void stretch(int first, int e) const {
     Quad<T> window[conv_rows + K - 1];
     int times[conv_rows];
@@ -94,6 +96,28 @@ struct Convolution {
     load_times(times, sequences, x.rows, first);
     load_taps(taps, w, e);
     const Quad<T> start = load_bias(bias, e);
+    const auto finish = [&](int i, Quad<T> sum) {
+      if constexpr (with_silu) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum.at[j] = math::silu(sum.at[j]);
+      }
+      store4(v[first + i] + e, sum);
+    };
+    if constexpr (asks_first) {
+      bool all_inside = true;
+#pragma unroll
+      for (const int time : times) all_inside &= time >= K - 1;
+      if (all_inside) {
+#pragma unroll
+        for (int i = 0; i < conv_rows; ++i) {
+          Quad<T> sum = start;
+#pragma unroll
+          for (int k = 0; k < K; ++k) add_tap(sum, taps[k], window[i + k], 0, 0);
+          finish(i, sum);
+        }
+        return;
+      }
+    }
 #pragma unroll
     for (int i = 0; i < conv_rows; ++i) {
       if (times[i] < 0) continue;
@@ -108,11 +132,7 @@ struct Convolution {
         for (int k = 0; k < K - 1; ++k)
           if (times[i] < K - 1 - k) add_tap(sum, taps[k], load4(past + k * x.stride), 0, 0);
       }
-      if constexpr (with_silu) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sum.at[j] = math::silu(sum.at[j]);
-      }
-      store4(v[first + i] + e, sum);
+      finish(i, sum);
     }
   }
 

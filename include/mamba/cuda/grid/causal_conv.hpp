@@ -34,7 +34,7 @@ template <bool with_silu, class S, int E, int K>
 __global__ void __launch_bounds__(Block::threads) convolve_stretches(Convolution<with_silu, S, E, K> conv) {
   begin_kernel();
   int first, column;
-  if (own_stretch(conv.x, conv_rows, first, column)) conv.stretch(first, column);
+  if (own_stretch(conv.x, conv_rows, first, column)) conv.template stretch<true>(first, column);
 }
 template <bool with_silu, class S, int E, int K>
 __global__ void __launch_bounds__(Block::threads) remember_inputs(Convolution<with_silu, S, E, K> conv) {

@@ -269,7 +269,9 @@ class Grid {
   // less shared memory a block has, the more of them are at work.
   template <class Primitive, class T, int C, class... Arguments>
   void over_rows(Rows<T, C> x, const Arguments&... arguments) const {
-    constexpr int most = (std::max)(1, GridTuning::slice_elements / Rows<T, C>::stride);
+    // Norms have a row a warp, or several: of rows that are not too wide, a multiple of a block's warps.
+    constexpr int fit = GridTuning::slice_elements / Rows<T, C>::stride, half = Block::warps / 2,
+                  most = fit < half ? (std::max)(1, fit) : (fit + half) / Block::warps * Block::warps;
     const int rows_of_slice = std::clamp((x.rows + GridTuning::slices - 1) / GridTuning::slices, 1, most);
     launch(detail::name_of<Primitive>(), detail::run_on_rows<Primitive, Arguments...>,
            (x.rows + rows_of_slice - 1) / rows_of_slice, 0, x.rows, arguments...);
