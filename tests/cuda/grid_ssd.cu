@@ -45,7 +45,8 @@ void check_biased_steps(const std::vector<int>& lengths) {
     support::Tensor<float, H> delta(rows, 5);
     auto state = support::tensor<float, P>(sequences * H * N, 6);
     {
-      support::OnDevice of_y(y), of_xbc(xbc);
+      support::OnDevice of_y(y);
+      support::OnDevice of_xbc(xbc);
       support::OnDevice of_pi(pi), of_delta(delta), of_parameters(parameters);
       support::OnDevice of_state(state);
       cuda::DeviceBuffer firsts;
