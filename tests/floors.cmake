@@ -1,9 +1,10 @@
 # The floors of include/mamba/README.md: each folder's headers include only what lies below, and no header includes itself by a detour. And
 # what the sources promise of kernels over the grid.
 #   cmake -DINCLUDE=include/mamba -P tests/floors.cmake
-set(floors core math network eigen cuda/tuning cuda/runtime cuda/block cuda/grid cuda/kernels engine io text task model train)
+set(floors core parallel math network eigen cuda/tuning cuda/runtime cuda/block cuda/grid cuda/kernels engine io text task model train)
 cmake_minimum_required(VERSION 3.25)
 set(core_below core)
+set(parallel_below core parallel)
 set(math_below core math)
 set(network_below core math network)
 set(eigen_below core math network eigen)
@@ -17,7 +18,7 @@ set(io_below core io)
 set(text_below core io text)
 set(task_below core task)
 set(model_below core math network eigen cuda/runtime engine io model)
-set(train_below core math network engine io model task train)
+set(train_below core parallel math network engine io model task train)
 
 # floor <- the folder of a header that has a table entry, empty for the front doors.
 function(floor_of header floor)

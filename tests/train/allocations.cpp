@@ -10,12 +10,14 @@
 inline constexpr mamba::Mamba3Config of_ranks{.headdim = 8, .rank = 2, .output_norm = true};
 inline constexpr mamba::Config config{.d_model = 16, .d_state = 16};
 
+// shards: how many parts a batch is cut into.
 template <class... Policies>
-long allocations_in_steps() {
+long allocations_in_steps(int shards = 1) {
   mamba::MambaForComposite<config, Policies...> model({.n_layers = 2, .gamma = 1.0, .seed = 1, .threads = 3});
   const mamba::task::CompositeFunction task({.train_samples = 640});
-  mamba::Trainer trainer(model, task,
-                         {.batch_size = 256, .schedule = {.warmup = 0, .total = 9}, .schedule_in_steps = true});
+  mamba::Trainer trainer(
+      model, task,
+      {.batch_size = 256, .schedule = {.warmup = 0, .total = 9}, .schedule_in_steps = true, .shards = shards});
   trainer.step();
   const long before = support::allocations;
   while (!trainer.finished()) trainer.step();  // whole batches and the smaller last ones
@@ -47,8 +49,9 @@ long allocations_in_steps() {
 }
 
 int main() {
-  const long count =
-      allocations_in_steps<>() + allocations_in_steps<mamba::Mamba2<8>>() + allocations_in_steps<mamba::BFloat16>() +
-      allocations_in_steps<mamba::BFloat16, mamba::Mamba2<8>>() + allocations_in_steps<mamba::Mamba3<of_ranks>>();
+  const long count = allocations_in_steps<>() + allocations_in_steps<>(8) + allocations_in_steps<mamba::Mamba2<8>>() +
+                     allocations_in_steps<mamba::BFloat16>() +
+                     allocations_in_steps<mamba::BFloat16, mamba::Mamba2<8>>() +
+                     allocations_in_steps<mamba::Mamba3<of_ranks>>();
   return count == 0 ? 0 : 1;
 }

@@ -18,6 +18,7 @@ enum class ErrorKind {
   cannot_write,      // an output could not be written
   diverged,          // a loss or a gradient is not finite
   device_failed,     // no GPU, not enough of its memory, or a call of its runtime that failed
+  group_failed,      // another process of a group is gone, or what connects them failed
 };
 
 class Error : public std::runtime_error {

@@ -62,23 +62,34 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
 
   // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
   double gradient_norm() {
-    pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
-      const Trained& piece = trained_[static_cast<std::size_t>(i)];
-      squares_[static_cast<std::size_t>(i)] = eigen::sum_of_squares(gradients() + piece.offset, piece.count);
-    });
+    sum_squares(0, trained_pieces(), squares_.data());
     double sum = 0;
     for (const double square : squares_) sum += square;
     return std::sqrt(sum);
   }
-
-  void scale_gradients(double factor) {
-    for (const Trained& piece : trained_) eigen::scale(gradients() + piece.offset, piece.count, static_cast<T>(factor));
-  }
+  void scale_gradients(double factor) { scale_gradients(factor, 0, trained_pieces()); }
 
   // One AdamW update of the trained parameters; mean and square are arenas.
   void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
-    pool_->run(static_cast<int>(trained_.size()), [&](int i, int) {
-      const auto [offset, count] = trained_[static_cast<std::size_t>(i)];
+    adamw(mean, square, step, 0, trained_pieces());
+  }
+
+  // The same for pieces [first, last) of what is trained, in which several processes share it out, and where each of
+  // them begins in an arena. squares[piece] <- the sum of the squares of its gradients.
+  int trained_pieces() const { return static_cast<int>(trained_.size()); }
+  std::size_t offset_of_piece(int piece) const { return trained_[static_cast<std::size_t>(piece)].offset; }
+  void sum_squares(int first, int last, double* squares) {
+    each_piece(first, last, [&](int i, std::size_t offset, std::size_t count) {
+      squares[i] = eigen::sum_of_squares(gradients() + offset, count);
+    });
+  }
+  void scale_gradients(double factor, int first, int last) {
+    each_piece(first, last, [&](int, std::size_t offset, std::size_t count) {
+      eigen::scale(gradients() + offset, count, static_cast<T>(factor));
+    });
+  }
+  void adamw(Arena& mean, Arena& square, const math::AdamWStep& step, int first, int last) {
+    each_piece(first, last, [&](int, std::size_t offset, std::size_t count) {
       eigen::adamw(mutable_parameters() + offset, mean.template as<T>() + offset, square.template as<T>() + offset,
                    gradients() + offset, count, step);
     });
@@ -253,6 +264,15 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     Buffer scratch, activations;
     PackedTiles packed;  // the tile at hand
   };
+
+  // body(piece, its place in an arena, its elements), shared out over the threads.
+  template <class Body>
+  void each_piece(int first, int last, Body&& body) {
+    pool_->run(last - first, [&](int i, int) {
+      const auto [offset, count] = trained_[static_cast<std::size_t>(first + i)];
+      body(first + i, offset, count);
+    });
+  }
 
   // body(worker, team, tile, number of its first sequence), shared out over the threads; a single tile has them all as
   // its team.

@@ -13,6 +13,10 @@
 //   bytes_with_gradients(batch, readout)  the same once it has had a batch's gradients; of it only the sizes are read
 //   gradient_norm(), scale_gradients(factor), adamw(mean, square, step)
 //                                         over the trained parameters; sums in double, in the order of the arena
+//   trained_pieces(), offset_of_piece(piece), sum_squares(first, last, squares), scale_gradients(factor, first, last),
+//   adamw(mean, square, step, first, last)
+//                                         the same for pieces [first, last) of what is trained: of engines whose
+//                                         trainings several processes share (SharesTraining)
 //   logits(batch, readout, use, state)    use(number of the first row, Rows<const T, Vp> on the host) for all rows that
 //                                         are read out, perhaps from several threads; a state is read and advanced
 //   choose(batch, sampling, state, chosen)
@@ -155,6 +159,16 @@ concept RunsBackward = requires(E engine, const Batch& batch, detail::AnyVisitor
   engine.add_kept_gradients();
   typename E::template Training<detail::AnyTask>;
 };
+// What a training asks of an engine that several processes share.
+template <class E>
+concept SharesTraining =
+    requires(E engine, const E fixed, typename E::Arena arena, math::AdamWStep step, double* squares) {
+      { fixed.trained_pieces() } -> std::same_as<int>;
+      { fixed.offset_of_piece(0) } -> std::same_as<std::size_t>;
+      engine.sum_squares(0, 1, squares);
+      engine.scale_gradients(0.5, 0, 1);
+      engine.adamw(arena, arena, step, 0, 1);
+    };
 
 // Says in words what an engine lacks.
 template <class E, class A>

@@ -47,6 +47,16 @@ class MambaForComposite : public Model<Resolve<config_, Policies...>> {
     return this->engine().loss_and_gradients(input, Readout::last, cross_entropy_of(labels));
   }
 
+  // The same with each sequence's loss weighted by this, not by one over their number: the share that a part of a batch
+  // has in its mean. Returns the weighted sum. Throws Error, too, where the weight is below 0 or not finite.
+  double weighted_loss_and_gradients(std::span<const std::int32_t> ids, std::span<const std::int32_t> labels,
+                                     double weight, std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = this->use();
+    const Batch input = check_labels(ids, labels, lengths);
+    return this->engine().loss_and_gradients(
+        input, Readout::last, CrossEntropy{labels.data(), config.vocab_size, this->checked_weight(weight)});
+  }
+
   // The same for the last piece of longer sequences, from `state`, which is advanced; gradients_through() takes the
   // pieces before it. Throws Error on what prefill() refuses, and when piece.of_state is of another batch or model, or
   // `state` itself; then nothing has changed.

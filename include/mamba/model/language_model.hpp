@@ -52,6 +52,19 @@ class MambaLMHeadModel : public Model<Resolve<config_, Policies...>> {
     return this->engine().loss_and_gradients(input, Readout::predecessors, cross_entropy());
   }
 
+  // The same with the loss of each position that has a next token weighted by this, not by one over their number: the
+  // share that a part of a batch has in its mean. Returns the weighted sum. Throws Error, too, where the weight is
+  // below 0 or not finite.
+  double weighted_loss_and_gradients(std::span<const std::int32_t> ids, int batch, double weight,
+                                     std::span<const std::int32_t> lengths = {}) {
+    const auto in_use = this->use();
+    const Batch input = this->check(ids, batch, lengths);
+    take_next_tokens(input);
+    CrossEntropy loss = cross_entropy();
+    loss.weight = this->checked_weight(weight);
+    return this->engine().loss_and_gradients(input, Readout::predecessors, loss);
+  }
+
   // loss() from a state as above; sets the gradients, or adds to them. model/piece.hpp says how they pass from piece to
   // piece. Throws Error, too, when piece.of_state is of another batch or model, or `state` itself; then nothing has
   // changed.

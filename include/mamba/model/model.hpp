@@ -276,14 +276,16 @@ class Model {
     return checked_batch(config, network::longest_sequence<A>(), ids, batch, lengths, state.positions());
   }
 
+  static double checked_weight(double weight) {
+    require(is_finite(weight) && weight >= 0, "the weight of a position in the loss must be a number from 0 on; given ",
+            weight);
+    return weight;
+  }
+
   // Runs a piece; the loss's weight is piece's or else its own.
   double piece_gradients(const Batch& input, Readout readout, CrossEntropy loss, State<A>& state,
                          const Piece<A>& piece) {
-    if (piece.weight) {
-      require(is_finite(*piece.weight) && *piece.weight >= 0,
-              "the weight of a position in the loss must be a number from 0 on; given ", *piece.weight);
-      loss.weight = *piece.weight;
-    }
+    if (piece.weight) loss.weight = checked_weight(*piece.weight);
     if (piece.of_state) {
       require(piece.of_state != &state, "the gradient with respect to the state cannot be the state itself");
       require(piece.of_state->n_layers() == n_layers() && piece.of_state->batch() == input.batch,

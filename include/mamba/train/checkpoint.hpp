@@ -71,6 +71,7 @@ io::Json training_record(const Trainer<ModelType, Task>& trainer) {
   // There was no choice when checkpoints began.
   if (!o.schedule_in_steps && o.rate_changes == RateChanges::each_step)
     members.emplace_back("rate_changes", "each step");
+  if (o.shards > 1) members.emplace_back("shards", o.shards);  // younger than the others
   // What decides the order of sums on a GPU.
   if constexpr (!std::is_same_v<typename ModelType::Architecture::Backend, Cpu>)
     members.emplace_back("tile_bytes", static_cast<std::uint64_t>(trainer.model().options().tile_bytes));
@@ -90,10 +91,12 @@ io::Json training_record(const Trainer<ModelType, Task>& trainer) {
 
 }  // namespace detail
 
-// A training's tensors, for who trains without a Trainer, too: the model's parameters and the optimiser's means. They
-// are read where they lie when the file is written, which nothing may change until then.
+// A training's tensors, for who trains without a Trainer, too: the model's parameters and the arenas of the optimiser's
+// means. They are read where they lie when the file is written, which nothing may change until then.
 template <class ModelType>
-void add_training(io::SafetensorsWriter& writer, const ModelType& model, const AdamW<ModelType>& optimizer) {
+void add_training(io::SafetensorsWriter& writer, const ModelType& model,
+                  const typename AdamW<ModelType>::Arenas::Arena& mean,
+                  const typename AdamW<ModelType>::Arenas::Arena& square) {
   using Scalar = typename ModelType::Scalar;
   const auto& engine = model.engine();
   const auto add = [&](const char* prefix, const Scalar* arena, bool of_trained) {
@@ -101,8 +104,12 @@ void add_training(io::SafetensorsWriter& writer, const ModelType& model, const A
       if (p.parameter.trained || !of_trained) detail::add_parameter<Scalar>(writer, prefix + p.name, p, arena);
   };
   add(model_prefix, engine.parameters(), false);
-  add(mean_prefix, optimizer.mean().template as<Scalar>(), true);
-  add(square_prefix, optimizer.square().template as<Scalar>(), true);
+  add(mean_prefix, mean.template as<Scalar>(), true);
+  add(square_prefix, square.template as<Scalar>(), true);
+}
+template <class ModelType>
+void add_training(io::SafetensorsWriter& writer, const ModelType& model, const AdamW<ModelType>& optimizer) {
+  add_training(writer, model, optimizer.mean(), optimizer.square());
 }
 
 // The same back from a file, after so many steps. Throws Error(bad_file), and changes nothing, where they are another
@@ -120,13 +127,11 @@ void restore_training(ModelType& model, AdamW<ModelType>& optimizer, const io::S
 
 // Writes a trainer's state. `notes` is the program's own part, handed back by read_checkpoint_notes. Makes sure that
 // the run can go on from there, which sets the model's gradients to the next step's. Throws Error(diverged) where it
-// cannot, and Error(cannot_write); what stood at the path then still does.
+// cannot, and Error(cannot_write); what stood at the path then still does. Of processes that train together all call
+// it, and the first one writes.
 template <class ModelType, class Task>
 void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::path& path, const io::Json& notes) {
   trainer.check_next_step();
-  io::SafetensorsWriter writer;
-  const auto looking = trainer.model().look();
-  add_training(writer, std::as_const(trainer.model()), std::as_const(trainer.optimizer()));
   const io::Json position = io::Json::Members{
       {"step", static_cast<std::int64_t>(trainer.steps())},
       {"epoch", static_cast<std::int64_t>(trainer.steps() / trainer.steps_per_epoch())},  // the shuffle's stream
@@ -137,12 +142,17 @@ void save_checkpoint(Trainer<ModelType, Task>& trainer, const std::filesystem::p
       {"loss_count", trainer.loss_count()},
       {"last_loss", trainer.last_loss()},
   };
-  writer.write(path, {{"format", "pt"},
-                      {"config", config_json(trainer.model())},
-                      {"variant", variant_json(trainer.model())},
-                      {"training", detail::training_record(trainer).dump()},
-                      {"position", position.dump()},
-                      {"notes", notes.dump()}});
+  trainer.parallel().with_whole_means(std::as_const(trainer.optimizer()), [&](const auto& mean, const auto& square) {
+    io::SafetensorsWriter writer;
+    const auto looking = trainer.model().look();
+    add_training(writer, std::as_const(trainer.model()), mean, square);
+    writer.write(path, {{"format", "pt"},
+                        {"config", config_json(trainer.model())},
+                        {"variant", variant_json(trainer.model())},
+                        {"training", detail::training_record(trainer).dump()},
+                        {"position", position.dump()},
+                        {"notes", notes.dump()}});
+  });
 }
 
 // The program's own part of a checkpoint. Throws Error(bad_file).
@@ -217,6 +227,7 @@ void load_checkpoint(Trainer<ModelType, Task>& trainer, const io::SafetensorsFil
     const io::Json* const last = position.find("last_loss");  // younger than the others
     const double last_loss = last && !last->is_null() ? last->number() : std::numeric_limits<double>::quiet_NaN();
     restore_training(trainer.model(), trainer.optimizer(), file, static_cast<long>(step));
+    trainer.parallel().keep_own_means(trainer.optimizer());
     trainer.restore_loss(loss_sum, loss_count, last_loss);
   });
 }

@@ -64,6 +64,13 @@ class AdamW {
     model_->engine().adamw(mean_, square_, update_of(steps_, options_.lr));
   }
 
+  // The same for pieces [first, last) of what is trained (engine/engine.hpp).
+  void step(int first, int last) {
+    const auto in_use = model_->use();
+    ++steps_;
+    model_->engine().adamw(mean_, square_, update_of(steps_, options_.lr), first, last);
+  }
+
   // For who makes the steps elsewhere: the update of step number `step`, counted from 1, at a rate; the running means;
   // that so many steps are done, the last at this rate.
   math::AdamWStep update_of(long step, double lr) const {

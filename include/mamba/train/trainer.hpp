@@ -16,6 +16,8 @@
 #include <mamba/core/finite.hpp>
 #include <mamba/core/random.hpp>
 #include <mamba/math/planned_step.hpp>
+#include <mamba/parallel/group.hpp>
+#include <mamba/train/data_parallel.hpp>
 #include <mamba/train/optimizer.hpp>
 #include <mamba/train/schedule.hpp>
 #include <mamba/train/task.hpp>
@@ -33,6 +35,9 @@ struct TrainingOptions {
   double weight_decay = 1e-2;
   double clip = 1;         // the largest gradient norm
   std::uint64_t seed = 0;  // of the shuffling
+  // How many parts a batch is cut into, whose gradients are computed one by one and added up in a fixed order: what
+  // processes that train together have to share out. On the CPU alone.
+  int shards = 1;
 
   // Throws Error on what is out of range.
   void check() const {
@@ -41,9 +46,15 @@ struct TrainingOptions {
     require(is_finite(clip) && clip > 0, "the largest gradient norm must be positive; given ", clip);
     require(is_finite(weight_decay) && weight_decay >= 0, "the weight decay must be a number from 0 on; given ",
             weight_decay);
+    check_shards(shards);
   }
 };
 
+// The processes of a group, each with a Trainer of its own over a model of its own, train one model together: with the
+// same options, the same initial parameters, and the same calls of their trainers and of save_checkpoint(). They share
+// out the shards of each batch. Any number of them that divides the shards ends with the same bytes, and an error that
+// one of them meets is thrown by all.
+//
 // Task: as task.hpp lists it. Every epoch shows all training samples once, in an order that is a function of (seed,
 // epoch); its last batch may be smaller. A run is a function of its options: it may be stopped after any step and
 // continued from a checkpoint to the same bytes.
@@ -54,13 +65,16 @@ class Trainer {
  public:
   using Scalar = typename ModelType::Scalar;
 
-  // Holds references to model and task. Throws Error on options out of range, a task without samples, or sequences
-  // longer than the model reads.
+  // Holds references to model, task and group. Throws Error on options out of range, a task without samples, sequences
+  // longer than the model reads, processes that do not divide the shards, or shards of a model on a GPU.
   Trainer(ModelType& model, const Task& task, const TrainingOptions& options)
+      : Trainer(model, task, options, alone()) {}
+  Trainer(ModelType& model, const Task& task, const TrainingOptions& options, Group& group)
       : model_(model),
         task_(task),
         options_(checked(options, task)),
-        optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}) {
+        optimizer_(model, {.lr = options.schedule.at(0), .weight_decay = options.weight_decay}),
+        parallel_(model, group, options.shards) {
     const auto batch = static_cast<std::size_t>(position_of(0).count);
     ids_.reserve(batch * length()), labels_.reserve(batch);
   }
@@ -71,6 +85,7 @@ class Trainer {
   const ModelType& model() const { return model_; }
   AdamW<ModelType>& optimizer() { return optimizer_; }
   const AdamW<ModelType>& optimizer() const { return optimizer_; }
+  DataParallel<ModelType>& parallel() { return parallel_; }
 
   long steps() const { return optimizer_.steps(); }
   long steps_per_epoch() const {
@@ -110,10 +125,8 @@ class Trainer {
   // Makes sure that the run can go on: throws Error(diverged) where a parameter, or the loss or a gradient of the next
   // step, is not finite. Sets the model's gradients; nothing else changes.
   void check_next_step() {
-    check_finite(model_, optimizer_);
-    draw(position_of(steps()));
-    const double loss = model_.loss_and_gradients(ids_, labels_), norm = clip_grad_norm(model_, options_.clip);
-    if (!is_finite(loss) || !is_finite(norm)) diverged(loss, norm);
+    together(parallel_.group(), [&] { check_finite(model_, optimizer_); });
+    clipped_gradients(position_of(steps()));
   }
 
   // The mean loss over the samples since it was last asked for; NaN when there were none.
@@ -181,40 +194,62 @@ class Trainer {
     return options_.schedule.at(static_cast<double>(step) / static_cast<double>(steps_per_epoch()));
   }
 
-  // Allocates nothing where a step has been. The batch is the last step's, which a device has drawn for itself.
+  // Allocates nothing where a step has been. The batch is the last step's, of which ids_ have what was drawn last: all
+  // of it, but where a device has drawn for itself, or there are shards.
   void check_end() {
-    if constexpr (on_device) draw(position_of(steps() - 1));
     const auto in_use = model_.use();
     const auto& engine = std::as_const(model_).engine();
     std::atomic<std::size_t> bad{count_nonfinite(std::span<const Scalar>(engine.parameters(), engine.size()))};
-    model_.engine().logits(Batch{ids_, static_cast<int>(labels_.size()), static_cast<int>(length()), {}}, Readout::last,
-                           [&](int, auto logits) {
-                             for (int i = 0; i < logits.rows; ++i)
-                               bad += count_nonfinite(std::span<const Scalar>(logits[i], ModelType::config.vocab_size));
-                           });
+    const Position position = position_of(steps() - 1);
+    for (int shard = 0; shard < options_.shards; ++shard) {
+      if (on_device || parallel_.cuts()) draw_shard(position, shard);
+      if (labels_.empty()) continue;
+      model_.engine().logits(Batch{ids_, static_cast<int>(labels_.size()), static_cast<int>(length()), {}},
+                             Readout::last, [&](int, auto logits) {
+                               for (int i = 0; i < logits.rows; ++i)
+                                 bad +=
+                                     count_nonfinite(std::span<const Scalar>(logits[i], ModelType::config.vocab_size));
+                             });
+    }
     if (bad > 0)
       fail(ErrorKind::diverged, "after step ", steps(), " the model has diverged: ", bad.load(),
            " of its parameters and logits are not finite");
   }
 
-  // The step's batch, in ids_ and labels_.
-  void draw(const Position& position) {
-    const auto count = static_cast<std::size_t>(position.count);
+  // A shard of the step's batch, in ids_ and labels_. There is none where a batch has fewer sequences than shards.
+  void draw_shard(const Position& position, int shard) {
+    const std::int64_t first = first_of_shard(position.count, options_.shards, shard);
+    const auto count = static_cast<std::size_t>(first_of_shard(position.count, options_.shards, shard + 1) - first);
     ids_.resize(count * length()), labels_.resize(count);
     const Permutation order(static_cast<std::uint64_t>(task_.train_samples()), options_.seed, position.epoch);
     for (std::size_t i = 0; i < count; ++i)
-      labels_[i] = task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(position.first) + i)),
-                                      ids_.data() + i * length());
+      labels_[i] =
+          task_.train_sample(static_cast<std::int64_t>(order(static_cast<std::uint64_t>(position.first + first) + i)),
+                             ids_.data() + i * length());
+  }
+
+  // The gradients of a step's batch, clipped; returns its loss. Throws Error(diverged).
+  double clipped_gradients(const Position& position) {
+    const auto [loss, norm] =
+        parallel_.clipped_gradients(options_.clip, [&](int shard) { return gradients_of_shard(position, shard); });
+    if (is_finite(loss) && is_finite(norm)) return loss;
+    parallel_.gather_gradients();
+    diverged(loss, norm);
+  }
+  double gradients_of_shard(const Position& position, int shard) {
+    draw_shard(position, shard);
+    if (!labels_.empty())
+      return model_.weighted_loss_and_gradients(ids_, labels_, 1.0 / static_cast<double>(position.count));
+    const auto in_use = model_.use();
+    std::fill_n(model_.engine().gradients(), model_.engine().size(), Scalar(0));
+    return 0;
   }
 
   void step_on_host() {
     const Position position = position_of(steps());
-    draw(position);
-    last_loss_ = model_.loss_and_gradients(ids_, labels_);
-    const double norm = clip_grad_norm(model_, options_.clip);
-    if (!is_finite(last_loss_) || !is_finite(norm)) diverged(last_loss_, norm);
+    last_loss_ = clipped_gradients(position);
     optimizer_.set_lr(position.lr);
-    optimizer_.step();
+    parallel_.update(optimizer_);
     loss_sum_ += last_loss_ * static_cast<double>(position.count);
     loss_count_ += position.count;
   }
@@ -248,10 +283,16 @@ class Trainer {
          where.empty() ? std::string() : "; the first parameter whose gradient is not finite is " + where);
   }
 
+  static Group& alone() {
+    static Alone one;  // it has nothing that could change
+    return one;
+  }
+
   ModelType& model_;
   const Task& task_;
   TrainingOptions options_;
   AdamW<ModelType> optimizer_;
+  DataParallel<ModelType> parallel_;
   std::vector<std::int32_t> ids_, labels_;
   std::optional<DeviceTraining> device_;
   std::vector<math::PlannedStep> plan_;
