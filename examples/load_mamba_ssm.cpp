@@ -17,7 +17,7 @@ int main(int count, char** arguments) try {
   std::printf("%d layers", n_layers);
 
   const std::vector<std::int32_t> prompt{25, 31, 47};
-  const auto logits = model.logits(prompt, 1).row(prompt.size() - 1);
+  const auto logits = model.logits(prompt, 1).row(static_cast<std::ptrdiff_t>(prompt.size()) - 1);
   std::printf(", and after 25 31 47 comes %td\n", std::max_element(logits.begin(), logits.end()) - logits.begin());
   return 0;
 } catch (const mamba::Error& error) {

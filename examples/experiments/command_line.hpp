@@ -15,6 +15,7 @@
 
 #include "support/arguments.hpp"
 #include "support/device.hpp"
+#include "support/processes.hpp"
 #include "support/resuming.hpp"
 #include "variants.hpp"
 
@@ -211,11 +212,14 @@ struct TrainingProgram {
 // Reads the command line, trains or evaluates, returns the exit code.
 template <class Experiment>
 int train_program(const TrainingProgram& program, int argc, char** argv) {
-  return support::guarded(program.name, [&]() -> int {
+  return support::guarded_together(program.name, argc, argv, [&](support::Processes& processes) -> int {
+    mamba::Group& group = processes.group();
     // Of a file without a record nothing says that its run was any but the plain task's.
     const bool evaluates = !support::early_option(argc, argv, "--evaluate", "").empty();
     std::string preset_name = support::early_option(argc, argv, "--preset", evaluates ? "protocol" : "paper");
     Options<Experiment> o = preset<Experiment>(preset_name);
+    if (processes.started_together()) o.training.shards = shards_together;
+    double patience = support::Processes::default_patience;
 
     support::CommandLine app{program.description};
     std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
@@ -228,6 +232,7 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
     app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")
         ->check(CLI::NonNegativeNumber);
+    app.add_option("--patience", patience, support::patience_help)->check(CLI::PositiveNumber);
     app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
     app.add_flag("--resume", o.resume, "continue the stopped run in --out");
     app.add_option("--evaluate", o.evaluate,
@@ -242,7 +247,10 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     });
     if (ends) return *ends;
 
-    const auto choice = mamba::DeviceChoice::parse(device);
+    if (o.resume) mamba::together(group, [&] { o = detail::stopped_run(o, app); });
+    // A batch in shards is the CPU's.
+    const bool in_shards = o.training.shards > 1 || group.size() > 1;
+    const auto choice = mamba::DeviceChoice::parse(device == "auto" && in_shards ? "cpu" : device);
     const auto& variants = variants_of(Experiment{}, support::use_gpu(choice, gpu_problem));
     o.gpu = choice.index;
     if (!o.evaluate.empty()) {
@@ -261,17 +269,22 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
       check(o, built.longest);
       return built.evaluate(o, file);
     }
-    if (o.resume) o = detail::stopped_run(o, app);
     const auto& built = find_variant(variants, o.variant);
     check(o, built.longest);
-    if (o.out.empty())
-      o.out = support::create_fresh_folder(std::filesystem::path("runs") /
-                                           (program.folder_prefix + detail::folder_name(o.variant) + "-" + preset_name +
-                                            "-layers" + std::to_string(o.layers) + "-gamma" + gamma + "-seed" +
-                                            std::to_string(o.seed)));
-    const support::OwnFolder folder(o.out);
-    if (!o.resume) support::check_no_run(folder.path());
-    return built.train(o, folder, program.name);
+    mamba::in_first(group, [&] {
+      if (o.out.empty())
+        o.out = support::create_fresh_folder(std::filesystem::path("runs") /
+                                             (program.folder_prefix + detail::folder_name(o.variant) + "-" +
+                                              preset_name + "-layers" + std::to_string(o.layers) + "-gamma" + gamma +
+                                              "-seed" + std::to_string(o.seed)));
+    });
+    o.out = mamba::from_first(group, o.out.string());
+    std::optional<support::OwnFolder> folder;
+    mamba::together(group, [&] {
+      folder.emplace(o.out, group);
+      if (group.is_first() && !o.resume) support::check_no_run(folder->path());
+    });
+    return built.train(o, *folder, group, program.name);
   });
 }
 

@@ -115,7 +115,8 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
   return all;
 }
 
-int run(int argc, char** argv) {
+int run(int argc, char** argv, support::Processes& processes) {
+  mamba::Group& group = processes.group();
   const auto all = all_comparisons();
   std::vector<std::string> known{"all"};
   std::string list;
@@ -130,7 +131,8 @@ int run(int argc, char** argv) {
 
   support::CommandLine app{
       "Trains variants of a model over several seeds and draws their curves side by side (arXiv 2509.17514):\n" + list +
-      "A run that has ended is never run again: the same command goes on after a stop, and draws what is there."};
+      "A run that has ended is never run again: the same command goes on after a stop, and draws what is there. "
+      "Processes that\nmpirun or srun starts together share out the runs."};
   app.add_option("comparisons", chosen, "which, or all: all but details, which is longer than the others together")
       ->check(CLI::IsMember(known));
   app.add_option(
@@ -162,6 +164,8 @@ int run(int argc, char** argv) {
   own("--eval-samples", s.eval_samples, "size of each test set; unless given, the task's");
   app.add_option("--device", device, "auto, cpu, cuda, cuda:N, or all GPUs at once: all");
   app.add_option("--threads", s.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
+  double patience = support::Processes::default_patience;
+  app.add_option("--patience", patience, support::patience_help)->check(CLI::PositiveNumber);
   app.add_option("--out", s.out, "folder of the comparisons");
   if (const auto ends = support::parse(app, argc, argv)) return *ends;
   const auto wanted = [&](const Comparison& c) {
@@ -183,22 +187,24 @@ int run(int argc, char** argv) {
                      " compares convolutions, which ", s.mixer, " has not");
       std::fprintf(stderr, "Without %s, which compares convolutions: %s has none\n", c->name.c_str(), s.mixer.c_str());
     }
-  const auto places = runs::places_of(device);
-  const auto left = [&] {
-    std::pair<std::vector<Job>, std::size_t> jobs;
+  const auto places = runs::places_of(device, processes);
+  const auto all_jobs = [&] {
+    std::vector<Job> jobs;
     for_each_wanted([&](const Comparison& c) {
-      auto [some, of] = c.jobs(s, runs::on_gpu(places));
-      std::move(some.begin(), some.end(), std::back_inserter(jobs.first));
-      jobs.second += of;
+      std::vector<Job> some = c.jobs(s, runs::on_gpu(places));
+      std::move(some.begin(), some.end(), std::back_inserter(jobs));
     });
     return jobs;
   };
-  left();  // what is refused is refused before anything is written
-  const support::OwnFolder folder(s.out);
-  const auto [jobs, count] = left();
+  all_jobs();  // what is refused is refused before anything is written
+  std::optional<support::OwnFolder> folder;
+  std::vector<Job> jobs;
+  mamba::together(group, [&] { folder.emplace(s.out, group), jobs = all_jobs(); });
   const int code = runs::work_through(
-      jobs, count, places, [](const Job& job, int place) { return job.run(place); },
+      jobs, places, processes, [](const Job& job) { return job.is_done(); },
+      [](const Job& job, int place) { return job.run(place); },
       [](const Job& job, const runs::Outcome& outcome) { return job.told(outcome); });
+  if (!group.is_first()) return code;
   for_each_wanted([&](const Comparison& c) { c.report(s); });
   std::printf(
       "\nIn %s: for each comparison a figure (.svg), the runs' results (.csv) and their curves (-curves.csv).\n",
@@ -209,5 +215,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return support::guarded("compare_variants", [&] { return run(argc, argv); });
+  return support::guarded_together("compare_variants", argc, argv,
+                                   [&](support::Processes& processes) { return run(argc, argv, processes); });
 }

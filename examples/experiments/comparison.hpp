@@ -19,7 +19,7 @@
 #include <mamba/io/figure/figure.hpp>
 
 #include "factorial.hpp"
-#include "run_queue.hpp"
+#include "hand_out.hpp"
 
 namespace comparison {
 
@@ -38,22 +38,23 @@ struct Settings {
   fs::path out;
 };
 
-// One run: a line's, with one seed.
+// One run: a line's, with one seed, in a folder of its own.
 struct Job {
   std::string name;
+  fs::path folder;
   std::function<std::optional<runs::Outcome>(int place)> run;
   std::function<std::string(const runs::Outcome&)> told;
 
   std::string title() const { return name; }
+  bool is_done() const { return fs::exists(folder / "metrics.json") || fs::exists(folder / "diverged.txt"); }
 };
 
 // What a program needs to know of a comparison, whatever its task.
 class Comparison {
  public:
   virtual ~Comparison() = default;
-  // Which runs are not there yet, of how many. Throws Error, and writes nothing, for what cannot be run, or where other
-  // runs are in the folder.
-  virtual std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const = 0;
+  // Its runs. Throws Error, and writes nothing, for what cannot be run, or where other runs are in the folder.
+  virtual std::vector<Job> jobs(const Settings& settings, bool gpu) const = 0;
   // Writes the figure and the tables, and prints the final accuracies.
   virtual void report(const Settings& settings) const = 0;
 
@@ -152,8 +153,8 @@ class ComparisonOf : public Comparison {
     return settings.mixer != "mamba3" || (!is_design() && lines_of_mixer(settings).size() > 1);
   }
 
-  std::pair<std::vector<Job>, std::size_t> jobs(const Settings& settings, bool gpu) const override {
-    std::vector<Job> left;
+  std::vector<Job> jobs(const Settings& settings, bool gpu) const override {
+    std::vector<Job> all;
     const std::vector<Line<Experiment>> lines = lines_of_mixer(settings);
     for (std::uint64_t seed = 0; seed < settings.seeds; ++seed)
       for (const Line<Experiment>& line : lines) {
@@ -165,23 +166,22 @@ class ComparisonOf : public Comparison {
             " asks whether the rate changes within an epoch: its runs are counted in epochs; --epochs says how "
             "many");
         if (fs::exists(o.out / "config.json")) runs::check_record(o.out / "config.json", recorded(o), o.out.string());
-        if (fs::exists(o.out / "metrics.json") || fs::exists(o.out / "diverged.txt")) continue;
-        left.push_back({name + ", " + line.name + ", seed " + std::to_string(seed),
-                        [o, built](int place) {
-                          Options own = o;
-                          own.gpu = std::max(place, 0);
-                          return run_or_continue(*built, own);
-                        },
-                        [](const runs::Outcome& outcome) {
-                          if (!outcome.metrics) return std::string("diverged");
-                          std::string text;
-                          for (std::size_t c = 0; c < Experiment::columns.size(); ++c)
-                            text += (c ? ", " : "") + std::string(Experiment::brief[c]) + " " +
-                                    runs::share_text(outcome.metrics->at(Experiment::columns[c]));
-                          return text;
-                        }});
+        all.push_back({name + ", " + line.name + ", seed " + std::to_string(seed), o.out,
+                       [o, built](int place) {
+                         Options own = o;
+                         own.gpu = std::max(place, 0);
+                         return run_or_continue(*built, own);
+                       },
+                       [](const runs::Outcome& outcome) {
+                         if (!outcome.metrics) return std::string("diverged");
+                         std::string text;
+                         for (std::size_t c = 0; c < Experiment::columns.size(); ++c)
+                           text += (c ? ", " : "") + std::string(Experiment::brief[c]) + " " +
+                                   runs::share_text(outcome.metrics->at(Experiment::columns[c]));
+                         return text;
+                       }});
       }
-    return {std::move(left), settings.seeds * lines.size()};
+    return all;
   }
 
   void report(const Settings& settings) const override {

@@ -136,11 +136,18 @@ void for_each_field(Options<Experiment>& o, F&& f) {
     schedule.warmup);
   f("--weight-decay", "AdamW's, on every parameter", o.training.weight_decay);
   f("--clip", "largest gradient norm", o.training.clip);
+  f("--shards",
+    "parts of a batch that processes started together share out, whose gradients are added up in a fixed order; as "
+    "many processes as divide it give the same result",
+    o.training.shards);
   f("--products", "how a GPU multiplies: exact, as the CPU; tf32: with 11 bits of each operand", o.products);
   f("--scope", "how much of a GPU works on a tile of a batch: auto, whichever is faster; block; grid", o.scope);
   f("--eval-every", "epochs or steps between evaluations", o.eval_every);
   Experiment::for_each_field(o.task, f);
 }
+
+// Of runs whose processes were started together, unless they say how many.
+inline constexpr int shards_together = 8;
 
 // A variant's words by their questions, as files and records name them.
 inline Json json_of(const Variant& v) {

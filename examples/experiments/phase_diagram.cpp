@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "command_line.hpp"
+#include "hand_out.hpp"
 #include "phase_report.hpp"
-#include "run_queue.hpp"
 #include "sweep.hpp"
 
 namespace {
@@ -41,7 +41,6 @@ class Diagram {
       mamba::io::write_file(folder_ / "settings.json", settings_.dump(2) + "\n");  // as it is now that it is ours alone
   }
 
-  fs::path run_folder() const { return folder_ / "runs"; }
   const Table& table() const { return table_; }
 
   // Takes over another diagram's runs.
@@ -99,33 +98,32 @@ Row row_of(const Cell& cell, const runs::Outcome& outcome) {
   return row;
 }
 
-// Runs what is left of the cells.
-int run_all(Diagram& diagram, const std::vector<Cell>& cells, const Options& o,
-            const runs::Built<runs::Composite>& built, const std::vector<int>& places) {
-  std::vector<Cell> left;
-  for (const Cell& cell : cells)
-    if (!diagram.table().find(cell)) left.push_back(cell);
+// Runs what is left of the cells. The diagram is the first process's.
+int run_all(std::optional<Diagram>& diagram, const fs::path& run_folder, const std::vector<Cell>& cells,
+            const Options& o, const runs::Built<runs::Composite>& built, const std::vector<int>& places,
+            support::Processes& processes) {
   return runs::work_through(
-      left, cells.size(), places,
+      cells, places, processes, [&](const Cell& cell) { return diagram->table().find(cell) != nullptr; },
       [&](const Cell& cell, int place) {
         Options own = o;
         own.gpu = std::max(place, 0);
         own.layers = cell.layers, own.gamma = cell.gamma, own.seed = cell.seed;
-        own.out = diagram.run_folder() / cell.name();
+        own.out = run_folder / cell.name();
         return runs::run_or_continue(built, own);
       },
       [&](const Cell& cell, const runs::Outcome& outcome) {
         Row row = row_of(cell, outcome);
-        if (const fs::path log = diagram.run_folder() / cell.name() / "training_log.csv"; fs::exists(log))
+        if (const fs::path log = run_folder / cell.name() / "training_log.csv"; fs::exists(log))
           row.log = support::NumberTable::read(log, runs::log_columns<runs::Composite>()).rows;
-        diagram.add(row);
+        diagram->add(row);
         if (row.diverged) return std::string("diverged");
         return "composite " + mamba::fixed_text(row.composite, 3) + ", symmetric " +
                mamba::fixed_text(row.symmetric, 3);
       });
 }
 
-int run(int argc, char** argv) {
+int run(int argc, char** argv, support::Processes& processes) {
+  mamba::Group& group = processes.group();
   std::string preset = support::early_option(argc, argv, "--preset", "paper"), device = "auto", shard = "1/1";
   const bool small = preset == "small";
   Options o = runs::preset<runs::Composite>(small ? "quick" : preset);
@@ -142,7 +140,9 @@ int run(int argc, char** argv) {
       "solution they prefer\n"
       "(arXiv 2509.17514, the phase diagram). Without options: the paper's 216 runs. A run that has ended is never run "
       "again: the same\n"
-      "command goes on after a stop; shards of several machines are put together by --merge."};
+      "command goes on after a stop. Processes that mpirun or srun starts together share out the runs; shards of "
+      "machines that\n"
+      "know nothing of each other are put together by --merge."};
   app.add_option("--preset", preset,
                  "paper, protocol, achilles: the paper's grid, each run as train_composite's; small: 2 layers, gamma "
                  "0.5, 1, 1.5, one seed, short runs")
@@ -154,6 +154,8 @@ int run(int argc, char** argv) {
   runs::RunOptions<runs::Composite> run_options(app, o, {"--seed"});
   app.add_option("--device", device, "auto, cpu, cuda, cuda:N, or all GPUs at once: all");
   app.add_option("--threads", o.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
+  double patience = support::Processes::default_patience;
+  app.add_option("--patience", patience, support::patience_help)->check(CLI::PositiveNumber);
   app.add_option("--out", out, "folder of the diagram");
   auto* const shard_option =
       app.add_option("--shard", shard, "I/N: only the I-th of N shares of the runs, in a folder of its own");
@@ -174,24 +176,25 @@ int run(int argc, char** argv) {
       }
   // All that may be refused is, before anything is written.
   int code = support::done;
-  std::size_t count = 0;
+  std::optional<Diagram> diagram;
   if (merged.empty()) {
-    const auto places = runs::places_of(device);
+    const auto places = runs::places_of(device, processes);
     const auto& built = find_variant(runs::variants_of(runs::Composite{}, runs::on_gpu(places)), o.variant);
-    Diagram diagram(out, o);
-    code = run_all(diagram, cells, o, built, places);
-    diagram.write();
-    count = diagram.table().rows().size();
+    mamba::in_first(group, [&] { diagram.emplace(out, o); });
+    code = run_all(diagram, out / "runs", cells, o, built, places, processes);
+    if (!diagram) return code;
+    diagram->write();
   } else {
+    mamba::require(group.size() == 1, "diagrams are merged by one process; these are ", group.size());
     std::vector<Table> theirs;
     for (const fs::path& other : merged) {
       runs::check_record(other / "settings.json", settings_of(o), other.string());
       theirs.push_back(Table::read(other));
     }
-    Diagram diagram(out, o);
-    for (const Table& table : theirs) diagram.merge(table);
-    count = diagram.table().rows().size();
+    diagram.emplace(out, o);
+    for (const Table& table : theirs) diagram->merge(table);
   }
+  const std::size_t count = diagram->table().rows().size();
   std::printf("%zu runs in %s: runs.csv, curves.csv%s\n", count, out.string().c_str(),
               count > 0 ? ", phase_composite.svg, phase_symmetric.svg, report.html"
                         : "; no figures, for there is nothing to draw");
@@ -201,5 +204,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return support::guarded("phase_diagram", [&] { return run(argc, argv); });
+  return support::guarded_together("phase_diagram", argc, argv,
+                                   [&](support::Processes& processes) { return run(argc, argv, processes); });
 }

@@ -13,7 +13,8 @@ using mamba::io::Json;
 inline const Json::Members& younger_options() {
   static const Json::Members all{{"head", "tied"},      {"gamma_except", Json::Elements{}},
                                  {"labels", "modulo"},  {"rate_changes", "epoch"},
-                                 {"products", "exact"}, {"scope", "auto"}};
+                                 {"products", "exact"}, {"scope", "auto"},
+                                 {"shards", 1}};
   return all;
 }
 

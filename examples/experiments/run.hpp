@@ -17,6 +17,7 @@
 #include "history.hpp"
 #include "model_file.hpp"
 #include "options.hpp"
+#include "support/agreement.hpp"
 #include "support/exit_codes.hpp"
 #include "support/folder.hpp"
 #include "support/interrupt.hpp"
@@ -57,28 +58,44 @@ History<Experiment> continue_run(const mamba::io::SafetensorsFile& file, const s
   });
 }
 
-// Trains, or continues, to the end or to an interrupt, in a folder of its own. program: its name, for advice.
+// Trains, or continues, to the end or to an interrupt, in a folder of its own; together with the other processes of the
+// group, of which the first one writes and tells. program: its name, for advice.
 //
 // The checkpoint is what counts: it is written first, after an evaluation that found numbers, and all else follows from
 // it. A run that continues writes again what a kill may have kept from being written.
 template <class Experiment, class Model>
-int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, const char* program) {
+int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, mamba::Group& group,
+                const char* program) {
+  using Task = decltype(Experiment::task(o.task, o.layers, o.seed));
   constexpr double checkpoint_seconds = 60;
+  const bool quiet = o.quiet || !group.is_first();
   const std::string best_name = std::string("model_best_") + Experiment::tracked_name;
   const auto checkpoint = folder / "checkpoint.safetensors";
-  std::optional<mamba::io::SafetensorsFile> stopped;
-  if (o.resume)
-    check_layers<Model>(stopped.emplace(mamba::io::SafetensorsFile::read(checkpoint)), checkpoint, o.layers);
   const auto task = Experiment::task(o.task, o.layers, o.seed);
-  Model model(o.model());
   mamba::TrainingOptions training = o.training;
   training.seed = o.seed;
-  mamba::Trainer trainer(model, task, training);
-  const typename Experiment::template Evaluation<Model> evaluation(task);
-  const long every = std::min(o.eval_every, o.training.schedule.total) *
-                     (o.training.schedule_in_steps ? 1 : trainer.steps_per_epoch());
-  const auto place = [&] { return RunPlace{trainer.steps(), trainer.total_steps(), trainer.steps_per_epoch(), every}; };
+  std::optional<Model> own_model;
+  std::optional<mamba::Trainer<Model, Task>> own_trainer;
+  std::optional<typename Experiment::template Evaluation<Model>> evaluation;
   History<Experiment> history;
+  long every = 0;
+  const auto place = [&] {
+    const auto& trainer = *own_trainer;
+    return RunPlace{trainer.steps(), trainer.total_steps(), trainer.steps_per_epoch(), every};
+  };
+  mamba::together(group, [&] {
+    std::optional<mamba::io::SafetensorsFile> stopped;
+    if (o.resume)
+      check_layers<Model>(stopped.emplace(mamba::io::SafetensorsFile::read(checkpoint)), checkpoint, o.layers);
+    own_model.emplace(o.model());
+    own_trainer.emplace(*own_model, task, training, group);
+    evaluation.emplace(task);
+    every = std::min(o.eval_every, o.training.schedule.total) *
+            (o.training.schedule_in_steps ? 1 : own_trainer->steps_per_epoch());
+    if (stopped) history = continue_run<Experiment>(*stopped, checkpoint, *own_trainer, place());
+  });
+  Model& model = *own_model;
+  mamba::Trainer<Model, Task>& trainer = *own_trainer;
   const auto write_checkpoint = [&] {
     mamba::save_checkpoint(trainer, checkpoint, Json::Members{{"options", recorded(o)}, {"history", history.json()}});
   };
@@ -87,17 +104,20 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
     mamba::io::write_file(folder / "training_log.csv", history.csv());
     mamba::io::write_file(folder / "curves.svg", history.svg(o));
   };
-  if (stopped) {
-    history = continue_run<Experiment>(*stopped, checkpoint, trainer, place());
-    stopped.reset();
-    if (history.best_epoch == trainer.epochs()) write_best();
-    if (!history.rows.empty()) write_log();
-  } else {
-    mamba::io::write_file(folder / "config.json", recorded(o).dump(2) + "\n");
+  mamba::in_first(group, [&] {
+    if (o.resume) {
+      if (history.best_epoch == trainer.epochs()) write_best();
+      if (!history.rows.empty()) write_log();
+    } else {
+      mamba::io::write_file(folder / "config.json", recorded(o).dump(2) + "\n");
+    }
+  });
+  if (!quiet) {
+    const std::string processes = group.size() > 1 ? " by " + std::to_string(group.size()) + " processes" : "";
+    std::fprintf(stderr, "%s on the %s%s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training",
+                 place_of<Model>(o).c_str(), processes.c_str(), trainer.total_steps(), o.training.batch_size,
+                 folder.string().c_str());
   }
-  if (!o.quiet)
-    std::fprintf(stderr, "%s on the %s, %ld steps of %d sequences, into %s\n", o.resume ? "Continuing" : "Training",
-                 place_of<Model>(o).c_str(), trainer.total_steps(), o.training.batch_size, folder.string().c_str());
 
   support::catch_interrupts();
   const double start = support::seconds_now();
@@ -112,31 +132,36 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
       const long piece = std::min(at_once, to_evaluation);
       const double before = support::seconds_now();
       trainer.run(piece);
-      if (piece == at_once && support::seconds_now() - before < 0.1) at_once *= 2;
       const double loss = trainer.last_loss(), lr = trainer.last_lr();
       recent_loss = std::isnan(recent_loss) ? loss : 0.95 * recent_loss + 0.05 * loss;
       if (place().evaluated_now()) {
-        const auto measured = evaluation(model);
+        const auto measured = (*evaluation)(model);
         const bool best = history.add({trainer.epochs(), trainer.take_mean_loss(), measured, lr});
         write_checkpoint();
         last_checkpoint = support::seconds_now();
-        if (best) write_best();
-        write_log();
+        mamba::in_first(group, [&] {
+          if (best) write_best();
+          write_log();
+        });
         accuracies = " ";
         for (std::size_t c = 0; c < measured.size(); ++c)
           accuracies += std::string(" ") + Experiment::brief[c] + " " + mamba::fixed_text(measured[c], 3);
       }
       const double now = support::seconds_now();
-      if (support::interrupted() && !trainer.finished()) {
+      const auto said = support::agree(group, {.interrupted = support::interrupted(),
+                                               .checkpoint_is_due = now - last_checkpoint > checkpoint_seconds,
+                                               .looks_too_often = piece == at_once && now - before < 0.1});
+      if (said.looks_too_often) at_once *= 2;
+      if (said.interrupted && !trainer.finished()) {
         write_checkpoint();
         progress.finish();
-        if (o.quiet) return support::interrupted_run;
-        support::advise_to_continue(program, folder.string(), trainer.steps(), trainer.total_steps(),
-                                    on_cpu<Model> ? -1 : o.gpu);
+        if (!quiet)
+          support::advise_to_continue(program, folder.string(), trainer.steps(), trainer.total_steps(),
+                                      on_cpu<Model> ? -1 : o.gpu);
         return support::interrupted_run;
       }
-      if (now - last_checkpoint > checkpoint_seconds) write_checkpoint(), last_checkpoint = now;
-      if (o.quiet) continue;
+      if (said.checkpoint_is_due) write_checkpoint(), last_checkpoint = now;
+      if (quiet) continue;
       const double rate = (static_cast<double>(trainer.sequences()) - sequences_before) / (now - start);
       progress.show(static_cast<double>(trainer.steps()), "step " + std::to_string(trainer.steps()) + "/" +
                                                               std::to_string(trainer.total_steps()) + "  epoch " +
@@ -147,14 +172,16 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
   }
 
   Json::Members metrics = Experiment::final_metrics(model, task);
-  mamba::save(model, folder / "model_final.safetensors");
   metrics.emplace_back(std::string("best_") + Experiment::columns[Experiment::tracked], history.best);
   metrics.emplace_back(std::string("best_") + Experiment::tracked_name + "_epoch", history.best_epoch);
   metrics.emplace_back("train_loss", history.rows.back().train_loss);  // there is one: a run ends with an evaluation
   metrics.emplace_back("steps", static_cast<std::int64_t>(trainer.steps()));
   metrics.emplace_back("epochs", trainer.epochs());
-  mamba::io::write_file(folder / "metrics.json", Json(metrics).dump(2) + "\n");
-  if (o.quiet) return support::done;
+  mamba::in_first(group, [&] {
+    mamba::save(model, folder / "model_final.safetensors");
+    mamba::io::write_file(folder / "metrics.json", Json(metrics).dump(2) + "\n");
+  });
+  if (quiet) return support::done;
   const double seconds = support::seconds_now() - start;
   if (o.json) {
     metrics.emplace_back("seconds", seconds);
@@ -179,7 +206,7 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
 template <class Experiment>
 struct Built {
   Variant variant;
-  int (*train)(const Options<Experiment>&, const support::OwnFolder&, const char* program);
+  int (*train)(const Options<Experiment>&, const support::OwnFolder&, mamba::Group&, const char* program);
   int (*evaluate)(const Options<Experiment>&, const mamba::io::SafetensorsFile&);
   int longest;  // how many tokens it reads at most; 0: any number
 

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "support/device.hpp"
 #include "support/folder.hpp"
 #include "support/gpu.hpp"
+#include "support/processes.hpp"
 #include "support/resuming.hpp"
 #include "training.hpp"
 
@@ -94,9 +96,15 @@ class FieldOptions {
   std::map<std::string, std::string> words_;
 };
 
-int run(int argc, char** argv) {
+// Of runs whose processes were started together, unless they say how many; fewer where a batch has fewer sequences.
+constexpr int shards_together = 8;
+
+int run(int argc, char** argv, const support::Processes& processes) {
+  mamba::Group& group = processes.group();
   std::string preset_name = support::early_option(argc, argv, "--preset", "tiny"), device = "auto";
   TrainingOptions o = preset(preset_name);
+  if (processes.started_together()) o.shards = shards_together;
+  double patience = support::Processes::default_patience;
   support::CommandLine app{
       "Trains a language model on text, and leaves a folder that generate and Hugging Face transformers take.\n"
       "With --text alone: three minutes on two cores, a byte a token."};
@@ -107,11 +115,13 @@ int run(int argc, char** argv) {
   app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
   app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--patience", patience, support::patience_help)->check(CLI::PositiveNumber);
   app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
   app.add_flag("--resume", o.resume, "continue the stopped run in --out");
   app.add_flag("--json", o.json, "the result as JSON on standard output");
   const auto ends = support::parse(app, argc, argv, [&] {
     fields.finish();
+    if (app.count("--shards") == 0) o.shards = std::min(o.shards, o.batch);
     if (o.resume && o.out.empty()) throw CLI::ValidationError("--resume needs --out, the folder of the stopped run");
     if (!o.resume && o.texts.empty()) throw CLI::RequiredError("--text");
   });
@@ -119,36 +129,50 @@ int run(int argc, char** argv) {
 
   for (auto& text : o.texts) text = std::filesystem::absolute(text);  // a run goes on from any folder
   if (o.tokenizer != "bytes") o.tokenizer = std::filesystem::absolute(o.tokenizer).string();
-  const auto choice = mamba::DeviceChoice::parse(device);
-  if (o.resume) o = stopped_run(o, app);
+  if (o.resume) mamba::together(group, [&] { o = stopped_run(o, app); });
   o.check();
+  // A batch in shards is the CPU's.
+  const auto choice = mamba::DeviceChoice::parse(device == "auto" && o.shards > 1 ? "cpu" : device);
   o.gpu = choice.index;
-  const Encoding encoding = Encoding::of(o.tokenizer);
-  mamba::require(!encoding.encode(o.sample_prompt, true).empty(),
-                 "the tokenizer makes no token of --sample-prompt, from which samples go on");
   const bool gpu = support::use_gpu(choice, support::gpu_problem);
   const auto& trainings = gpu ? trainings_on_gpu() : trainings_on_cpu();
-  const BuiltTraining& built = find(trainings, o, encoding.vocab_size());
-  const Corpus corpus = read_corpus(o.texts, encoding, o.held_out);
-  mamba::require(corpus.held_out.size() >= 2, "the part of the text that is held out has ", corpus.held_out.size(),
-                 " tokens; two are needed");
-  const Pieces fits(corpus.training, o.batch, o.context, o.seed, o.carry_state);
-  if (o.out.empty())
-    o.out = support::create_fresh_folder(std::filesystem::path("runs") /
-                                         (o.texts.front().stem().string() + "-" + o.mixer + "-width" +
-                                          std::to_string(o.width) + "-layers" + std::to_string(o.layers) + "-seed" +
-                                          std::to_string(o.seed)));
-  const support::OwnFolder folder(o.out);
-  if (!o.resume)
-    support::check_no_run(folder.path(),
-                          {"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
-                           "tokenizer_config.json", "training_log.csv", "curves.svg", "samples.txt"});
-  return built.train(o, encoding, corpus, folder);
+  std::optional<Encoding> encoding;
+  const BuiltTraining* built = nullptr;
+  Corpus corpus;
+  mamba::together(group, [&] {
+    encoding.emplace(Encoding::of(o.tokenizer));
+    mamba::require(!encoding->encode(o.sample_prompt, true).empty(),
+                   "the tokenizer makes no token of --sample-prompt, from which samples go on");
+    built = &find(trainings, o, encoding->vocab_size());
+    corpus = read_corpus(o.texts, *encoding, o.held_out);
+    mamba::require(corpus.held_out.size() >= 2, "the part of the text that is held out has ", corpus.held_out.size(),
+                   " tokens; two are needed");
+    const Pieces fits(corpus.training, o.batch, o.context, o.seed, o.carry_state);
+  });
+  mamba::in_first(group, [&] {
+    if (o.out.empty())
+      o.out = support::create_fresh_folder(std::filesystem::path("runs") /
+                                           (o.texts.front().stem().string() + "-" + o.mixer + "-width" +
+                                            std::to_string(o.width) + "-layers" + std::to_string(o.layers) + "-seed" +
+                                            std::to_string(o.seed)));
+  });
+  o.out = mamba::from_first(group, o.out.string());
+  std::optional<support::OwnFolder> folder;
+  mamba::together(group, [&] {
+    folder.emplace(o.out, group);
+    if (group.is_first() && !o.resume)
+      support::check_no_run(folder->path(),
+                            {"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
+                             "tokenizer_config.json", "training_log.csv", "curves.svg", "samples.txt"});
+  });
+  return built->train(o, *encoding, corpus, *folder, group);
 }
 
 }  // namespace
 }  // namespace language
 
 int main(int argc, char** argv) {
-  return support::guarded("train_language_model", [&] { return language::run(argc, argv); });
+  return support::guarded_together("train_language_model", argc, argv, [&](const support::Processes& processes) {
+    return language::run(argc, argv, processes);
+  });
 }

@@ -13,7 +13,7 @@ struct BuiltTraining {
   int width, vocab_size;
   // Trains, or continues, to the end or to an interrupt; returns the exit code.
   int (*train)(const TrainingOptions& options, const Encoding& encoding, const Corpus& corpus,
-               const support::OwnFolder& folder);
+               const support::OwnFolder& folder, mamba::Group& group);
 
   template <class Model>
   static BuiltTraining of() {

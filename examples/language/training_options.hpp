@@ -33,6 +33,7 @@ struct TrainingOptions {
   bool carry_state = false;
   mamba::Schedule schedule{.initial_lr = 1e-5, .lr = 4e-3, .final_lr = 8e-5, .warmup = 100, .total = 4500};
   double weight_decay = 0.1, beta2 = 0.99, clip = 1;
+  int shards = 1;
   double held_out = 0.05;
   long eval_every = 500, eval_tokens = 16384;
   std::string sample_prompt = "\n";
@@ -55,6 +56,9 @@ struct TrainingOptions {
                    "a batch of ", batch, " sequences and a context of ", context, " are none that a step can take");
     mamba::require(clip > 0 && mamba::is_finite(clip), "the largest gradient norm must be a positive number; given ",
                    clip);
+    mamba::require(shards >= 1 && shards <= batch, "a batch of ", batch, " sequences is cut into 1 to ", batch,
+                   " shards; given ", shards);
+    mamba::require(shards == 1 || !carry_state, "with carry_state a batch is not cut; given ", shards, " shards");
     mamba::AdamWOptions{.lr = schedule.lr, .beta2 = beta2, .weight_decay = weight_decay}.check();
     mamba::require(held_out > 0 && held_out < 1, "the share that is held out is between 0 and 1; given ", held_out);
     mamba::require(eval_every >= 1 && eval_tokens >= 2, "an evaluation reads two tokens at least, and comes after a ",
@@ -86,6 +90,10 @@ void for_each_field(TrainingOptions& o, F&& f) {
   f("--weight-decay", "AdamW's, on every parameter", o.weight_decay);
   f("--beta2", "AdamW's", o.beta2);
   f("--clip", "largest gradient norm", o.clip);
+  f("--shards",
+    "parts of a batch that processes started together share out, whose gradients are added up in a fixed order; as "
+    "many processes as divide it give the same result",
+    o.shards);
   f("--held-out", "share of the text, its end, that is not learned from but measured on", o.held_out);
   f("--eval-every", "steps between evaluations", o.eval_every);
   f("--eval-tokens", "held-out tokens that an evaluation on the way reads; the last one reads all", o.eval_tokens);
@@ -112,8 +120,10 @@ inline void restore(TrainingOptions& o, const Json& json, const std::filesystem:
   support::from_file(file, [&] {
     o.texts.clear();
     for (const Json& text : json.at("text").elements()) o.texts.emplace_back(text.string());
+    o.shards = 1;  // of records that are older than the choice
     for_each_field(o, [&](const char* option, const char*, auto& field) {
-      support::set_from_json(field, json.at(support::key_of(option)));
+      const std::string key = support::key_of(option);
+      if (key != "shards" || json.find(key)) support::set_from_json(field, json.at(key));
     });
     o.check();
   });

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -20,11 +21,13 @@
 #include <mamba/model/save_folder.hpp>
 #include <mamba/model/state_file.hpp>
 #include <mamba/train/checkpoint.hpp>
+#include <mamba/train/data_parallel.hpp>
 
 #include "corpus.hpp"
 #include "encoding.hpp"
 #include "evaluation.hpp"
 #include "pieces.hpp"
+#include "support/agreement.hpp"
 #include "support/exit_codes.hpp"
 #include "support/folder.hpp"
 #include "support/interrupt.hpp"
@@ -35,16 +38,19 @@
 
 namespace language {
 
-// A model on its way: what a checkpoint holds, and one step after the other.
+// A model on its way: what a checkpoint holds, and one step after the other. The processes of a group make the same
+// calls, as with mamba::Trainer.
 template <class Model>
 class Training {
  public:
-  Training(const TrainingOptions& o, const Corpus& corpus)
+  // Throws Error, too, where the processes do not divide the shards, or a model on a GPU is to train in shards.
+  Training(const TrainingOptions& o, const Corpus& corpus, mamba::Group& group)
       : options_(o),
         fingerprint_(corpus.fingerprint()),
         pieces_(corpus.training, o.batch, o.context, o.seed, o.carry_state),
         model_({.n_layers = o.layers, .seed = o.seed, .threads = o.threads, .device = o.gpu, .products = o.products}),
-        optimizer_(model_, {.lr = o.schedule.at(0), .beta2 = o.beta2, .weight_decay = o.weight_decay}) {
+        optimizer_(model_, {.lr = o.schedule.at(0), .beta2 = o.beta2, .weight_decay = o.weight_decay}),
+        parallel_(model_, group, o.shards) {
     if (o.carry_state) state_.emplace(model_.initial_state(o.batch));
   }
 
@@ -64,34 +70,36 @@ class Training {
   void step() {
     pieces_.draw(steps(), ids_);
     if (state_ && pieces_.begins(steps())) state_.emplace(model_.initial_state(options_.batch));
-    last_loss_ = state_ ? model_.loss_and_gradients(ids_, options_.batch, *state_)
-                        : model_.loss_and_gradients(ids_, options_.batch);
-    const double norm = mamba::clip_grad_norm(model_, options_.clip);
+    double norm = 0;
+    std::tie(last_loss_, norm) =
+        parallel_.clipped_gradients(options_.clip, [&](int shard) { return gradients_of_shard(shard); });
     if (!mamba::is_finite(last_loss_) || !mamba::is_finite(norm))
       mamba::fail(mamba::ErrorKind::diverged, "step ", steps() + 1, " diverged: loss ", last_loss_, ", gradient norm ",
                   norm);
     optimizer_.set_lr(options_.schedule.at(steps()));
-    optimizer_.step();
+    parallel_.update(optimizer_);
     loss_sum_ += last_loss_, ++loss_count_;
   }
 
   // Throws Error(diverged) where a run could not go on from here, and Error(cannot_write).
-  void save(const std::filesystem::path& path, const History& history) const {
-    mamba::check_finite(model_, optimizer_);
-    const auto looking = model_.look();
-    mamba::io::SafetensorsWriter writer;
-    mamba::add_training(writer, model_, optimizer_);
-    if (state_) mamba::add_state(writer, *state_, state_prefix);
-    const Json notes = Json::Members{{"options", recorded(options_)},
-                                     {"text_fingerprint", fingerprint_},
-                                     {"step", static_cast<std::int64_t>(steps())},
-                                     {"loss_sum", loss_sum_},
-                                     {"loss_count", loss_count_},
-                                     {"history", history.json()}};
-    writer.write(path, {{"format", "pt"},
-                        {"config", mamba::config_json(model_)},
-                        {"variant", mamba::variant_json(model_)},
-                        {"notes", notes.dump()}});
+  void save(const std::filesystem::path& path, const History& history) {
+    mamba::together(parallel_.group(), [&] { mamba::check_finite(model_, optimizer_); });
+    parallel_.with_whole_means(optimizer_, [&](const auto& mean, const auto& square) {
+      const auto looking = model_.look();
+      mamba::io::SafetensorsWriter writer;
+      mamba::add_training(writer, std::as_const(model_), mean, square);
+      if (state_) mamba::add_state(writer, *state_, state_prefix);
+      const Json notes = Json::Members{{"options", recorded(options_)},
+                                       {"text_fingerprint", fingerprint_},
+                                       {"step", static_cast<std::int64_t>(steps())},
+                                       {"loss_sum", loss_sum_},
+                                       {"loss_count", loss_count_},
+                                       {"history", history.json()}};
+      writer.write(path, {{"format", "pt"},
+                          {"config", mamba::config_json(model_)},
+                          {"variant", mamba::variant_json(model_)},
+                          {"notes", notes.dump()}});
+    });
   }
 
   // Goes on from there: to the same bytes as without a stop, by the same binary on the same backend. Throws
@@ -113,6 +121,7 @@ class Training {
       auto state = state_;
       if (state) mamba::restore_state(*state, file, state_prefix, {.refuse_nonfinite = true});
       mamba::restore_training(model_, optimizer_, file, at);
+      parallel_.keep_own_means(optimizer_);
       optimizer_.set_lr(options_.schedule.at(at > 0 ? at - 1 : 0));
       state_ = std::move(state);
       loss_sum_ = sum, loss_count_ = count;
@@ -123,11 +132,24 @@ class Training {
  private:
   static constexpr const char* state_prefix = "carried.";
 
+  // Returns the shard's share of the loss. One shard is the batch.
+  double gradients_of_shard(int shard) {
+    if (state_) return model_.loss_and_gradients(ids_, options_.batch, *state_);
+    const auto first = mamba::first_of_shard(options_.batch, options_.shards, shard),
+               last = mamba::first_of_shard(options_.batch, options_.shards, shard + 1);
+    const auto tokens = static_cast<std::size_t>(options_.context) + 1;  // of a sequence
+    const auto ids = std::span<const std::int32_t>(ids_).subspan(static_cast<std::size_t>(first) * tokens,
+                                                                 static_cast<std::size_t>(last - first) * tokens);
+    return model_.weighted_loss_and_gradients(ids, static_cast<int>(last - first),
+                                              1.0 / (static_cast<double>(options_.batch) * options_.context));
+  }
+
   TrainingOptions options_;
   std::string fingerprint_;
   Pieces pieces_;
   Model model_;
   mamba::AdamW<Model> optimizer_;
+  mamba::DataParallel<Model> parallel_;
   std::optional<mamba::State<typename Model::Architecture>> state_;
   std::vector<std::int32_t> ids_;
   double last_loss_ = 0, loss_sum_ = 0;
@@ -158,21 +180,28 @@ void write_model(const Model& model, const Encoding& encoding, const support::Ow
                         Json(Json::Members{{"tokenizer_class", "PreTrainedTokenizerFast"}}).dump(1) + "\n");
 }
 
-// Trains, or continues, to the end or to an interrupt, in a folder of its own.
+// Trains, or continues, to the end or to an interrupt, in a folder of its own; together with the other processes of the
+// group, of which the first one writes and tells.
 //
 // The checkpoint is what counts: it is written first, after an evaluation that found numbers, and all else follows from
 // it. A run that continues writes again what a kill may have kept from being written. An evaluation that is interrupted
 // is done anew.
 template <class Model>
-int train(const TrainingOptions& o, const Encoding& encoding, const Corpus& corpus, const support::OwnFolder& folder) {
+int train(const TrainingOptions& o, const Encoding& encoding, const Corpus& corpus, const support::OwnFolder& folder,
+          mamba::Group& group) {
   using A = typename Model::Architecture;
   constexpr double checkpoint_seconds = 60, seconds_to_lose = 10;  // by an evaluation, which may be long
   constexpr bool on_cpu = std::is_same_v<typename A::Backend, mamba::Cpu>;
   const auto checkpoint = folder / "checkpoint.safetensors";
   const long total = o.schedule.total;
-  Training<Model> training(o, corpus);
-  Model& model = training.model();
+  std::optional<Training<Model>> own_training;
   History history;
+  mamba::together(group, [&] {
+    own_training.emplace(o, corpus, group);
+    if (o.resume) history = own_training->load(checkpoint);
+  });
+  Training<Model>& training = *own_training;
+  Model& model = training.model();
   std::size_t parameters = 0;
   for (const mamba::PlacedParameter& p : model.engine().placed()) parameters += p.parameter.size();
 
@@ -197,17 +226,17 @@ int train(const TrainingOptions& o, const Encoding& encoding, const Corpus& corp
     mamba::io::write_file(folder / "curves.svg", history.svg(title));
     mamba::io::write_file(folder / "samples.txt", history.samples());
   };
-  if (o.resume) {
-    history = training.load(checkpoint);
-    if (!history.rows.empty()) write_log();
-  } else {
-    mamba::io::write_file(folder / "options.json", recorded(o).dump(2) + "\n");
-  }
-  std::fprintf(stderr, "%s %s of %s million parameters on the %s, %ld steps of %d x %d tokens, into %s\n",
-               o.resume ? "Continuing" : "Training", title.c_str(),
-               mamba::general_text(static_cast<double>(parameters) / 1e6, 3).c_str(),
-               on_cpu ? "CPU" : ("GPU " + std::to_string(o.gpu)).c_str(), total, o.batch, o.context,
-               folder.string().c_str());
+  mamba::in_first(group, [&] {
+    if (!o.resume) mamba::io::write_file(folder / "options.json", recorded(o).dump(2) + "\n");
+    else if (!history.rows.empty()) write_log();
+  });
+  if (group.is_first())
+    std::fprintf(stderr, "%s %s of %s million parameters on the %s%s, %ld steps of %d x %d tokens, into %s\n",
+                 o.resume ? "Continuing" : "Training", title.c_str(),
+                 mamba::general_text(static_cast<double>(parameters) / 1e6, 3).c_str(),
+                 on_cpu ? "CPU" : ("GPU " + std::to_string(o.gpu)).c_str(),
+                 group.size() > 1 ? (" by " + std::to_string(group.size()) + " processes").c_str() : "", total, o.batch,
+                 o.context, folder.string().c_str());
 
   support::catch_interrupts();
   const double start = support::seconds_now();
@@ -217,6 +246,10 @@ int train(const TrainingOptions& o, const Encoding& encoding, const Corpus& corp
   {
     support::Progress progress(static_cast<double>(total), static_cast<double>(training.steps()));
     const auto save = [&] { training.save(checkpoint, history), last_checkpoint = support::seconds_now(); };
+    const auto agreed = [&](double seconds) {
+      return support::agree(group, {.interrupted = support::interrupted(),
+                                    .checkpoint_is_due = support::seconds_now() - last_checkpoint > seconds});
+    };
     const auto is_due = [&] {
       const long step = training.steps();
       return step > 0 && (step % o.eval_every == 0 || step == total) &&
@@ -225,17 +258,20 @@ int train(const TrainingOptions& o, const Encoding& encoding, const Corpus& corp
     // Whether it came to its end.
     const auto evaluate = [&] {
       const long step = training.steps();
-      if (support::seconds_now() - last_checkpoint > seconds_to_lose) save();
-      const auto held_out =
-          held_out_bits(step == total ? corpus.held_out.size() : static_cast<std::size_t>(o.eval_tokens));
-      const auto sample = held_out ? sample_of(model, o, encoding) : std::nullopt;
-      if (!sample) return false;
+      if (agreed(seconds_to_lose).checkpoint_is_due) save();
+      std::optional<double> held_out;
+      std::optional<std::string> sample;
+      mamba::together(group, [&] {
+        held_out = held_out_bits(step == total ? corpus.held_out.size() : static_cast<std::size_t>(o.eval_tokens));
+        if (held_out) sample = sample_of(model, o, encoding);
+      });
+      if (support::agree(group, {.interrupted = !sample}).interrupted) return false;
       history.rows.push_back({step, training.take_mean_loss() * of_nats, *held_out, training.last_lr(), *sample});
       save();
-      write_log();
+      mamba::in_first(group, write_log);
       found = "  held-out " + mamba::fixed_text(*held_out, 3);
       progress.finish();
-      std::fprintf(stderr, "--- step %ld writes: %s\n", step, sample->c_str());
+      if (group.is_first()) std::fprintf(stderr, "--- step %ld writes: %s\n", step, sample->c_str());
       return true;
     };
     while (is_due() || training.steps() < total) {
@@ -246,15 +282,17 @@ int train(const TrainingOptions& o, const Encoding& encoding, const Corpus& corp
       }
       const long step = training.steps();
       const bool stopped = is_due() && !evaluate();
-      if (stopped || (support::interrupted() && step < total)) {
+      const auto said = agreed(checkpoint_seconds);
+      if (stopped || (said.interrupted && step < total)) {
         save();
         progress.finish();
-        support::advise_to_continue("train_language_model", folder.string(), step, total, on_cpu ? -1 : o.gpu);
+        if (group.is_first())
+          support::advise_to_continue("train_language_model", folder.string(), step, total, on_cpu ? -1 : o.gpu);
         return support::interrupted_run;
       }
+      if (said.checkpoint_is_due) save();
+      if (std::isnan(recent_loss) || !group.is_first()) continue;  // an evaluation that was due, and no step yet
       const double now = support::seconds_now();
-      if (now - last_checkpoint > checkpoint_seconds) save();
-      if (std::isnan(recent_loss)) continue;  // an evaluation that was due, and no step yet
       const double tokens = static_cast<double>(step - steps_before) * o.batch * o.context;
       progress.show(static_cast<double>(step), "step " + std::to_string(step) + "/" + std::to_string(total) +
                                                    "  loss " + mamba::fixed_text(recent_loss, 3) + "  bits a byte " +
@@ -263,7 +301,6 @@ int train(const TrainingOptions& o, const Encoding& encoding, const Corpus& corp
     }
   }
 
-  write_model(model, encoding, folder);
   const Evaluation& end = history.rows.back();  // there is one: a run ends with an evaluation
   Json::Members metrics{{"heldout_bits_per_byte", end.held_out},
                         {"train_bits_per_byte", end.training},
@@ -272,7 +309,11 @@ int train(const TrainingOptions& o, const Encoding& encoding, const Corpus& corp
                         {"parameters", static_cast<std::uint64_t>(parameters)},
                         {"steps", static_cast<std::int64_t>(total)},
                         {"tokens", static_cast<std::int64_t>(total) * o.batch * o.context}};
-  mamba::io::write_file(folder / "metrics.json", Json(metrics).dump(2) + "\n");
+  mamba::in_first(group, [&] {
+    write_model(model, encoding, folder);
+    mamba::io::write_file(folder / "metrics.json", Json(metrics).dump(2) + "\n");
+  });
+  if (!group.is_first()) return support::done;
   const double seconds = support::seconds_now() - start;
   if (o.json) {
     metrics.emplace_back("seconds", seconds);

@@ -21,12 +21,13 @@ enum ExitCode {
   diverged = 4,
   cannot_write = 5,
   device_failed = 6,
+  group_failed = 7,
   interrupted_run = 130
 };
 
 inline constexpr const char* exit_code_help =
     "Exit codes: 0 done, 1 no memory or no threads, 2 usage, 3 bad input file, 4 diverged, 5 output cannot be written, "
-    "6 the GPU failed, 130 interrupted.";
+    "6 the GPU failed, 7 a process of several is gone, 130 interrupted.";
 
 inline int exit_code(const mamba::Error& error) {
   switch (error.kind()) {
@@ -40,6 +41,8 @@ inline int exit_code(const mamba::Error& error) {
       return cannot_write;
     case mamba::ErrorKind::device_failed:
       return device_failed;
+    case mamba::ErrorKind::group_failed:
+      return group_failed;
   }
   return usage;
 }

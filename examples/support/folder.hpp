@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <mamba/core/error.hpp>
+#include <mamba/parallel/group.hpp>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
@@ -45,7 +46,25 @@ class OwnFolder {
  public:
   // Makes the folder where it is not there yet. Throws Error(cannot_write) where that fails, or nothing can be written
   // into it, and Error(invalid_argument) where another process, or another object of this one, has it.
-  explicit OwnFolder(std::filesystem::path path) : path_(std::move(path)) {
+  explicit OwnFolder(std::filesystem::path path) : path_(std::move(path)) { take(); }
+  // Of a group's processes the first one has the folder; the others know where it is, and write nothing.
+  OwnFolder(std::filesystem::path path, const mamba::Group& group) : path_(std::move(path)) {
+    if (group.is_first()) take();
+  }
+  OwnFolder(const OwnFolder&) = delete;
+  OwnFolder& operator=(const OwnFolder&) = delete;
+  ~OwnFolder() {
+#if defined(__unix__) || defined(__APPLE__)
+    if (file_ >= 0) ::close(file_);
+#endif
+  }
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
+  std::string string() const { return path_.string(); }
+
+ private:
+  void take() {
     create_folder(path_);
 #if defined(__unix__) || defined(__APPLE__)
     file_ = ::open((path_ / ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
@@ -65,19 +84,7 @@ class OwnFolder {
     }
 #endif
   }
-  OwnFolder(const OwnFolder&) = delete;
-  OwnFolder& operator=(const OwnFolder&) = delete;
-  ~OwnFolder() {
-#if defined(__unix__) || defined(__APPLE__)
-    ::close(file_);
-#endif
-  }
 
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
-  std::string string() const { return path_.string(); }
-
- private:
   std::filesystem::path path_;
 #if defined(__unix__) || defined(__APPLE__)
   int file_ = -1;

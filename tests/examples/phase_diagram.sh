@@ -14,7 +14,7 @@ expect 0 "8 runs in whole" $program $short --out whole
 expect 0 "8 of them done" $program $short --out whole
 # A diagram of the time when there was no choice of the head, nor of what gamma leaves out, of labels and of when the rate changes.
 cp whole/settings.json settings.json
-sed '/"head"/d;/"gamma_except"/d;/"labels"/d;/"rate_changes"/d;/"products"/d;/"scope"/d' settings.json | tr -d '\n' | sed 's/, *}/}/' >whole/settings.json
+sed '/"head"/d;/"gamma_except"/d;/"labels"/d;/"rate_changes"/d;/"products"/d;/"scope"/d;/"shards"/d' settings.json | tr -d '\n' | sed 's/, *}/}/' >whole/settings.json
 grep -q 'head\|labels' whole/settings.json && say "settings.json is not as old as it should be"
 expect 0 "8 of them done" $program $short --out whole
 cp settings.json whole/settings.json

@@ -98,7 +98,7 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   CHECK(back.model().gamma_except == o.gamma_except);
   o.task.labels = mamba::task::Labels::sum, o.variant.vocab_size = 201;
   o.training.rate_changes = mamba::RateChanges::each_step;
-  o.products = mamba::Products::tf32, o.scope = mamba::Scope::grid;
+  o.products = mamba::Products::tf32, o.scope = mamba::Scope::grid, o.training.shards = 6;
   restore(back, recorded(o), "config.json");
   CHECK(recorded(back).dump() == recorded(o).dump());
   CHECK(back.variant == o.variant);
@@ -106,12 +106,14 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   CHECK(back.model().scope == mamba::Scope::grid);
   CHECK(back.task.labels == o.task.labels);
   CHECK(back.training.rate_changes == o.training.rate_changes);
-  // Of a time when all heads were tied, all labels modulo 100, rates changed once an epoch, products were exact, and
-  // the scope followed from the sizes.
+  CHECK(back.training.shards == 6);
+  // Of a time when all heads were tied, all labels modulo 100, rates changed once an epoch, products were exact, the
+  // scope followed from the sizes, and batches were whole.
   Json::Members older = recorded(o).members();
   std::erase_if(older, [](const auto& member) {
     return member.first == "head" || member.first == "gamma_except" || member.first == "labels" ||
-           member.first == "rate_changes" || member.first == "products" || member.first == "scope";
+           member.first == "rate_changes" || member.first == "products" || member.first == "scope" ||
+           member.first == "shards";
   });
   restore(back, older, "config.json");
   CHECK(back.variant.head == "tied");
@@ -120,6 +122,7 @@ TEST_CASE("examples: a record of options comes back, and out of range is refused
   CHECK(back.training.rate_changes == mamba::RateChanges::each_epoch);
   CHECK(back.products == mamba::Products::exact);
   CHECK(back.scope == mamba::Scope::by_sizes);
+  CHECK(back.training.shards == 1);
 
   const std::vector<std::pair<std::string, Json>> wrong{{"n_layers", 0},
                                                         {"n_layers", 1'000'001},

@@ -1,0 +1,323 @@
+// Many runs, on all places of all processes at once: the first process hands them out as places become free.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <deque>
+#include <exception>
+#include <filesystem>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <mamba/io/json.hpp>
+#include <mamba/parallel/group.hpp>
+
+#include "support/interrupt.hpp"
+#include "support/processes.hpp"
+#include "support/progress.hpp"
+#include "workers.hpp"
+
+namespace runs {
+
+namespace detail {
+
+// What processes write to each other: {"says": ..., ...}.
+//   to the first      idle (a place)   done (job, seconds, metrics)   interrupted (job)   failed (job, words, ...) here
+//   from the first    run (job)   stop   end (code, lost, and an error's words)   here
+// "here" says that a process is there, once a second.
+inline constexpr double seconds_between_signs = 1;
+
+// An error as a letter has it, and back.
+inline Json::Members written(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const mamba::Error& e) {
+    return {{"error", static_cast<int>(e.kind())}, {"words", e.what()}};
+  } catch (const std::filesystem::filesystem_error& e) {
+    return {{"error", static_cast<int>(mamba::ErrorKind::cannot_write)}, {"words", e.what()}};
+  } catch (const std::bad_alloc&) {
+    return {{"error", -1}, {"words", "not enough memory"}};
+  } catch (const std::exception& e) {
+    return {{"error", -2}, {"words", e.what()}};
+  }
+}
+inline std::exception_ptr read_error(const Json& letter) {
+  const int kind = letter.at("error").integer<int>();
+  const std::string& words = letter.at("words").string();
+  if (kind == -1) return std::make_exception_ptr(std::bad_alloc());
+  if (kind < 0) return std::make_exception_ptr(std::runtime_error(words));
+  return std::make_exception_ptr(mamba::Error(static_cast<mamba::ErrorKind>(kind), words));
+}
+
+// When somebody was last heard of, and when others last heard of this process.
+class Signs {
+ public:
+  explicit Signs(const support::Processes& processes)
+      : processes_(processes), heard_(static_cast<std::size_t>(processes.group().size()), support::seconds_now()) {}
+  void hear_of(int rank) { heard_[static_cast<std::size_t>(rank)] = support::seconds_now(); }
+  bool is_silent(int rank) const {
+    return support::seconds_now() - heard_[static_cast<std::size_t>(rank)] > processes_.patience();
+  }
+  bool is_due() {
+    const double now = support::seconds_now();
+    if (now - given_ < seconds_between_signs) return false;
+    given_ = now;
+    return true;
+  }
+
+ private:
+  const support::Processes& processes_;
+  std::vector<double> heard_;
+  double given_ = 0;
+};
+
+// The first process: it has the list of what is left, and places of its own.
+template <class Job, class Run, class Record>
+class Leader {
+ public:
+  Leader(const std::vector<Job>& jobs, const std::vector<std::size_t>& left, const std::vector<int>& places,
+         support::Processes& processes, Run& run, Record& record)
+      : jobs_(jobs),
+        left_(left.begin(), left.end()),
+        to_do_(left.size()),
+        processes_(processes),
+        group_(processes.group()),
+        record_(record),
+        states_(jobs.size(), State::waits),
+        running_(static_cast<std::size_t>(group_.size())),
+        idle_(static_cast<std::size_t>(group_.size())),
+        lost_(static_cast<std::size_t>(group_.size())),
+        signs_(processes),
+        workers_(places, run) {
+    idle_[0] = workers_.count();
+  }
+
+  // Returns the exit code. An interrupt lets the runs in hand write their checkpoints; so does the error of one of
+  // them, which is thrown at the end by all processes.
+  int lead() {
+    const std::size_t before = jobs_.size() - to_do_;
+    std::fprintf(stderr, "%zu runs, %zu of them done\n", jobs_.size(), before);
+    while (true) {
+      if (support::interrupted()) stop();
+      hand_out();
+      if (std::all_of(running_.begin(), running_.end(), [](const auto& runs) { return runs.empty(); }) &&
+          (stopping_ || left_.empty()))
+        break;
+      // With nobody else nothing happens but what the own places tell, and an interrupt, of which they hear, too.
+      if (auto news = workers_.next(std::chrono::milliseconds(group_.size() > 1 ? 10 : 1000))) take(std::move(*news));
+      while (const auto letter = group_.take_letter()) take(*letter);
+      look_for_silent();
+      if (signs_.is_due()) tell_all({{"says", "here"}});
+    }
+    const bool any_lost = std::find(lost_.begin(), lost_.end(), true) != lost_.end();
+    const int code = done_ == to_do_ ? support::done : support::interrupted_run;
+    Json::Members end{{"says", "end"}, {"code", code}, {"lost", any_lost}};
+    if (failure_)
+      for (auto& member : written(failure_)) end.push_back(std::move(member));
+    tell_all(end);
+    if (any_lost) {
+      // Nobody will wait for the others to have read that.
+      for (const double begin = support::seconds_now(); support::seconds_now() - begin < 1; group_.take_letter())
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      processes_.lose_one();
+    }
+    if (failure_) std::rethrow_exception(failure_);
+    if (code != support::done)
+      std::fprintf(stderr, "%s after %zu of %zu runs. The same command goes on.\n",
+                   support::interrupted() ? "Interrupted" : "Ended", before + done_, jobs_.size());
+    return code;
+  }
+
+ private:
+  enum class State { waits, runs, taken_over, ended };
+
+  static std::size_t at(int rank) { return static_cast<std::size_t>(rank); }
+  void tell_all(const Json::Members& words) {
+    for (int rank = 1; rank < group_.size(); ++rank) group_.post(rank, Json(words).dump());
+  }
+  void stop() {
+    if (stopping_) return;
+    stopping_ = true;
+    support::interrupt();
+    tell_all({{"says", "stop"}});
+  }
+
+  void hand_out() {
+    for (int rank = 0; rank < group_.size() && !stopping_; ++rank)
+      while (!lost_[at(rank)] && idle_[at(rank)] > 0 && !left_.empty()) {
+        const std::size_t job = left_.front();
+        left_.pop_front();
+        if (states_[job] == State::ended) continue;  // by who was thought lost
+        --idle_[at(rank)];
+        running_[at(rank)].push_back(job);
+        if (states_[job] == State::waits) states_[job] = State::runs;
+        if (rank == 0) workers_.give(job);
+        else group_.post(rank, Json(Json::Members{{"says", "run"}, {"job", std::uint64_t{job}}}).dump());
+      }
+  }
+
+  // What became of the own places' runs, and of others'.
+  void take(Workers::News news) {
+    if (news.error) failed(0, news.job, news.error);
+    else if (news.outcome) done(0, news.job, *news.outcome);
+    else release(0, news.job), stop();
+  }
+  void take(const mamba::Group::Letter& letter) {
+    const Json words = Json::parse(letter.text);
+    const std::string& says = words.at("says").string();
+    signs_.hear_of(letter.from);
+    lost_[at(letter.from)] = false;
+    if (says == "idle") ++idle_[at(letter.from)];
+    if (says == "idle" || says == "here") return;
+    const auto job = words.at("job").template integer<std::size_t>();
+    if (says == "failed") {
+      failed(letter.from, job, read_error(words));
+    } else if (says == "done") {
+      Outcome outcome{{}, words.at("seconds").number()};
+      if (const Json& metrics = words.at("metrics"); !metrics.is_null()) outcome.metrics = metrics;
+      done(letter.from, job, outcome);
+    } else {
+      release(letter.from, job), stop();
+    }
+  }
+
+  void release(int rank, std::size_t job) {
+    std::erase(running_[at(rank)], job);
+    ++idle_[at(rank)];
+  }
+  void done(int rank, std::size_t job, const Outcome& outcome) {
+    release(rank, job);
+    if (states_[job] == State::ended) return;
+    states_[job] = State::ended;
+    std::string told;
+    try {
+      told = record_(jobs_[job], outcome);
+    } catch (...) {
+      fail_with(job, std::current_exception());
+      return;
+    }
+    ++done_;
+    const double left =
+        (support::seconds_now() - start_) / static_cast<double>(done_) * static_cast<double>(to_do_ - done_);
+    std::fprintf(stderr, "[%zu/%zu] %s: %s (%s); %s left\n", jobs_.size() - to_do_ + done_, jobs_.size(),
+                 jobs_[job].title().c_str(), told.c_str(), support::duration_text(outcome.seconds).c_str(),
+                 support::duration_text(left).c_str());
+  }
+  void failed(int rank, std::size_t job, const std::exception_ptr& error) {
+    release(rank, job);
+    if (states_[job] == State::ended) return;
+    if (states_[job] == State::taken_over) {
+      // Who was silent may have it still.
+      states_[job] = State::ended;
+      std::fprintf(stderr, "%s is left as it is: %s\n", jobs_[job].title().c_str(),
+                   Json(written(error)).at("words").string().c_str());
+      return;
+    }
+    fail_with(job, error);
+  }
+  void fail_with(std::size_t job, const std::exception_ptr& error) {
+    std::fprintf(stderr, "%s failed%s\n", jobs_[job].title().c_str(),
+                 workers_.count() > 1 || group_.size() > 1 ? "; the others that run now write their checkpoints" : "");
+    if (!failure_) failure_ = error;
+    stop();
+  }
+
+  // The runs of a process that says nothing any more are the others'.
+  void look_for_silent() {
+    for (int rank = 1; rank < group_.size(); ++rank) {
+      if (lost_[at(rank)] || !signs_.is_silent(rank)) continue;
+      lost_[at(rank)] = true;
+      std::fprintf(stderr, "Process %d of %d has not been heard of for %s seconds; %zu of its runs %s\n", rank,
+                   group_.size(), mamba::general_text(processes_.patience()).c_str(), running_[at(rank)].size(),
+                   stopping_ ? "have stopped with it" : "are the others'");
+      for (const std::size_t job : running_[at(rank)])
+        if (states_[job] != State::ended) states_[job] = State::taken_over, left_.push_front(job);
+      running_[at(rank)].clear();
+    }
+  }
+
+  const std::vector<Job>& jobs_;
+  std::deque<std::size_t> left_;
+  std::size_t to_do_, done_ = 0;
+  support::Processes& processes_;
+  mamba::Group& group_;
+  Record& record_;
+  std::vector<State> states_;
+  std::vector<std::vector<std::size_t>> running_;  // of each process, as the next two
+  std::vector<std::size_t> idle_;
+  std::vector<bool> lost_;
+  Signs signs_;
+  bool stopping_ = false;
+  std::exception_ptr failure_;
+  const double start_ = support::seconds_now();
+  Workers workers_;  // ends first
+};
+
+// The others: they do what they are told. Returns the exit code, or throws what all throw.
+template <class Run>
+int follow(const std::vector<int>& places, support::Processes& processes, Run& run) {
+  mamba::Group& group = processes.group();
+  const auto tell = [&](const Json::Members& words) { group.post(0, Json(words).dump()); };
+  Signs signs(processes);
+  Workers workers(places, run);
+  for (std::size_t place = 0; place < workers.count(); ++place) tell({{"says", "idle"}});
+  while (true) {
+    if (const auto news = workers.next(std::chrono::milliseconds(10))) {
+      Json::Members words{{"says", news->error     ? "failed"
+                                   : news->outcome ? "done"
+                                                   : "interrupted"},
+                          {"job", std::uint64_t{news->job}}};
+      if (news->error)
+        for (auto& member : written(news->error)) words.push_back(std::move(member));
+      if (news->outcome) {
+        words.emplace_back("seconds", news->outcome->seconds);
+        words.emplace_back("metrics", news->outcome->metrics.value_or(Json()));
+      }
+      tell(words);
+    }
+    while (const auto letter = group.take_letter()) {
+      const Json words = Json::parse(letter->text);
+      const std::string& says = words.at("says").string();
+      signs.hear_of(letter->from);
+      if (says == "run") workers.give(words.at("job").template integer<std::size_t>());
+      if (says == "stop") support::interrupt();
+      if (says != "end") continue;
+      if (words.at("lost").boolean()) processes.lose_one();
+      if (words.find("error")) std::rethrow_exception(read_error(words));
+      return words.at("code").template integer<int>();
+    }
+    if (signs.is_due()) tell({{"says", "here"}});
+    if (!signs.is_silent(0)) continue;
+    support::interrupt();  // the runs in hand write their checkpoints
+    processes.lose_one();
+    mamba::fail(mamba::ErrorKind::group_failed, "process 0 of ", group.size(), " has not been heard of for ",
+                processes.patience(), " seconds");
+  }
+}
+
+}  // namespace detail
+
+// All jobs of which is_done(job) does not hold; each has a title(). run(job, place) -> std::optional<Outcome> is called
+// at the same time as others; record(job, outcome) -> what to tell of it, by the first process alone and one at a time,
+// as is_done is. All processes have the same jobs. Returns the exit code. A process that is silent for longer than the
+// others' patience loses its runs to them, which go on from their checkpoints.
+template <class Job, class IsDone, class Run, class Record>
+int work_through(const std::vector<Job>& jobs, const std::vector<int>& places, support::Processes& processes,
+                 IsDone&& is_done, Run&& run, Record&& record) {
+  const auto run_job = [&](std::size_t job, int place) { return run(jobs[job], place); };
+  support::catch_interrupts();
+  if (!processes.group().is_first()) return detail::follow(places, processes, run_job);
+  std::vector<std::size_t> left;
+  for (std::size_t job = 0; job < jobs.size(); ++job)
+    if (!is_done(jobs[job])) left.push_back(job);
+  return detail::Leader(jobs, left, places, processes, run_job, record).lead();
+}
+
+}  // namespace runs

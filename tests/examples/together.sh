@@ -1,0 +1,12 @@
+# Sourced by the tests of processes that work together, with $mpiexec and $program set.
+# Open MPI: more processes than processors, and the administrator's account.
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+together="$mpiexec -n"
+# What lets the others live on when one is killed; empty: unknown of this MPI.
+lasting=
+! $mpiexec --version 2>&1 | grep -q "OpenRTE\|Open MPI" || lasting=--enable-recovery
+wait_for() { while [ ! -s "$1" ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done; }
+# The program under a name of this test's own: another may run it at the same time.
+name_own() { ln -s "$program" "$PWD/own" && program=$PWD/own; }
+# Its processes that run now, without the launcher.
+running() { pgrep -f "^$program "; }
