@@ -3,12 +3,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
-#include <type_traits>
 #include <vector>
 
 #include <mamba/core/denormals.hpp>
@@ -18,9 +15,8 @@
 #include <mamba/eigen/backend.hpp>
 #include <mamba/eigen/tuning.hpp>
 #include <mamba/eigen/weights.hpp>
-#include <mamba/engine/arena.hpp>
 #include <mamba/engine/batch.hpp>
-#include <mamba/engine/cpu_weights.hpp>
+#include <mamba/engine/cpu_arenas.hpp>
 #include <mamba/engine/engine.hpp>
 #include <mamba/engine/packing.hpp>
 #include <mamba/engine/partition.hpp>
@@ -31,78 +27,32 @@
 namespace mamba {
 
 template <class A>
-class Engine<A, Cpu> : public Arenas<A, Buffer> {
+class Engine<A, Cpu> : public CpuArenas<A> {
   static_assert(network::check_backend<A, eigen::Core>());
-  using Base = Arenas<A, Buffer>;
+  using Base = CpuArenas<A>;
   using Tuning = eigen::Tuning;
   using Recurrence = typename network::MixerOf<A>::Recurrence;
-  using Base::derived_, Base::gradients_, Base::n_layers_, Base::parameters_, Base::size_, Base::stale_;
+  using Base::derived_, Base::gradients_, Base::n_layers_, Base::pool_, Base::size_;
+  using Base::prepare, Base::weights;
 
  public:
-  using Base::gradients, Base::mutable_parameters, Base::placed;
-  using typename Base::Arena, typename Base::T;
+  using Base::gradients, Base::placed;
+  using typename Base::T;
   template <class Task>
   using Training = NoTraining;
 
-  explicit Engine(const ModelOptions& options)
-      : Base(options.n_layers, [](std::size_t bytes) { return Buffer(bytes); }),
-        pool_(std::make_unique<ThreadPool>(options.threads)),
-        weights_(size_) {
+  explicit Engine(const ModelOptions& options) : Base(options) {
     require(options.scope == Scope::by_sizes, "a scope is a GPU's; this model runs on the CPU");
-    // What the optimiser touches, in pieces that threads share out: frozen parameters lie between them.
-    constexpr std::size_t piece = Tuning::optimiser_piece;
-    for (const PlacedParameter& p : placed())
-      for (std::size_t at = 0; p.parameter.trained && at < p.parameter.arena_size(); at += piece)
-        trained_.push_back({p.offset + at, (std::min)(piece, p.parameter.arena_size() - at)});
-    squares_.resize(trained_.size());
     workers_.resize(static_cast<std::size_t>(pool_->workers()));
-  }
-
-  ThreadPool& pool() { return *pool_; }
-
-  // The Euclidean norm of the trained parameters' gradients, summed in double in a fixed order.
-  double gradient_norm() {
-    sum_squares(0, trained_pieces(), squares_.data());
-    double sum = 0;
-    for (const double square : squares_) sum += square;
-    return std::sqrt(sum);
-  }
-  void scale_gradients(double factor) { scale_gradients(factor, 0, trained_pieces()); }
-
-  // One AdamW update of the trained parameters; mean and square are arenas.
-  void adamw(Arena& mean, Arena& square, const math::AdamWStep& step) {
-    adamw(mean, square, step, 0, trained_pieces());
-  }
-
-  // The same for pieces [first, last) of what is trained, in which several processes share it out, and where each of
-  // them begins in an arena. squares[piece] <- the sum of the squares of its gradients.
-  int trained_pieces() const { return static_cast<int>(trained_.size()); }
-  std::size_t offset_of_piece(int piece) const { return trained_[static_cast<std::size_t>(piece)].offset; }
-  void sum_squares(int first, int last, double* squares) {
-    each_piece(first, last, [&](int i, std::size_t offset, std::size_t count) {
-      squares[i] = eigen::sum_of_squares(gradients() + offset, count);
-    });
-  }
-  void scale_gradients(double factor, int first, int last) {
-    each_piece(first, last, [&](int, std::size_t offset, std::size_t count) {
-      eigen::scale(gradients() + offset, count, static_cast<T>(factor));
-    });
-  }
-  void adamw(Arena& mean, Arena& square, const math::AdamWStep& step, int first, int last) {
-    each_piece(first, last, [&](int, std::size_t offset, std::size_t count) {
-      eigen::adamw(mutable_parameters() + offset, mean.template as<T>() + offset, square.template as<T>() + offset,
-                   gradients() + offset, count, step);
-    });
-    stale_ = true;
   }
 
   // The bytes of everything this engine holds.
   std::size_t memory_bytes() const {
-    std::size_t sum = Base::memory_bytes() + weights_.bytes();
+    std::size_t sum = Base::memory_bytes();
     for (const Worker& worker : workers_)
       sum += worker.activations.bytes() + worker.scratch.bytes() + worker.packed.bytes();
     for (const Buffer& buffer : buffers_) sum += buffer.bytes();
-    return sum + kept_.bytes() + (began_ ? began_->bytes() : 0);
+    return sum + (began_ ? began_->bytes() : 0);
   }
 
   // The same once it has had such a batch's gradients: activations and gradients of its tiles are nearly all of it.
@@ -113,7 +63,7 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     const std::size_t activations =
         network::Activations<A>(nullptr, n_layers_, tile.rows(), eigen::kept_states(Recurrence{}, tile), true).bytes();
     const auto workers = static_cast<std::size_t>(partition.tiles == 1 ? 1 : pool_->workers());
-    return Base::memory_bytes() + weights_.bytes() + workers * (activations + product_scratch_bytes(tile.rows())) +
+    return Base::bytes_of_arenas() + workers * (activations + product_scratch_bytes(tile.rows())) +
            static_cast<std::size_t>(partition.buffers) * size_ * sizeof(T);
   }
 
@@ -229,14 +179,6 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     return finish_gradients(partition);
   }
 
-  // gradients += those that were kept.
-  void keep_gradients() { kept_ = gradients_; }
-  void add_kept_gradients() {
-    T* const to = gradients();
-    const T* const kept = kept_.template as<T>();
-    for (std::size_t i = 0; i < size_; ++i) to[i] += kept[i];
-  }
-
   // The same with a visitor of the gradients at every point, on the calling thread.
   template <class Visitor, class Loss>
   double visited_loss_and_gradients(const Batch& batch, Readout readout, Visitor& visitor, Loss&& loss) {
@@ -254,25 +196,12 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
   }
 
  private:
-  struct Trained {  // elements of an arena that an optimiser changes
-
-    std::size_t offset, count;
-  };
   using S = typename A::WeightStorage;
 
   struct alignas(2 * cache_line) Worker {
     Buffer scratch, activations;
     PackedTiles packed;  // the tile at hand
   };
-
-  // body(piece, its place in an arena, its elements), shared out over the threads.
-  template <class Body>
-  void each_piece(int first, int last, Body&& body) {
-    pool_->run(last - first, [&](int i, int) {
-      const auto [offset, count] = trained_[static_cast<std::size_t>(first + i)];
-      body(first + i, offset, count);
-    });
-  }
 
   // body(worker, team, tile, number of its first sequence), shared out over the threads; a single tile has them all as
   // its team.
@@ -364,18 +293,6 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     return eigen::reads_rows<S, widest> ? eigen::product_scratch_bytes(rows, widest) : 0;
   }
 
-  network::ModelWeights<A> weights() const {
-    return weights_.of(parameters_.template as<T>(), derived_.template as<T>(), n_layers_);
-  }
-
-  void prepare() {
-    if (!stale_) return;
-    pool_->run(static_cast<int>(placed().size()), [&](int i, int) {
-      weights_.renew(placed()[static_cast<std::size_t>(i)], parameters_.template as<T>(), derived_.template as<T>());
-    });
-    stale_ = false;
-  }
-
   // first_readouts_[tile]: how many readout rows lie before a tile's.
   void number_readouts(const Batch& batch, Readout readout, const Partition& partition) {
     first_readouts_.resize(static_cast<std::size_t>(partition.tiles));
@@ -421,11 +338,6 @@ class Engine<A, Cpu> : public Arenas<A, Buffer> {
     });
   }
 
-  std::unique_ptr<ThreadPool> pool_;
-  std::vector<Trained> trained_;
-  std::vector<double> squares_;
-  CpuWeights<A> weights_;
-  Buffer kept_;
   std::optional<State<A>> began_;  // where the sequences of a call did whose state is advanced
   std::vector<Buffer> buffers_;
   std::vector<const T*> buffer_pointers_;

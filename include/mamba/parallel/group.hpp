@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <new>
@@ -11,6 +10,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <mamba/core/error.hpp>
@@ -40,8 +40,8 @@ class Group {
   bool is_first() const { return rank_ == 0; }
 
   // Sends and receives all that is named; what one process sends to another arrives in the order of its sending.
-  // Returns when all of it is through. Throws Error(group_failed) where a process does not come, after which the group
-  // is of no use: what was to be received may still be written.
+  // Returns when all of it is through. Throws Error(group_failed) where a process does not come; the program ends then,
+  // for what was to be received may still be written.
   virtual void transfer(std::span<const Outgoing> send, std::span<const Incoming> receive) = 0;
 
   // Letters are for processes that are not at the same place: posting does not wait for the receiver, who takes the
@@ -110,51 +110,71 @@ inline std::string from_first(Group& group, std::string text) {
 
 namespace detail {
 
-// An error on its way to the other processes.
+// An error on its way to the other processes; its words follow.
 struct Failure {
   enum Kind : int { none, error, no_memory, other };
 
   Kind kind = none;
   ErrorKind error_kind{};
-  char text[1000] = {};
+  std::size_t length = 0;  // of its words
 
-  static Failure of(Kind kind, const char* words, ErrorKind error_kind = {}) {
-    Failure failure;
-    failure.kind = kind, failure.error_kind = error_kind;
-    std::strncpy(failure.text, words, sizeof failure.text - 1);
-    return failure;
-  }
-  [[noreturn]] void raise() const {
+  [[noreturn]] void raise(const std::string& words) const {
     if (kind == no_memory) throw std::bad_alloc();
-    if (kind == error) throw Error(error_kind, text);
-    throw std::runtime_error(text);
+    if (kind == error) throw Error(error_kind, words);
+    throw std::runtime_error(words);
   }
 };
+
+// What `thrown` is, and its words.
+inline std::pair<Failure, std::string> failure_of(const std::exception_ptr& thrown) {
+  const auto of = [](Failure::Kind kind, const char* words, ErrorKind error_kind = {}) {
+    std::string text = words;
+    return std::pair(Failure{kind, error_kind, text.size()}, std::move(text));
+  };
+  if (!thrown) return of(Failure::none, "");
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Error& error) {
+    return of(Failure::error, error.what(), error.kind());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return of(Failure::error, error.what(), ErrorKind::cannot_write);
+  } catch (const std::bad_alloc&) {
+    return of(Failure::no_memory, "");
+  } catch (const std::exception& error) {
+    return of(Failure::other, error.what());
+  }
+}
 
 }  // namespace detail
 
 // f() in each process; what it throws in one of them is thrown in all, the same: that of the lowest rank. It must not
-// speak to the group itself, but for what all of its processes do.
+// speak to the group itself, but for what all of its processes do. An Error(group_failed) is thrown where it comes up:
+// nobody would hear of it.
 template <class F>
 void together(Group& group, F&& f) {
   if (group.size() == 1) return f();
-  detail::Failure own;
+  std::exception_ptr thrown;
   try {
     f();
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::group_failed) throw;  // nobody would hear of it
-    own = detail::Failure::of(detail::Failure::error, error.what(), error.kind());
-  } catch (const std::filesystem::filesystem_error& error) {
-    own = detail::Failure::of(detail::Failure::error, error.what(), ErrorKind::cannot_write);
-  } catch (const std::bad_alloc&) {
-    own = detail::Failure::of(detail::Failure::no_memory, "");
-  } catch (const std::exception& error) {
-    own = detail::Failure::of(detail::Failure::other, error.what());
+    if (error.kind() == ErrorKind::group_failed) throw;
+    thrown = std::current_exception();
+  } catch (...) {
+    thrown = std::current_exception();
   }
-  const std::vector<char> failed = gather(group, static_cast<char>(own.kind != detail::Failure::none));
-  if (std::find(failed.begin(), failed.end(), 1) == failed.end()) return;
-  for (const detail::Failure& failure : gather(group, own))
-    if (failure.kind != detail::Failure::none) failure.raise();
+  const std::vector<char> failed = gather(group, static_cast<char>(thrown != nullptr));
+  const auto first = std::find(failed.begin(), failed.end(), 1);
+  if (first == failed.end()) return;
+  auto [own, words] = detail::failure_of(thrown);
+  const std::vector<detail::Failure> all = gather(group, own);
+  std::vector<std::size_t> bounds{0};
+  for (const detail::Failure& failure : all) bounds.push_back(bounds.back() + failure.length);
+  std::string text(bounds.back(), ' ');
+  std::copy(words.begin(), words.end(),
+            text.begin() + static_cast<std::ptrdiff_t>(bounds[static_cast<std::size_t>(group.rank())]));
+  share(group, text.data(), bounds);
+  const auto rank = static_cast<std::size_t>(first - failed.begin());
+  all[rank].raise(text.substr(bounds[rank], all[rank].length));
 }
 
 // The same where the first process alone does it.

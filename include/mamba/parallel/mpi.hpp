@@ -29,13 +29,14 @@ struct MpiGroupOptions {
 
 // The processes of a communicator, or of all that were started together. MPI must have been initialised, with
 // MPI_THREAD_FUNNELED at least where the program has threads, and all calls come from MPI's thread. A process that is
-// gone is noticed by nothing but its silence, unless MPI or who started the processes ends them all.
+// gone is noticed by nothing but its silence, unless MPI or who started the processes ends them all. After an
+// Error(group_failed) the program makes no more calls of MPI and ends (std::_Exit, or MPI_Abort).
 class MpiGroup final : public Group {
  public:
   // All processes of the communicator make it, and let go of it, at the same time. Throws Error(group_failed) where MPI
   // is not at work.
   explicit MpiGroup(MPI_Comm communicator = MPI_COMM_WORLD, const MpiGroupOptions& options = {})
-      : MpiGroup(Own(communicator), options) {}
+      : MpiGroup(Own(communicator, options), options) {}
   ~MpiGroup() override {
     // Others are waited for there, and letters.
     int ended = 0;
@@ -48,6 +49,16 @@ class MpiGroup final : public Group {
   bool failed() const { return failed_; }
   // One of the processes is known to be gone.
   void give_up() { failed_ = true; }
+  // Takes leave of all processes: whether all have come to do so, within the patience; else the group has failed.
+  bool leave() {
+    if (failed_) return false;
+    MPI_Request request = MPI_REQUEST_NULL;
+    failed_ = MPI_Ibarrier(communicator_, &request) != MPI_SUCCESS;
+    Silence silence(patience_);
+    for (int come = 0; !failed_ && come == 0;)
+      failed_ = MPI_Test(&request, &come, MPI_STATUS_IGNORE) != MPI_SUCCESS || (come == 0 && silence.goes_on());
+    return !failed_;
+  }
 
   void transfer(std::span<const Outgoing> send, std::span<const Incoming> receive) override {
     require_working();
@@ -99,7 +110,9 @@ class MpiGroup final : public Group {
 
   // A communicator of the group's own: messages of others do not meet its, and errors come back as codes.
   struct Own {
-    explicit Own(MPI_Comm of) {
+    Own(MPI_Comm of, const MpiGroupOptions& options) {
+      require(is_finite(options.patience_seconds) && options.patience_seconds > 0,
+              "a process's patience must be a positive number of seconds; given ", options.patience_seconds);
       int initialized = 0;
       MPI_Initialized(&initialized);
       if (initialized == 0) fail(ErrorKind::group_failed, "MPI has not been initialised");
@@ -113,10 +126,7 @@ class MpiGroup final : public Group {
   };
 
   MpiGroup(const Own& own, const MpiGroupOptions& options)
-      : Group(own.rank, own.size), communicator_(own.communicator), patience_(options.patience_seconds) {
-    require(is_finite(patience_) && patience_ > 0, "a process's patience must be a positive number of seconds; given ",
-            patience_);
-  }
+      : Group(own.rank, own.size), communicator_(own.communicator), patience_(options.patience_seconds) {}
 
   static constexpr int tag = 0, letter_tag = 1;
   static constexpr std::size_t most_bytes = std::size_t{1} << 28;  // of one message: MPI counts in int
@@ -145,15 +155,40 @@ class MpiGroup final : public Group {
     }
   }
 
-  // Looks, and lets others run between two looks: processes may be more than processors.
-  void wait() {
+  // How long nothing has come through, by looks at it. A process that has slept itself has not listened meanwhile: what
+  // lies between two looks counts as a second at most.
+  class Silence {
+   public:
+    explicit Silence(double patience) : patience_(patience) {}
+    void hear() { seconds_ = 0, looks_ = 0, last_ = Clock::now(); }
+    // After a look that found nothing: lets others run, for processes may be more than processors. Whether it has
+    // lasted too long.
+    bool goes_on() {
+      constexpr int looks_in_a_row = 1000;
+      if (looks_ < looks_in_a_row) {
+        ++looks_;
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+      }
+      const auto now = Clock::now();
+      seconds_ += (std::min)(1.0, std::chrono::duration<double>(now - last_).count());
+      last_ = now;
+      return seconds_ > patience_;
+    }
+
+   private:
     using Clock = std::chrono::steady_clock;
-    constexpr int looks_in_a_row = 1000;
-    const auto patience = std::chrono::duration<double>(patience_);
-    auto last_news = Clock::now();
+    double patience_, seconds_ = 0;
+    int looks_ = 0;
+    Clock::time_point last_ = Clock::now();
+  };
+
+  void wait() {
+    Silence silence(patience_);
     finished_.resize(requests_.size());
     std::size_t left = requests_.size();
-    for (int looks = 0; left > 0; ++looks) {
+    while (left > 0) {
       int finished = 0;
       const int code = MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &finished, finished_.data(),
                                     MPI_STATUSES_IGNORE);
@@ -162,15 +197,12 @@ class MpiGroup final : public Group {
         fail(ErrorKind::group_failed, "the connection to process ", missing(), " of ", size(), " is lost");
       }
       if (finished > 0) {
-        left -= static_cast<std::size_t>(finished), looks = 0, last_news = Clock::now();
-      } else if (looks < looks_in_a_row) {
-        std::this_thread::yield();
-      } else if (Clock::now() - last_news > patience) {
+        left -= static_cast<std::size_t>(finished);
+        silence.hear();
+      } else if (silence.goes_on()) {
         failed_ = true;
         fail(ErrorKind::group_failed, "process ", missing(), " of ", size(), " has not come for ", patience_,
              " seconds");
-      } else {
-        std::this_thread::sleep_for(std::chrono::microseconds(50));
       }
     }
   }

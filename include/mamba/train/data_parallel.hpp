@@ -117,6 +117,8 @@ class DataParallel {
   }
 
  private:
+  static constexpr std::size_t most_elements = std::size_t{1} << 20;  // of a stretch that are on their way at once
+
   // --- who has what ----------------------------------------------------------------------------------------------
 
   void share_out() {
@@ -137,7 +139,10 @@ class DataParallel {
       if (rank == group_.rank()) own_nodes_ = std::move(nodes);
     }
     sums_.resize(own_nodes_.size() > 1 ? own_nodes_.size() : 0);
-    received_.resize(size > 1 ? nodes_.size() : 0);
+    if (size == 1) return;
+    received_.resize(nodes_.size());
+    const std::size_t own_stretch = elements_[own() + 1] - elements_[own()];
+    for (Buffer& part : received_) part.reserve((std::min)(most_elements, own_stretch) * sizeof(Scalar));
   }
 
   std::size_t own() const { return static_cast<std::size_t>(group_.rank()); }
@@ -209,13 +214,12 @@ class DataParallel {
 
   // The own stretch of the gradients <- the sum over all nodes, part after part, so that it takes little memory.
   void add_up_over_processes() {
-    constexpr std::size_t most = std::size_t{1} << 20;  // elements of a part
     std::size_t longest = 0;
     for (std::size_t r = 0; r + 1 < elements_.size(); ++r)
       longest = (std::max)(longest, elements_[r + 1] - elements_[r]);
-    for (std::size_t at = 0; at < longest; at += most) add_up_part(at, most);
+    for (std::size_t at = 0; at < longest; at += most_elements) add_up_part(at);
   }
-  void add_up_part(std::size_t at, std::size_t most) {
+  void add_up_part(std::size_t at) {
     Scalar* const gradients = model_.engine().gradients();
     const auto sum_of_own = [&](std::size_t n) { return sums_.empty() ? gradients : sums_[n].template as<Scalar>(); };
     struct Part {
@@ -224,7 +228,7 @@ class DataParallel {
     const auto part_of = [&](int rank) {
       const auto r = static_cast<std::size_t>(rank);
       const std::size_t first = (std::min)(elements_[r] + at, elements_[r + 1]);
-      return Part{first, (std::min)(most, elements_[r + 1] - first)};
+      return Part{first, (std::min)(most_elements, elements_[r + 1] - first)};
     };
     send_.clear(), receive_.clear();
     for (int rank = 0; rank < group_.size(); ++rank) {
@@ -235,7 +239,6 @@ class DataParallel {
     const Part part = part_of(group_.rank());
     std::size_t of_own = 0;
     for (std::size_t n = 0; n < nodes_.size() && part.count > 0; ++n) {
-      received_[n].reserve(part.count * sizeof(Scalar));
       auto* const to = received_[n].template as<Scalar>();
       if (rank_of(nodes_[n]) == group_.rank()) std::copy_n(sum_of_own(of_own++) + part.first, part.count, to);
       else receive_.push_back({rank_of(nodes_[n]), std::as_writable_bytes(std::span(to, part.count))});

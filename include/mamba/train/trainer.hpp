@@ -171,7 +171,7 @@ class Trainer {
     } else {
       for (; count > 0; --count) step_on_host();
     }
-    if (steps() == total_steps()) check_end();
+    if (steps() == total_steps()) together(parallel_.group(), [&] { check_end(); });
   }
 
   std::size_t length() const { return static_cast<std::size_t>(task_.length); }
