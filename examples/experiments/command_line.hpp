@@ -213,13 +213,11 @@ struct TrainingProgram {
 template <class Experiment>
 int train_program(const TrainingProgram& program, int argc, char** argv) {
   return support::guarded_together(program.name, argc, argv, [&](support::Processes& processes) -> int {
-    mamba::Group& group = processes.group();
     // Of a file without a record nothing says that its run was any but the plain task's.
     const bool evaluates = !support::early_option(argc, argv, "--evaluate", "").empty();
     std::string preset_name = support::early_option(argc, argv, "--preset", evaluates ? "protocol" : "paper");
     Options<Experiment> o = preset<Experiment>(preset_name);
-    if (processes.started_together()) o.training.shards = shards_together;
-    double patience = support::Processes::default_patience;
+    if (processes.count() > 1) o.training.shards = shards_together;
 
     support::CommandLine app{program.description};
     std::string gamma = o.gamma ? Json(*o.gamma).dump() : "default", device = "auto";
@@ -232,7 +230,7 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
     app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")
         ->check(CLI::NonNegativeNumber);
-    app.add_option("--patience", patience, support::patience_help)->check(CLI::PositiveNumber);
+    [[maybe_unused]] support::TogetherOptions together_options(app);
     app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
     app.add_flag("--resume", o.resume, "continue the stopped run in --out");
     app.add_option("--evaluate", o.evaluate,
@@ -247,11 +245,18 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
     });
     if (ends) return *ends;
 
-    if (o.resume) mamba::together(group, [&] { o = detail::stopped_run(o, app); });
-    // A batch in shards is the CPU's.
-    const bool in_shards = o.training.shards > 1 || group.size() > 1;
-    const auto choice = mamba::DeviceChoice::parse(device == "auto" && in_shards ? "cpu" : device);
-    const auto& variants = variants_of(Experiment{}, support::use_gpu(choice, gpu_problem));
+    mamba::Group& group = processes.group();
+    mamba::DeviceChoice choice;
+    const Variants<Experiment>* variants = nullptr;
+    mamba::together(group, [&] {
+      if (o.resume) o = detail::stopped_run(o, app);
+      // A batch in shards is the CPU's.
+      const bool on_cpu = device == "auto" && o.training.shards > 1;
+      if (on_cpu && group.is_first() && gpu_count() > 0)
+        std::fprintf(stderr, "On the CPU: batches in shards are trained there\n");
+      choice = mamba::DeviceChoice::parse(on_cpu ? "cpu" : device);
+      variants = &variants_of(Experiment{}, support::use_gpu(choice, gpu_problem));
+    });
     o.gpu = choice.index;
     if (!o.evaluate.empty()) {
       const auto file = mamba::io::SafetensorsFile::read(o.evaluate);
@@ -265,11 +270,11 @@ int train_program(const TrainingProgram& program, int argc, char** argv) {
       o.layers = layers_of(file, o.evaluate);
       // What only decides how a model starts means nothing for one that is there.
       o.gamma_except = {}, o.embedding_std.reset(), o.position_std.reset();
-      const auto& built = find_variant(variants, o.variant);
+      const auto& built = find_variant(*variants, o.variant);
       check(o, built.longest);
       return built.evaluate(o, file);
     }
-    const auto& built = find_variant(variants, o.variant);
+    const auto& built = find_variant(*variants, o.variant);
     check(o, built.longest);
     mamba::in_first(group, [&] {
       if (o.out.empty())

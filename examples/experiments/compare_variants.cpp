@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -116,7 +117,6 @@ std::vector<std::unique_ptr<Comparison>> all_comparisons() {
 }
 
 int run(int argc, char** argv, support::Processes& processes) {
-  mamba::Group& group = processes.group();
   const auto all = all_comparisons();
   std::vector<std::string> known{"all"};
   std::string list;
@@ -164,8 +164,7 @@ int run(int argc, char** argv, support::Processes& processes) {
   own("--eval-samples", s.eval_samples, "size of each test set; unless given, the task's");
   app.add_option("--device", device, "auto, cpu, cuda, cuda:N, or all GPUs at once: all");
   app.add_option("--threads", s.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
-  double patience = support::Processes::default_patience;
-  app.add_option("--patience", patience, support::patience_help)->check(CLI::PositiveNumber);
+  [[maybe_unused]] support::TogetherOptions together_options(app);
   app.add_option("--out", s.out, "folder of the comparisons");
   if (const auto ends = support::parse(app, argc, argv)) return *ends;
   const auto wanted = [&](const Comparison& c) {
@@ -187,6 +186,7 @@ int run(int argc, char** argv, support::Processes& processes) {
                      " compares convolutions, which ", s.mixer, " has not");
       std::fprintf(stderr, "Without %s, which compares convolutions: %s has none\n", c->name.c_str(), s.mixer.c_str());
     }
+  mamba::Group& group = processes.group();
   const auto places = runs::places_of(device, processes);
   const auto all_jobs = [&] {
     std::vector<Job> jobs;
@@ -196,7 +196,7 @@ int run(int argc, char** argv, support::Processes& processes) {
     });
     return jobs;
   };
-  all_jobs();  // what is refused is refused before anything is written
+  mamba::together(group, [&] { all_jobs(); });  // what is refused is refused before anything is written
   std::optional<support::OwnFolder> folder;
   std::vector<Job> jobs;
   mamba::together(group, [&] { folder.emplace(s.out, group), jobs = all_jobs(); });

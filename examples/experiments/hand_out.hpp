@@ -29,8 +29,9 @@ namespace runs {
 namespace detail {
 
 // What processes write to each other: {"says": ..., ...}.
-//   to the first      idle (a place)   done (job, seconds, metrics)   interrupted (job)   failed (job, words, ...) here
-//   from the first    run (job)   stop   end (code, lost, and an error's words)   here
+//   to the first      idle (a place), done (job, seconds, metrics), interrupted (job, if one was), busy (job: somebody
+//                     has its folder), failed (job, an error's words), here
+//   from the first    run (job), stop, end (code, lost, an error's words), here
 // "here" says that a process is there, once a second.
 inline constexpr double seconds_between_signs = 1;
 
@@ -56,26 +57,42 @@ inline std::exception_ptr read_error(const Json& letter) {
   return std::make_exception_ptr(mamba::Error(static_cast<mamba::ErrorKind>(kind), words));
 }
 
-// When somebody was last heard of, and when others last heard of this process.
+// Whether a run could not begin because somebody else has its folder.
+inline bool is_in_use(const std::exception_ptr& error) {
+  if (!error) return false;
+  try {
+    std::rethrow_exception(error);
+  } catch (const support::FolderInUse&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+// For how long others have not been heard of, and when this process is to give a sign. One that has slept itself has
+// not listened meanwhile: what lies between two looks counts as a second at most.
 class Signs {
  public:
-  explicit Signs(const support::Processes& processes)
-      : processes_(processes), heard_(static_cast<std::size_t>(processes.group().size()), support::seconds_now()) {}
-  void hear_of(int rank) { heard_[static_cast<std::size_t>(rank)] = support::seconds_now(); }
-  bool is_silent(int rank) const {
-    return support::seconds_now() - heard_[static_cast<std::size_t>(rank)] > processes_.patience();
+  explicit Signs(support::Processes& processes)
+      : patience_(processes.patience()), silent_(static_cast<std::size_t>(processes.group().size())) {}
+  // To be called between two looks at letters.
+  void look() {
+    const double now = support::seconds_now(), passed = std::min(now - last_, 1.0);
+    for (double& seconds : silent_) seconds += passed;
+    last_ = now;
   }
+  void hear_of(int rank) { silent_[static_cast<std::size_t>(rank)] = 0; }
+  bool is_lost(int rank) const { return silent_[static_cast<std::size_t>(rank)] > patience_; }
   bool is_due() {
-    const double now = support::seconds_now();
-    if (now - given_ < seconds_between_signs) return false;
-    given_ = now;
+    if (last_ - given_ < seconds_between_signs) return false;
+    given_ = last_;
     return true;
   }
 
  private:
-  const support::Processes& processes_;
-  std::vector<double> heard_;
-  double given_ = 0;
+  double patience_;
+  std::vector<double> silent_;
+  double last_ = support::seconds_now(), given_ = 0;
 };
 
 // The first process: it has the list of what is left, and places of its own.
@@ -90,7 +107,9 @@ class Leader {
         processes_(processes),
         group_(processes.group()),
         record_(record),
-        states_(jobs.size(), State::waits),
+        ended_(jobs.size()),
+        not_before_(jobs.size()),
+        give_up_at_(jobs.size()),
         running_(static_cast<std::size_t>(group_.size())),
         idle_(static_cast<std::size_t>(group_.size())),
         lost_(static_cast<std::size_t>(group_.size())),
@@ -107,21 +126,40 @@ class Leader {
     while (true) {
       if (support::interrupted()) stop();
       hand_out();
-      if (std::all_of(running_.begin(), running_.end(), [](const auto& runs) { return runs.empty(); }) &&
-          (stopping_ || left_.empty()))
-        break;
+      if (nobody_runs() && (stopping_ || left_.empty())) break;
       // With nobody else nothing happens but what the own places tell, and an interrupt, of which they hear, too.
-      if (auto news = workers_.next(std::chrono::milliseconds(group_.size() > 1 ? 10 : 1000))) take(std::move(*news));
+      if (auto news = workers_.next(std::chrono::milliseconds(group_.size() > 1 ? 10 : 1000))) take(*news);
       while (const auto letter = group_.take_letter()) take(*letter);
-      look_for_silent();
+      signs_.look();
+      look_for_lost();
       if (signs_.is_due()) tell_all({{"says", "here"}});
     }
+    return end(before);
+  }
+
+ private:
+  static std::size_t at(int rank) { return static_cast<std::size_t>(rank); }
+  void tell_all(const Json::Members& words) {
+    for (int rank = 1; rank < group_.size(); ++rank) group_.post(rank, Json(words).dump());
+  }
+  void stop() {
+    if (stopping_) return;
+    stopping_ = true;
+    was_interrupted_ = support::interrupted();
+    support::interrupt();
+    tell_all({{"says", "stop"}});
+  }
+
+  int end(std::size_t before) {
     const bool any_lost = std::find(lost_.begin(), lost_.end(), true) != lost_.end();
-    const int code = done_ == to_do_ ? support::done : support::interrupted_run;
-    Json::Members end{{"says", "end"}, {"code", code}, {"lost", any_lost}};
+    // Where nobody has interrupted it, what is not done is what a lost process still holds.
+    const int code = done_ == to_do_    ? support::done
+                     : was_interrupted_ ? support::interrupted_run
+                                        : support::group_failed;
+    Json::Members words{{"says", "end"}, {"code", code}, {"lost", any_lost}};
     if (failure_)
-      for (auto& member : written(failure_)) end.push_back(std::move(member));
-    tell_all(end);
+      for (auto& member : written(failure_)) words.push_back(std::move(member));
+    tell_all(words);
     if (any_lost) {
       // Nobody will wait for the others to have read that.
       for (const double begin = support::seconds_now(); support::seconds_now() - begin < 1; group_.take_letter())
@@ -131,60 +169,72 @@ class Leader {
     if (failure_) std::rethrow_exception(failure_);
     if (code != support::done)
       std::fprintf(stderr, "%s after %zu of %zu runs. The same command goes on.\n",
-                   support::interrupted() ? "Interrupted" : "Ended", before + done_, jobs_.size());
+                   was_interrupted_ ? "Interrupted" : "Ended", before + done_, jobs_.size());
     return code;
   }
 
- private:
-  enum class State { waits, runs, taken_over, ended };
-
-  static std::size_t at(int rank) { return static_cast<std::size_t>(rank); }
-  void tell_all(const Json::Members& words) {
-    for (int rank = 1; rank < group_.size(); ++rank) group_.post(rank, Json(words).dump());
+  bool is_running(std::size_t job) const {
+    for (int rank = 0; rank < group_.size(); ++rank)
+      if (!lost_[at(rank)] && has(rank, job)) return true;
+    return false;
   }
-  void stop() {
-    if (stopping_) return;
-    stopping_ = true;
-    support::interrupt();
-    tell_all({{"says", "stop"}});
+  bool has(int rank, std::size_t job) const {
+    const auto& jobs = running_[at(rank)];
+    return std::find(jobs.begin(), jobs.end(), job) != jobs.end();
+  }
+  bool nobody_runs() const {
+    for (int rank = 0; rank < group_.size(); ++rank)
+      if (!lost_[at(rank)] && !running_[at(rank)].empty()) return false;
+    return true;
   }
 
   void hand_out() {
     for (int rank = 0; rank < group_.size() && !stopping_; ++rank)
       while (!lost_[at(rank)] && idle_[at(rank)] > 0 && !left_.empty()) {
         const std::size_t job = left_.front();
+        if (support::seconds_now() < not_before_[job]) return;  // it is behind all others
         left_.pop_front();
-        if (states_[job] == State::ended) continue;  // by who was thought lost
         --idle_[at(rank)];
         running_[at(rank)].push_back(job);
-        if (states_[job] == State::waits) states_[job] = State::runs;
         if (rank == 0) workers_.give(job);
         else group_.post(rank, Json(Json::Members{{"says", "run"}, {"job", std::uint64_t{job}}}).dump());
       }
   }
 
   // What became of the own places' runs, and of others'.
-  void take(Workers::News news) {
-    if (news.error) failed(0, news.job, news.error);
-    else if (news.outcome) done(0, news.job, *news.outcome);
-    else release(0, news.job), stop();
+  void take(const Workers::News& news) {
+    release(0, news.job);
+    if (is_in_use(news.error)) busy(news.job, news.error);
+    else if (news.error) failed(news.job, news.error);
+    else if (news.outcome) done(news.job, *news.outcome);
+    else stop();
   }
   void take(const mamba::Group::Letter& letter) {
     const Json words = Json::parse(letter.text);
     const std::string& says = words.at("says").string();
     signs_.hear_of(letter.from);
-    lost_[at(letter.from)] = false;
-    if (says == "idle") ++idle_[at(letter.from)];
-    if (says == "idle" || says == "here") return;
+    if (lost_[at(letter.from)]) return_of(letter.from);
+    if (says == "here") return;
+    if (says == "idle") {
+      ++idle_[at(letter.from)];
+      return;
+    }
+    if (says == "interrupted" && !words.find("job")) {
+      support::interrupt();
+      return;
+    }
     const auto job = words.at("job").template integer<std::size_t>();
-    if (says == "failed") {
-      failed(letter.from, job, read_error(words));
+    release(letter.from, job);
+    if (says == "busy") {
+      busy(job, read_error(words));
+    } else if (says == "failed") {
+      failed(job, read_error(words));
     } else if (says == "done") {
       Outcome outcome{{}, words.at("seconds").number()};
       if (const Json& metrics = words.at("metrics"); !metrics.is_null()) outcome.metrics = metrics;
-      done(letter.from, job, outcome);
-    } else {
-      release(letter.from, job), stop();
+      done(job, outcome);
+    } else if (!stopping_) {
+      support::interrupt();
     }
   }
 
@@ -192,15 +242,15 @@ class Leader {
     std::erase(running_[at(rank)], job);
     ++idle_[at(rank)];
   }
-  void done(int rank, std::size_t job, const Outcome& outcome) {
-    release(rank, job);
-    if (states_[job] == State::ended) return;
-    states_[job] = State::ended;
+  void done(std::size_t job, const Outcome& outcome) {
+    if (ended_[job]) return;
+    ended_[job] = true;
+    std::erase(left_, job);
     std::string told;
     try {
       told = record_(jobs_[job], outcome);
     } catch (...) {
-      fail_with(job, std::current_exception());
+      failed(job, std::current_exception());
       return;
     }
     ++done_;
@@ -210,37 +260,48 @@ class Leader {
                  jobs_[job].title().c_str(), told.c_str(), support::duration_text(outcome.seconds).c_str(),
                  support::duration_text(left).c_str());
   }
-  void failed(int rank, std::size_t job, const std::exception_ptr& error) {
-    release(rank, job);
-    if (states_[job] == State::ended) return;
-    if (states_[job] == State::taken_over) {
-      // Who was silent may have it still.
-      states_[job] = State::ended;
+  // Somebody has the run's folder. One who is lost may not be dead: its run is tried again, for as long as the patience
+  // lasts.
+  void busy(std::size_t job, const std::exception_ptr& error) {
+    if (ended_[job] || is_running(job)) return;
+    const double now = support::seconds_now();
+    if (now < give_up_at_[job]) {
+      not_before_[job] = now + 1;
+      left_.push_back(job);
+    } else if (give_up_at_[job] > 0) {
+      ended_[job] = true;
       std::fprintf(stderr, "%s is left as it is: %s\n", jobs_[job].title().c_str(),
                    Json(written(error)).at("words").string().c_str());
-      return;
+    } else {
+      failed(job, error);
     }
-    fail_with(job, error);
   }
-  void fail_with(std::size_t job, const std::exception_ptr& error) {
+  void failed(std::size_t job, const std::exception_ptr& error) {
     std::fprintf(stderr, "%s failed%s\n", jobs_[job].title().c_str(),
                  workers_.count() > 1 || group_.size() > 1 ? "; the others that run now write their checkpoints" : "");
     if (!failure_) failure_ = error;
     stop();
   }
 
-  // The runs of a process that says nothing any more are the others'.
-  void look_for_silent() {
+  // The runs of a process that says nothing any more are the others'; unless it comes back.
+  void look_for_lost() {
     for (int rank = 1; rank < group_.size(); ++rank) {
-      if (lost_[at(rank)] || !signs_.is_silent(rank)) continue;
+      if (lost_[at(rank)] || !signs_.is_lost(rank)) continue;
       lost_[at(rank)] = true;
       std::fprintf(stderr, "Process %d of %d has not been heard of for %s seconds; %zu of its runs %s\n", rank,
                    group_.size(), mamba::general_text(processes_.patience()).c_str(), running_[at(rank)].size(),
                    stopping_ ? "have stopped with it" : "are the others'");
-      for (const std::size_t job : running_[at(rank)])
-        if (states_[job] != State::ended) states_[job] = State::taken_over, left_.push_front(job);
-      running_[at(rank)].clear();
+      for (const std::size_t job : running_[at(rank)]) {
+        if (ended_[job] || is_running(job)) continue;
+        give_up_at_[job] = support::seconds_now() + std::max(processes_.patience(), 10.0);
+        left_.push_front(job);
+      }
     }
+  }
+  void return_of(int rank) {
+    lost_[at(rank)] = false;
+    std::fprintf(stderr, "Process %d of %d is back\n", rank, group_.size());
+    for (const std::size_t job : running_[at(rank)]) std::erase(left_, job);
   }
 
   const std::vector<Job>& jobs_;
@@ -249,12 +310,13 @@ class Leader {
   support::Processes& processes_;
   mamba::Group& group_;
   Record& record_;
-  std::vector<State> states_;
+  std::vector<bool> ended_;                      // of each job, as the next two
+  std::vector<double> not_before_, give_up_at_;  // when one that is busy is tried again, and how long; 0: at once, not
   std::vector<std::vector<std::size_t>> running_;  // of each process, as the next two
   std::vector<std::size_t> idle_;
   std::vector<bool> lost_;
   Signs signs_;
-  bool stopping_ = false;
+  bool stopping_ = false, was_interrupted_ = false;
   std::exception_ptr failure_;
   const double start_ = support::seconds_now();
   Workers workers_;  // ends first
@@ -268,12 +330,14 @@ int follow(const std::vector<int>& places, support::Processes& processes, Run& r
   Signs signs(processes);
   Workers workers(places, run);
   for (std::size_t place = 0; place < workers.count(); ++place) tell({{"says", "idle"}});
+  bool told_of_interrupt = false;
   while (true) {
     if (const auto news = workers.next(std::chrono::milliseconds(10))) {
-      Json::Members words{{"says", news->error     ? "failed"
-                                   : news->outcome ? "done"
-                                                   : "interrupted"},
-                          {"job", std::uint64_t{news->job}}};
+      const char* says = is_in_use(news->error) ? "busy"
+                         : news->error          ? "failed"
+                         : news->outcome        ? "done"
+                                                : "interrupted";
+      Json::Members words{{"says", says}, {"job", std::uint64_t{news->job}}};
       if (news->error)
         for (auto& member : written(news->error)) words.push_back(std::move(member));
       if (news->outcome) {
@@ -282,20 +346,22 @@ int follow(const std::vector<int>& places, support::Processes& processes, Run& r
       }
       tell(words);
     }
+    if (support::interrupted() && !std::exchange(told_of_interrupt, true)) tell({{"says", "interrupted"}});
     while (const auto letter = group.take_letter()) {
       const Json words = Json::parse(letter->text);
       const std::string& says = words.at("says").string();
       signs.hear_of(letter->from);
       if (says == "run") workers.give(words.at("job").template integer<std::size_t>());
-      if (says == "stop") support::interrupt();
+      if (says == "stop") support::interrupt(), told_of_interrupt = true;
       if (says != "end") continue;
+      support::interrupt();  // who was thought lost may run something still
       if (words.at("lost").boolean()) processes.lose_one();
       if (words.find("error")) std::rethrow_exception(read_error(words));
       return words.at("code").template integer<int>();
     }
+    signs.look();
     if (signs.is_due()) tell({{"says", "here"}});
-    if (!signs.is_silent(0)) continue;
-    support::interrupt();  // the runs in hand write their checkpoints
+    if (!signs.is_lost(0)) continue;
     processes.lose_one();
     mamba::fail(mamba::ErrorKind::group_failed, "process 0 of ", group.size(), " has not been heard of for ",
                 processes.patience(), " seconds");
@@ -313,10 +379,12 @@ int work_through(const std::vector<Job>& jobs, const std::vector<int>& places, s
                  IsDone&& is_done, Run&& run, Record&& record) {
   const auto run_job = [&](std::size_t job, int place) { return run(jobs[job], place); };
   support::catch_interrupts();
-  if (!processes.group().is_first()) return detail::follow(places, processes, run_job);
   std::vector<std::size_t> left;
-  for (std::size_t job = 0; job < jobs.size(); ++job)
-    if (!is_done(jobs[job])) left.push_back(job);
+  mamba::in_first(processes.group(), [&] {
+    for (std::size_t job = 0; job < jobs.size(); ++job)
+      if (!is_done(jobs[job])) left.push_back(job);
+  });
+  if (!processes.group().is_first()) return detail::follow(places, processes, run_job);
   return detail::Leader(jobs, left, places, processes, run_job, record).lead();
 }
 

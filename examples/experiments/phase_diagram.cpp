@@ -123,7 +123,6 @@ int run_all(std::optional<Diagram>& diagram, const fs::path& run_folder, const s
 }
 
 int run(int argc, char** argv, support::Processes& processes) {
-  mamba::Group& group = processes.group();
   std::string preset = support::early_option(argc, argv, "--preset", "paper"), device = "auto", shard = "1/1";
   const bool small = preset == "small";
   Options o = runs::preset<runs::Composite>(small ? "quick" : preset);
@@ -154,8 +153,7 @@ int run(int argc, char** argv, support::Processes& processes) {
   runs::RunOptions<runs::Composite> run_options(app, o, {"--seed"});
   app.add_option("--device", device, "auto, cpu, cuda, cuda:N, or all GPUs at once: all");
   app.add_option("--threads", o.threads, "of the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
-  double patience = support::Processes::default_patience;
-  app.add_option("--patience", patience, support::patience_help)->check(CLI::PositiveNumber);
+  [[maybe_unused]] support::TogetherOptions together_options(app);
   app.add_option("--out", out, "folder of the diagram");
   auto* const shard_option =
       app.add_option("--shard", shard, "I/N: only the I-th of N shares of the runs, in a folder of its own");
@@ -174,14 +172,17 @@ int run(int argc, char** argv, support::Processes& processes) {
         runs::check(of_cell, 0);
         if (share.has(number++)) cells.push_back({l, gamma, seed});
       }
+  mamba::Group& group = processes.group();
   // All that may be refused is, before anything is written.
   int code = support::done;
   std::optional<Diagram> diagram;
   if (merged.empty()) {
     const auto places = runs::places_of(device, processes);
-    const auto& built = find_variant(runs::variants_of(runs::Composite{}, runs::on_gpu(places)), o.variant);
+    const runs::Built<runs::Composite>* built = nullptr;
+    mamba::together(
+        group, [&] { built = &find_variant(runs::variants_of(runs::Composite{}, runs::on_gpu(places)), o.variant); });
     mamba::in_first(group, [&] { diagram.emplace(out, o); });
-    code = run_all(diagram, out / "runs", cells, o, built, places, processes);
+    code = run_all(diagram, out / "runs", cells, o, *built, places, processes);
     if (!diagram) return code;
     diagram->write();
   } else {

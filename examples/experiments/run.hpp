@@ -135,7 +135,8 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
       const double loss = trainer.last_loss(), lr = trainer.last_lr();
       recent_loss = std::isnan(recent_loss) ? loss : 0.95 * recent_loss + 0.05 * loss;
       if (place().evaluated_now()) {
-        const auto measured = (*evaluation)(model);
+        Accuracies<Experiment::columns.size()> measured{};
+        mamba::together(group, [&] { measured = (*evaluation)(model); });
         const bool best = history.add({trainer.epochs(), trainer.take_mean_loss(), measured, lr});
         write_checkpoint();
         last_checkpoint = support::seconds_now();
@@ -171,7 +172,8 @@ int train_model(const Options<Experiment>& o, const support::OwnFolder& folder, 
     }
   }
 
-  Json::Members metrics = Experiment::final_metrics(model, task);
+  Json::Members metrics;
+  mamba::together(group, [&] { metrics = Experiment::final_metrics(model, task); });
   metrics.emplace_back(std::string("best_") + Experiment::columns[Experiment::tracked], history.best);
   metrics.emplace_back(std::string("best_") + Experiment::tracked_name + "_epoch", history.best_epoch);
   metrics.emplace_back("train_loss", history.rows.back().train_loss);  // there is one: a run ends with an evaluation

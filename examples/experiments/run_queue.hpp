@@ -1,6 +1,7 @@
 // A run of many: where it goes on, what comes of it, and the places that there are for runs.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <filesystem>
@@ -60,23 +61,44 @@ std::optional<Outcome> run_or_continue(const Built<Experiment>& built, Options<E
   return outcome;
 }
 
-// The places of --device: indices of GPUs, or -1, the CPU, alone. "all": every GPU of the machine that can, those that
-// cannot being told of. Of processes that were started together on a machine each has one of them, unless it is named.
-inline std::vector<int> places_of(const std::string& device, const support::Processes& processes) {
-  const bool share_out = processes.started_together() && device == "auto" && gpu_count() > 0;
-  if (device != "all" && !share_out) {
-    const auto choice = mamba::DeviceChoice::parse(device);
-    return {support::use_gpu(choice, gpu_problem) ? choice.index : -1};
-  }
+namespace detail {
+
+// The GPUs of this machine that can, those that cannot being told of. Throws Error(device_failed) where none can.
+inline std::vector<int> usable_gpus() {
   std::vector<int> gpus;
   for (int gpu = 0; gpu < gpu_count(); ++gpu) {
     if (const std::string problem = gpu_problem(gpu); problem.empty()) gpus.push_back(gpu);
     else std::fprintf(stderr, "Without GPU %d: %s\n", gpu, problem.c_str());
   }
   if (gpus.empty()) mamba::fail(mamba::ErrorKind::device_failed, gpu_problem(0));
-  if (processes.started_together())
-    return {gpus[static_cast<std::size_t>(processes.number_on_machine()) % gpus.size()]};
   return gpus;
+}
+
+}  // namespace detail
+
+// The places of --device: indices of GPUs, or -1, the CPU, alone. "all": every GPU of the machine. Of processes that
+// were started together on a machine each has one GPU, unless one is named. Throws Error where some have GPUs and
+// others none.
+inline std::vector<int> places_of(const std::string& device, support::Processes& processes) {
+  std::vector<int> places;
+  mamba::together(processes.group(), [&] {
+    const bool share_out =
+        processes.count() > 1 && (device == "cuda" || device == "all" || (device == "auto" && gpu_count() > 0));
+    if (share_out) {
+      const std::vector<int> gpus = detail::usable_gpus();
+      places = {gpus[static_cast<std::size_t>(processes.number_on_machine()) % gpus.size()]};
+    } else if (device == "all") {
+      places = detail::usable_gpus();
+    } else {
+      const auto choice = mamba::DeviceChoice::parse(device);
+      places = {support::use_gpu(choice, gpu_problem) ? choice.index : -1};
+    }
+  });
+  const std::vector<int> all = mamba::gather(processes.group(), places[0]);
+  const auto [least, most] = std::minmax_element(all.begin(), all.end());
+  mamba::require((*least < 0) == (*most < 0), "process ", least - all.begin(), " has no GPU, and process ",
+                 most - all.begin(), " has; --device cpu is for all of them");
+  return places;
 }
 inline bool on_gpu(const std::vector<int>& places) { return places[0] >= 0; }
 

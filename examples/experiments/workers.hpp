@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "run_queue.hpp"
+#include "support/interrupt.hpp"
 
 namespace runs {
 
@@ -28,13 +29,14 @@ class Workers {
 
   // run(job, place) -> std::optional<Outcome>
   template <class Run>
-  Workers(const std::vector<int>& places, Run&& run) : run_(std::forward<Run>(run)), idle_(places.size()) {
+  Workers(const std::vector<int>& places, Run&& run) : run_(std::forward<Run>(run)) {
     for (const int place : places) threads_.emplace_back([this, place] { work(place); });
   }
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
-  // Waits for the runs in hand.
+  // Waits for the runs in hand; where an error ends the program they write their checkpoints.
   ~Workers() {
+    if (std::uncaught_exceptions() > exceptions_) support::interrupt();
     {
       const std::lock_guard hold(lock_);
       ended_ = true;
@@ -44,16 +46,10 @@ class Workers {
   }
 
   std::size_t count() const { return threads_.size(); }
-  // Who wait for a run.
-  std::size_t idle() const {
-    const std::lock_guard hold(lock_);
-    return idle_;
-  }
-  // To be called when somebody is idle.
+  // The next one who is idle takes it.
   void give(std::size_t job) {
     {
       const std::lock_guard hold(lock_);
-      --idle_;
       jobs_.push_back(job);
     }
     given_.notify_one();
@@ -64,7 +60,6 @@ class Workers {
     if (!told_.wait_for(hold, patience, [&] { return !news_.empty(); })) return std::nullopt;
     News news = std::move(news_.front());
     news_.pop_front();
-    ++idle_;
     return news;
   }
 
@@ -89,12 +84,12 @@ class Workers {
   }
 
   std::function<std::optional<Outcome>(std::size_t job, int place)> run_;
-  mutable std::mutex lock_;
+  std::mutex lock_;
   std::condition_variable given_, told_;
-  std::size_t idle_;
   std::deque<std::size_t> jobs_;
   std::deque<News> news_;
   bool ended_ = false;
+  const int exceptions_ = std::uncaught_exceptions();
   std::vector<std::thread> threads_;
 };
 

@@ -99,12 +99,10 @@ class FieldOptions {
 // Of runs whose processes were started together, unless they say how many; fewer where a batch has fewer sequences.
 constexpr int shards_together = 8;
 
-int run(int argc, char** argv, const support::Processes& processes) {
-  mamba::Group& group = processes.group();
+int run(int argc, char** argv, support::Processes& processes) {
   std::string preset_name = support::early_option(argc, argv, "--preset", "tiny"), device = "auto";
   TrainingOptions o = preset(preset_name);
-  if (processes.started_together()) o.shards = shards_together;
-  double patience = support::Processes::default_patience;
+  if (processes.count() > 1) o.shards = shards_together;
   support::CommandLine app{
       "Trains a language model on text, and leaves a folder that generate and Hugging Face transformers take.\n"
       "With --text alone: three minutes on two cores, a byte a token."};
@@ -115,7 +113,7 @@ int run(int argc, char** argv, const support::Processes& processes) {
   app.add_option("--device", device, "where to train: auto (a GPU if there is one), cpu, cuda or cuda:N");
   app.add_option("--threads", o.threads, "0: all cores; the result does not depend on it")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--patience", patience, support::patience_help)->check(CLI::PositiveNumber);
+  [[maybe_unused]] support::TogetherOptions together_options(app);
   app.add_option("--out", o.out, "folder for the results; unless given, a new one in runs/");
   app.add_flag("--resume", o.resume, "continue the stopped run in --out");
   app.add_flag("--json", o.json, "the result as JSON on standard output");
@@ -129,17 +127,20 @@ int run(int argc, char** argv, const support::Processes& processes) {
 
   for (auto& text : o.texts) text = std::filesystem::absolute(text);  // a run goes on from any folder
   if (o.tokenizer != "bytes") o.tokenizer = std::filesystem::absolute(o.tokenizer).string();
-  if (o.resume) mamba::together(group, [&] { o = stopped_run(o, app); });
-  o.check();
-  // A batch in shards is the CPU's.
-  const auto choice = mamba::DeviceChoice::parse(device == "auto" && o.shards > 1 ? "cpu" : device);
-  o.gpu = choice.index;
-  const bool gpu = support::use_gpu(choice, support::gpu_problem);
-  const auto& trainings = gpu ? trainings_on_gpu() : trainings_on_cpu();
+  mamba::Group& group = processes.group();
   std::optional<Encoding> encoding;
   const BuiltTraining* built = nullptr;
   Corpus corpus;
   mamba::together(group, [&] {
+    if (o.resume) o = stopped_run(o, app);
+    o.check();
+    // A batch in shards is the CPU's.
+    const bool on_cpu = device == "auto" && o.shards > 1;
+    if (on_cpu && group.is_first() && support::gpu_count() > 0)
+      std::fprintf(stderr, "On the CPU: batches in shards are trained there\n");
+    const auto choice = mamba::DeviceChoice::parse(on_cpu ? "cpu" : device);
+    o.gpu = choice.index;
+    const auto& trainings = support::use_gpu(choice, support::gpu_problem) ? trainings_on_gpu() : trainings_on_cpu();
     encoding.emplace(Encoding::of(o.tokenizer));
     mamba::require(!encoding->encode(o.sample_prompt, true).empty(),
                    "the tokenizer makes no token of --sample-prompt, from which samples go on");
@@ -172,7 +173,6 @@ int run(int argc, char** argv, const support::Processes& processes) {
 }  // namespace language
 
 int main(int argc, char** argv) {
-  return support::guarded_together("train_language_model", argc, argv, [&](const support::Processes& processes) {
-    return language::run(argc, argv, processes);
-  });
+  return support::guarded_together("train_language_model", argc, argv,
+                                   [&](support::Processes& processes) { return language::run(argc, argv, processes); });
 }

@@ -3,7 +3,7 @@
 # hands out the runs as places become free. A process that dies costs what ran its last minute: where Slurm ends the
 # others with it, as it does by PMIx, the same command goes on with what is left.
 #   sbatch examples/slurm/sweep.sh FOLDER [options of phase_diagram]
-# The same command goes on with what is left. The folder is one that all nodes see.
+# When the time is up it is the same command again. The folder is one that all nodes see.
 #SBATCH --job-name=mamba-sweep
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4

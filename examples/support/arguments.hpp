@@ -39,6 +39,11 @@ inline std::string early_option(int argc, char** argv, const std::string& name, 
   return value;
 }
 
+// Whether --NAME, which has no value, is there: the same.
+inline bool has_flag(int argc, char** argv, std::string_view name) {
+  return std::find(argv + 1, argv + argc, name) != argv + argc;
+}
+
 // Reads the command line, then calls finish(), which may throw CLI::ParseError for what CLI11 cannot know. Returns the
 // exit code where the program ends here: what was asked for is told, or why the line is refused. An empty word is no
 // value of any option, but of those in may_be_empty: it is what an unset variable leaves behind.

@@ -39,13 +39,20 @@ inline std::filesystem::path create_fresh_folder(const std::filesystem::path& pa
   }
 }
 
+// Somebody else has a folder.
+struct FolderInUse : mamba::Error {
+  explicit FolderInUse(const std::string& folder)
+      : Error(mamba::ErrorKind::invalid_argument,
+              folder + " is another process's: a shard, or a second run of the program, needs a folder of its own") {}
+};
+
 // A folder that this process alone writes into for as long as the object lives: two that wrote the same tables, or the
 // same run, would lose each other's work. Whoever writes results asks for one. Where system or file system knows no
 // locks, nobody is kept away.
 class OwnFolder {
  public:
   // Makes the folder where it is not there yet. Throws Error(cannot_write) where that fails, or nothing can be written
-  // into it, and Error(invalid_argument) where another process, or another object of this one, has it.
+  // into it, and FolderInUse where another process, or another object of this one, has it.
   explicit OwnFolder(std::filesystem::path path) : path_(std::move(path)) { take(); }
   // Of a group's processes the first one has the folder; the others know where it is, and write nothing.
   OwnFolder(std::filesystem::path path, const mamba::Group& group) : path_(std::move(path)) {
@@ -77,9 +84,7 @@ class OwnFolder {
       if (reason == ENOLCK || reason == ENOTSUP || reason == EOPNOTSUPP || reason == ENOSYS || reason == EINVAL)
         break;  // a file system without locks
       ::close(file_);
-      if (reason == EWOULDBLOCK)
-        mamba::fail(mamba::ErrorKind::invalid_argument, path_.string(),
-                    " is another process's: a shard, or a second run of the program, needs a folder of its own");
+      if (reason == EWOULDBLOCK) throw FolderInUse(path_.string());
       mamba::fail(mamba::ErrorKind::cannot_write, "cannot lock ", path_.string(), ": ", std::strerror(reason));
     }
 #endif

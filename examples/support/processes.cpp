@@ -26,10 +26,22 @@ std::string variable(std::initializer_list<const char*> names) {
   return "";
 }
 
-// Whether Open MPI, MPICH's relatives, or Slurm by PMI has started this process.
-bool is_launched() { return !variable({"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}).empty(); }
+// What Open MPI, MPICH and its relatives, or Slurm say of the processes that they start.
+struct Launch {
+  int count, rank, number_on_machine;
+  bool can_meet;  // they were given a way to each other
+};
+Launch launch() {
+  const auto number_in = [](std::initializer_list<const char*> names, int otherwise) {
+    return whole<int>(variable(names)).value_or(otherwise);
+  };
+  return {number_in({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}, 1),
+          number_in({"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"}, 0),
+          number_in({"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"}, 0),
+          !variable({"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}).empty()};
+}
 
-#ifdef MAMBA_WITH_MPI
+// The others' results are the first one's.
 void silence_standard_output() {
 #if defined(__unix__) || defined(__APPLE__)
   const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -38,28 +50,41 @@ void silence_standard_output() {
   ::close(nowhere);
 #endif
 }
-#else
-// How many processes it has started, where it says so.
-int launched_processes() {
-  return whole<int>(variable({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"})).value_or(1);
-}
-#endif
 
 }  // namespace
 
+Processes::Processes(double patience, bool alone) : patience_(patience) {
+  const Launch own = launch();
+  if (alone || own.count <= 1) return;
+#ifdef MAMBA_WITH_MPI
+  mamba::require(own.can_meet, own.count,
+                 " processes were started together, but with no way to each other: srun has --mpi=pmix; with --alone "
+                 "each works by itself");
+#else
+  mamba::fail(mamba::ErrorKind::invalid_argument, own.count,
+              " processes were started together, but this program was built without MPI (MAMBA_WITH_MPI); with --alone "
+              "each works by itself");
+#endif
+  count_ = own.count, number_on_machine_ = own.number_on_machine;
+  if (own.rank > 0) silence_standard_output();
+}
+
+Processes::~Processes() = default;
+
 #ifdef MAMBA_WITH_MPI
 
-Processes::Processes(double patience) : patience_(patience), started_together_(is_launched()) {
-  if (!started_together_) {
+mamba::Group& Processes::group() {
+  if (group_) return *group_;
+  if (count_ == 1) {
     group_ = std::make_unique<mamba::Alone>();
-    return;
+  } else {
+    int given = 0;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &given);
+    if (given < MPI_THREAD_FUNNELED)
+      mamba::fail(mamba::ErrorKind::group_failed, "this MPI is not for programs with threads");
+    group_ = std::make_unique<mamba::MpiGroup>(MPI_COMM_WORLD, mamba::MpiGroupOptions{.patience_seconds = patience_});
   }
-  int given = 0;
-  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &given);
-  if (given < MPI_THREAD_FUNNELED)
-    mamba::fail(mamba::ErrorKind::group_failed, "this MPI is not for programs with threads");
-  group_ = std::make_unique<mamba::MpiGroup>(MPI_COMM_WORLD, mamba::MpiGroupOptions{.patience_seconds = patience});
-  if (!group_->is_first()) silence_standard_output();  // what comes out is told by the first one
+  return *group_;
 }
 
 void Processes::lose_one() {
@@ -67,8 +92,8 @@ void Processes::lose_one() {
 }
 
 int Processes::end(int code) {
-  if (const auto* of_mpi = dynamic_cast<const mamba::MpiGroup*>(group_.get())) {
-    if (of_mpi->failed()) {
+  if (auto* const of_mpi = dynamic_cast<mamba::MpiGroup*>(group_.get())) {
+    if (!of_mpi->leave()) {
       std::fflush(nullptr);
       std::_Exit(code);
     }
@@ -80,23 +105,13 @@ int Processes::end(int code) {
 
 #else
 
-Processes::Processes(double patience)
-    : patience_(patience), group_(std::make_unique<mamba::Alone>()), started_together_(is_launched()) {
-  if (const int processes = launched_processes(); started_together_ && processes > 1)
-    mamba::fail(mamba::ErrorKind::invalid_argument, processes,
-                " processes were started together, but this program was built without MPI (MAMBA_WITH_MPI)");
+mamba::Group& Processes::group() {
+  if (!group_) group_ = std::make_unique<mamba::Alone>();
+  return *group_;
 }
-
 void Processes::lose_one() {}
-
 int Processes::end(int code) { return code; }
 
 #endif
-
-int Processes::number_on_machine() const {
-  return whole<int>(variable({"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"})).value_or(0);
-}
-
-Processes::~Processes() = default;
 
 }  // namespace support

@@ -16,7 +16,7 @@ files="options.json training_log.csv metrics.json curves.svg samples.txt config.
 same() { for f in $files; do cmp "one/$f" "$1/$f" || say "$1/$f is not one process's"; done; }
 
 expect 0 "bits a byte on the held-out" $short --shards 8 --device cpu --out one
-for n in 1 2 4; do expect 0 "bits a byte on the held-out" $together $n $short --out of_$n && same of_$n; done
+for n in 1 2 4; do expect 0 "bits a byte on the held-out" $together $n $short --shards 8 --out of_$n && same of_$n; done
 [ "$(grep -c '^--- step' out.txt)" = 3 ] || say "four processes tell $(grep -c '^--- step' out.txt) samples instead of 3"
 grep -q "by 4 processes" out.txt || say "nobody says that there are four"
 # Batches that shards do not divide, and processes that are no power of two.
@@ -26,16 +26,16 @@ expect 0 "bits a byte" $together 3 $odd --out odd_3
 for f in $files; do cmp "odd/$f" "odd_3/$f" || say "odd_3/$f is not one process's"; done
 
 # Interrupted by four, continued by two.
-$together 4 $run --steps 600 --eval-every 200 --out stopped >out.txt 2>&1 &
+$together 4 $run --steps 3000 --eval-every 1000 --out stopped >out.txt 2>&1 &
 pid=$!
 wait_for stopped/options.json
-sleep 0.5
+sleep 0.2
 kill -TERM $(running)
 wait $pid
 got=$?
 [ $got = 130 ] || { say "exit $got instead of 130"; cat out.txt; }
 expect 0 "Continuing" $together 2 $program --resume --out stopped --threads 1
-expect 0 "bits a byte" $run --steps 600 --eval-every 200 --shards 8 --device cpu --out straight
+expect 0 "bits a byte" $run --steps 3000 --eval-every 1000 --shards 8 --device cpu --out straight
 for f in $files; do cmp "straight/$f" "stopped/$f" || say "$f differs after resuming"; done
 
 expect 2 "3 processes do not divide 8 shards" $together 3 $short --out three

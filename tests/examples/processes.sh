@@ -17,20 +17,29 @@ same() {
   [ -z "$left" ] || say "left behind in $1: $left"
 }
 
-
 cat >told.sh <<'END'
 "$@"
-echo "exit $?" >&2
+code=$?
+echo "exit $code" >&2
+exit $code
 END
 
 expect 0 prefers $short --shards 8 --device cpu --out one
-expect 0 prefers $together 1 $short --out of_one && same of_one
+expect 0 prefers $together 1 $short --shards 8 --out of_one && same of_one
 expect 0 "by 2 processes" $together 2 $short --out two && same two
 [ "$(grep -c prefers out.txt)" = 1 ] || say "the result is told $(grep -c prefers out.txt) times"
 expect 0 "by 4 processes" $together 4 $short --out four && same four
 # A new folder without a name is one for all of them.
 expect 0 prefers $together 4 $short --json
 [ "$(ls -d runs/* | wc -l)" = 1 ] || say "four processes made $(ls -d runs/* | wc -l) folders"
+
+# One process by itself is the plain program, whoever started it; so are two that are told so.
+expect 0 prefers $short --device cpu --out plain
+expect 0 prefers $together 1 $short --out started && cmp plain/model_final.safetensors started/model_final.safetensors || say "mpirun of one process trains otherwise"
+expect 0 prefers $together 1 sh -c "$program --help && $short --alone --out first && $short --out second"
+expect 0 prefers $together 2 $short --alone
+[ "$(ls -d runs/* | wc -l)" = 3 ] || say "two processes that are told to work alone share a folder"
+expect 2 "no way to each other: srun has --mpi=pmix" env SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=1 $short --out slurm
 
 # What is refused is refused by all.
 expect 2 "3 processes do not divide 8 shards" $together 3 $short --out three
@@ -118,7 +127,11 @@ kill -CONT $slow 2>/dev/null
 wait $pid || { say "a slow process ends the run"; cat out.txt; }
 same slow
 
-# One has no memory: all say so.
+# One has no memory for the evaluation: all say so.
+few="$program --preset protocol --layers 1 --batch-size 8 --train-samples 64 --eval-samples 500000 --steps 4 --threads 1 --patience 30"
+expect 1 "not enough memory" timeout 120 $together 1 $few --out hungry : -n 1 sh -c "ulimit -v 330000; exec $few --out hungry"
+[ "$(grep -c "not enough memory" out.txt)" = 2 ] || { say "two processes do not say that one has no memory"; cat out.txt; }
+# Both have none for a batch.
 limited="ulimit -v 400000; exec $program --layers 1 --batch-size 8000000 --train-samples 8000000 --steps 1 --threads 1 --out memory"
 $together 2 sh -c "$limited" >out.txt 2>&1
 got=$?

@@ -7,7 +7,8 @@ program=$1 compare=$2 mpiexec=$3 work=$4
 . "$(dirname "$0")/together.sh"
 rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
 name_own
-grid="--preset protocol --device cpu --threads 1 --mixer mamba2 --layers 2 1 --gammas 0.5 1 --seeds 2 --train-samples 256 --eval-samples 20 --batch-size 32"
+grid="--preset protocol --device cpu --threads 1 --mixer mamba2 --train-samples 256 --eval-samples 20 --batch-size 32"
+eight="$grid --layers 2 1 --gammas 0.5 1 --seeds 2"
 without_seconds() { sed 's/,[^,]*$//' "$1"; }
 same() {
   without_seconds one/runs.csv >a
@@ -16,18 +17,18 @@ same() {
   cmp one/curves.csv $1/curves.csv || say "$1/curves.csv is not that of one process"
 }
 
-expect 0 "8 runs in one" $program $grid --steps 400 --out one
-expect 0 "8 runs in three" $together 3 $program $grid --steps 400 --out three && same three
+expect 0 "8 runs in one" $program $eight --steps 400 --out one
+expect 0 "8 runs in three" $together 3 $program $eight --steps 400 --out three && same three
 [ "$(grep -c "8 runs in three" out.txt)" = 1 ] || say "three processes tell the result $(grep -c "8 runs in three" out.txt) times"
-expect 0 "8 of them done" $together 2 $program $grid --steps 400 --out three
-expect 2 "weight_decay 0.01, not 0.1" $together 2 $program $grid --weight-decay 0.1 --steps 400 --out three
-expect 2 "merged by one process" $together 2 $program $grid --steps 400 --out merged --merge one three
-expect 2 "another process's" flock one/.lock $together 2 $program $grid --steps 400 --out one
+expect 0 "8 of them done" $together 2 $program $eight --steps 400 --out three
+expect 2 "weight_decay 0.01, not 0.1" $together 2 $program $eight --weight-decay 0.1 --steps 400 --out three
+expect 2 "merged by one process" $together 2 $program $eight --steps 400 --out merged --merge one three
+expect 2 "another process's" flock one/.lock $together 2 $program $eight --steps 400 --out one
 
 # Interrupted, all of them or one: all runs write their checkpoints, and the same command goes on.
 for whom in all one; do
   rm -rf stopped
-  $together 3 $program $grid --steps 4000 --out stopped >out.txt 2>&1 &
+  $together 3 $program $eight --steps 4000 --out stopped >out.txt 2>&1 &
   pid=$!
   while [ "$(ls stopped/runs 2>/dev/null | wc -l)" -lt 3 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
   sleep 0.2
@@ -41,11 +42,36 @@ done
 
 # What one cannot write ends all.
 mkdir -p full/runs && : >full/runs/layers1-gamma1-seed1
-expect 5 "cannot create full/runs/layers1-gamma1-seed1" $together 2 $program $grid --steps 400 --out full
+expect 5 "cannot create full/runs/layers1-gamma1-seed1" $together 2 $program $eight --steps 400 --out full
+
+# One sleeps for longer than the others' patience, and comes back: nothing is lost.
+$together 3 $program $eight --steps 4000 --patience 2 --out slow >out.txt 2>&1 &
+pid=$!
+while [ "$(ls slow/runs 2>/dev/null | wc -l)" -lt 3 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+slow=$(running | tail -n 1)
+kill -STOP $slow && sleep 4
+kill -CONT $slow
+wait $pid
+got=$?
+[ $got = 0 ] || { say "exit $got of a sweep of which one process slept"; cat out.txt; }
+grep -q "Process 2 of 3 is back" out.txt || { say "no word on a process that comes back"; cat out.txt; }
+expect 0 "8 runs in awake" $program $eight --steps 4000 --out awake
+without_seconds awake/runs.csv >a
+without_seconds slow/runs.csv >b
+cmp a b || say "the table of a sweep of which one process slept is another"
+# An idle process is told to stop.
+$together 3 $program $grid --gammas 1 --layers 1 --seeds 1 --steps 100000 --out idle >out.txt 2>&1 &
+pid=$!
+wait_for idle/settings.json
+sleep 0.5
+kill -TERM $(running | tail -n 1)
+wait $pid
+got=$?
+[ $got = 130 ] || { say "exit $got instead of 130 after a signal to an idle process"; cat out.txt; }
 
 if [ -n "$lasting" ]; then
   # One is killed: the others do its run, too.
-  $together 3 $lasting $program $grid --steps 400 --patience 3 --out lost >out.txt 2>&1 &
+  $together 3 $lasting $program $eight --steps 400 --patience 3 --out lost >out.txt 2>&1 &
   pid=$!
   while [ "$(ls lost/runs 2>/dev/null | wc -l)" -lt 3 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
   kill -KILL $(running | tail -n 1)
@@ -54,7 +80,7 @@ if [ -n "$lasting" ]; then
   grep -q "8 runs in lost" out.txt || { say "a sweep ends with a process that is killed"; cat out.txt; }
   same lost
   # The first one is: the others end, and their work is kept.
-  $together 3 $lasting $program $grid --steps 100000 --eval-every 1000 --patience 3 --out headless >out.txt 2>&1 &
+  $together 3 $lasting $program $eight --steps 100000 --eval-every 1000 --patience 3 --out headless >out.txt 2>&1 &
   pid=$!
   while [ "$(ls headless/runs 2>/dev/null | wc -l)" -lt 3 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
   sleep 0.5
