@@ -7,10 +7,7 @@
 #include <cstdio>
 #include <deque>
 #include <exception>
-#include <filesystem>
-#include <new>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -19,6 +16,7 @@
 #include <mamba/io/json.hpp>
 #include <mamba/parallel/group.hpp>
 
+#include "letters.hpp"
 #include "support/interrupt.hpp"
 #include "support/processes.hpp"
 #include "support/progress.hpp"
@@ -27,73 +25,6 @@
 namespace runs {
 
 namespace detail {
-
-// What processes write to each other: {"says": ..., ...}.
-//   to the first      idle (a place), done (job, seconds, metrics), interrupted (job, if one was), busy (job: somebody
-//                     has its folder), failed (job, an error's words), here
-//   from the first    run (job), stop, end (code, lost, an error's words), here
-// "here" says that a process is there, once a second.
-inline constexpr double seconds_between_signs = 1;
-
-// An error as a letter has it, and back.
-inline Json::Members written(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const mamba::Error& e) {
-    return {{"error", static_cast<int>(e.kind())}, {"words", e.what()}};
-  } catch (const std::filesystem::filesystem_error& e) {
-    return {{"error", static_cast<int>(mamba::ErrorKind::cannot_write)}, {"words", e.what()}};
-  } catch (const std::bad_alloc&) {
-    return {{"error", -1}, {"words", "not enough memory"}};
-  } catch (const std::exception& e) {
-    return {{"error", -2}, {"words", e.what()}};
-  }
-}
-inline std::exception_ptr read_error(const Json& letter) {
-  const int kind = letter.at("error").integer<int>();
-  const std::string& words = letter.at("words").string();
-  if (kind == -1) return std::make_exception_ptr(std::bad_alloc());
-  if (kind < 0) return std::make_exception_ptr(std::runtime_error(words));
-  return std::make_exception_ptr(mamba::Error(static_cast<mamba::ErrorKind>(kind), words));
-}
-
-// Whether a run could not begin because somebody else has its folder.
-inline bool is_in_use(const std::exception_ptr& error) {
-  if (!error) return false;
-  try {
-    std::rethrow_exception(error);
-  } catch (const support::FolderInUse&) {
-    return true;
-  } catch (...) {
-    return false;
-  }
-}
-
-// For how long others have not been heard of, and when this process is to give a sign. One that has slept itself has
-// not listened meanwhile: what lies between two looks counts as a second at most.
-class Signs {
- public:
-  explicit Signs(support::Processes& processes)
-      : patience_(processes.patience()), silent_(static_cast<std::size_t>(processes.group().size())) {}
-  // To be called between two looks at letters.
-  void look() {
-    const double now = support::seconds_now(), passed = std::min(now - last_, 1.0);
-    for (double& seconds : silent_) seconds += passed;
-    last_ = now;
-  }
-  void hear_of(int rank) { silent_[static_cast<std::size_t>(rank)] = 0; }
-  bool is_lost(int rank) const { return silent_[static_cast<std::size_t>(rank)] > patience_; }
-  bool is_due() {
-    if (last_ - given_ < seconds_between_signs) return false;
-    given_ = last_;
-    return true;
-  }
-
- private:
-  double patience_;
-  std::vector<double> silent_;
-  double last_ = support::seconds_now(), given_ = 0;
-};
 
 // The first process: it has the list of what is left, and places of its own.
 template <class Job, class Run, class Record>

@@ -1,6 +1,6 @@
 # Sourced by the tests of processes that work together, with $mpiexec and $program set.
-# Open MPI: more processes than processors, and the administrator's account.
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# Open MPI: more processes than processors, the administrator's account, and no reading of other processes' memory, which containers forbid.
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
 together="$mpiexec -n"
 # What lets the others live on when one is killed; empty: unknown of this MPI.
 lasting=
