@@ -88,18 +88,7 @@ class MpiGroup final : public Group {
                   &own.request) != MPI_SUCCESS)
       posted_.pop_back();  // to a process that is gone
   }
-  std::optional<Letter> take_letter() override {
-    int there = 0, size = 0;
-    MPI_Status status;
-    if (MPI_Iprobe(MPI_ANY_SOURCE, letter_tag, communicator_, &there, &status) != MPI_SUCCESS || there == 0)
-      return std::nullopt;
-    MPI_Get_count(&status, MPI_BYTE, &size);
-    Letter letter{status.MPI_SOURCE, std::string(static_cast<std::size_t>(size), '\0')};
-    if (MPI_Recv(letter.text.data(), size, MPI_BYTE, letter.from, letter_tag, communicator_, MPI_STATUS_IGNORE) !=
-        MPI_SUCCESS)
-      return std::nullopt;
-    return letter;
-  }
+  std::optional<Letter> take_letter() override { return take(letter_tag); }
 
  private:
   // A letter on its way; it does not move.
@@ -128,7 +117,7 @@ class MpiGroup final : public Group {
   MpiGroup(const Own& own, const MpiGroupOptions& options)
       : Group(own.rank, own.size), communicator_(own.communicator), patience_(options.patience_seconds) {}
 
-  static constexpr int tag = 0, letter_tag = 1;
+  static constexpr int tag = 0, letter_tag = 1, farewell_tag = 2;
   static constexpr std::size_t most_bytes = std::size_t{1} << 28;  // of one message: MPI counts in int
 
   static void check(int code, const char* call) {
@@ -153,6 +142,19 @@ class MpiGroup final : public Group {
         check(code, "a transfer");
       }
     }
+  }
+
+  std::optional<Letter> take(int of_tag) {
+    int there = 0, size = 0;
+    MPI_Status status;
+    if (MPI_Iprobe(MPI_ANY_SOURCE, of_tag, communicator_, &there, &status) != MPI_SUCCESS || there == 0)
+      return std::nullopt;
+    MPI_Get_count(&status, MPI_BYTE, &size);
+    Letter letter{status.MPI_SOURCE, std::string(static_cast<std::size_t>(size), '\0')};
+    if (MPI_Recv(letter.text.data(), size, MPI_BYTE, letter.from, of_tag, communicator_, MPI_STATUS_IGNORE) !=
+        MPI_SUCCESS)
+      return std::nullopt;
+    return letter;
   }
 
   // How long nothing has come through, by looks at it. A process that has slept itself has not listened meanwhile: what
@@ -199,21 +201,51 @@ class MpiGroup final : public Group {
       if (finished > 0) {
         left -= static_cast<std::size_t>(finished);
         silence.hear();
-      } else if (silence.goes_on()) {
+      } else if (const auto words = farewell()) {
         failed_ = true;
-        fail(ErrorKind::group_failed, "process ", missing(), " of ", size(), " has not come for ", patience_,
-             " seconds");
+        fail(ErrorKind::group_failed, *words);
+      } else if (silence.goes_on()) {
+        give_up_waiting();
       }
     }
   }
 
-  // Who has not come, in words.
-  std::string missing() const {
+  // In words that the others get, too. Who misses several may only wait for one that misses another itself, and whose
+  // words are on their way.
+  [[noreturn]] void give_up_waiting() {
+    failed_ = true;
+    const std::vector<int> ranks = missing_ranks();
+    Silence grace(1);
+    for (bool over = ranks.size() < 2; !over; over = grace.goes_on())
+      if (const auto words = farewell()) fail(ErrorKind::group_failed, *words);
+    const std::string words =
+        joined({"process ", missing(), " of ", size(), " has not come for ", patience_, " seconds"});
+    std::vector<MPI_Request> sent;
+    for (int other = 0; other < size(); ++other)
+      if (other != rank() && std::find(ranks.begin(), ranks.end(), other) == ranks.end())
+        MPI_Isend(words.data(), static_cast<int>(words.size()), MPI_BYTE, other, farewell_tag, communicator_,
+                  &sent.emplace_back(MPI_REQUEST_NULL));
+    Silence departure(0.2);
+    for (int through = 0; through == 0 && !departure.goes_on();)
+      if (MPI_Testall(static_cast<int>(sent.size()), sent.data(), &through, MPI_STATUSES_IGNORE) != MPI_SUCCESS) break;
+    fail(ErrorKind::group_failed, words);
+  }
+  // The words of one that has given up.
+  std::optional<std::string> farewell() {
+    if (auto letter = take(farewell_tag)) return std::move(letter->text);
+    return std::nullopt;
+  }
+
+  // Who has not come, and in words.
+  std::vector<int> missing_ranks() const {
     std::set<int> ranks;
     for (std::size_t i = 0; i < requests_.size(); ++i)
       if (requests_[i] != MPI_REQUEST_NULL) ranks.insert(ranks_[i]);
+    return {ranks.begin(), ranks.end()};
+  }
+  std::string missing() const {
     std::string words;
-    for (const int rank : ranks) words += (words.empty() ? "" : ", ") + std::to_string(rank);
+    for (const int rank : missing_ranks()) words += (words.empty() ? "" : ", ") + std::to_string(rank);
     return words;
   }
 
