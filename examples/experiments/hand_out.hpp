@@ -202,7 +202,7 @@ class Leader {
     } else if (give_up_at_[job] > 0) {
       ended_[job] = true;
       std::fprintf(stderr, "%s is left as it is: %s\n", jobs_[job].title().c_str(),
-                   Json(written(error)).at("words").string().c_str());
+                   mamba::Failure::of(error).words.c_str());
     } else {
       failed(job, error);
     }
@@ -287,7 +287,7 @@ int follow(const std::vector<int>& places, support::Processes& processes, Run& r
       if (says != "end") continue;
       support::interrupt();  // who was thought lost may run something still
       if (words.at("lost").boolean()) processes.lose_one();
-      if (words.find("error")) std::rethrow_exception(read_error(words));
+      if (words.find("failure")) std::rethrow_exception(read_error(words));
       return words.at("code").template integer<int>();
     }
     signs.look();

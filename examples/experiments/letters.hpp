@@ -4,14 +4,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <exception>
-#include <filesystem>
-#include <new>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include <mamba/core/error.hpp>
 #include <mamba/io/json.hpp>
+#include <mamba/parallel/group.hpp>
 
 #include "record.hpp"
 #include "support/folder.hpp"
@@ -29,24 +26,18 @@ inline constexpr double seconds_between_signs = 1;
 
 // An error as a letter has it, and back.
 inline Json::Members written(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const mamba::Error& e) {
-    return {{"error", static_cast<int>(e.kind())}, {"words", e.what()}};
-  } catch (const std::filesystem::filesystem_error& e) {
-    return {{"error", static_cast<int>(mamba::ErrorKind::cannot_write)}, {"words", e.what()}};
-  } catch (const std::bad_alloc&) {
-    return {{"error", -1}, {"words", "not enough memory"}};
-  } catch (const std::exception& e) {
-    return {{"error", -2}, {"words", e.what()}};
-  }
+  const auto failure = mamba::Failure::of(error);
+  return {{"failure", int{failure.kind}}, {"error", static_cast<int>(failure.error_kind)}, {"words", failure.words}};
 }
 inline std::exception_ptr read_error(const Json& letter) {
-  const int kind = letter.at("error").integer<int>();
-  const std::string& words = letter.at("words").string();
-  if (kind == -1) return std::make_exception_ptr(std::bad_alloc());
-  if (kind < 0) return std::make_exception_ptr(std::runtime_error(words));
-  return std::make_exception_ptr(mamba::Error(static_cast<mamba::ErrorKind>(kind), words));
+  const mamba::Failure failure{static_cast<mamba::Failure::Kind>(letter.at("failure").integer<int>()),
+                               static_cast<mamba::ErrorKind>(letter.at("error").integer<int>()),
+                               letter.at("words").string()};
+  try {
+    failure.raise();
+  } catch (...) {
+    return std::current_exception();
+  }
 }
 
 // Whether a run could not begin because somebody else has its folder.

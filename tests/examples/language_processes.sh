@@ -5,8 +5,7 @@ set -u
 program=$1 mpiexec=$2 work=$3
 . "$(dirname "$0")/expect.sh"
 . "$(dirname "$0")/together.sh"
-rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-name_own
+enter "$work" || exit 1
 awk 'BEGIN { srand(7); split("the a every", d, " "); split("king river lamb stone", n, " ")
   while (length(t) < 20000) t = t d[int(rand() * 3) + 1] " " n[int(rand() * 4) + 1] ".\n"
   printf "%s", t }' >text.txt

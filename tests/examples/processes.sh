@@ -5,8 +5,7 @@ set -u
 program=$1 mpiexec=$2 work=$3
 . "$(dirname "$0")/expect.sh"
 . "$(dirname "$0")/together.sh"
-rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-name_own
+enter "$work" || exit 1
 small="--preset protocol --layers 1 --batch-size 64 --train-samples 256 --eval-samples 20 --seed 5 --threads 1"
 short="$program $small --steps 120 --eval-every 30"
 long="$program $small --steps 100000 --eval-every 200"

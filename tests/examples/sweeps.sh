@@ -5,8 +5,7 @@ set -u
 program=$1 compare=$2 mpiexec=$3 work=$4
 . "$(dirname "$0")/expect.sh"
 . "$(dirname "$0")/together.sh"
-rm -rf "$work" && mkdir -p "$work" && cd "$work" || exit 1
-name_own
+enter "$work" || exit 1
 grid="--preset protocol --device cpu --threads 1 --mixer mamba2 --train-samples 256 --eval-samples 20 --batch-size 32"
 eight="$grid --layers 2 1 --gammas 0.5 1 --seeds 2"
 without_seconds() { sed 's/,[^,]*$//' "$1"; }

@@ -6,7 +6,7 @@ together="$mpiexec -n"
 lasting=
 ! $mpiexec --version 2>&1 | grep -q "OpenRTE\|Open MPI" || lasting=--enable-recovery
 wait_for() { while [ ! -s "$1" ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done; }
-# The program under a name of this test's own: another may run it at the same time.
-name_own() { ln -s "$program" "$PWD/own" && program=$PWD/own; }
+# A folder of the test's own, and in it the program under a name of its own: another test may run it at the same time.
+enter() { rm -rf "$1" && mkdir -p "$1" && cd "$1" && ln -s "$program" "$PWD/own" && program=$PWD/own; }
 # Its processes that run now, without the launcher.
 running() { pgrep -f "^$program "; }

@@ -10,7 +10,6 @@
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <mamba/core/error.hpp>
@@ -108,44 +107,34 @@ inline std::string from_first(Group& group, std::string text) {
   return text;
 }
 
-namespace detail {
-
-// An error on its way to the other processes; its words follow.
+// An exception as it travels to other processes.
 struct Failure {
   enum Kind : int { none, error, no_memory, other };
 
   Kind kind = none;
-  ErrorKind error_kind{};
-  std::size_t length = 0;  // of its words
+  ErrorKind error_kind{};  // of an Error; what a file system refuses counts as one that could not write
+  std::string words{};
 
-  [[noreturn]] void raise(const std::string& words) const {
+  static Failure of(const std::exception_ptr& thrown) {
+    if (!thrown) return {};
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      return {Failure::error, error.kind(), error.what()};
+    } catch (const std::filesystem::filesystem_error& error) {
+      return {Failure::error, ErrorKind::cannot_write, error.what()};
+    } catch (const std::bad_alloc&) {
+      return {no_memory, {}, "not enough memory"};
+    } catch (const std::exception& error) {
+      return {other, {}, error.what()};
+    }
+  }
+  [[noreturn]] void raise() const {
     if (kind == no_memory) throw std::bad_alloc();
     if (kind == error) throw Error(error_kind, words);
     throw std::runtime_error(words);
   }
 };
-
-// What `thrown` is, and its words.
-inline std::pair<Failure, std::string> failure_of(const std::exception_ptr& thrown) {
-  const auto of = [](Failure::Kind kind, const char* words, ErrorKind error_kind = {}) {
-    std::string text = words;
-    return std::pair(Failure{kind, error_kind, text.size()}, std::move(text));
-  };
-  if (!thrown) return of(Failure::none, "");
-  try {
-    std::rethrow_exception(thrown);
-  } catch (const Error& error) {
-    return of(Failure::error, error.what(), error.kind());
-  } catch (const std::filesystem::filesystem_error& error) {
-    return of(Failure::error, error.what(), ErrorKind::cannot_write);
-  } catch (const std::bad_alloc&) {
-    return of(Failure::no_memory, "");
-  } catch (const std::exception& error) {
-    return of(Failure::other, error.what());
-  }
-}
-
-}  // namespace detail
 
 // f() in each process; what it throws in one of them is thrown in all, the same: that of the lowest rank. It must not
 // speak to the group itself, but for what all of its processes do. An Error(group_failed) is thrown where it comes up:
@@ -165,16 +154,20 @@ void together(Group& group, F&& f) {
   const std::vector<char> failed = gather(group, static_cast<char>(thrown != nullptr));
   const auto first = std::find(failed.begin(), failed.end(), 1);
   if (first == failed.end()) return;
-  auto [own, words] = detail::failure_of(thrown);
-  const std::vector<detail::Failure> all = gather(group, own);
+  struct Head {
+    Failure::Kind kind;
+    ErrorKind error_kind;
+    std::size_t length;  // of the words, which follow
+  };
+  const Failure own = Failure::of(thrown);
+  const std::vector<Head> heads = gather(group, Head{own.kind, own.error_kind, own.words.size()});
   std::vector<std::size_t> bounds{0};
-  for (const detail::Failure& failure : all) bounds.push_back(bounds.back() + failure.length);
-  std::string text(bounds.back(), ' ');
-  std::copy(words.begin(), words.end(),
-            text.begin() + static_cast<std::ptrdiff_t>(bounds[static_cast<std::size_t>(group.rank())]));
-  share(group, text.data(), bounds);
+  for (const Head& head : heads) bounds.push_back(bounds.back() + head.length);
+  std::string all(bounds.back(), ' ');
+  all.replace(bounds[static_cast<std::size_t>(group.rank())], own.words.size(), own.words);
+  share(group, all.data(), bounds);
   const auto rank = static_cast<std::size_t>(first - failed.begin());
-  all[rank].raise(text.substr(bounds[rank], all[rank].length));
+  Failure{heads[rank].kind, heads[rank].error_kind, all.substr(bounds[rank], heads[rank].length)}.raise();
 }
 
 // The same where the first process alone does it.
